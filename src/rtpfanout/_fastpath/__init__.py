@@ -1,0 +1,75 @@
+"""The seam between Python and the packet path: `Engine`, the only door to C.
+
+The contract
+------------
+One `Engine` owns one UDP socket, one session table and one packet loop.
+
+* ``Engine(bind, ...)`` opens the socket and raises OSError with the errno the
+  kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
+  queue in the kernel. Port 0 picks a free one; `bound` tells which.
+* ``run()`` is the packet loop. It is called by one thread, releases the GIL for
+  all of its life and returns only after ``stop()``, having forwarded what was
+  already queued (for 200 ms at the most).
+* Control calls may come from any thread, before, during and after ``run()``. They
+  serialise on one writer mutex; the packet loop never takes it.
+* ``add_session`` returns a handle: an opaque int that stays unique when its slot
+  is used again. It raises FileExistsError when SSRC and source are taken and
+  BlockingIOError (EAGAIN) when `max_sessions` are there.
+* ``remove_session`` and ``remove_subscriber`` release the GIL and return after the
+  grace period: no packet of that session, or to that subscriber, leaves after.
+  They raise KeyError for an unknown handle or subscriber.
+* ``add_subscribers`` adds all or none: it returns, for each address, True if it
+  is new and False if it was there already; it raises BlockingIOError when the
+  list would exceed `max_subscribers`, KeyError for an unknown handle.
+* ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
+  forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
+  sent, ``failed_<reason>`` for each of `SEND_FAILURES`, kernel drops. Counters
+  are 64 bits, are never reset, and obey, whenever no packet is in flight::
+
+      packets_received = packets_forwarded + sum of dropped_<reason>
+      copies_attempted = packets_sent + sum of failed_<reason>
+
+* ``latency()`` is one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive
+  upper bounds (one more count stands for everything above), and the sum in
+  nanoseconds: kernel receive time stamp to return of the send that took the
+  packet's last copy, one observation per forwarded packet with a subscriber.
+* ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
+  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and
+  ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
+  (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
+* ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
+  frees memory whose grace period is over, and returns the handles of sessions
+  that have been without a packet for `idle_timeout_ns` (0: never).
+"""
+
+from __future__ import annotations
+
+try:
+    from rtpfanout._fastpath._engine import (
+        BUILD_INFO,
+        DROP_REASONS,
+        LATENCY_BOUNDS_NS,
+        SEND_FAILURES,
+        SESSION_FIELDS,
+        WORKER_FIELDS,
+        Engine,
+    )
+except ImportError as error:
+    import sys
+
+    reason = (
+        "the packet path is written for Linux only"
+        if sys.platform != "linux"
+        else "the extension is not compiled: run 'pip install .' in the source tree, with a C compiler"
+    )
+    raise ImportError(f"rtpfanout._fastpath cannot be loaded: {reason} ({error})") from error
+
+__all__ = [
+    "BUILD_INFO",
+    "DROP_REASONS",
+    "LATENCY_BOUNDS_NS",
+    "SEND_FAILURES",
+    "SESSION_FIELDS",
+    "WORKER_FIELDS",
+    "Engine",
+]

@@ -1,0 +1,1 @@
+"""Generated from proto/rtpfanout/api by scripts/generate_api.py; do not edit."""

@@ -1,0 +1,56 @@
+"""Everything rtpfanout raises on purpose, as one tree.
+
+Each error carries the offending field (if there is one) and a sentence that
+names the next step; `service.py` and `cli/` decide how it reaches the user.
+"""
+
+from __future__ import annotations
+
+
+class RtpFanoutError(Exception):
+    """Base of the tree. `field` is the API field or configuration key at fault."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class ConfigError(RtpFanoutError):
+    """The configuration cannot be used: unknown key, bad value, missing file."""
+
+
+class StartError(RtpFanoutError):
+    """The server cannot start: port in use, no permission, wrong platform."""
+
+
+class InvalidArgumentError(RtpFanoutError):
+    """A request field is malformed."""
+
+
+class AlreadyExistsError(RtpFanoutError):
+    """A session with this SSRC and source exists."""
+
+
+class NotFoundError(RtpFanoutError):
+    """No such session or subscriber."""
+
+
+class LimitError(RtpFanoutError):
+    """max_sessions or max_fanout_per_session is reached. `limit` is its value."""
+
+    def __init__(self, message: str, *, field: str | None = None, limit: int = 0) -> None:
+        super().__init__(message, field=field)
+        self.limit = limit
+
+
+class AddressDeniedError(RtpFanoutError):
+    """The address policy does not let traffic be aimed at this address."""
+
+
+class UnreachableError(RtpFanoutError):
+    """A client call did not reach the server within its deadline."""
+
+
+class PermissionDeniedError(RtpFanoutError):
+    """The server refused a client call (address policy, credentials)."""

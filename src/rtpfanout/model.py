@@ -1,0 +1,112 @@
+"""The nouns every layer shares: addresses, media types and session states."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from dataclasses import dataclass
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_IPV4_ENDPOINT = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[^:]*)")
+_IPV6_ENDPOINT = re.compile(r"\[(?P<host>[^\[\]]*)\]:(?P<port>[^:]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A UDP endpoint: an IP address and a port in host byte order, 0 to 65535.
+
+    IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2) become IPv4 on
+    construction through `parse` and `unpack`, so two spellings of one endpoint
+    compare equal.
+    """
+
+    ip: IPAddress
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``192.0.2.7:5000``, ``[2001:db8::7]:5000`` or ``[fe80::1%2]:5000``.
+
+        Host names are not resolved. Raises ValueError saying what is expected.
+        """
+        match = _IPV6_ENDPOINT.fullmatch(text) or _IPV4_ENDPOINT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{_shown(text)} is not ip:port or [ipv6]:port")
+        ip = parse_ip(match["host"])
+        if (ip.version == 6) != text.startswith("["):
+            raise ValueError(f"{_shown(text)} is not ip:port or [ipv6]:port")
+        return cls(unmapped(ip), _parse_port(match["port"]))
+
+    @classmethod
+    def unpack(cls, packed: bytes, port: int, scope: int = 0) -> Address:
+        """From 16 bytes in network order (IPv4 as ::ffff:a.b.c.d), port and scope id."""
+        ip6 = ipaddress.IPv6Address(packed)
+        if scope:
+            ip6 = ipaddress.IPv6Address(f"{ip6}%{scope}")
+        return cls(unmapped(ip6), port)
+
+    @property
+    def packed(self) -> bytes:
+        """16 bytes in network order, IPv4 as ::ffff:a.b.c.d."""
+        if self.ip.version == 4:
+            return bytes(10) + b"\xff\xff" + self.ip.packed
+        return self.ip.packed
+
+    @property
+    def scope(self) -> int:
+        """The interface index of a scoped IPv6 address (RFC 4007), else 0."""
+        scope = self.ip.scope_id if isinstance(self.ip, ipaddress.IPv6Address) else None
+        return int(scope) if scope else 0
+
+    def __str__(self) -> str:
+        host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)
+        return f"{host}:{self.port}"
+
+
+def parse_ip(text: str) -> IPAddress:
+    """Read an IPv4 or IPv6 literal; a scope must be a numeric interface index."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{_shown(text)} is not an IPv4 or IPv6 address") from None
+    scope = ip.scope_id if isinstance(ip, ipaddress.IPv6Address) else None
+    if scope is not None and not (scope.isascii() and scope.isdigit() and 0 < int(scope) < 2**32):
+        raise ValueError(f"the scope in {_shown(text)} is not an interface index such as %2")
+    return ip
+
+
+def unmapped(ip: IPAddress) -> IPAddress:
+    """The IPv4 address behind ::ffff:a.b.c.d, any other address unchanged."""
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    return ip
+
+
+def _parse_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
+        raise ValueError(f"port {_shown(text)} is not a number from 0 to 65535")
+    return int(text)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+class MediaType(enum.StrEnum):
+    """What a session carries; the server forwards all three alike."""
+
+    AUDIO = "audio"
+    VIDEO = "video"
+    DATA = "data"
+
+
+class SessionStatus(enum.StrEnum):
+    """ACTIVE while packets arrive (one within ACTIVE_WINDOW_NS), else IDLE."""
+
+    ACTIVE = "active"
+    IDLE = "idle"
+
+
+ACTIVE_WINDOW_NS = 5_000_000_000
