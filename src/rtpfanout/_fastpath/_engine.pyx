@@ -1,0 +1,234 @@
+"""`Engine`: converts values, releases the GIL, checks return codes; decides nothing.
+
+The contract is the docstring of `rtpfanout._fastpath`.
+"""
+
+import errno
+import os
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from rtpfanout._fastpath cimport core
+
+from rtpfanout.model import Address
+
+ctypedef const char *(*name_function)(size_t) noexcept nogil
+
+
+cdef tuple names(name_function name):
+    cdef size_t i = 0
+    found = []
+    while name(i) != NULL:
+        found.append((<bytes>name(i)).decode())
+        i += 1
+    return tuple(found)
+
+
+DROP_REASONS = names(core.rf_drop_reason_name)
+SEND_FAILURES = names(core.rf_send_failure_name)
+WORKER_FIELDS = names(core.rf_worker_field_name)
+SESSION_FIELDS = names(core.rf_session_field_name)
+LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
+BUILD_INFO = {"gso": "no", "gro": "no"}
+
+cdef dict EXCEPTIONS = {
+    errno.EEXIST: FileExistsError,
+    errno.EAGAIN: BlockingIOError,
+    errno.ENOENT: KeyError,
+    errno.ESRCH: KeyError,
+    errno.ENOMEM: MemoryError,
+}
+
+
+cdef int check(int rc) except -1:
+    """0, or the exception for -errno; what has no entry above is an OSError of that errno."""
+    if rc == 0:
+        return 0
+    kind = EXCEPTIONS.get(-rc, OSError)
+    if issubclass(kind, OSError):
+        raise kind(-rc, os.strerror(-rc))
+    raise kind(os.strerror(-rc))
+
+
+cdef int write_address(core.rf_addr *out, object address) except -1:
+    cdef bytes packed = address.packed
+    memcpy(out.ip, <const char *>packed, 16)
+    out.port = address.port
+    out.scope = address.scope
+    return 0
+
+
+cdef object read_address(const core.rf_addr *addr):
+    return Address.unpack((<const char *>addr.ip)[:16], addr.port, addr.scope)
+
+
+cdef dict counters(tuple fields, const uint64_t *first):
+    return {name: first[i] for i, name in enumerate(fields)}
+
+
+cdef dict session_dict(const core.rf_session_stats *s):
+    cdef dict values = counters(SESSION_FIELDS, &s.packets_received)
+    values["subscribers"] = s.subscribers
+    values["created_ns"] = s.created_ns
+    values["last_packet_ns"] = s.last_packet_ns
+    values["packets_per_second"] = s.packets_per_second
+    return values
+
+
+cdef class Engine:
+    """One UDP socket, one session table, one packet loop."""
+
+    cdef core.rf_engine *engine
+
+    def __cinit__(
+        self,
+        bind,
+        *,
+        max_sessions,
+        max_subscribers,
+        receive_queue_packets,
+        check_padding=True,
+    ):
+        cdef core.rf_config config
+        write_address(&config.bind, bind)
+        config.max_sessions = max_sessions
+        config.max_subscribers = max_subscribers
+        config.receive_queue_packets = receive_queue_packets
+        config.check_padding = check_padding
+        check(core.rf_engine_new(&config, &self.engine))
+
+    def __dealloc__(self):
+        core.rf_engine_free(self.engine)
+
+    cdef core.rf_socket_info socket_info(self):
+        cdef core.rf_socket_info info
+        core.rf_engine_socket(self.engine, &info)
+        return info
+
+    @property
+    def bound(self):
+        cdef core.rf_socket_info info = self.socket_info()
+        return read_address(&info.bound)
+
+    @property
+    def sends_ipv4(self):
+        return bool(self.socket_info().sends_ipv4)
+
+    @property
+    def sends_ipv6(self):
+        return bool(self.socket_info().sends_ipv6)
+
+    @property
+    def receive_buffer_bytes(self):
+        return self.socket_info().receive_buffer
+
+    @property
+    def requested_receive_buffer_bytes(self):
+        return self.socket_info().requested_receive_buffer
+
+    @property
+    def send_buffer_bytes(self):
+        return self.socket_info().send_buffer
+
+    def run(self):
+        cdef int rc
+        with nogil:
+            rc = core.rf_engine_run(self.engine)
+        check(rc)
+
+    def stop(self):
+        core.rf_engine_stop(self.engine)
+
+    def add_session(self, source, ssrc, now_ns):
+        cdef core.rf_addr addr
+        cdef uint64_t handle = 0
+        write_address(&addr, source)
+        check(core.rf_session_add(self.engine, &addr, ssrc, now_ns, &handle))
+        return handle
+
+    def remove_session(self, uint64_t handle):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_remove(self.engine, handle)
+        check(rc)
+
+    def add_subscribers(self, uint64_t handle, list addresses):
+        cdef size_t n = len(addresses)
+        cdef core.rf_addr *addrs = <core.rf_addr *>malloc((n + 1) * sizeof(core.rf_addr))
+        cdef core.rf_bool *added = <core.rf_bool *>malloc((n + 1) * sizeof(core.rf_bool))
+        try:
+            if addrs == NULL or added == NULL:
+                raise MemoryError
+            for i in range(n):
+                write_address(&addrs[i], addresses[i])
+            check(core.rf_subscribers_add(self.engine, handle, addrs, n, added))
+            return [bool(added[i]) for i in range(n)]
+        finally:
+            free(addrs)
+            free(added)
+
+    def remove_subscriber(self, uint64_t handle, address):
+        cdef core.rf_addr addr
+        cdef int rc
+        write_address(&addr, address)
+        with nogil:
+            rc = core.rf_subscriber_remove(self.engine, handle, &addr)
+        check(rc)
+
+    def subscribers(self, uint64_t handle):
+        cdef size_t capacity = 0
+        cdef size_t count = 0
+        cdef core.rf_addr *addrs = NULL
+        try:
+            while True:
+                check(core.rf_subscribers(self.engine, handle, addrs, capacity, &count))
+                if count <= capacity:
+                    return [read_address(&addrs[i]) for i in range(count)]
+                free(addrs)
+                addrs = <core.rf_addr *>malloc(count * sizeof(core.rf_addr))
+                if addrs == NULL:
+                    raise MemoryError
+                capacity = count
+        finally:
+            free(addrs)
+
+    def stats(self):
+        cdef core.rf_stats stats
+        core.rf_engine_stats(self.engine, &stats)
+        values = counters(WORKER_FIELDS, &stats.packets_received)
+        values["kernel_drops"] = stats.kernel_drops
+        return values
+
+    def latency(self):
+        cdef core.rf_latency latency
+        core.rf_engine_latency(self.engine, &latency)
+        return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
+
+    def session_stats(self, uint64_t handle, uint64_t now_ns):
+        cdef core.rf_session_stats stats
+        check(core.session_stats(self.engine, handle, now_ns, &stats))
+        return session_dict(&stats)
+
+    def all_session_stats(self, uint64_t now_ns):
+        cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 64
+        cdef size_t n
+        cdef core.rf_session_stats *stats = <core.rf_session_stats *>malloc(
+            capacity * sizeof(core.rf_session_stats)
+        )
+        if stats == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
+            return {stats[i].handle: session_dict(&stats[i]) for i in range(min(n, capacity))}
+        finally:
+            free(stats)
+
+    def tick(self, uint64_t now_ns, uint64_t idle_timeout_ns):
+        cdef uint64_t idle[256]
+        cdef size_t n
+        with nogil:
+            n = core.rf_engine_tick(self.engine, now_ns, idle_timeout_ns, idle, 256)
+        return [idle[i] for i in range(n)]

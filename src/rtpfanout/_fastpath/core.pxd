@@ -1,0 +1,78 @@
+# The C core as core.h declares it; the only `cdef extern` of the package. Counters are
+# reached by rf_*_name and position, so that they stay declared once, in stats_fields.h.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "core.h" nogil:
+    ctypedef bint rf_bool "bool"
+
+    struct rf_engine:
+        pass
+
+    struct rf_addr:
+        uint8_t ip[16]
+        uint32_t scope
+        uint16_t port
+
+    struct rf_config:
+        rf_addr bind
+        uint32_t max_sessions
+        uint32_t max_subscribers
+        uint32_t receive_queue_packets
+        rf_bool check_padding
+
+    struct rf_socket_info:
+        rf_addr bound
+        uint32_t receive_buffer
+        uint32_t requested_receive_buffer
+        uint32_t send_buffer
+        rf_bool sends_ipv4
+        rf_bool sends_ipv6
+
+    struct rf_stats:
+        uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow
+        uint64_t kernel_drops
+
+    struct rf_session_stats:
+        uint64_t handle
+        uint64_t packets_received  # first of RF_SESSION_FIELDS; the others follow
+        uint64_t created_ns
+        uint64_t last_packet_ns
+        double packets_per_second
+        uint32_t subscribers
+
+    struct rf_latency:
+        uint64_t *count  # RF_LATENCY_BOUNDS + 1 of them
+        uint64_t sum_ns
+
+    enum:
+        RF_LATENCY_BOUNDS
+
+    int rf_engine_new(const rf_config *config, rf_engine **out)
+    void rf_engine_free(rf_engine *e)
+    int rf_engine_run(rf_engine *e)
+    void rf_engine_stop(rf_engine *e)
+    void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
+    void rf_engine_stats(rf_engine *e, rf_stats *out)
+    void rf_engine_latency(rf_engine *e, rf_latency *out)
+
+    int rf_session_add(rf_engine *e, const rf_addr *source, uint32_t ssrc, uint64_t now,
+                       uint64_t *handle)
+    int rf_session_remove(rf_engine *e, uint64_t handle)
+    int session_stats "rf_session_stats"(rf_engine *e, uint64_t handle, uint64_t now,
+                                         rf_session_stats *out)
+    size_t rf_sessions_stats(rf_engine *e, uint64_t now, rf_session_stats *out, size_t capacity)
+    int rf_subscribers_add(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                           rf_bool *added)
+    int rf_subscriber_remove(rf_engine *e, uint64_t handle, const rf_addr *addr)
+    int rf_subscribers(rf_engine *e, uint64_t handle, rf_addr *out, size_t capacity,
+                       size_t *count)
+    size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
+                          size_t capacity)
+
+    const char *rf_worker_field_name(size_t i)
+    const char *rf_session_field_name(size_t i)
+    const char *rf_drop_reason_name(size_t i)
+    const char *rf_send_failure_name(size_t i)
+    uint64_t rf_latency_bound(size_t i)

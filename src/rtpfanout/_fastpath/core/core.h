@@ -1,0 +1,120 @@
+/* The packet path behind opaque types and plain structs: all that Cython sees.
+ *
+ * Functions return 0 or -errno, and write their out-parameters only on success.
+ * Control calls take the engine's writer mutex and may come from any thread; the
+ * packet loop never takes it. Times are nanoseconds, of CLOCK_MONOTONIC unless a
+ * name says otherwise, and are always passed in. */
+#ifndef RF_CORE_H
+#define RF_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "stats_fields.h"
+
+struct rf_engine;
+
+struct rf_addr {
+    uint8_t ip[16];  /* network order, IPv4 as ::ffff:a.b.c.d */
+    uint32_t scope;  /* RFC 4007 interface index of a link-local address, else 0 */
+    uint16_t port;   /* host order */
+};
+
+struct rf_config {
+    struct rf_addr bind;
+    uint32_t max_sessions;
+    uint32_t max_subscribers;       /* per session */
+    uint32_t receive_queue_packets; /* SO_RCVBUF is sized to hold that many of 1200 bytes */
+    bool check_padding;
+};
+
+struct rf_socket_info {
+    struct rf_addr bound;
+    uint32_t receive_buffer; /* bytes as the kernel accounts them, overhead included */
+    uint32_t requested_receive_buffer;
+    uint32_t send_buffer;
+    bool sends_ipv4;
+    bool sends_ipv6;
+};
+
+struct rf_stats {
+#define X(name) uint64_t name;
+    RF_WORKER_FIELDS(X)
+#undef X
+    uint64_t kernel_drops; /* datagrams the socket queue had no room for */
+};
+
+struct rf_session_stats {
+    uint64_t handle;
+#define X(name) uint64_t name;
+    RF_SESSION_FIELDS(X)
+#undef X
+    uint64_t created_ns;
+    uint64_t last_packet_ns; /* 0: none yet */
+    double packets_per_second;
+    uint32_t subscribers;
+};
+
+/* Latency buckets: 8 steps an octave from 1 us (1 us << 24 is 16.8 s), then one more for all above. */
+enum {
+    RF_LATENCY_FIRST_NS = 1000,
+    RF_LATENCY_STEPS = 8,
+    RF_LATENCY_OCTAVES = 24,
+    RF_LATENCY_BOUNDS = 1 + RF_LATENCY_STEPS * RF_LATENCY_OCTAVES,
+};
+
+struct rf_latency {
+    uint64_t count[RF_LATENCY_BOUNDS + 1];
+    uint64_t sum_ns;
+};
+
+/* Opens the socket. -EINVAL (a limit is 0), -ENOMEM, or what the kernel says to the bind. */
+int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
+/* The packet loop must have returned. NULL is allowed. */
+void rf_engine_free(struct rf_engine *e);
+/* The packet loop: returns after rf_engine_stop. -EBUSY when one is running. */
+int rf_engine_run(struct rf_engine *e);
+void rf_engine_stop(struct rf_engine *e);
+
+void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
+void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);
+void rf_engine_latency(struct rf_engine *e, struct rf_latency *out);
+
+/* -EEXIST (SSRC and source are taken), -EAGAIN (max_sessions), -ENOMEM. */
+int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
+                   uint64_t now, uint64_t *handle);
+/* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */
+int rf_session_remove(struct rf_engine *e, uint64_t handle);
+int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
+                     struct rf_session_stats *out);
+/* All sessions in one pass: writes up to `capacity` and returns how many there are. */
+size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_stats *out,
+                         size_t capacity);
+
+/* All or none. added[i] tells a new address from one that was there already.
+ * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
+int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                       bool *added);
+/* Returns after the grace period: no packet leaves to it afterwards.
+ * -ENOENT (session), -ESRCH (subscriber), -ENOMEM. */
+int rf_subscriber_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addr);
+/* Writes up to `capacity` and sets `count` to how many there are. -ENOENT. */
+int rf_subscribers(struct rf_engine *e, uint64_t handle, struct rf_addr *out, size_t capacity,
+                   size_t *count);
+
+/* Housekeeping, about once a second: rolls the rate windows, frees what is past its grace
+ * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never).
+ * Returns how many were written, at most `capacity`; the rest comes with the next call. */
+size_t rf_engine_tick(struct rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
+                      size_t capacity);
+
+/* Names of the fields above in order; NULL past the end. */
+const char *rf_worker_field_name(size_t i);
+const char *rf_session_field_name(size_t i);
+const char *rf_drop_reason_name(size_t i);
+const char *rf_send_failure_name(size_t i);
+/* Inclusive upper bound of latency bucket i in nanoseconds. */
+uint64_t rf_latency_bound(size_t i);
+
+#endif

@@ -1,0 +1,17 @@
+/* SipHash-1-3 (Aumasson and Bernstein, 2012) with a random key: whoever chooses SSRCs or
+ * addresses can't choose where they land. */
+#ifndef RF_HASH_H
+#define RF_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct hash_key {
+    uint64_t k0, k1;
+};
+
+/* From the kernel's random source. 0 or -errno. */
+int hash_key_init(struct hash_key *key);
+uint64_t hash_bytes(const struct hash_key *key, const void *data, size_t len);
+
+#endif

@@ -1,0 +1,85 @@
+#include "ingress.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* A stride of exactly 64 KiB would put every packet's header into the same cache set. */
+enum { STRIDE = INGRESS_DATAGRAM + 2 * 64 };
+
+union control {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(struct timespec))];
+};
+
+struct ingress {
+    int fd;
+    struct mmsghdr header[INGRESS_BATCH];
+    struct iovec iov[INGRESS_BATCH];
+    union sockaddr_any name[INGRESS_BATCH];
+    union control control[INGRESS_BATCH];
+    uint8_t buffers[INGRESS_BATCH][STRIDE];
+};
+
+int ingress_new(int fd, struct ingress **out)
+{
+    struct ingress *in = malloc(sizeof *in);
+
+    if (!in)
+        return -ENOMEM;
+    in->fd = fd;
+    memset(in->header, 0, sizeof in->header);
+    for (unsigned i = 0; i < INGRESS_BATCH; i++) {
+        in->iov[i] = (struct iovec){in->buffers[i], INGRESS_DATAGRAM};
+        in->header[i].msg_hdr.msg_iov = &in->iov[i];
+        in->header[i].msg_hdr.msg_iovlen = 1;
+        in->header[i].msg_hdr.msg_name = &in->name[i];
+        in->header[i].msg_hdr.msg_control = &in->control[i];
+        in->header[i].msg_hdr.msg_namelen = sizeof in->name[i];
+        in->header[i].msg_hdr.msg_controllen = sizeof in->control[i];
+    }
+    *out = in;
+    return 0;
+}
+
+void ingress_free(struct ingress *in)
+{
+    free(in);
+}
+
+int ingress_receive(struct ingress *in)
+{
+    int n = recvmmsg(in->fd, in->header, INGRESS_BATCH, MSG_DONTWAIT, NULL);
+
+    if (n < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+    return n;
+}
+
+static uint64_t receive_time(struct msghdr *msg)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
+            struct timespec t;
+
+            memcpy(&t, CMSG_DATA(c), sizeof t);
+            return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+        }
+    }
+    return 0;
+}
+
+/* Reads slot i and makes it ready for the next recvmmsg, which wrote over the lengths. */
+void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out)
+{
+    struct msghdr *msg = &in->header[i].msg_hdr;
+
+    out->data = in->buffers[i];
+    out->len = in->header[i].msg_len;
+    out->truncated = msg->msg_flags & MSG_TRUNC;
+    out->received_ns = receive_time(msg);
+    addr_from_sockaddr(&out->source, &in->name[i]);
+    msg->msg_namelen = sizeof in->name[i];
+    msg->msg_controllen = sizeof in->control[i];
+}

@@ -1,0 +1,102 @@
+/* Session records and their immutable subscriber lists. */
+#ifndef RF_SESSION_H
+#define RF_SESSION_H
+
+#include "addr.h"
+#include "qsbr.h"
+#include "stats.h"
+
+/* One destination: written before publication, but for its counters, which the worker
+ * that serves it writes. */
+struct subscriber {
+    union sockaddr_any name;
+    counter packets_sent;
+    counter send_failures;
+};
+
+/* Immutable once published; a change builds another and retires this one. */
+struct subscriber_list {
+    struct qsbr_retired retired;
+    uint32_t count;
+    struct subscriber *item[];
+};
+
+/* The packets of one turn that belong to one session, in order of arrival: a chain
+ * through `next` of the worker's packets. */
+struct run {
+    uint32_t first, last, count;
+};
+
+/* Two past points of packets_received: a rate over the last one to two ticks. */
+struct rate_point {
+    uint64_t at, packets;
+};
+
+struct session {
+    /* Written before publication. */
+    alignas(CACHE_LINE) struct rf_addr source;
+    uint32_t ssrc;
+    uint32_t index;
+    _Atomic(struct subscriber_list *) subscribers; /* never NULL while published */
+
+    /* The worker's own. */
+    struct run run;
+    struct session_counters counters;
+    _Atomic uint64_t last_packet_ns;
+
+    /* Guarded by the writer mutex. */
+    alignas(CACHE_LINE) uint32_t generation;
+    bool in_use;
+    struct session *next_free;
+    struct session *ssrc_next, *ssrc_previous; /* sessions of the same SSRC */
+    uint64_t created_ns;
+    struct rate_point older, newer;
+};
+
+/* Session records by index, allocated a chunk at a time; a record never moves. */
+enum { SESSION_CHUNK = 256 };
+
+struct session_pool {
+    uint32_t max;
+    uint32_t used; /* indexes below were in use at some time */
+    struct session *free;
+    _Atomic(struct session *) *chunks;
+};
+
+int session_pool_init(struct session_pool *p, uint32_t max);
+/* Frees all records and what they hold. */
+void session_pool_destroy(struct session_pool *p);
+
+/* A record with its key, an empty subscriber list and zero counters; not yet published.
+ * -EAGAIN (max), -ENOMEM. */
+int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t ssrc, uint64_t now,
+                struct session **out);
+/* Back to the pool, with all its subscribers; after its grace period. */
+void session_release(struct session_pool *p, struct session *s);
+
+static inline struct session *session_at(const struct session_pool *p, uint32_t index)
+{
+    return &load_acq(&p->chunks[index / SESSION_CHUNK])[index % SESSION_CHUNK];
+}
+
+static inline uint64_t session_handle(const struct session *s)
+{
+    return (uint64_t)s->generation << 32 | s->index;
+}
+
+/* NULL unless it is in use under this very handle. */
+struct session *session_by_handle(const struct session_pool *p, uint64_t handle);
+
+void session_roll_rate(struct session *s, uint64_t now);
+void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);
+
+/* Build the list that follows `old`; nothing is published or retired here.
+ * added[i] tells whether addrs[i] is new. `*out` is `old` when none is.
+ * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
+int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
+                        int family, uint32_t max, bool *added, struct subscriber_list **out);
+/* -ESRCH, -ENOMEM. `removed` is freed by the caller after the grace period. */
+int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addr, int family,
+                           struct subscriber_list **out, struct subscriber **removed);
+
+#endif

@@ -1,0 +1,27 @@
+/* Opens the UDP socket the packet path lives on. */
+#ifndef RF_SOCK_H
+#define RF_SOCK_H
+
+#include "addr.h"
+
+struct sock {
+    int fd;
+    int family;
+    struct rf_addr bound;
+    bool dual_stack; /* an AF_INET6 socket that also speaks IPv4 */
+};
+
+/* Non-blocking, bound, with kernel receive time stamps (SO_TIMESTAMPNS). IPV6_V6ONLY is
+ * off for [::] only. IP_RECVERR stays off: with it, one subscriber's ICMP error would fail
+ * the next send to another. 0 or -errno. */
+int sock_open(struct sock *out, const struct rf_addr *bind, uint32_t receive_buffer,
+              uint32_t send_buffer);
+void sock_close(struct sock *s);
+
+/* SO_RCVBUF or SO_SNDBUF as the kernel accounts it: twice what was granted. */
+uint32_t sock_buffer_size(const struct sock *s, int option);
+/* Datagrams the receive queue had no room for since the socket was opened, modulo 2^32
+ * (SK_MEMINFO_DROPS, the counter SO_RXQ_OVFL reports with the next packet). */
+uint32_t sock_drops(const struct sock *s);
+
+#endif

@@ -1,0 +1,103 @@
+#include "stats.h"
+
+#define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
+#define NAME(name) #name,
+
+static const char *const worker_fields[] = {
+#define X(name) #name,
+    RF_WORKER_FIELDS(X)
+#undef X
+};
+static const char *const session_fields[] = {RF_SESSION_FIELDS(NAME)};
+static const char *const drop_reasons[] = {RF_DROP_REASONS(NAME)};
+static const char *const send_failures[] = {RF_SEND_FAILURES(NAME)};
+
+const char *rf_worker_field_name(size_t i)
+{
+    return i < COUNT_OF(worker_fields) ? worker_fields[i] : NULL;
+}
+
+const char *rf_session_field_name(size_t i)
+{
+    return i < COUNT_OF(session_fields) ? session_fields[i] : NULL;
+}
+
+const char *rf_drop_reason_name(size_t i)
+{
+    return i < COUNT_OF(drop_reasons) ? drop_reasons[i] : NULL;
+}
+
+const char *rf_send_failure_name(size_t i)
+{
+    return i < COUNT_OF(send_failures) ? send_failures[i] : NULL;
+}
+
+void stats_count_drop(struct worker_counters *c, enum drop_reason reason)
+{
+    switch (reason) {
+#define X(name) case DROP_##name: counter_add(&c->dropped_##name, 1); break;
+        RF_DROP_REASONS(X)
+#undef X
+    case DROP_REASON_COUNT:
+        break;
+    }
+}
+
+void stats_count_failure(struct worker_counters *c, enum send_failure reason)
+{
+    switch (reason) {
+#define X(name) case FAILED_##name: counter_add(&c->failed_##name, 1); break;
+        RF_SEND_FAILURES(X)
+#undef X
+    case SENT:
+        break;
+    }
+}
+
+/* Bucket 0 ends at RF_LATENCY_FIRST_NS; then each octave is cut into equal steps. */
+size_t latency_bucket(uint64_t ns)
+{
+    if (ns <= RF_LATENCY_FIRST_NS)
+        return 0;
+    uint64_t below = ns - 1; /* so that a bound falls into the bucket it closes */
+    unsigned octave = 63 - (unsigned)__builtin_clzll(below / RF_LATENCY_FIRST_NS);
+    if (octave >= RF_LATENCY_OCTAVES)
+        return RF_LATENCY_BOUNDS;
+    uint64_t base = (uint64_t)RF_LATENCY_FIRST_NS << octave;
+    return 1 + octave * RF_LATENCY_STEPS + (below - base) * RF_LATENCY_STEPS / base;
+}
+
+uint64_t rf_latency_bound(size_t i)
+{
+    if (i == 0)
+        return RF_LATENCY_FIRST_NS;
+    uint64_t base = (uint64_t)RF_LATENCY_FIRST_NS << (i - 1) / RF_LATENCY_STEPS;
+    return base + base / RF_LATENCY_STEPS * ((i - 1) % RF_LATENCY_STEPS + 1);
+}
+
+void latency_record(struct latency_histogram *h, uint64_t ns)
+{
+    counter_add(&h->count[latency_bucket(ns)], 1);
+    counter_add(&h->sum_ns, ns);
+}
+
+void stats_sum(struct rf_stats *sum, struct worker_counters *c)
+{
+#define X(name) sum->name += load_rlx(&c->name);
+    RF_WORKER_FIELDS(X)
+#undef X
+}
+
+void latency_sum(struct rf_latency *sum, struct latency_histogram *h)
+{
+    for (size_t i = 0; i < COUNT_OF(sum->count); i++)
+        sum->count[i] += load_rlx(&h->count[i]);
+    sum->sum_ns += load_rlx(&h->sum_ns);
+}
+
+void session_counters_read(struct rf_session_stats *out, struct session_counters *c)
+{
+#define X(name) out->name = load_rlx(&c->name);
+    RF_SESSION_FIELDS(X)
+#undef X
+}

@@ -1,0 +1,52 @@
+/* Every counter, declared once: X(name) becomes a struct member, a sum, a name and
+ * a snapshot field (stats.h, core.h, _engine.pyx by rf_*_name). */
+#ifndef RF_STATS_FIELDS_H
+#define RF_STATS_FIELDS_H
+
+/* Why a received datagram was not forwarded. */
+#define RF_DROP_REASONS(X) \
+    X(malformed)    /* RFC 3550 appendix A.1, or too short to tell */ \
+    X(not_rtp)      /* version is not 2: STUN, DTLS (RFC 7983), anything */ \
+    X(rtcp)         /* RFC 5761; not forwarded yet */ \
+    X(unknown_ssrc) /* no session has this SSRC */ \
+    X(wrong_source) /* a session has, but from another address */ \
+    X(truncated)    /* longer than the receive buffer */
+
+/* Why the kernel did not take a copy (egress.c holds the errno policy). */
+#define RF_SEND_FAILURES(X) \
+    X(would_block) /* the send buffer stayed full */ \
+    X(no_buffer)   /* ENOBUFS, ENOMEM: queue discipline or memory */ \
+    X(unreachable) /* no route, network or host down */ \
+    X(denied)      /* packet filter, broadcast, policy route */ \
+    X(too_big)     /* EMSGSIZE */ \
+    X(invalid)     /* EINVAL: the kernel refuses this destination */ \
+    X(other)
+
+#define RF_DROPPED(name) X(dropped_##name)
+#define RF_FAILED(name) X(failed_##name)
+
+/* Per worker. packets_received = packets_forwarded + sum of dropped_*, and
+ * copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. */
+#define RF_WORKER_FIELDS(X) \
+    X(packets_received) \
+    X(bytes_received) \
+    X(packets_forwarded) \
+    X(bytes_forwarded) \
+    RF_DROP_REASONS(RF_DROPPED) \
+    X(copies_attempted) \
+    X(packets_sent) \
+    X(bytes_sent) \
+    RF_SEND_FAILURES(RF_FAILED) \
+    X(receive_errors) \
+    X(turns)
+
+/* Per session; written by the one worker that owns it. */
+#define RF_SESSION_FIELDS(X) \
+    X(packets_received) \
+    X(bytes_received) \
+    X(copies_attempted) \
+    X(packets_sent) \
+    X(bytes_sent) \
+    X(send_failures)
+
+#endif

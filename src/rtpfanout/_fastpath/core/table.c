@@ -1,0 +1,235 @@
+#include "table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TABLE_MIN_SLOTS = 64 };
+
+/* What an entry is looked up by; `source` is NULL in the index by SSRC alone. */
+struct table_key {
+    uint32_t ssrc;
+    const struct rf_addr *source;
+    uint64_t hash;
+};
+
+static struct table_key table_key(const struct table *t, uint32_t ssrc,
+                                  const struct rf_addr *source)
+{
+    struct {
+        struct rf_addr source;
+        uint32_t ssrc;
+    } bytes;
+    size_t len = sizeof bytes.ssrc;
+    const void *from = &bytes.ssrc;
+
+    memset(&bytes, 0, sizeof bytes);
+    bytes.ssrc = ssrc;
+    if (source) {
+        /* Member by member: padding in the caller's struct is not part of the key. */
+        memcpy(bytes.source.ip, source->ip, sizeof bytes.source.ip);
+        bytes.source.scope = source->scope;
+        bytes.source.port = source->port;
+        from = &bytes;
+        len = sizeof bytes;
+    }
+    return (struct table_key){ssrc, source, hash_bytes(&t->key, from, len)};
+}
+
+static bool key_matches(const struct table_key *k, const struct session *s)
+{
+    return s->ssrc == k->ssrc && (!k->source || addr_equal(&s->source, k->source));
+}
+
+static uint64_t word_make(uint64_t hash, uint32_t index)
+{
+    return (hash & 0xffffffff00000000) | (index + 1);
+}
+
+static bool word_live(uint64_t word)
+{
+    return (uint32_t)word != 0;
+}
+
+/* Not 0, and its index is none: probing goes on past it. */
+static const uint64_t word_deleted = (uint64_t)1 << 32;
+
+/* The word that holds `key`, or NULL. The acquire pairs with the release that published
+ * the word: the record it names is complete. Ends, for at least one word in two is 0. */
+static table_word *index_find(const struct table *t, const struct table_index *index,
+                              const struct table_key *key)
+{
+    struct table_slots *slots = load_acq(&index->slots);
+
+    for (uint32_t i = (uint32_t)key->hash & slots->mask;; i = (i + 1) & slots->mask) {
+        uint64_t word = load_acq(&slots->word[i]);
+
+        if (word == 0)
+            return NULL;
+        if (word_live(word) && (word ^ key->hash) >> 32 == 0 &&
+            key_matches(key, session_at(t->sessions, (uint32_t)word - 1)))
+            return &slots->word[i];
+    }
+}
+
+static struct session *word_session(const struct table *t, table_word *word)
+{
+    return word ? session_at(t->sessions, (uint32_t)load_acq(word) - 1) : NULL;
+}
+
+struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
+                           bool *ssrc_known)
+{
+    struct table_key exact = table_key(t, ssrc, source);
+    struct session *s = word_session(t, index_find(t, &t->by_source, &exact));
+
+    if (s)
+        return s;
+    struct table_key any = table_key(t, ssrc, NULL);
+
+    *ssrc_known = index_find(t, &t->by_ssrc, &any) != NULL;
+    return NULL;
+}
+
+static struct table_slots *slots_new(uint32_t count)
+{
+    struct table_slots *slots = calloc(1, sizeof *slots + count * sizeof(table_word));
+
+    if (slots)
+        slots->mask = count - 1;
+    return slots;
+}
+
+/* True when the word was 0 before, false when it takes the place of a deleted one. */
+static bool slots_put(struct table_slots *slots, uint64_t hash, uint32_t index)
+{
+    uint32_t i = (uint32_t)hash & slots->mask;
+    uint64_t word;
+
+    while (word_live(word = load_rlx(&slots->word[i])))
+        i = (i + 1) & slots->mask;
+    store_rls(&slots->word[i], word_make(hash, index));
+    return word == 0;
+}
+
+/* The hash by which a live entry of `index` is found again. */
+static uint64_t entry_hash(const struct table *t, const struct table_index *index,
+                           const struct session *s)
+{
+    return table_key(t, s->ssrc, index == &t->by_source ? &s->source : NULL).hash;
+}
+
+/* Make room for one more, so that at most half of the words are not 0. */
+static int index_reserve(struct table *t, struct table_index *index)
+{
+    struct table_slots *old = load_rlx(&index->slots);
+    uint32_t count = TABLE_MIN_SLOTS;
+
+    if (2 * ((uint64_t)index->filled + 1) <= (uint64_t)old->mask + 1)
+        return 0;
+    while (count < 4 * ((uint64_t)index->live + 1))
+        count *= 2;
+
+    struct table_slots *slots = slots_new(count);
+
+    if (!slots)
+        return -ENOMEM;
+    for (uint32_t i = 0; i <= old->mask; i++) {
+        uint64_t word = load_rlx(&old->word[i]);
+
+        if (word_live(word)) {
+            uint32_t at = (uint32_t)word - 1;
+
+            slots_put(slots, entry_hash(t, index, session_at(t->sessions, at)), at);
+        }
+    }
+    store_rls(&index->slots, slots);
+    index->filled = index->live;
+    qsbr_retire(t->qsbr, &old->retired);
+    return 0;
+}
+
+static void index_put(struct table_index *index, uint64_t hash, uint32_t at)
+{
+    if (slots_put(load_rlx(&index->slots), hash, at))
+        index->filled++;
+    index->live++;
+}
+
+static void index_clear(struct table_index *index, table_word *word)
+{
+    store_rls(word, word_deleted);
+    index->live--;
+}
+
+int table_insert(struct table *t, struct session *s)
+{
+    struct table_key exact = table_key(t, s->ssrc, &s->source);
+    struct table_key any = table_key(t, s->ssrc, NULL);
+    int rc;
+
+    if (index_find(t, &t->by_source, &exact))
+        return -EEXIST;
+    if ((rc = index_reserve(t, &t->by_source)) || (rc = index_reserve(t, &t->by_ssrc)))
+        return rc;
+
+    table_word *head = index_find(t, &t->by_ssrc, &any);
+
+    s->ssrc_previous = NULL;
+    s->ssrc_next = word_session(t, head);
+    if (head) {
+        s->ssrc_next->ssrc_previous = s;
+        store_rls(head, word_make(any.hash, s->index));
+    } else {
+        index_put(&t->by_ssrc, any.hash, s->index);
+    }
+    index_put(&t->by_source, exact.hash, s->index);
+    return 0;
+}
+
+void table_remove(struct table *t, struct session *s)
+{
+    struct table_key exact = table_key(t, s->ssrc, &s->source);
+    struct table_key any = table_key(t, s->ssrc, NULL);
+
+    index_clear(&t->by_source, index_find(t, &t->by_source, &exact));
+    if (s->ssrc_next)
+        s->ssrc_next->ssrc_previous = s->ssrc_previous;
+    if (s->ssrc_previous) {
+        s->ssrc_previous->ssrc_next = s->ssrc_next;
+        return;
+    }
+    table_word *head = index_find(t, &t->by_ssrc, &any);
+
+    if (s->ssrc_next)
+        store_rls(head, word_make(any.hash, s->ssrc_next->index));
+    else
+        index_clear(&t->by_ssrc, head);
+}
+
+int table_init(struct table *t, const struct session_pool *sessions, struct qsbr *qsbr)
+{
+    struct table_slots *by_source, *by_ssrc;
+    int rc = hash_key_init(&t->key);
+
+    if (rc)
+        return rc;
+    by_source = slots_new(TABLE_MIN_SLOTS);
+    by_ssrc = slots_new(TABLE_MIN_SLOTS);
+    if (!by_source || !by_ssrc) {
+        free(by_source);
+        free(by_ssrc);
+        return -ENOMEM;
+    }
+    t->sessions = sessions;
+    t->qsbr = qsbr;
+    t->by_source = (struct table_index){.slots = by_source};
+    t->by_ssrc = (struct table_index){.slots = by_ssrc};
+    return 0;
+}
+
+void table_destroy(struct table *t)
+{
+    free(load_rlx(&t->by_source.slots));
+    free(load_rlx(&t->by_ssrc.slots));
+}

@@ -1,0 +1,49 @@
+/* SSRC and source address -> session, by lock-free lookup.
+ *
+ * Two open-addressing indexes: one by (SSRC, source), so that 10,000 cameras with the
+ * same factory SSRC still cost one probe each; and one by SSRC alone, whose entry heads
+ * the chain of sessions with that SSRC: it tells a wrong source from an unknown SSRC.
+ * One writer (under the engine's mutex), any number of readers inside a QSBR section.
+ * A table grows by publishing a larger one and retiring the old one. */
+#ifndef RF_TABLE_H
+#define RF_TABLE_H
+
+#include "hash.h"
+#include "session.h"
+
+/* Low 32 bits: session index + 1, 0 for none; high 32 bits: of the hash. 0: never used. */
+typedef _Atomic uint64_t table_word;
+
+struct table_slots {
+    struct qsbr_retired retired;
+    uint32_t mask;
+    table_word word[];
+};
+
+struct table_index {
+    _Atomic(struct table_slots *) slots;
+    uint32_t filled; /* words that are not 0: live or deleted; the writer's */
+    uint32_t live;
+};
+
+struct table {
+    struct hash_key key;
+    const struct session_pool *sessions;
+    struct qsbr *qsbr;
+    struct table_index by_source; /* (SSRC, source) */
+    struct table_index by_ssrc;
+};
+
+int table_init(struct table *t, const struct session_pool *sessions, struct qsbr *qsbr);
+void table_destroy(struct table *t);
+
+/* -EEXIST when SSRC and source are taken, -ENOMEM; nothing is changed then. */
+int table_insert(struct table *t, struct session *s);
+void table_remove(struct table *t, struct session *s);
+
+/* NULL when there is no such session; `*ssrc_known` then tells whether another source
+ * has this SSRC. */
+struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
+                           bool *ssrc_known);
+
+#endif
