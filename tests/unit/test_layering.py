@@ -1,0 +1,210 @@
+"""The shape of the source tree, asserted: who may import, include, call and be how long.
+
+A new module fails here until it has a place: add it to the table of its side, at the
+layer where everything it needs lies below and everything that needs it lies above.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src/rtpfanout"
+CORE = PACKAGE / "_fastpath/core"
+
+# Generated code imports nothing of ours, and is for those who speak gRPC.
+GENERATED = "api"
+GENERATED_USERS = {"convert", "service", "client", "server"}
+
+PYTHON_LAYERS = (
+    {"__init__"},
+    {"model", "errors"},
+    {"config", "policy", "rtp", "_fastpath"},
+    {"sessions"},
+    {"service", "convert", "metrics", "http", "client"},
+    {"server"},
+    {"cli"},
+    {"__main__"},
+)
+# The one module that its siblings may import.
+SHARED_SIBLINGS = {"convert"}
+
+# Of a .c and .h pair each file may include the other; otherwise only lower lines.
+CORE_LAYERS = (
+    {"atomic", "error", "hash", "rtp", "stats_fields"},
+    {"core"},
+    {"addr", "stats"},
+    {"qsbr", "rtcp", "sock"},
+    {"session"},
+    {"table"},
+    {"ingress", "egress"},
+    {"fanout"},
+    {"worker"},
+    {"engine"},
+)
+SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "engine"}
+# Not of the packet path: the random key, and the pause of a writer's grace period.
+OTHER_SYSTEM_CALLS = {("hash", "getrandom"), ("qsbr", "nanosleep")}
+SYSTEM_CALL = re.compile(
+    r"\b(socket|bind|connect|close|ioctl|fcntl|[gs]etsockopt|getsockname|getpeername|shutdown"
+    r"|send|sendto|sendmsg|sendmmsg|recv|recvfrom|recvmsg|recvmmsg|read|readv|write|writev|splice"
+    r"|poll|ppoll|select|epoll_\w+|eventfd\w*|timerfd_\w+|clock_\w+|time|gettimeofday"
+    r"|nanosleep|usleep|sleep|getrandom|mmap|munmap|madvise|syscall)\s*\("
+)
+
+MAX_LINES = 420
+
+
+def python_files() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py") if GENERATED not in p.relative_to(PACKAGE).parts)
+
+
+def core_files() -> list[Path]:
+    return sorted(CORE.glob("*.[ch]"))
+
+
+def layer_of(name: str, layers: tuple[set[str], ...], where: Path) -> int:
+    for rank, names in enumerate(layers):
+        if name in names:
+            return rank
+    pytest.fail(f"{where.relative_to(ROOT)}: '{name}' has no layer; place it in {__file__}")
+
+
+def module_of(path: Path) -> str:
+    """The top-level module or package below rtpfanout that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def is_package_member(name: str) -> bool:
+    return (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
+
+
+def own_imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, top-level module) of each import from rtpfanout, lazy and type-only ones too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in dotted:
+            parts = name.split(".")
+            if parts[0] == "rtpfanout":
+                member = parts[1] if len(parts) > 1 and is_package_member(parts[1]) else "__init__"
+                yield node.lineno, member
+
+
+def third_party_imports(tree: ast.AST) -> set[str]:
+    roots = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            roots.add(node.module.split(".")[0])
+    return roots - set(sys.stdlib_module_names) - {"rtpfanout"}
+
+
+def without_comments_and_strings(source: str) -> str:
+    return re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', " ", source, flags=re.DOTALL)
+
+
+def relative_id(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", python_files(), ids=relative_id)
+def test_python_imports_point_down(path: Path) -> None:
+    module = module_of(path)
+    rank = layer_of(module, PYTHON_LAYERS, path)
+    wrong = []
+    for line, imported in own_imports(ast.parse(path.read_text())):
+        if imported == module:
+            continue  # files of one package
+        if imported == GENERATED:
+            allowed = module in GENERATED_USERS
+        else:
+            below = layer_of(imported, PYTHON_LAYERS, path)
+            allowed = below < rank or (below == rank and imported in SHARED_SIBLINGS)
+        if not allowed:
+            wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    assert not wrong, "imports must point to a lower layer:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=relative_id)
+def test_python_imports_inside_the_package_are_absolute(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    lines = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
+    assert not lines, f"{path.relative_to(ROOT)}: relative imports in lines {lines}"
+
+
+@pytest.mark.parametrize("module", sorted(PYTHON_LAYERS[1]))
+def test_the_lowest_layer_needs_the_standard_library_only(module: str) -> None:
+    assert not third_party_imports(ast.parse((PACKAGE / f"{module}.py").read_text()))
+
+
+@pytest.mark.parametrize("path", core_files(), ids=relative_id)
+def test_core_includes_point_down(path: Path) -> None:
+    rank = layer_of(path.stem, CORE_LAYERS, path)
+    wrong = []
+    for included in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text()):
+        stem = included.removesuffix(".h")
+        if stem != path.stem and layer_of(stem, CORE_LAYERS, path) >= rank:
+            wrong.append(included)
+    assert not wrong, f"{path.relative_to(ROOT)} must not include {wrong}: not below it"
+
+
+@pytest.mark.parametrize("path", core_files(), ids=relative_id)
+def test_only_the_edges_of_the_core_make_system_calls(path: Path) -> None:
+    if path.stem in SYSTEM_CALLERS:
+        return
+    calls = set(SYSTEM_CALL.findall(without_comments_and_strings(path.read_text())))
+    calls = {call for call in calls if (path.stem, call) not in OTHER_SYSTEM_CALLS}
+    assert not calls, f"{path.relative_to(ROOT)} calls {sorted(calls)}: pass the result in instead"
+
+
+@pytest.mark.parametrize("path", core_files(), ids=relative_id)
+def test_the_core_is_free_of_python(path: Path) -> None:
+    assert not re.search(r"#\s*include\s+[<\"]Python\.h", path.read_text())
+
+
+@pytest.mark.parametrize("path", core_files(), ids=relative_id)
+def test_atomics_are_used_by_name(path: Path) -> None:
+    """atomic.h names the memory order of each access; nobody else reaches <stdatomic.h>."""
+    if path.name != "atomic.h":
+        code = without_comments_and_strings(path.read_text())
+        used = re.findall(r"\batomic_\w+_explicit|<stdatomic\.h>|\b__(?:atomic|sync)_\w+", code)
+        assert not used, f"{path.relative_to(ROOT)}: {used}; use or add a name in atomic.h"
+
+
+def test_one_file_declares_the_core_to_cython() -> None:
+    fastpath = PACKAGE / "_fastpath"
+    sources = [*fastpath.glob("*.pyx"), *fastpath.glob("*.pxd")]
+    declaring = {p.name for p in sources if "cdef extern" in p.read_text()}
+    assert declaring == {"core.pxd"}
+
+
+def test_no_file_is_too_long() -> None:
+    files = [
+        *python_files(),
+        *core_files(),
+        *(PACKAGE / "_fastpath").glob("*.p[yx]?"),
+        *(ROOT / "tests").rglob("*.[ch]"),
+        *(ROOT / "tests").rglob("*.py"),
+        *(ROOT / "benchmarks").glob("*.[chp]*"),
+    ]
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in files
+        if path.is_file() and (lines := len(path.read_bytes().splitlines())) > MAX_LINES
+    }
+    assert not long, f"split these along what they do (at most {MAX_LINES} lines): {long}"
