@@ -27,8 +27,8 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 
 PYTHON_LAYERS = (
     {"__init__"},
-    {"model", "errors"},
-    {"config", "policy", "rtp", "_fastpath"},
+    {"model", "errors", "rtp"},
+    {"config", "policy", "_fastpath"},
     {"sessions"},
     {"service", "convert", "metrics", "http", "client"},
     {"server"},
