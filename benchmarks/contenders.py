@@ -1,0 +1,212 @@
+"""What is measured: each contender receives on its own ingress port and copies to the subscribers.
+
+To add one: subclass Contender, start its process in `start`, answer `counters`, list it in
+CONTENDERS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from lab import LabError, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lab import Lab, Place
+
+HERE = Path(__file__).resolve().parent
+BIN = HERE / "bin"
+SKB_BYTES = 2304  # what one queued packet of up to 1,500 bytes costs of SO_RCVBUF
+
+
+def read_line(pipe: IO[str], timeout: float) -> str:
+    """The next line, or TimeoutError. Reads unbuffered, so select() tells the truth."""
+    line = b""
+    deadline = time.monotonic() + timeout
+    while not line.endswith(b"\n"):
+        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError(f"no answer within {timeout} s")
+        byte = os.read(pipe.fileno(), 1)
+        if not byte:
+            raise EOFError("the process ended")
+        line += byte
+    return line.decode()
+
+
+class Tool:
+    """A process of the lab that is always ended, and answers SIGUSR1 with a JSON line."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        place: Place,
+        argv: Sequence[str],
+        cpus: str | None,
+        *,
+        log: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """With a `log`, the output goes there and cannot be read by `line`."""
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("wb")) if log else None
+            self.process = subprocess.Popen(
+                lab.command(place, argv, cpus),
+                stdin=subprocess.PIPE,
+                stdout=output or subprocess.PIPE,
+                stderr=output,
+                text=True,
+                env={**os.environ, **(environment or {})},
+            )
+
+    def line(self, timeout: float = 30) -> str:
+        assert self.process.stdout is not None
+        return read_line(self.process.stdout, timeout)
+
+    def ask(self, order: dict[str, Any], timeout: float = 120) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.line(timeout))
+        return answer
+
+    def report(self) -> dict[str, Any]:
+        """The counters, by SIGUSR1; repeated when the signal came just before a blocking call."""
+        for _ in range(20):
+            self.process.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                answer: dict[str, Any] = json.loads(self.line(0.25))
+                return answer
+        raise TimeoutError(f"{self.process.args} does not report")
+
+    def stop(self) -> str:
+        """End the process and return what it still had to say."""
+        output = ""
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            self.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = self.process.communicate(timeout=5)
+                break
+        return output
+
+
+class Contender:
+    name: str
+    tool: Tool
+
+    def __init__(self, lab: Lab, cpus: str, control_cpus: str) -> None:
+        self.lab = lab
+        self.cpus = cpus
+        self.control_cpus = control_cpus
+        self.ingress = f"{lab.addresses.ingress}:{free_port()}"
+
+    def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:
+        """Start and be ready for packets. `queue`: packets the ingress socket can hold."""
+        raise NotImplementedError
+
+    def counters(self) -> dict[str, int]:
+        """Running totals: received (datagrams), sent (copies), failed (copies)."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        if hasattr(self, "tool"):
+            self.tool.stop()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all threads; on Linux without IRQ_TIME_ACCOUNTING this includes the softirq
+        work (veth, nft) done within the contender's own system calls."""
+        nanoseconds = 0
+        for task in Path(f"/proc/{self.tool.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+        return nanoseconds / 1e9
+
+
+class PlainLoop(Contender):
+    """Bare recvmmsg and sendmmsg in C, without any lookup: the baseline."""
+
+    name = "plainloop"
+
+    def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002
+        addresses = self.lab.addresses
+        argv = [str(BIN / "plainloop"), "--bind", self.ingress, "--to", addresses.first_subscriber]
+        argv += ["--count", str(subscribers), "--receive-buffer", str(queue * SKB_BYTES)]
+        argv += ["--by-address"] if addresses.by_address else []
+        self.tool = Tool(self.lab, "server", argv, self.cpus)
+        assert self.tool.line().strip() == "ready"
+
+    def counters(self) -> dict[str, int]:
+        return {name: int(value) for name, value in self.tool.report().items()}
+
+
+class Rtpfanout(Contender):
+    """The real server, driven over gRPC with the generated stub."""
+
+    name = "rtpfanout"
+
+    def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:
+        control = f"127.0.0.1:{free_port()}"
+        metrics = f"127.0.0.1:{free_port()}"
+        settings = {
+            "BIND_ADDRESS": self.ingress,
+            "GRPC_BIND_ADDRESS": control,
+            "METRICS_BIND_ADDRESS": metrics,
+            "BUFFER_SIZE": str(queue),
+            "MAX_FANOUT_PER_SESSION": str(max(1000, subscribers)),
+            "MAX_SESSIONS": str(max(10_000, sessions)),
+        }
+        environment = {f"RTP_FANOUT__{key}": value for key, value in settings.items()}
+        self.log = HERE / "results" / f"rtpfanout-{os.getpid()}.log"
+        self.tool = Tool(
+            *(self.lab, "server", [sys.executable, "-m", "rtpfanout", "serve"], self.cpus),
+            log=self.log,
+            environment=environment,
+        )
+        argv = [sys.executable, str(HERE / "control.py"), "--grpc", control, "--metrics", metrics]
+        self.control = Tool(self.lab, "server", argv, self.control_cpus)
+        try:
+            self.control.line(30)
+        except (EOFError, TimeoutError):
+            raise LabError(f"the server did not start: {self.log.read_text()[-2000:]}") from None
+        addresses = self.lab.addresses
+        self.setup = self.control.ask(
+            {
+                "create": {
+                    "source": addresses.source,
+                    "first_ssrc": first_ssrc,
+                    "sessions": sessions,
+                    "subscribers": addresses.subscribers(subscribers),
+                }
+            }
+        )
+
+    def counters(self) -> dict[str, int]:
+        samples = self.control.ask({"counters": True})
+        names = {
+            "received": "rtp_packets_received_total",
+            "sent": "rtp_packets_sent_total",
+            "failed": "rtpfanout_send_failures_total",
+            "forwarded": "rtpfanout_packets_forwarded_total",
+            "dropped": "rtpfanout_packets_dropped_total",
+            "attempted": "rtpfanout_copies_attempted_total",
+            "kernel_drops": "rtpfanout_kernel_receive_drops_total",
+        }
+        return {ours: int(samples[theirs]) for ours, theirs in names.items()}
+
+    def stop(self) -> None:
+        if hasattr(self, "control"):
+            self.control.stop()
+        super().stop()
+        self.log.unlink(missing_ok=True)
+
+
+CONTENDERS: dict[str, type[Contender]] = {kind.name: kind for kind in (PlainLoop, Rtpfanout)}

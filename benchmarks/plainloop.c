@@ -1,0 +1,149 @@
+/* The baseline: one UDP socket, recvmmsg in, sendmmsg out, a fixed list of destinations and no
+ * lookup at all. Written as one would by hand when in need of a fast fan-out: batched over
+ * packets and destinations, one mmsghdr per copy, nothing copied in user space.
+ * SIGUSR1 prints one line of counters; SIGTERM prints them and ends. See README.md. */
+#define _GNU_SOURCE
+#include "bench.h"
+
+#include <getopt.h>
+
+enum {
+    RECEIVE_BATCH = 64,
+    SEND_BATCH = 1024, /* UIO_MAXIOV, the most sendmmsg takes */
+    PACKET_BYTES = 2048,
+};
+
+struct loop {
+    int fd;
+    int receive_buffer;
+    unsigned destinations, queued;
+    struct sockaddr_in *addresses;
+    uint64_t received, bytes_received, sent, bytes_sent, failed;
+    struct iovec iovecs[RECEIVE_BATCH];
+    struct mmsghdr ingress[RECEIVE_BATCH], egress[SEND_BATCH];
+    uint8_t packets[RECEIVE_BATCH][PACKET_BYTES];
+};
+
+static void print_counters(const struct loop *loop)
+{
+    printf("{\"received\": %" PRIu64 ", \"bytes_received\": %" PRIu64 ", \"sent\": %" PRIu64
+           ", \"bytes_sent\": %" PRIu64 ", \"failed\": %" PRIu64 "}\n",
+           loop->received, loop->bytes_received, loop->sent, loop->bytes_sent, loop->failed);
+    fflush(stdout);
+}
+
+static void flush(struct loop *loop)
+{
+    unsigned done = 0;
+
+    while (done < loop->queued) {
+        int result = sendmmsg(loop->fd, loop->egress + done, loop->queued - done, 0);
+        if (result <= 0) {
+            if (errno == EINTR)
+                continue;
+            loop->failed++;
+            done++;
+            continue;
+        }
+        loop->sent += (unsigned)result;
+        for (unsigned end = done + (unsigned)result; done < end; done++)
+            loop->bytes_sent += loop->egress[done].msg_len;
+    }
+    loop->queued = 0;
+}
+
+static void fan_out(struct loop *loop, unsigned packet)
+{
+    for (unsigned i = 0; i < loop->destinations; i++) {
+        struct msghdr *header = &loop->egress[loop->queued].msg_hdr;
+        header->msg_name = &loop->addresses[i];
+        header->msg_iov = &loop->iovecs[packet];
+        if (++loop->queued == SEND_BATCH)
+            flush(loop);
+    }
+}
+
+static void turn(struct loop *loop)
+{
+    int count;
+
+    for (unsigned i = 0; i < RECEIVE_BATCH; i++)
+        loop->iovecs[i].iov_len = PACKET_BYTES;
+    count = recvmmsg(loop->fd, loop->ingress, RECEIVE_BATCH, MSG_WAITFORONE, NULL);
+    for (int i = 0; i < count; i++) {
+        loop->iovecs[i].iov_len = loop->ingress[i].msg_len;
+        loop->received++;
+        loop->bytes_received += loop->ingress[i].msg_len;
+        fan_out(loop, (unsigned)i);
+    }
+    flush(loop);
+}
+
+static void prepare(struct loop *loop, struct sockaddr_in bind_address,
+                    struct sockaddr_in first_destination, int by_address)
+{
+    loop->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    set_buffer(loop->fd, SO_RCVBUFFORCE, SO_RCVBUF, loop->receive_buffer);
+    set_buffer(loop->fd, SO_SNDBUFFORCE, SO_SNDBUF, 4 << 20);
+    if (bind(loop->fd, (struct sockaddr *)&bind_address, sizeof(bind_address)) != 0)
+        die("--bind: %s", strerror(errno));
+    loop->addresses = must_alloc(loop->destinations, sizeof(*loop->addresses));
+    for (unsigned i = 0; i < loop->destinations; i++)
+        loop->addresses[i] = nth_endpoint(first_destination, i, by_address);
+    for (unsigned i = 0; i < RECEIVE_BATCH; i++) {
+        loop->iovecs[i].iov_base = loop->packets[i];
+        loop->ingress[i].msg_hdr.msg_iov = &loop->iovecs[i];
+        loop->ingress[i].msg_hdr.msg_iovlen = 1;
+    }
+    for (unsigned i = 0; i < SEND_BATCH; i++) {
+        loop->egress[i].msg_hdr.msg_namelen = sizeof(struct sockaddr_in);
+        loop->egress[i].msg_hdr.msg_iovlen = 1;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option known[] = {
+        { "bind", required_argument, NULL, 'b' },  { "to", required_argument, NULL, 't' },
+        { "count", required_argument, NULL, 'c' }, { "by-address", no_argument, NULL, 'a' },
+        { "limit", required_argument, NULL, 'l' },
+        { "receive-buffer", required_argument, NULL, 'r' }, { 0 },
+    };
+    struct loop *loop = must_alloc(1, sizeof(*loop));
+    struct sockaddr_in bind_address = { 0 }, first_destination = { 0 };
+    unsigned limit_seconds = 600;
+    int letter, by_address = 0;
+
+    loop->destinations = 1;
+    loop->receive_buffer = 64 << 20;
+    while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (letter) {
+        case 'b': bind_address = parse_endpoint("bind", optarg); break;
+        case 't': first_destination = parse_endpoint("to", optarg); break;
+        case 'c': loop->destinations = (unsigned)parse_number("count", optarg, 1, 60000); break;
+        case 'a': by_address = 1; break;
+        case 'l': limit_seconds = (unsigned)parse_number("limit", optarg, 1, 3600); break;
+        case 'r':
+            loop->receive_buffer = (int)parse_number("receive-buffer", optarg, 4096, 1 << 30);
+            break;
+        default:
+            die("usage: plainloop --bind ip:port --to ip:first_port [--count N] [--by-address]"
+                " [--receive-buffer BYTES] [--limit SECONDS]");
+        }
+    }
+    if (bind_address.sin_port == 0 || first_destination.sin_port == 0)
+        die("--bind ip:port and --to ip:port are needed");
+    prepare(loop, bind_address, first_destination, by_address);
+    install_signals(limit_seconds);
+    puts("ready");
+    fflush(stdout);
+    while (!stop_requested) {
+        turn(loop);
+        if (report_requested) {
+            report_requested = 0;
+            print_counters(loop);
+        }
+    }
+    print_counters(loop);
+    return 0;
+}
