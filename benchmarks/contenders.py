@@ -148,6 +148,39 @@ class PlainLoop(Contender):
         return {name: int(value) for name, value in self.tool.report().items()}
 
 
+def create_order(lab: Lab, first_ssrc: int, sessions: int, subscribers: int) -> dict[str, Any]:
+    return {
+        "create": {
+            "source": lab.addresses.source,
+            "first_ssrc": first_ssrc,
+            "sessions": sessions,
+            "subscribers": lab.addresses.subscribers(subscribers),
+        }
+    }
+
+
+class EngineAlone(Contender):
+    """The packet path in a bare Python process: no gRPC, no metrics."""
+
+    name = "engine"
+
+    def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:
+        argv = [sys.executable, str(HERE / "engine_host.py"), "--bind", self.ingress]
+        self.tool = Tool(self.lab, "server", [*argv, "--queue", str(queue)], self.cpus)
+        self.tool.line()
+        self.tool.ask(create_order(self.lab, first_ssrc, sessions, subscribers))
+
+    def counters(self) -> dict[str, int]:
+        totals = self.tool.ask({"counters": True})
+        failed = sum(value for name, value in totals.items() if name.startswith("failed_"))
+        return {
+            **totals,
+            "received": totals["packets_received"],
+            "sent": totals["packets_sent"],
+            "failed": failed,
+        }
+
+
 class Rtpfanout(Contender):
     """The real server, driven over gRPC with the generated stub."""
 
@@ -177,17 +210,7 @@ class Rtpfanout(Contender):
             self.control.line(30)
         except (EOFError, TimeoutError):
             raise LabError(f"the server did not start: {self.log.read_text()[-2000:]}") from None
-        addresses = self.lab.addresses
-        self.setup = self.control.ask(
-            {
-                "create": {
-                    "source": addresses.source,
-                    "first_ssrc": first_ssrc,
-                    "sessions": sessions,
-                    "subscribers": addresses.subscribers(subscribers),
-                }
-            }
-        )
+        self.control.ask(create_order(self.lab, first_ssrc, sessions, subscribers))
 
     def counters(self) -> dict[str, int]:
         samples = self.control.ask({"counters": True})
@@ -209,4 +232,6 @@ class Rtpfanout(Contender):
         self.log.unlink(missing_ok=True)
 
 
-CONTENDERS: dict[str, type[Contender]] = {kind.name: kind for kind in (PlainLoop, Rtpfanout)}
+CONTENDERS: dict[str, type[Contender]] = {
+    kind.name: kind for kind in (PlainLoop, EngineAlone, Rtpfanout)
+}

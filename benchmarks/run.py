@@ -30,7 +30,7 @@ from lab import Lab, LabError, LoopbackLab, NamespaceLab
 
 FIRST_SSRC = 0x1000
 WARM_UP_S = 0.3
-OVERLOAD = 1.5  # offered packets, relative to what the fastest contender can handle
+OVERLOAD = 2.0  # offered packets, relative to what the fastest contender can handle
 MAX_QUEUED_COPIES = 200_000  # bounds the time to drain after a flat-out round
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -372,7 +372,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--size", type=int, default=1200, help="bytes of an RTP packet (28 to 1472)")
     add("--duration", type=float, default=1.5, help="seconds measured per round")
     add("--rounds", type=int, default=3)
-    add("--rate", type=float, help="packets/s offered; default: 1.5 x the fastest contender's")
+    add("--rate", type=float, help="packets/s offered; default: 2 x the fastest contender's")
     add("--contenders", nargs="+", choices=CONTENDERS, default=["plainloop", "rtpfanout"])
     add("--offload", choices=("on", "off"), default="off")
     add("--deliver", action="store_true", help="to a counting receiver instead of an nft drop")

@@ -1,0 +1,50 @@
+"""The Engine alone, without gRPC, policy and metrics: tells what the control plane costs.
+
+Speaks the same lines as control.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+
+from rtpfanout._fastpath import Engine
+from rtpfanout.model import Address
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bind", required=True)
+    parser.add_argument("--queue", type=int, required=True)
+    options = parser.parse_args()
+    engine = Engine(
+        Address.parse(options.bind),
+        max_sessions=65536,
+        max_subscribers=65536,
+        receive_queue_packets=options.queue,
+    )
+    loop = threading.Thread(target=engine.run)
+    loop.start()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "create" in order:
+            create = order["create"]
+            subscribers = [Address.parse(text) for text in create["subscribers"]]
+            for i in range(create["sessions"]):
+                handle = engine.add_session(
+                    Address.parse(create["source"]), create["first_ssrc"] + i, time.monotonic_ns()
+                )
+                engine.add_subscribers(handle, subscribers)
+            print(json.dumps({"sessions": create["sessions"]}), flush=True)
+        else:
+            print(json.dumps(engine.stats()), flush=True)
+    engine.stop()
+    loop.join()
+
+
+if __name__ == "__main__":
+    main()
