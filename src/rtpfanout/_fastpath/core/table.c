@@ -54,10 +54,12 @@ static bool word_live(uint64_t word)
 /* Not 0, and its index is none: probing goes on past it. */
 static const uint64_t word_deleted = (uint64_t)1 << 32;
 
-/* The word that holds `key`, or NULL. The acquire pairs with the release that published
- * the word: the record it names is complete. Ends, for at least one word in two is 0. */
-static table_word *index_find(const struct table *t, const struct table_index *index,
-                              const struct table_key *key)
+/* The session that has `key`, or NULL, and where its word is (`*at` may be asked for by the
+ * writer). A reader lives by its one load of the word: a second could meet another session,
+ * or none, put there meanwhile. The acquire pairs with the release that published the word:
+ * the record it names is complete. Ends, for at least one word in two is 0. */
+static struct session *index_find(const struct table *t, const struct table_index *index,
+                                  const struct table_key *key, table_word **at)
 {
     struct table_slots *slots = load_acq(&index->slots);
 
@@ -66,28 +68,29 @@ static table_word *index_find(const struct table *t, const struct table_index *i
 
         if (word == 0)
             return NULL;
-        if (word_live(word) && (word ^ key->hash) >> 32 == 0 &&
-            key_matches(key, session_at(t->sessions, (uint32_t)word - 1)))
-            return &slots->word[i];
-    }
-}
+        if (!word_live(word) || (word ^ key->hash) >> 32 != 0)
+            continue;
+        struct session *s = session_at(t->sessions, (uint32_t)word - 1);
 
-static struct session *word_session(const struct table *t, table_word *word)
-{
-    return word ? session_at(t->sessions, (uint32_t)load_acq(word) - 1) : NULL;
+        if (key_matches(key, s)) {
+            if (at)
+                *at = &slots->word[i];
+            return s;
+        }
+    }
 }
 
 struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
                            bool *ssrc_known)
 {
     struct table_key exact = table_key(t, ssrc, source);
-    struct session *s = word_session(t, index_find(t, &t->by_source, &exact));
+    struct session *s = index_find(t, &t->by_source, &exact, NULL);
 
     if (s)
         return s;
     struct table_key any = table_key(t, ssrc, NULL);
 
-    *ssrc_known = index_find(t, &t->by_ssrc, &any) != NULL;
+    *ssrc_known = index_find(t, &t->by_ssrc, &any, NULL) != NULL;
     return NULL;
 }
 
@@ -168,16 +171,16 @@ int table_insert(struct table *t, struct session *s)
     struct table_key any = table_key(t, s->ssrc, NULL);
     int rc;
 
-    if (index_find(t, &t->by_source, &exact))
+    if (index_find(t, &t->by_source, &exact, NULL))
         return -EEXIST;
     if ((rc = index_reserve(t, &t->by_source)) || (rc = index_reserve(t, &t->by_ssrc)))
         return rc;
 
-    table_word *head = index_find(t, &t->by_ssrc, &any);
+    table_word *head;
 
     s->ssrc_previous = NULL;
-    s->ssrc_next = word_session(t, head);
-    if (head) {
+    s->ssrc_next = index_find(t, &t->by_ssrc, &any, &head);
+    if (s->ssrc_next) {
         s->ssrc_next->ssrc_previous = s;
         store_rls(head, word_make(any.hash, s->index));
     } else {
@@ -191,20 +194,21 @@ void table_remove(struct table *t, struct session *s)
 {
     struct table_key exact = table_key(t, s->ssrc, &s->source);
     struct table_key any = table_key(t, s->ssrc, NULL);
+    table_word *word;
 
-    index_clear(&t->by_source, index_find(t, &t->by_source, &exact));
+    index_find(t, &t->by_source, &exact, &word);
+    index_clear(&t->by_source, word);
     if (s->ssrc_next)
         s->ssrc_next->ssrc_previous = s->ssrc_previous;
     if (s->ssrc_previous) {
         s->ssrc_previous->ssrc_next = s->ssrc_next;
         return;
     }
-    table_word *head = index_find(t, &t->by_ssrc, &any);
-
+    index_find(t, &t->by_ssrc, &any, &word);
     if (s->ssrc_next)
-        store_rls(head, word_make(any.hash, s->ssrc_next->index));
+        store_rls(word, word_make(any.hash, s->ssrc_next->index));
     else
-        index_clear(&t->by_ssrc, head);
+        index_clear(&t->by_ssrc, word);
 }
 
 int table_init(struct table *t, const struct session_pool *sessions, struct qsbr *qsbr)
