@@ -1,0 +1,1 @@
+"""The `rtpfanout` command (layer 6): app.py registers, one file per command group."""

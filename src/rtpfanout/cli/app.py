@@ -1,0 +1,33 @@
+"""The `rtpfanout` command: registers the command groups, and nothing else.
+
+Commands import what they need when they run, so that `--help` and shell
+completion answer at once.
+"""
+
+import typer
+
+from rtpfanout.cli import config, demo, recv, send, serve, session, subscriber, version
+from rtpfanout.cli.exits import run_cli
+
+app = typer.Typer(
+    name="rtpfanout",
+    help="One RTP stream in, exact copies out to many places.",
+    no_args_is_help=True,
+    # Plain help: rich would double the time until it appears.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(session.app, name="session")
+app.add_typer(subscriber.app, name="subscriber")
+app.command("send")(send.send)
+app.command("recv")(recv.recv)
+app.add_typer(config.app, name="config")
+app.command("version")(version.version)
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    run_cli(lambda: app(prog_name="rtpfanout"))

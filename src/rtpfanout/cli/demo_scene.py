@@ -1,0 +1,148 @@
+"""Who takes part in `rtpfanout demo`: a camera, and subscribers that check every byte."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rtpfanout import rtp
+from rtpfanout.cli.reception import Latencies, SequenceTracker
+from rtpfanout.cli.source import TestSource
+from rtpfanout.cli.udp import ReceiveSocket, bound_address, open_socket, sockaddr
+from rtpfanout.model import Address
+
+_LOOPBACK = Address.parse("127.0.0.1:0")
+_REMEMBERED = 1 << 13
+
+
+class Camera:
+    """A synthetic camera: bursts of packets, every one remembered for a while."""
+
+    def __init__(self, source: TestSource) -> None:
+        self.source = source
+        self.packets = 0
+        self.bytes = 0
+        self._socket = open_socket(_LOOPBACK)
+        self.address = bound_address(self._socket)
+        self._remembered: list[tuple[int, bytes]] = [(-1, b"")] * _REMEMBERED
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, target: Address) -> None:
+        """Film until `stop`."""
+        self._thread = threading.Thread(target=self._film, args=(target,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns after the last packet is sent."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    def sent(self, index: int) -> bytes | None:
+        """The bytes of packet `index` as sent, or None: never sent, or long ago."""
+        remembered, data = self._remembered[index % _REMEMBERED]
+        return data if remembered == index else None
+
+    def _film(self, target: Address) -> None:
+        begin = time.monotonic()
+        to = sockaddr(target)
+        frame = 0
+        while not self._stop.wait(begin + frame / self.source.frame_rate - time.monotonic()):
+            for index in range(frame * self.source.burst, (frame + 1) * self.source.burst):
+                data = self.source.packet(index, time.time_ns())
+                self._remembered[index % _REMEMBERED] = (index, data)
+                self._socket.sendto(data, to)
+                self.packets += 1
+                self.bytes += len(data)
+            frame += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._socket.close()
+
+
+class Viewer:
+    """A subscriber that compares each packet with what the camera sent."""
+
+    def __init__(self, name: str, camera: Camera) -> None:
+        self.name = name
+        self.packets = 0
+        self.altered = 0
+        self.sequence = SequenceTracker()
+        self.latency = Latencies()
+        self._camera = camera
+        self._socket = ReceiveSocket(_LOOPBACK)
+        self.address = self._socket.address
+        self._stopped = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    @property
+    def intact(self) -> int:
+        """Different packets that came with every byte as sent."""
+        return self.packets - self.altered - self.sequence.duplicates
+
+    @property
+    def kernel_drops(self) -> int:
+        """Packets that reached this subscriber and that it was too slow to take."""
+        return self._socket.kernel_drops
+
+    def report(self) -> dict[str, Any]:
+        """All that is known once the camera has stopped and all is quiet."""
+        return {
+            "name": self.name,
+            "address": str(self.address),
+            "packets": self.packets,
+            "lost": self._camera.packets - self.intact,
+            "altered": self.altered,
+            "duplicates": self.sequence.duplicates,
+            "reordered": self.sequence.reordered,
+            "kernel_drops": self.kernel_drops,
+            "added_latency_ms": {
+                "p50": self.latency.percentile_ms(50),
+                "p99": self.latency.percentile_ms(99),
+                "max": self.latency.max_ms,
+            },
+        }
+
+    def _watch(self) -> None:
+        while not self._stopped:
+            datagram = self._socket.receive()
+            if datagram is not None:
+                self._check(datagram.data, datagram.arrival_ns)
+
+    def _check(self, data: bytes, arrival_ns: int) -> None:
+        self.packets += 1
+        try:
+            packet = rtp.parse(data)
+        except ValueError:
+            self.altered += 1
+            return
+        stamp = rtp.read_stamp(packet.payload)
+        if stamp is None or self._camera.sent(stamp.index) != data:
+            self.altered += 1
+            return
+        self.sequence.add(packet.sequence)
+        self.latency.add(arrival_ns - stamp.sent_ns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped = True
+        self._thread.join()
+        self._socket.close()

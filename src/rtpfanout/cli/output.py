@@ -1,0 +1,107 @@
+"""Data on stdout: `-o table` for people, `-o json` for programs; talk on stderr."""
+
+import enum
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rtpfanout.cli.exits import broken_pipe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class OutputFormat(enum.StrEnum):
+    """What a command prints on stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print on stdout.")]
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        "-s",
+        envvar="RTP_FANOUT_SERVER",
+        help="The server's gRPC address.",
+        metavar="HOST:PORT",
+    ),
+]
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+Row = Sequence[object]
+
+
+def write(text: str) -> None:
+    """One piece of data on stdout, at once."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        broken_pipe()
+
+
+def say(text: str) -> None:
+    """Talk: one line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def write_json(data: object, *, indent: int | None = 2) -> None:
+    """One JSON value on stdout."""
+    write(json.dumps(data, indent=indent))
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Row], *, title: str = "") -> None:
+    """A table: drawn on a terminal, else plain aligned columns with nothing cut off."""
+    if sys.stdout.isatty():
+        import rich
+
+        rich.print(rich_table(columns, rows, title=title))
+        return
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        write("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+
+
+def write_fields(fields: Mapping[str, object]) -> None:
+    """One object, a line per field."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        write(f"{name.ljust(width)}  {value}")
+
+
+def rich_table(columns: Sequence[str], rows: Iterable[Row], *, title: str = "") -> "Table":
+    """The same table for rich, the columns after the first right-aligned where numeric."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = [list(row) for row in rows]
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold"
+    )
+    for index, name in enumerate(columns):
+        numeric = bool(kept) and all(isinstance(row[index], int | float) for row in kept)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in kept:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+def message_dict(message: Any) -> dict[str, Any]:
+    """A protobuf message as JSON-ready fields under their API names.
+
+    64-bit counters stay numbers (protobuf's own JSON makes them strings); an
+    optional field that is absent is None.
+    """
+    return {
+        field.name: getattr(message, field.name)
+        if not field.has_presence or message.HasField(field.name)
+        else None
+        for field in message.DESCRIPTOR.fields
+    }

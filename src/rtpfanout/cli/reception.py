@@ -1,0 +1,144 @@
+"""What a receiver can tell about one SSRC: loss, order, jitter and latency."""
+
+from collections import Counter
+
+from rtpfanout.rtp import RtpPacket, read_stamp
+
+_MAX_DROPOUT = 3000
+_MAX_MISORDER = 1000
+_WINDOW = (1 << (_MAX_MISORDER + 1)) - 1
+
+
+class SequenceTracker:
+    """Extended sequence numbers (RFC 3550 A.1) and exact loss (A.3).
+
+    A.3 takes duplicates for packets; here a window of the last 1,000 numbers
+    tells duplicates from late packets, so `lost` is what never came.
+    """
+
+    def __init__(self) -> None:
+        self.duplicates = 0
+        self.reordered = 0
+        self.restarts = 0
+        self._started = False
+        self._first = 0
+        self._highest = 0
+        self._seen = 0  # bit n: the number n below the highest has come
+        self._unique = 0
+        self._finished_lost = 0  # of runs that a restart of the source has ended
+        self._restart_at = -1
+
+    @property
+    def lost(self) -> int:
+        """Packets missing between the first and the highest number seen."""
+        if not self._started:
+            return 0
+        return self._finished_lost + self._highest - self._first + 1 - self._unique
+
+    def add(self, sequence: int) -> None:
+        """Count one packet by its 16-bit sequence number."""
+        if not self._started:
+            self._start(sequence)
+            return
+        ahead = (sequence - self._highest) & 0xFFFF
+        if 0 < ahead < _MAX_DROPOUT:
+            self._seen = (self._seen << ahead | 1) & _WINDOW
+            self._highest += ahead
+            self._unique += 1
+        elif (behind := -ahead & 0xFFFF) <= _MAX_MISORDER:
+            self._add_late(behind)
+        elif sequence == self._restart_at:  # A.1: two in a row mean the source restarted
+            self._finished_lost = self.lost
+            self.restarts += 1
+            self._start(sequence - 1)
+            self.add(sequence)
+        else:
+            self._restart_at = (sequence + 1) & 0xFFFF
+
+    def _add_late(self, behind: int) -> None:
+        if self._seen >> behind & 1:
+            self.duplicates += 1
+            return
+        self._seen |= 1 << behind
+        self.reordered += 1
+        self._unique += 1
+        self._first = min(self._first, self._highest - behind)
+
+    def _start(self, sequence: int) -> None:
+        self._started = True
+        self._first = self._highest = sequence
+        self._seen = 1
+        self._unique = 1
+        self._restart_at = -1
+
+
+class Jitter:
+    """Interarrival jitter (RFC 3550 section 6.4.1, computed as in A.8)."""
+
+    def __init__(self, clock_rate: int) -> None:
+        self._clock_rate = clock_rate
+        self._transit: int | None = None
+        self._jitter = 0.0
+
+    @property
+    def milliseconds(self) -> float:
+        return self._jitter / self._clock_rate * 1000
+
+    def add(self, timestamp: int, arrival_ns: int) -> None:
+        """Count one packet: its RTP time stamp, and when it arrived."""
+        transit = arrival_ns * self._clock_rate // 1_000_000_000 - timestamp
+        if self._transit is not None:
+            # The time stamp wraps at 32 bits, so the difference is taken modulo 2**32.
+            difference = (transit - self._transit + 2**31) % 2**32 - 2**31
+            self._jitter += (abs(difference) - self._jitter) / 16
+        self._transit = transit
+
+
+class Latencies:
+    """Percentiles of any number of durations, each kept to within 1 %."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.max_ns = 0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, nanoseconds: int) -> None:
+        """Count one duration; negative ones (clocks that differ) are kept as such."""
+        self.max_ns = max(self.max_ns, nanoseconds) if self.count else nanoseconds
+        self.count += 1
+        shift = max(0, abs(nanoseconds).bit_length() - 7)
+        self._buckets[nanoseconds >> shift << shift] += 1
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """The smallest kept value that `percent` of the durations do not exceed; None if none."""
+        left = percent / 100 * self.count
+        for value in sorted(self._buckets):
+            left -= self._buckets[value]
+            if left <= 0:
+                return value / 1e6
+        return None
+
+    @property
+    def max_ms(self) -> float | None:
+        return self.max_ns / 1e6 if self.count else None
+
+
+class Reception:
+    """All there is to tell about one SSRC at this receiver."""
+
+    def __init__(self, clock_rate: int) -> None:
+        self.packets = 0
+        self.bytes = 0
+        self.sequence = SequenceTracker()
+        self.jitter = Jitter(clock_rate)
+        self.latency = Latencies()
+
+    def add(self, packet: RtpPacket, size: int, arrival_ns: int) -> None:
+        """Count one packet of `size` bytes of UDP payload."""
+        self.packets += 1
+        self.bytes += size
+        self.sequence.add(packet.sequence)
+        self.jitter.add(packet.timestamp, arrival_ns)
+        stamp = read_stamp(packet.payload)
+        if stamp is not None:
+            self.latency.add(arrival_ns - stamp.sent_ns)

@@ -1,0 +1,203 @@
+"""`rtpfanout recv`: counts what arrives, and what should have."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rtpfanout import rtp
+from rtpfanout.cli.address import parse_address
+from rtpfanout.cli.live import LiveView
+from rtpfanout.cli.output import Output, OutputFormat, rich_table, say, write_json, write_table
+from rtpfanout.cli.reception import Reception
+from rtpfanout.cli.stop import StopFlag
+from rtpfanout.cli.udp import ReceiveSocket
+from rtpfanout.errors import RtpFanoutError
+from rtpfanout.model import Address
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = (
+    "SSRC",
+    "PACKETS",
+    "BYTES",
+    "LOST",
+    "REORDERED",
+    "DUPLICATES",
+    "JITTER ms",
+    "P50 ms",
+    "P99 ms",
+    "MAX ms",
+)
+_MAX_SSRCS = 10_000
+_LIVE_ROWS = 20
+_DRAW_SECONDS = 0.25
+_SETTLE_SECONDS = 0.3
+"""Packets that come this soon after the last expected one are counted too."""
+
+
+def recv(
+    bind: Annotated[
+        Address,
+        typer.Argument(parser=parse_address, metavar="BIND", help="Where to receive, ip:port."),
+    ],
+    count: Annotated[int | None, typer.Option(min=1, help="End after this many packets.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="End after this long.")
+    ] = None,
+    expect: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="End when this many came; exit with 1 when fewer did or any was lost."
+        ),
+    ] = None,
+    clock_rate: Annotated[
+        int, typer.Option(min=1, help="Hz of the RTP time stamps, for the jitter.")
+    ] = rtp.CLOCK_RATE,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Count the RTP packets that arrive at BIND, per SSRC, until Ctrl-C.
+
+    Latency is that of packets from `rtpfanout send`, by the clocks of both
+    machines; jitter is that of RFC 3550, from the kernel's arrival times.
+    """
+    with ReceiveSocket(bind) as udp:
+        say(f"receiving on {udp.address}")
+        receiver = Receiver(udp, clock_rate)
+        with StopFlag() as stop, LiveView(sys.stderr.isatty()) as view:
+            receiver.run(stop, view, count if expect is None else count or expect, duration)
+            if expect is not None and not stop:
+                receiver.run(stop, view, None, _SETTLE_SECONDS)
+    if output is OutputFormat.JSON:
+        write_json(receiver.summary())
+    else:
+        write_table(COLUMNS, receiver.rows())
+        if receiver.not_rtp:
+            say(f"{receiver.not_rtp} datagrams were not RTP")
+    if receiver.uncounted:
+        say(f"{receiver.uncounted} packets of SSRCs beyond the first {_MAX_SSRCS} are not counted")
+    if udp.kernel_drops:
+        say(f"this receiver was too slow: the kernel dropped {udp.kernel_drops} datagrams here")
+    if expect is not None:
+        _check_expectation(receiver, expect)
+
+
+class Receiver:
+    """Counts the datagrams of one socket by SSRC."""
+
+    def __init__(self, udp: ReceiveSocket, clock_rate: int) -> None:
+        self.packets = 0
+        self.not_rtp = 0
+        self.uncounted = 0  # packets of SSRCs beyond _MAX_SSRCS
+        self.receptions: dict[int, Reception] = {}
+        self._udp = udp
+        self._clock_rate = clock_rate
+        self._begin = time.monotonic()
+        self._seconds = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Sequence numbers missing, over all SSRCs."""
+        return sum(reception.sequence.lost for reception in self.receptions.values())
+
+    @property
+    def distinct(self) -> int:
+        """Packets without their duplicates, over all SSRCs."""
+        return self.packets - sum(r.sequence.duplicates for r in self.receptions.values())
+
+    def run(
+        self, stop: StopFlag, view: LiveView, limit: int | None, duration: float | None
+    ) -> None:
+        """Receive until stopped, `limit` packets in all, or for `duration` seconds."""
+        end = None if duration is None else time.monotonic() + duration
+        while not stop and (limit is None or self.packets < limit):
+            if end is not None and time.monotonic() >= end:
+                break
+            datagram = self._udp.receive()
+            if datagram is not None:
+                self._count(datagram.data, datagram.arrival_ns)
+            view.update_every(_DRAW_SECONDS, self._table)
+        self._seconds = time.monotonic() - self._begin
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """One row of `COLUMNS` per SSRC, the busiest first."""
+        busiest = sorted(self.receptions.items(), key=lambda item: -item[1].packets)
+        return [
+            (
+                f"{ssrc:#010x}",
+                reception.packets,
+                reception.bytes,
+                reception.sequence.lost,
+                reception.sequence.reordered,
+                reception.sequence.duplicates,
+                f"{reception.jitter.milliseconds:.3f}",
+                shown_ms(reception.latency.percentile_ms(50)),
+                shown_ms(reception.latency.percentile_ms(99)),
+                shown_ms(reception.latency.max_ms),
+            )
+            for ssrc, reception in busiest
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """All counts, ready for JSON."""
+        return {
+            "address": str(self._udp.address),
+            "seconds": round(self._seconds, 3),
+            "packets": self.packets,
+            "lost": self.lost,
+            "not_rtp": self.not_rtp,
+            "kernel_drops": self._udp.kernel_drops,
+            "sources": [
+                {
+                    "ssrc": ssrc,
+                    "packets": reception.packets,
+                    "bytes": reception.bytes,
+                    "lost": reception.sequence.lost,
+                    "reordered": reception.sequence.reordered,
+                    "duplicates": reception.sequence.duplicates,
+                    "restarts": reception.sequence.restarts,
+                    "jitter_ms": round(reception.jitter.milliseconds, 4),
+                    "latency_ms": {
+                        "count": reception.latency.count,
+                        "p50": reception.latency.percentile_ms(50),
+                        "p99": reception.latency.percentile_ms(99),
+                        "max": reception.latency.max_ms,
+                    },
+                }
+                for ssrc, reception in self.receptions.items()
+            ],
+        }
+
+    def _count(self, data: bytes, arrival_ns: int) -> None:
+        try:
+            packet = rtp.parse(data)
+        except ValueError:
+            self.not_rtp += 1
+            return
+        reception = self.receptions.get(packet.ssrc)
+        if reception is None:
+            if len(self.receptions) >= _MAX_SSRCS:
+                self.uncounted += 1
+                return
+            reception = self.receptions[packet.ssrc] = Reception(self._clock_rate)
+        reception.add(packet, len(data), arrival_ns)
+        self.packets += 1
+
+    def _table(self) -> "Table":
+        seconds = time.monotonic() - self._begin
+        title = f"{self._udp.address}: {self.packets:,} packets in {seconds:.0f} s"
+        return rich_table(COLUMNS, self.rows()[:_LIVE_ROWS], title=title)
+
+
+def shown_ms(value: float | None) -> str:
+    """Milliseconds for people."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _check_expectation(receiver: Receiver, expect: int) -> None:
+    if receiver.distinct < expect:
+        raise RtpFanoutError(f"{receiver.distinct} of {expect} expected packets came")
+    if receiver.lost:
+        raise RtpFanoutError(f"{receiver.lost} packets were lost on the way")

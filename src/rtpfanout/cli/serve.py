@@ -1,0 +1,113 @@
+"""`rtpfanout serve`: run the server in the foreground."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rtpfanout.cli.output import say
+from rtpfanout.errors import StartError
+
+
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file; without it RTP_FANOUT_CONFIG, config/server.toml or /etc/rtp-fanout.",
+        ),
+    ] = None,
+    bind_address: Annotated[
+        str | None,
+        typer.Option(metavar="IP:PORT", help="Where RTP comes in, and copies leave from."),
+    ] = None,
+    max_sessions: Annotated[
+        int | None, typer.Option(help="Sessions that can exist at a time.")
+    ] = None,
+    max_fanout_per_session: Annotated[
+        int | None, typer.Option(help="Subscribers that one session can have.")
+    ] = None,
+    buffer_size: Annotated[
+        int | None, typer.Option(help="Packets the receive queue can hold.")
+    ] = None,
+    session_timeout_secs: Annotated[
+        float | None, typer.Option(help="Sessions without packets for this long expire; 0: never.")
+    ] = None,
+    check_padding: Annotated[
+        bool | None,
+        typer.Option(
+            "--check-padding/--no-check-padding",
+            help="Drop packets with an impossible padding count; not for SRTP.",
+        ),
+    ] = None,
+    enable_metrics: Annotated[
+        bool | None,
+        typer.Option(
+            "--enable-metrics/--no-enable-metrics", help="Serve metrics and health over HTTP."
+        ),
+    ] = None,
+    metrics_bind_address: Annotated[
+        str | None, typer.Option(metavar="IP:PORT", help="Where metrics and health are served.")
+    ] = None,
+    grpc_bind_address: Annotated[
+        str | None, typer.Option(metavar="IP:PORT", help="Where the control API is served.")
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure/--no-insecure", help="Let the control API listen beyond loopback."
+        ),
+    ] = None,
+    address_policy_allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="Networks subscribers may be in; repeat for more."),
+    ] = None,
+    address_policy_deny: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="Networks subscribers may not be in; repeat for more."),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="auto, console or json.")
+    ] = None,
+) -> None:
+    """Run the server until SIGTERM or Ctrl-C.
+
+    Flags win over environment (RTP_FANOUT__MAX_SESSIONS and so on), environment
+    over file, file over defaults. `rtpfanout config example` explains each.
+    """
+    overrides = {
+        "bind_address": bind_address,
+        "max_sessions": max_sessions,
+        "max_fanout_per_session": max_fanout_per_session,
+        "buffer_size": buffer_size,
+        "session_timeout_secs": session_timeout_secs,
+        "check_padding": check_padding,
+        "enable_metrics": enable_metrics,
+        "metrics_bind_address": metrics_bind_address,
+        "grpc_bind_address": grpc_bind_address,
+        "insecure": insecure,
+        "address_policy.allow": address_policy_allow or None,
+        "address_policy.deny": address_policy_deny or None,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    raise typer.Exit(_run(config, overrides))
+
+
+def _run(config: Path | None, overrides: dict[str, Any]) -> int:
+    if sys.platform != "linux":
+        raise StartError(f"the server runs on Linux only, and this is {sys.platform}")
+    from rtpfanout.config import load_settings
+
+    loaded = load_settings(config, overrides)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    try:
+        from rtpfanout import server
+    except ImportError as error:  # the extension is not compiled; it says what to do
+        raise StartError(str(error)) from None
+    return server.run(loaded.settings)

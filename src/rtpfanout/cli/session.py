@@ -1,0 +1,216 @@
+"""`rtpfanout session`: create, look at and delete sessions over gRPC."""
+
+import sys
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rtpfanout.cli.output import (
+    DEFAULT_SERVER,
+    Output,
+    OutputFormat,
+    Server,
+    message_dict,
+    say,
+    write,
+    write_fields,
+    write_json,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    from rtpfanout.client import SessionClient
+
+app = typer.Typer(help="Create, look at and delete sessions.", no_args_is_help=True)
+
+SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
+
+LIST_COLUMNS = ("ID", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
+
+
+def parse_ssrc(text: str) -> int:
+    """``0x1234abcd`` or decimal."""
+    try:
+        ssrc = int(text, 0)
+    except ValueError:
+        ssrc = -1
+    if not 0 <= ssrc < 2**32:
+        raise typer.BadParameter(f"{text!r} is not 0 to 4294967295 or 0x0 to 0xffffffff")
+    return ssrc
+
+
+Ssrc = Annotated[
+    int,
+    typer.Option("--ssrc", parser=parse_ssrc, metavar="SSRC", help="Decimal, or hex with 0x."),
+]
+
+
+@app.command("create")
+def create(
+    source_address: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="The only address that may feed it, ip:port.")
+    ],
+    ssrc: Ssrc,
+    media_type: Annotated[
+        str,
+        typer.Option(
+            "--media-type",
+            "-m",
+            help="audio, video or data.",
+            autocompletion=lambda: ["audio", "video", "data"],
+        ),
+    ] = "video",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
+    output: Output = OutputFormat.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Create a session: packets with this SSRC from this source get in."""
+    with _client(server) as client:
+        session = client.create_session(source_address, ssrc, media_type)
+    if quiet:
+        write(session.session_id)
+    else:
+        _print_session(session, output)
+
+
+@app.command("list")
+def list_sessions(
+    limit: Annotated[int, typer.Option(min=1, help="Show this many at most.")] = 100,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --limit.")] = False,
+    output: Output = OutputFormat.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """List sessions, oldest first."""
+    with _client(server) as client:
+        found = client.iter_sessions(1000 if every else min(limit + 1, 1000))
+        sessions = list(found if every else islice(found, limit))
+        more = not every and next(found, None) is not None
+    if output is OutputFormat.JSON:
+        write_json([message_dict(session) for session in sessions])
+    else:
+        write_table(LIST_COLUMNS, map(_list_row, sessions))
+    if more:
+        say(f"there are more than these {limit} sessions: see them with --all")
+
+
+@app.command("get")
+def get(
+    session_id: SessionId, output: Output = OutputFormat.TABLE, server: Server = DEFAULT_SERVER
+) -> None:
+    """Show one session."""
+    with _client(server) as client:
+        _print_session(client.get_session(session_id), output)
+
+
+@app.command("rm")
+def remove(
+    session_ids: Annotated[list[str], typer.Argument(metavar="SESSION_ID...")],
+    output: Output = OutputFormat.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Delete sessions; no packet of theirs leaves afterwards."""
+    with _client(server) as client:
+        for session_id in session_ids:
+            client.delete_session(session_id)
+            if output is OutputFormat.TABLE:
+                write(f"deleted {session_id}")
+    if output is OutputFormat.JSON:
+        write_json({"deleted": session_ids})
+
+
+@app.command("stats")
+def stats(
+    session_id: SessionId,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks of --watch.")
+    ] = 1.0,
+    output: Output = OutputFormat.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Show a session's counters; with --watch, and JSON, one object a line."""
+    with _client(server) as client:
+        if watch:
+            _watch_stats(client, session_id, interval, output)
+            return
+        fields = message_dict(client.get_session_stats(session_id))
+    if output is OutputFormat.JSON:
+        write_json(fields)
+    else:
+        write_fields(_readable_stats(fields))
+
+
+def _watch_stats(
+    client: "SessionClient", session_id: str, interval: float, output: OutputFormat
+) -> None:
+    from rtpfanout.cli.live import LiveView
+    from rtpfanout.cli.output import rich_table
+    from rtpfanout.cli.stop import StopFlag
+
+    drawn = output is OutputFormat.TABLE and sys.stdout.isatty()
+    header_due = output is OutputFormat.TABLE
+    with StopFlag() as stop, LiveView(drawn, stderr=False, transient=False) as view:
+        while not stop:
+            fields = message_dict(client.get_session_stats(session_id))
+            if output is OutputFormat.JSON:
+                write_json(fields, indent=None)
+            elif drawn:
+                view.update(rich_table(("COUNTER", "VALUE"), _readable_stats(fields).items()))
+            else:
+                values = {k: str(v) for k, v in _readable_stats(fields).items()}
+                del values["session_id"]
+                if header_due:
+                    write("  ".join(values))
+                    header_due = False
+                write("  ".join(v.ljust(len(k)) for k, v in values.items()).rstrip())
+            stop.sleep(interval)
+
+
+def _readable_stats(fields: dict[str, Any]) -> dict[str, object]:
+    readable = dict(fields)
+    readable["uptime_seconds"] = f"{fields['uptime_seconds']:.1f}"
+    readable["packets_per_second"] = f"{fields['packets_per_second']:.1f}"
+    last = fields["seconds_since_last_packet"]
+    readable["seconds_since_last_packet"] = "-" if last is None else f"{last:.1f}"
+    return readable
+
+
+def _print_session(session: Any, output: OutputFormat) -> None:
+    fields = message_dict(session)
+    if output is OutputFormat.JSON:
+        write_json(fields)
+    else:
+        write_fields(fields | {"ssrc": f"{session.ssrc:#010x} ({session.ssrc})"})
+
+
+def _list_row(session: Any) -> tuple[object, ...]:
+    return (
+        session.session_id,
+        session.source_address,
+        f"{session.ssrc:#010x}",
+        session.media_type,
+        session.subscriber_count,
+        session.status,
+        _age(session.created_at),
+    )
+
+
+def _age(created_at: str) -> str:
+    """``42s``, ``17m``, ``3h`` or ``12d`` since an RFC 3339 time."""
+    try:
+        created = datetime.fromisoformat(created_at)
+    except ValueError:
+        return "?"
+    seconds = max(0, int((datetime.now(UTC) - created).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _client(server: str) -> "SessionClient":
+    from rtpfanout.client import SessionClient
+
+    return SessionClient(server)

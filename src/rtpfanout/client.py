@@ -1,0 +1,179 @@
+"""A small synchronous client of the SessionService (layer 4).
+
+    with SessionClient("127.0.0.1:50051") as client:
+        session = client.create_session("192.0.2.7:5000", 0x1234, "video")
+        client.add_subscriber(session.session_id, "192.0.2.9:6000")
+
+Every call has a deadline and raises one of `errors.py`; none is retried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    LimitError,
+    NotFoundError,
+    PermissionDeniedError,
+    RtpFanoutError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+PAGE_SIZE = 1000
+
+_ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgumentError,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.UNAUTHENTICATED: PermissionDeniedError,
+    grpc.StatusCode.UNAVAILABLE: UnreachableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: UnreachableError,
+}
+
+
+class SessionClient:
+    """Calls one server. Safe to share between threads; close it, or use `with`.
+
+    `target` is the server's gRPC address, "host:port"; `timeout` is the deadline
+    of each call in seconds.
+    """
+
+    def __init__(self, target: str, *, timeout: float = 5.0) -> None:
+        self.target = target
+        self.timeout = timeout
+        # The control API is reached directly: a proxy from the environment would
+        # be asked for 127.0.0.1 too.
+        self._channel = grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
+        self._stub = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all calls and close the connection."""
+        self._channel.close()
+
+    def create_session(
+        self, source_address: str, ssrc: int, media_type: str
+    ) -> session_pb2.SessionResponse:
+        """Let `source_address` ("ip:port") feed SSRC `ssrc`, 0 to 2**32 - 1.
+
+        Raises InvalidArgumentError, AlreadyExistsError, LimitError.
+        """
+        if not 0 <= ssrc < 2**32:  # does not fit the message, so the server cannot judge it
+            raise InvalidArgumentError(f"{ssrc} is not 0 to {2**32 - 1}", field="ssrc")
+        request = session_pb2.CreateSessionRequest(
+            source_address=source_address, ssrc=ssrc, media_type=media_type
+        )
+        response: session_pb2.SessionResponse = self._call(self._stub.CreateSession, request)
+        return response
+
+    def get_session(self, session_id: str) -> session_pb2.SessionResponse:
+        """Raises InvalidArgumentError (not a UUID), NotFoundError."""
+        request = session_pb2.GetSessionRequest(session_id=session_id)
+        response: session_pb2.SessionResponse = self._call(self._stub.GetSession, request)
+        return response
+
+    def delete_session(self, session_id: str) -> None:
+        """Returns once no further packet of the session leaves. Raises NotFoundError."""
+        self._call(
+            self._stub.DeleteSession, session_pb2.DeleteSessionRequest(session_id=session_id)
+        )
+
+    def list_sessions(self, limit: int = 0, cursor: str = "") -> session_pb2.ListSessionsResponse:
+        """One page, oldest first; limit 0 means the server's 100. Raises InvalidArgumentError."""
+        request = session_pb2.ListSessionsRequest(limit=limit, cursor=cursor)
+        response: session_pb2.ListSessionsResponse = self._call(self._stub.ListSessions, request)
+        return response
+
+    def iter_sessions(self, page_size: int = PAGE_SIZE) -> Iterator[session_pb2.SessionResponse]:
+        """All sessions, oldest first, one request per page."""
+        cursor = ""
+        while True:
+            page = self.list_sessions(page_size, cursor)
+            yield from page.sessions
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def add_subscriber(self, session_id: str, subscriber_address: str) -> None:
+        """Copy the session to "ip:port" too; adding it twice is no error.
+
+        Raises InvalidArgumentError, NotFoundError, PermissionDeniedError, LimitError.
+        """
+        request = session_pb2.AddSubscriberRequest(
+            session_id=session_id, subscriber_address=subscriber_address
+        )
+        self._call(self._stub.AddSubscriber, request)
+
+    def remove_subscriber(self, session_id: str, subscriber_address: str) -> None:
+        """Returns once no further packet leaves to "ip:port". Raises NotFoundError."""
+        request = session_pb2.RemoveSubscriberRequest(
+            session_id=session_id, subscriber_address=subscriber_address
+        )
+        self._call(self._stub.RemoveSubscriber, request)
+
+    def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
+        """The session's counters. Raises InvalidArgumentError, NotFoundError."""
+        request = session_pb2.GetSessionStatsRequest(session_id=session_id)
+        response: session_pb2.SessionStatsResponse = self._call(self._stub.GetSessionStats, request)
+        return response
+
+    def _call(self, method: Callable[..., Any], request: object) -> Any:
+        try:
+            return method(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._translated(error) from None
+
+    def _translated(self, error: grpc.RpcError) -> RtpFanoutError:
+        """The error of `errors.py` that stands for a failed call."""
+        kind = _ERRORS.get(error.code(), RtpFanoutError)
+        if kind is UnreachableError:
+            return UnreachableError(
+                f"no answer from {self.target} ({_first_line(error.details())}); "
+                "check that the server runs and that this is its gRPC address"
+            )
+        field, message = _violation(error)
+        if kind is RtpFanoutError:
+            message = f"{error.code().name}: {message}"
+        return kind(message, field=field)
+
+
+def _violation(error: grpc.RpcError) -> tuple[str | None, str]:
+    """Field and message of a failed call, from its BadRequest detail if it has one."""
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # the trailer contradicts the status: do not trust it
+        status = None
+    for detail in status.details if status is not None else ():
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(bad_request) and bad_request.field_violations:
+            violation = bad_request.field_violations[0]
+            return violation.field or None, violation.description or error.details()
+    return None, error.details()
+
+
+def _first_line(text: str | None) -> str:
+    return text.splitlines()[0] if text else "no reason given"
