@@ -1,0 +1,26 @@
+"""Configuration: what can be set (`settings`), where values come from (`load`), TOML (`text`).
+
+Flags win over environment, environment over file, file over defaults.
+"""
+
+from rtpfanout.config.load import LoadedSettings, load_settings
+from rtpfanout.config.settings import (
+    ENV_PREFIX,
+    AddressPolicySettings,
+    LogSettings,
+    Settings,
+)
+from rtpfanout.config.text import annotated_toml, example_toml, plain_values, settings_to_toml
+
+__all__ = [
+    "ENV_PREFIX",
+    "AddressPolicySettings",
+    "LoadedSettings",
+    "LogSettings",
+    "Settings",
+    "annotated_toml",
+    "example_toml",
+    "load_settings",
+    "plain_values",
+    "settings_to_toml",
+]

@@ -1,0 +1,284 @@
+"""What can be configured: each key's name, default, bounds and meaning, stated once.
+
+Messages, `config example` and config/server.toml are made from these fields.
+"""
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, get_args
+
+from annotated_types import Ge, Le
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rtpfanout.model import Address
+
+ENV_PREFIX = "RTP_FANOUT__"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Metadata of a field: what its value must be, in words."""
+
+    text: str
+
+
+class ConflictError(ValueError):
+    """Values that are fine alone but not together: (key, sentence about it) for each."""
+
+    def __init__(self, conflicts: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(sentence for _key, sentence in conflicts))
+        self.conflicts = conflicts
+
+
+def _parse_endpoint(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return Address.parse(value)
+
+
+def _parse_networks(value: object) -> tuple[Network, ...]:
+    """A list, or (from the environment) a JSON list or comma-separated text."""
+    if isinstance(value, str):
+        value = _split_list(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    networks, wrong = [], []
+    for entry in value:
+        try:
+            networks.append(_parse_network(entry))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(", ".join(wrong))
+    return tuple(networks)
+
+
+def _split_list(text: str) -> object:
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not a JSON list ({error})") from None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse_network(entry: object) -> Network:
+    if isinstance(entry, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return entry
+    if not isinstance(entry, str) or "%" in entry:
+        raise ValueError(f"{entry!r} is not a network")
+    try:
+        network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        raise ValueError(f"{entry!r} is not a network") from None
+    if "/" in entry and ipaddress.ip_address(entry.partition("/")[0]) != network.network_address:
+        raise ValueError(f"{entry!r} has host bits set, did you mean {str(network)!r}?")
+    return network
+
+
+def _not_bool(value: object) -> object:
+    # Python counts True as the number 1; `max_sessions = true` is a mistake.
+    if isinstance(value, bool):
+        raise ValueError("not a number")
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Endpoint = Annotated[
+    Address,
+    NoDecode,
+    PlainValidator(_parse_endpoint),
+    PlainSerializer(str),
+    Expected("ip:port or [ipv6]:port, without host names"),
+]
+Networks = Annotated[
+    tuple[Network, ...],
+    NoDecode,
+    PlainValidator(_parse_networks),
+    PlainSerializer(lambda networks: [str(network) for network in networks]),
+    Expected('a list of networks such as ["10.0.0.0/8", "2001:db8::/32"]'),
+]
+Switch = Annotated[bool, Expected("true or false")]
+Number = Annotated[int, BeforeValidator(_not_bool)]
+Seconds = Annotated[float, BeforeValidator(_not_bool)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
+
+
+class AddressPolicySettings(BaseModel):
+    """Where subscribers may be. See `policy` for the rules that always hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow: Networks = Field(
+        default=(),
+        description="Networks that subscribers may be in; empty: any. Multicast, link-local and "
+        "loopback addresses also need an entry inside those ranges here, for instance "
+        '["239.0.0.0/8", "0.0.0.0/0", "::/0"] for one multicast range beside all else.',
+    )
+    deny: Networks = Field(
+        default=(), description="Networks that subscribers may not be in. Wins over allow."
+    )
+
+
+class LogSettings(BaseModel):
+    """The server's own log, on stderr."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: LogLevel = Field(default="info", description="The least severe level that is logged.")
+    format: LogFormat = Field(
+        default="auto", description="auto is console on a terminal and json everywhere else."
+    )
+
+
+class Settings(BaseSettings):
+    """A checked configuration.
+
+    Built from its arguments and the defaults alone; `load_settings` adds the file, the
+    environment and the flags, and knows which value came from where.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    bind_address: Endpoint = Field(
+        default=Address.parse("0.0.0.0:5004"),
+        description="Where RTP is received, and the address that copies are sent from (UDP). "
+        "[::]:5004 takes and sends both IPv4 and IPv6. Port 0 takes any free port.",
+    )
+    max_sessions: Number = Field(
+        default=10_000, ge=1, le=1_000_000, description="Sessions that can exist at a time."
+    )
+    max_fanout_per_session: Number = Field(
+        default=1_000, ge=1, le=100_000, description="Subscribers that one session can have."
+    )
+    buffer_size: Number = Field(
+        default=65_536,
+        ge=64,
+        le=16_777_216,
+        description="Packets the receive queue can hold. The kernel's socket buffer is sized from "
+        "it, as far as net.core.rmem_max allows.",
+    )
+    session_timeout_secs: Seconds = Field(
+        default=300,
+        ge=0,
+        le=30 * 86_400,
+        allow_inf_nan=False,
+        description="A session without packets for this many seconds is deleted. 0: never.",
+    )
+    check_padding: Switch = Field(
+        default=True,
+        description="Drop packets with an impossible padding count (RFC 3550 A.1). Set false where "
+        "sources send SRTP, whose padding count is encrypted.",
+    )
+    enable_metrics: Switch = Field(
+        default=True, description="Serve /metrics, /healthz and /readyz over HTTP."
+    )
+    metrics_bind_address: Endpoint = Field(
+        default=Address.parse("0.0.0.0:9090"),
+        description="Where metrics and health are served (TCP).",
+    )
+    grpc_bind_address: Endpoint = Field(
+        default=Address.parse("127.0.0.1:50051"),
+        description="Where the gRPC control API is served (TCP). Beyond loopback it needs "
+        "insecure = true.",
+    )
+    insecure: Switch = Field(
+        default=False,
+        description="Let the control API, which asks for no credentials, listen beyond loopback: "
+        "whoever reaches it can aim traffic at any address the policy allows.",
+    )
+    address_policy: AddressPolicySettings = AddressPolicySettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The constructor reads nothing from around it."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        conflicts = []
+        if not (self.grpc_bind_address.ip.is_loopback or self.insecure):
+            reason = "is beyond loopback: expected a loopback address, or insecure = true with it"
+            conflicts.append(self._conflict("grpc_bind_address", reason))
+        if self.enable_metrics and _overlap(self.grpc_bind_address, self.metrics_bind_address):
+            # Blame the one that was set, if only one was.
+            keys = ("grpc_bind_address", "metrics_bind_address")
+            other, key = sorted(keys, key=lambda key: key in self.model_fields_set)
+            reason = f"is in use for {other} = {getattr(self, other)}: expected another port"
+            conflicts.append(self._conflict(key, reason))
+        if conflicts:
+            raise ConflictError(conflicts)
+        return self
+
+    def _conflict(self, key: str, reason: str) -> tuple[str, str]:
+        return key, f'{key} = "{getattr(self, key)}" {reason}'
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """True if two TCP listeners cannot have both addresses."""
+    if one.port != other.port or one.port == 0:
+        return False
+    return one.ip == other.ip or _covers(one, other) or _covers(other, one)
+
+
+def _covers(wildcard: Address, other: Address) -> bool:
+    # [::] is dual stack: it takes the port for IPv4 as well.
+    return wildcard.ip.is_unspecified and wildcard.ip.version >= other.ip.version
+
+
+def leaf_fields() -> dict[str, FieldInfo]:
+    """Every key in dotted form, such as ``log.level``, in the order of the example."""
+    leaves = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            for inner, inner_field in field.annotation.model_fields.items():
+                leaves[f"{name}.{inner}"] = inner_field
+        else:
+            leaves[name] = field
+    return leaves
+
+
+def expected(field: FieldInfo) -> str:
+    """What a value of `field` must be, in words."""
+    bounds = {type(item): item for item in field.metadata}
+    if Expected in bounds:
+        return str(bounds[Expected].text)
+    if Ge in bounds:
+        what = "a whole number" if field.annotation is int else "a number"
+        return f"{what} from {bounds[Ge].ge} to {bounds[Le].le}"
+    words = get_args(field.annotation)
+    return f"{', '.join(words[:-1])} or {words[-1]}"
