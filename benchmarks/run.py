@@ -32,6 +32,7 @@ FIRST_SSRC = 0x1000
 WARM_UP_S = 0.3
 OVERLOAD = 2.0  # offered packets, relative to what the fastest contender can handle
 MAX_QUEUED_COPIES = 200_000  # bounds the time to drain after a flat-out round
+QUIET_CPUS, QUIET_TRIES = 0.2, 40
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -109,24 +110,25 @@ class Bench:
         copies = self.copies(cell, contender)
         return Sample((start + time.monotonic()) / 2, copies, system, process)
 
-    def settled(self, cell: Cell, contender: Contender) -> dict[str, int]:
-        """Wait until no copy is under way any more; then the counters are exact."""
+    def settled(self, cell: Cell, contender: Contender) -> tuple[dict[str, int], int]:
+        """Counters and copies once nothing is under way any more: exact from then on.
+
+        Three equal looks, since a contender that lost its CPU to others stands still as well.
+        """
         deadline = time.monotonic() + 60
-        before = -1
+        looks: list[tuple[dict[str, int], int]] = []
         while time.monotonic() < deadline:
-            now = self.copies(cell, contender)
-            if now == before:
-                return contender.counters()
-            before = now
+            looks.append((contender.counters(), self.copies(cell, contender)))
+            if len(looks) >= 3 and looks[-1] == looks[-2] == looks[-3]:
+                return looks[-1]
             time.sleep(0.15)
         raise LabError(f"{contender.name} is still sending a minute after the generator ended")
 
     def throughput(self, cell: Cell, contender: Contender, rate: float) -> dict[str, Any]:
         """One round: offer `rate` packets/s (0: flat out) and measure within it."""
         window = self.options.duration
-        baseline = self.idle_cpu(0.3)
-        counters_before = contender.counters()
-        copies_before = self.copies(cell, contender)
+        baseline = self.wait_for_quiet()
+        counters_before, copies_before = self.settled(cell, contender)
         tool = self.generator(
             cell, contender, rate, WARM_UP_S + window + 0.3, gso=self.options.ingress_gso
         )
@@ -138,8 +140,8 @@ class Bench:
             generated = json.loads(tool.line(window + 10))
         finally:
             tool.stop()
-        counters_after = self.settled(cell, contender)
-        counted = self.copies(cell, contender) - copies_before
+        counters_after, copies_after = self.settled(cell, contender)
+        counted = copies_after - copies_before
         delta = {name: counters_after[name] - counters_before[name] for name in counters_after}
         seconds, copies = last.at - first.at, last.copies - first.copies
         system_cpu = last.system_cpu_s - first.system_cpu_s - baseline * seconds
@@ -164,6 +166,7 @@ class Bench:
         receiver = self.receiver(cell)
         output = ""
         try:
+            self.wait_for_quiet()
             before = contender.counters()
             # Bursts leave packet by packet, as a camera sends them.
             tool = self.generator(cell, contender, rate, self.options.duration, gso=False)
@@ -185,11 +188,15 @@ class Bench:
             and seen["altered"] == 0,
         }
 
-    def idle_cpu(self, seconds: float) -> float:
-        """CPUs that others keep busy just now."""
-        start, before = time.monotonic(), busy_cpu_seconds()
-        time.sleep(seconds)
-        return (busy_cpu_seconds() - before) / (time.monotonic() - start)
+    def wait_for_quiet(self) -> float:
+        """CPUs that others keep busy just now; waits a while for them to be few."""
+        for _ in range(QUIET_TRIES):
+            start, before = time.monotonic(), busy_cpu_seconds()
+            time.sleep(0.3)
+            busy = (busy_cpu_seconds() - before) / (time.monotonic() - start)
+            if busy < QUIET_CPUS:
+                break
+        return busy
 
     def capacity(self, cell: Cell, contender: Contender) -> float:
         """Packets per second the contender handles flat out; a short look."""
@@ -296,6 +303,7 @@ THROUGHPUT_COLUMNS = {
     "copies_per_system_cpu_s_ratio": "ratio  ",
     "exact": "exact",
     "saturated": "saturated",
+    "noise_cpus": "noise CPUs",
 }
 LATENCY_COLUMNS = {
     "subscribers": "subs",
@@ -319,6 +327,8 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, float):
         if key.endswith("_ratio"):
             return f"{value:.3f}"
+        if key == "noise_cpus":
+            return f"{value:.2f}"
         if key.endswith("_spread"):
             return f"{value:.1%}"
         return f"{value:,.0f}"
