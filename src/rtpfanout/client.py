@@ -152,7 +152,7 @@ class SessionClient:
         kind = _ERRORS.get(error.code(), RtpFanoutError)
         if kind is UnreachableError:
             return UnreachableError(
-                f"no answer from {self.target} ({_first_line(error.details())}); "
+                f"no answer from {self.target} ({_reason(error.details())}); "
                 "check that the server runs and that this is its gRPC address"
             )
         field, message = _violation(error)
@@ -175,5 +175,6 @@ def _violation(error: grpc.RpcError) -> tuple[str | None, str]:
     return None, error.details()
 
 
-def _first_line(text: str | None) -> str:
-    return text.splitlines()[0] if text else "no reason given"
+def _reason(details: str | None) -> str:
+    """The system's own words at the end of gRPC's: "Connection refused (111)"."""
+    return details.splitlines()[0].rpartition(": connect: ")[2] if details else "no reason given"

@@ -58,8 +58,9 @@ def recv(
     ] = rtp.CLOCK_RATE,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Count the RTP packets that arrive at BIND, per SSRC, until Ctrl-C.
+    """Count the RTP packets that arrive, per SSRC.
 
+    Ends on Ctrl-C, or after --count, --duration or --expect.
     Latency is that of packets from `rtpfanout send`, by the clocks of both
     machines; jitter is that of RFC 3550, from the kernel's arrival times.
     """

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rtpfanout.cli.address import parse_address
+from rtpfanout.cli.address import parse_address, parse_target
 from rtpfanout.cli.output import Output, OutputFormat, say, write_fields, write_json
 from rtpfanout.cli.session import parse_ssrc
 from rtpfanout.cli.source import MAX_SIZE, MIN_SIZE, Due, TestSource
@@ -31,7 +31,7 @@ def send(
     target: Annotated[
         Address,
         typer.Argument(
-            parser=parse_address, metavar="TARGET", help="The server's ingress, ip:port."
+            parser=parse_target, metavar="TARGET", help="The server's ingress, ip:port."
         ),
     ],
     ssrc: Annotated[
@@ -75,8 +75,9 @@ def send(
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Send RTP to TARGET until Ctrl-C, --count, --duration or the end of --pcap.
+    """Send RTP, synthetic or from a capture file.
 
+    Ends on Ctrl-C, after --count or --duration, or at the end of --pcap.
     Synthetic packets carry their send time, so `rtpfanout recv` can tell latency.
     With --pcap the capture's own pace is kept unless --rate is given.
     """

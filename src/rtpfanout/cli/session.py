@@ -106,7 +106,7 @@ def get(
 
 @app.command("rm")
 def remove(
-    session_ids: Annotated[list[str], typer.Argument(metavar="SESSION_ID...")],
+    session_ids: Annotated[list[str], typer.Argument(metavar="SESSION_ID", help="UUIDs.")],
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:

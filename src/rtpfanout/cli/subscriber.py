@@ -11,7 +11,7 @@ app = typer.Typer(help="Add and remove the subscribers of a session.", no_args_i
 
 SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
 Addresses = Annotated[
-    list[str], typer.Argument(metavar="ADDRESS...", help="Where copies go, ip:port or [ipv6]:port.")
+    list[str], typer.Argument(metavar="ADDRESS", help="Where copies go, ip:port or [ipv6]:port.")
 ]
 
 
