@@ -1,0 +1,222 @@
+"""Which addresses traffic may be aimed at, and which may be a source. Pure functions.
+
+An IPv6 address can carry an IPv4 one that a translator or tunnel on the way unpacks.
+A decision is therefore taken over every view of an address, and one refusal refuses it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rtpfanout.errors import AddressDeniedError, InvalidArgumentError
+from rtpfanout.model import Address, IPAddress, unmapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_THIS_HOST = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv6Network("::/128"))
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+_LOOPBACK = "loopback"
+# Refused unless an allow entry inside the range opens it. RFC 6890 has the registry.
+_SPECIAL: tuple[tuple[str, tuple[Network, ...]], ...] = (
+    (_LOOPBACK, (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))),
+    ("multicast", (ipaddress.IPv4Network("224.0.0.0/4"), ipaddress.IPv6Network("ff00::/8"))),
+    ("link-local", (ipaddress.IPv4Network("169.254.0.0/16"), ipaddress.IPv6Network("fe80::/10"))),
+    ("reserved", (ipaddress.IPv4Network("240.0.0.0/4"),)),
+)
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+SUBSCRIBER_FIELD = "subscriber_address"
+SOURCE_FIELD = "source_address"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """The rules of one server.
+
+    `ingest` is the bound address with its real port; `sends_ipv4` and `sends_ipv6` say what
+    the egress sockets reach. `allow` and `deny` are the configured networks (deny wins, an
+    empty allow admits all ordinary addresses). `is_local` tells this host's own addresses,
+    normally `netif.address_is_local`; it is asked only about the ingest port.
+    """
+
+    ingest: Address
+    sends_ipv4: bool
+    sends_ipv6: bool
+    allow: tuple[Network, ...]
+    deny: tuple[Network, ...]
+    loopback_allowed: bool
+    is_local: Callable[[IPAddress], bool]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allow", tuple(map(canonical_network, self.allow)))
+        object.__setattr__(self, "deny", tuple(map(canonical_network, self.deny)))
+
+    def check_subscriber(self, address: Address) -> None:
+        """Return if copies may be sent to `address`.
+
+        Raises InvalidArgumentError (port 0, a family the socket cannot send to) or
+        AddressDeniedError with field ``subscriber_address``, saying which rule and what to do.
+        """
+        if address.port == 0:
+            raise InvalidArgumentError(
+                f"{address} has port 0; give the port the subscriber listens on",
+                field=SUBSCRIBER_FIELD,
+            )
+        for view in views(address.ip):
+            reason = self._never(view, address.port) or self._refusal(view)
+            if reason:
+                raise AddressDeniedError(_sentence(address, view, reason), field=SUBSCRIBER_FIELD)
+        if not (self.sends_ipv4 if address.ip.version == 4 else self.sends_ipv6):
+            raise InvalidArgumentError(
+                f"{address} is IPv{address.ip.version}, which bind_address = {self.ingest} cannot "
+                f"send to; set bind_address = [::]:{self.ingest.port} for both IPv4 and IPv6",
+                field=SUBSCRIBER_FIELD,
+            )
+
+    def check_source(self, address: Address) -> None:
+        """Return if packets can come from `address` (loopback and link-local can).
+
+        Raises InvalidArgumentError or, for this server's own address, AddressDeniedError,
+        with field ``source_address``.
+        """
+        if address.port == 0:
+            raise InvalidArgumentError(
+                f"{address} has port 0; give the port the source sends from", field=SOURCE_FIELD
+            )
+        for view in views(address.ip):
+            if reason := self._own_ingest(view, address.port):
+                raise AddressDeniedError(_sentence(address, view, reason), field=SOURCE_FIELD)
+            kind = _no_sender(view)
+            if kind:
+                reason = f"is {kind}, which nothing sends from; give the source's own address"
+                raise InvalidArgumentError(_sentence(address, view, reason), field=SOURCE_FIELD)
+
+    def _never(self, view: IPAddress, port: int) -> str | None:
+        """Why a view is refused whatever is configured."""
+        if _in(view, _THIS_HOST):
+            return "is an unspecified address; give the subscriber's own"
+        if view == _BROADCAST:
+            return "is the broadcast address; add each subscriber by its own"
+        return self._own_ingest(view, port)
+
+    def _own_ingest(self, view: IPAddress, port: int) -> str | None:
+        if port != self.ingest.port:
+            return None
+        if self.ingest.ip.is_unspecified:
+            own = self.is_local(view)
+        else:
+            # Compared as numbers: fe80::1%2 and fe80::1 may be the same place.
+            own = view.packed == self.ingest.ip.packed
+        return "is this server's own ingest, which would loop; use another address" if own else None
+
+    def _refusal(self, view: IPAddress) -> str | None:
+        """Why the configuration refuses a view."""
+        if denied := _in(view, self.deny):
+            return f"is in {denied} of address_policy.deny; remove that entry to permit it"
+        for kind, networks in _SPECIAL:
+            network = _in(view, networks)
+            if network is None or (kind == _LOOPBACK and self.loopback_allowed):
+                continue
+            if _in(view, (entry for entry in self.allow if _inside(entry, network))):
+                return None
+            next_step = f"add a network inside {network} to address_policy.allow to permit it"
+            if kind == _LOOPBACK:
+                next_step = f"bind gRPC to loopback, or {next_step}"
+            return f"is {kind}; {next_step}"
+        if self.allow and not _in(view, self.allow):
+            return "is not in address_policy.allow; add its network there to permit it"
+        return None
+
+
+def canonical_network(network: Network) -> Network:
+    """The IPv4 network behind one of IPv4-mapped addresses, any other network unchanged."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        return ipaddress.IPv4Network((network.network_address.packed[12:], network.prefixlen - 96))
+    return network
+
+
+def views(ip: IPAddress) -> list[IPAddress]:
+    """`ip` itself and every IPv4 address hidden in it; a mapped address is its IPv4 one."""
+    if ip.version == 4:
+        return [ip]
+    return list(dict.fromkeys((unmapped(ip), *embedded_ipv4(ip))))
+
+
+def embedded_ipv4(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """Every IPv4 address that a standard way of writing one into IPv6 finds in `ip`.
+
+    Mapped and compatible (RFC 4291 2.5.5), translated (RFC 2765), NAT64 (RFC 6052, RFC 8215),
+    6to4 (RFC 3056), Teredo server and client (RFC 4380), ISATAP (RFC 5214).
+    """
+    return [ipaddress.IPv4Address(four) for four in dict.fromkeys(_embedded(ip.packed))]
+
+
+def _embedded(packed: bytes) -> Iterator[bytes]:
+    last = packed[12:]
+    if packed[:12] in _LAST_FOUR_PREFIXES and int.from_bytes(packed) > 1:
+        yield last
+    if packed[:6] == _LOCAL_NAT64:
+        yield from _local_nat64(packed)
+    if packed[:2] == b"\x20\x02":
+        yield packed[2:6]
+    if packed[:4] == b"\x20\x01\x00\x00":
+        yield packed[4:8]
+        yield bytes(byte ^ 0xFF for byte in last)
+    if packed[8:12] in (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe"):
+        yield last
+
+
+_LAST_FOUR_PREFIXES = (
+    bytes(12),  # ::a.b.c.d
+    bytes(10) + b"\xff\xff",  # ::ffff:a.b.c.d
+    bytes(8) + b"\xff\xff\x00\x00",  # ::ffff:0:a.b.c.d
+    b"\x00\x64\xff\x9b" + bytes(8),  # 64:ff9b::a.b.c.d
+)
+_LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"
+
+
+def _local_nat64(packed: bytes) -> list[bytes]:
+    """The readings of an address in 64:ff9b:1::/48 (RFC 8215).
+
+    The network that uses it chooses a prefix of 48, 56, 64 or 96 bits, and with that where
+    the IPv4 address stands (RFC 6052 section 2.2; byte 8 is skipped). A reading in 0.0.0.0/8
+    is no destination and only shows that this was not the layout, unless all say so.
+    """
+    layouts = [
+        packed[6:8] + packed[9:11],
+        packed[7:8] + packed[9:12],
+        packed[9:13],
+        packed[12:16],
+    ]
+    return [four for four in layouts if four[0] != 0] or layouts
+
+
+def _no_sender(view: IPAddress) -> str | None:
+    if _in(view, _THIS_HOST):
+        return "unspecified"
+    if view == _BROADCAST:
+        return "broadcast"
+    return "multicast" if view.is_multicast else None
+
+
+def _in(ip: IPAddress, networks: Iterable[Network]) -> Network | None:
+    """The first of `networks` that contains `ip`; a network of the other family never does."""
+    return next((net for net in networks if net.version == ip.version and ip in net), None)
+
+
+def _inside(entry: Network, network: Network) -> bool:
+    return (
+        entry.version == network.version
+        and entry.prefixlen >= network.prefixlen
+        and entry.network_address in network
+    )
+
+
+def _sentence(address: Address, view: IPAddress, reason: str) -> str:
+    seen = "" if view == address.ip else f" (it reaches {view})"
+    return f"{address}{seen} {reason}"
