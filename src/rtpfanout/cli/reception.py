@@ -95,7 +95,7 @@ class Jitter:
 
 
 class Latencies:
-    """Percentiles of any number of durations, each kept to within 1 %."""
+    """Percentiles of any number of durations, each kept to within 2 %."""
 
     def __init__(self) -> None:
         self.count = 0

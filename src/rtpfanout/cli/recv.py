@@ -120,6 +120,8 @@ class Receiver:
             if datagram is not None:
                 self._count(datagram.data, datagram.arrival_ns)
             view.update_every(_DRAW_SECONDS, self._table)
+        if stop:
+            self._drain()
         self._seconds = time.monotonic() - self._begin
 
     def rows(self) -> list[tuple[object, ...]]:
@@ -170,6 +172,14 @@ class Receiver:
                 for ssrc, reception in self.receptions.items()
             ],
         }
+
+    def _drain(self) -> None:
+        """Count what had arrived when the end came; it still waits in the kernel."""
+        end_ns = time.time_ns()
+        while datagram := self._udp.receive(wait=False):
+            if datagram.arrival_ns > end_ns:
+                break
+            self._count(datagram.data, datagram.arrival_ns)
 
     def _count(self, data: bytes, arrival_ns: int) -> None:
         try:

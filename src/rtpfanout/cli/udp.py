@@ -48,10 +48,11 @@ class ReceiveSocket:
         )
         self.address = bound_address(self._socket)
 
-    def receive(self) -> Datagram | None:
-        """The next datagram, or None when none came within 0.1 s."""
+    def receive(self, *, wait: bool = True) -> Datagram | None:
+        """The next datagram, or None when none came within 0.1 s, or at once."""
+        flags = 0 if wait else socket.MSG_DONTWAIT
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_MAX_DATAGRAM, _ANCILLARY)
+            data, ancillary, _, _ = self._socket.recvmsg(_MAX_DATAGRAM, _ANCILLARY, flags)
         except BlockingIOError:
             return None
         arrival_ns = 0
