@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
-    {"config", "policy", "_fastpath"},
+    {"config", "policy", "netif", "log", "_fastpath"},
     {"sessions"},
     {"service", "convert", "metrics", "http", "client"},
     {"server"},
