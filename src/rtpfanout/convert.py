@@ -1,0 +1,120 @@
+"""Protobuf messages from the model, and the one table from errors to gRPC statuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from rtpfanout.api import session_pb2
+from rtpfanout.errors import (
+    AddressDeniedError,
+    AlreadyExistsError,
+    InvalidArgumentError,
+    LimitError,
+    NotFoundError,
+    RtpFanoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from google.protobuf.message import Message
+
+    from rtpfanout.sessions import SessionStats, SessionView
+
+ERROR_DOMAIN = "rtpfanout"
+"""`domain` of every google.rpc.ErrorInfo the server sends."""
+
+
+def session_response(view: SessionView) -> session_pb2.SessionResponse:
+    """The session as the API shows it."""
+    return session_pb2.SessionResponse(
+        session_id=view.session_id,
+        source_address=str(view.source),
+        ssrc=view.ssrc,
+        subscriber_count=view.subscriber_count,
+        created_at=rfc3339(view.created_at),
+        status=view.status,
+        media_type=view.media_type,
+    )
+
+
+def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsResponse:
+    """The session's counters as the API shows them."""
+    return session_pb2.SessionStatsResponse(
+        session_id=stats.session_id,
+        packets_received=stats.packets_received,
+        packets_sent=stats.packets_sent,
+        bytes_received=stats.bytes_received,
+        bytes_sent=stats.bytes_sent,
+        subscriber_count=stats.subscriber_count,
+        uptime_seconds=stats.uptime_seconds,
+        packets_per_second=stats.packets_per_second,
+        send_failures=stats.send_failures,
+        seconds_since_last_packet=stats.seconds_since_last_packet,
+    )
+
+
+def rfc3339(moment: datetime) -> str:
+    """``2026-03-01T12:00:00.000000Z``: always six decimals, so that texts sort like times."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def error_status(error: RtpFanoutError) -> status_pb2.Status:
+    """What a caller gets to know of `error`: code, message and one detail (google.rpc)."""
+    for kind, (code, detail) in _STATUSES.items():
+        if isinstance(error, kind):
+            return _status(code, error.message, detail(error))
+    return internal_status()
+
+
+def internal_status() -> status_pb2.Status:
+    """For a fault of the server's own, whose text is for the log only."""
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=ERROR_DOMAIN)
+    return _status(grpc.StatusCode.INTERNAL, "internal error; the server's log has more", info)
+
+
+def _status(code: grpc.StatusCode, message: str, detail: Message) -> status_pb2.Status:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return status_pb2.Status(code=code.value[0], message=message, details=[packed])
+
+
+def _bad_request(error: RtpFanoutError) -> Message:
+    detail: Message = error_details_pb2.BadRequest(
+        field_violations=[{"field": error.field or "", "description": error.message}]
+    )
+    return detail
+
+
+def _quota_failure(error: RtpFanoutError) -> Message:
+    detail: Message = error_details_pb2.QuotaFailure(
+        violations=[{"subject": error.field or "", "description": error.message}]
+    )
+    return detail
+
+
+def _error_info(reason: str) -> Callable[[RtpFanoutError], Message]:
+    def build(error: RtpFanoutError) -> Message:
+        metadata = {"field": error.field} if error.field else {}
+        detail: Message = error_details_pb2.ErrorInfo(
+            reason=reason, domain=ERROR_DOMAIN, metadata=metadata
+        )
+        return detail
+
+    return build
+
+
+_STATUSES: dict[
+    type[RtpFanoutError], tuple[grpc.StatusCode, Callable[[RtpFanoutError], Message]]
+] = {
+    InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
+    AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, _error_info("SESSION_EXISTS")),
+    NotFoundError: (grpc.StatusCode.NOT_FOUND, _error_info("NOT_FOUND")),
+    LimitError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _quota_failure),
+    AddressDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _error_info("ADDRESS_DENIED")),
+}

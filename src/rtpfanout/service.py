@@ -1,0 +1,181 @@
+"""The gRPC SessionService: decode, ask the SessionManager, encode; and the server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf import empty_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from rtpfanout import convert
+from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.errors import RtpFanoutError
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Awaitable, Callable
+
+    from google.rpc import status_pb2
+
+    from rtpfanout.sessions import SessionManager
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Two servers on one port would each get some of the calls.
+    ("grpc.so_reuseport", 0),
+    # The largest request is a few hundred bytes, the largest answer a page of 1000 sessions.
+    ("grpc.max_receive_message_length", 64 * 1024),
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 256),
+    # A peer that vanished without a word is noticed within 80 seconds, even between calls.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+_log = structlog.stdlib.get_logger(__name__)
+_Servicer = TypeVar("_Servicer", bound="SessionServicer")
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+def _call(
+    handler: Callable[[_Servicer, _Request], Awaitable[_Response]],
+) -> Callable[[_Servicer, _Request, Context], Awaitable[_Response]]:
+    """Counts the call by its outcome and turns what the handler raises into a status."""
+    method = handler.__name__
+
+    @functools.wraps(handler)
+    async def call(self: _Servicer, request: _Request, context: Context) -> _Response:
+        try:
+            response = await handler(self, request)
+        except asyncio.CancelledError:
+            self.requests[method, grpc.StatusCode.CANCELLED.name] += 1
+            raise
+        except RtpFanoutError as error:
+            status = convert.error_status(error)
+        except Exception:
+            _log.exception("call failed", method=method)
+            status = convert.internal_status()
+        else:
+            self.requests[method, grpc.StatusCode.OK.name] += 1
+            return response
+        self.requests[method, _code_name(status)] += 1
+        await context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort_with_status returned")
+
+    return call
+
+
+class SessionServicer(session_pb2_grpc.SessionServiceServicer):
+    """The seven calls. `requests` counts them by (method, status code)."""
+
+    def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
+        self.manager = manager
+        self.requests = requests
+        for method in SERVICE.methods:
+            requests[method.name, grpc.StatusCode.OK.name] += 0
+
+    @_call
+    async def CreateSession(  # noqa: N802
+        self, request: session_pb2.CreateSessionRequest
+    ) -> session_pb2.SessionResponse:
+        """See session.proto, as for all of them."""
+        view = self.manager.create(request.source_address, request.ssrc, request.media_type)
+        return convert.session_response(view)
+
+    @_call
+    async def GetSession(  # noqa: N802
+        self, request: session_pb2.GetSessionRequest
+    ) -> session_pb2.SessionResponse:
+        return convert.session_response(self.manager.get(request.session_id))
+
+    @_call
+    async def DeleteSession(  # noqa: N802
+        self, request: session_pb2.DeleteSessionRequest
+    ) -> empty_pb2.Empty:
+        # In a thread, as RemoveSubscriber: it waits until the packet loop has let go.
+        await asyncio.to_thread(self.manager.delete, request.session_id)
+        return empty_pb2.Empty()
+
+    @_call
+    async def ListSessions(  # noqa: N802
+        self, request: session_pb2.ListSessionsRequest
+    ) -> session_pb2.ListSessionsResponse:
+        views, next_cursor = self.manager.list_page(request.limit, request.cursor)
+        return session_pb2.ListSessionsResponse(
+            sessions=map(convert.session_response, views), next_cursor=next_cursor
+        )
+
+    @_call
+    async def AddSubscriber(  # noqa: N802
+        self, request: session_pb2.AddSubscriberRequest
+    ) -> empty_pb2.Empty:
+        self.manager.add_subscriber(request.session_id, request.subscriber_address)
+        return empty_pb2.Empty()
+
+    @_call
+    async def RemoveSubscriber(  # noqa: N802
+        self, request: session_pb2.RemoveSubscriberRequest
+    ) -> empty_pb2.Empty:
+        await asyncio.to_thread(
+            self.manager.remove_subscriber, request.session_id, request.subscriber_address
+        )
+        return empty_pb2.Empty()
+
+    @_call
+    async def GetSessionStats(  # noqa: N802
+        self, request: session_pb2.GetSessionStatsRequest
+    ) -> session_pb2.SessionStatsResponse:
+        return convert.session_stats_response(self.manager.stats(request.session_id))
+
+
+class ControlServer:
+    """The gRPC server: SessionService, health checking (grpc.health.v1) and reflection.
+
+    Health is SERVING, for "" and for the service, from `start` until `drain`.
+    """
+
+    def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            SessionServicer(manager, requests), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def listen(self, address: str) -> int:
+        """Binds "ip:port" without credentials; the port it has. Raises RuntimeError."""
+        return int(self._server.add_insecure_port(address))
+
+    async def start(self) -> None:
+        """Answers calls from here on."""
+        await self._server.start()
+        serving = health_pb2.HealthCheckResponse.SERVING
+        await self._health.set("", serving)
+        await self._health.set(SERVICE.full_name, serving)
+
+    async def drain(self) -> None:
+        """Tells those who watch our health that we are about to go."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Takes no new call, and ends those that run after `grace` seconds."""
+        await self._server.stop(grace)
+
+
+def _code_name(status: status_pb2.Status) -> str:
+    return next(code.name for code in grpc.StatusCode if code.value[0] == status.code)
