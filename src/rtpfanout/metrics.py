@@ -1,0 +1,227 @@
+"""Prometheus metrics: read from the engine and the SessionManager when scraped, kept nowhere."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+import rtpfanout
+from rtpfanout._fastpath import BUILD_INFO, DROP_REASONS, LATENCY_BOUNDS_NS, SEND_FAILURES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prometheus_client import Metric
+
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.sessions import SessionManager
+
+STEPS_PER_OCTAVE = 8
+"""The engine's buckets are finer than a time series should be; one bound per octave is shown."""
+
+# (name without _total, field of Engine.stats, help)
+_COUNTERS = (
+    ("rtp_packets_received", "packets_received", "Datagrams received at the ingest socket."),
+    ("rtp_packets_sent", "packets_sent", "Copies the kernel took for sending."),
+    ("rtp_bytes_received", "bytes_received", "UDP payload bytes received."),
+    ("rtp_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
+    (
+        "rtpfanout_packets_forwarded",
+        "packets_forwarded",
+        "Packets that passed the gate; received = forwarded + dropped.",
+    ),
+    (
+        "rtpfanout_copies_attempted",
+        "copies_attempted",
+        "Copies handed to the kernel; attempted = sent + send failures.",
+    ),
+    (
+        "rtpfanout_kernel_receive_drops",
+        "kernel_drops",
+        "Datagrams the kernel dropped because the receive queue was full.",
+    ),
+    ("rtpfanout_receive_errors", "receive_errors", "Failed receive system calls."),
+)
+
+# (name, field of SessionStats, help)
+_SESSION_COUNTERS = (
+    (
+        "rtpfanout_session_packets_received",
+        "packets_received",
+        "Packets of the session that passed the gate.",
+    ),
+    ("rtpfanout_session_packets_sent", "packets_sent", "Copies the kernel took for sending."),
+    ("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes received."),
+    ("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
+    ("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
+)
+_SESSION_GAUGES = (
+    ("rtpfanout_session_subscribers", "subscriber_count", "Subscribers of the session."),
+    (
+        "rtpfanout_session_packets_per_second",
+        "packets_per_second",
+        "Packets received per second over the last one to two seconds.",
+    ),
+)
+_SESSION_LABELS = ("session_id", "ssrc", "source", "media_type")
+
+
+class ServerCollector(Collector):
+    """The whole server, without any label whose values could grow in number.
+
+    `requests` counts control calls by (method, status code).
+    """
+
+    def __init__(
+        self, engine: Engine, manager: SessionManager, requests: Mapping[tuple[str, str], int]
+    ) -> None:
+        self._engine = engine
+        self._manager = manager
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        """One pass over the engine's counters per scrape."""
+        stats = self._engine.stats()
+        for name, field, text in _COUNTERS:
+            yield CounterMetricFamily(name, text, value=stats[field])
+        yield _by_reason(
+            "rtpfanout_packets_dropped",
+            "Datagrams received and not forwarded, by reason.",
+            {reason: stats[f"dropped_{reason}"] for reason in DROP_REASONS},
+        )
+        yield _by_reason(
+            "rtpfanout_send_failures",
+            "Copies the kernel refused, by reason.",
+            {reason: stats[f"failed_{reason}"] for reason in SEND_FAILURES},
+        )
+        yield from self._latency()
+        yield from self._control()
+        yield from self._buffers()
+        yield InfoMetricFamily("rtpfanout_build", "What is running here.", value=_build_info())
+
+    def _latency(self) -> Iterator[Metric]:
+        text = "From the kernel's receive time stamp to return of the send of the last copy, in "
+        counts, sum_ns = self._engine.latency()
+        yield _histogram("fanout_latency_ms", text + "milliseconds.", counts, sum_ns, 1e6)
+        name = "rtpfanout_fanout_latency_seconds"
+        yield _histogram(name, text + "seconds.", counts, sum_ns, 1e9)
+
+    def _control(self) -> Iterator[Metric]:
+        manager = self._manager
+        yield GaugeMetricFamily(
+            "active_sessions",
+            "Sessions that exist, whether packets arrive or not.",
+            value=manager.active_sessions,
+        )
+        yield GaugeMetricFamily(
+            "total_subscribers", "Subscribers of all sessions.", value=manager.total_subscribers
+        )
+        for what, value in (
+            ("created", manager.created_total),
+            ("deleted", manager.deleted_total),
+            ("expired", manager.expired_total),
+        ):
+            yield CounterMetricFamily(
+                f"rtpfanout_sessions_{what}", f"Sessions {what}.", value=value
+            )
+        requests = CounterMetricFamily(
+            "rtpfanout_control_requests",
+            "Calls of the SessionService, by method and gRPC status code.",
+            labels=("method", "code"),
+        )
+        for labels, count in sorted(dict(self._requests).items()):
+            requests.add_metric(labels, count)
+        yield requests
+
+    def _buffers(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "rtpfanout_receive_buffer_bytes",
+            "Effective SO_RCVBUF of the ingest socket, the kernel's overhead included.",
+            value=self._engine.receive_buffer_bytes,
+        )
+        yield GaugeMetricFamily(
+            "rtpfanout_send_buffer_bytes",
+            "Effective SO_SNDBUF of the egress socket, the kernel's overhead included.",
+            value=self._engine.send_buffer_bytes,
+        )
+
+
+class SessionsCollector(Collector):
+    """Series per session: a page of its own, as their number grows with the sessions."""
+
+    def __init__(self, manager: SessionManager) -> None:
+        self._manager = manager
+
+    def collect(self) -> Iterator[Metric]:
+        """One pass over all sessions per scrape."""
+        now = time.time()
+        rows = [
+            (
+                (view.session_id, f"0x{view.ssrc:08x}", str(view.source), view.media_type.value),
+                stats,
+            )
+            for view, stats in self._manager.all_stats()
+        ]
+        for name, field, text in _SESSION_COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=_SESSION_LABELS)
+            for labels, stats in rows:
+                counter.add_metric(
+                    labels, getattr(stats, field), created=now - stats.uptime_seconds
+                )
+            yield counter
+        for name, field, text in _SESSION_GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=_SESSION_LABELS)
+            for labels, stats in rows:
+                gauge.add_metric(labels, getattr(stats, field))
+            yield gauge
+
+
+def server_registry(
+    engine: Engine, manager: SessionManager, requests: Mapping[tuple[str, str], int]
+) -> CollectorRegistry:
+    """What /metrics shows: the server, its process and its Python."""
+    registry = CollectorRegistry()
+    registry.register(ServerCollector(engine, manager, requests))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+def sessions_registry(manager: SessionManager) -> CollectorRegistry:
+    """What /metrics/sessions shows."""
+    registry = CollectorRegistry()
+    registry.register(SessionsCollector(manager))
+    return registry
+
+
+def _build_info() -> dict[str, str]:
+    return {"version": rtpfanout.__version__, "python": platform.python_version(), **BUILD_INFO}
+
+
+def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=("reason",))
+    for reason, count in counts.items():
+        family.add_metric((reason,), count)
+    return family
+
+
+def _histogram(name: str, text: str, counts: Sequence[int], sum_ns: int, unit_ns: float) -> Metric:
+    """`counts` has one entry per LATENCY_BOUNDS_NS and one for all above; see the seam."""
+    buckets = [
+        (str(LATENCY_BOUNDS_NS[i] / unit_ns), below)
+        for i, below in enumerate(itertools.accumulate(counts[:-1]))
+        if i % STEPS_PER_OCTAVE == 0
+    ]
+    buckets.append(("+Inf", sum(counts)))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=sum_ns / unit_ns)
