@@ -1,0 +1,291 @@
+"""The server: assembles the packet path, the control API and the HTTP side, in this order.
+
+Packets flow before gRPC and the web server are even imported. On the way out the order
+is reversed, after whoever watches our health has been told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout import _fastpath, log, netif
+from rtpfanout.errors import StartError
+from rtpfanout.model import Address
+from rtpfanout.policy import AddressPolicy
+from rtpfanout.sessions import SessionManager
+
+if TYPE_CHECKING:
+    from rtpfanout.config import Settings
+    from rtpfanout.http import HttpServer
+    from rtpfanout.service import ControlServer
+
+HOUSEKEEPING_SECONDS = 1.0
+CALL_GRACE_SECONDS = 0.25
+"""What is left to running calls at the end; the whole of `stop` has to fit in a second."""
+LISTEN_BACKLOG = 128
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Server:
+    """One server in the running event loop: `start` it once, then `stop` it once.
+
+    `ingest_address`, `grpc_address` and `metrics_address` (None without metrics) are what
+    is really bound, once `start` has returned. `finished` is set when the packet loop ends
+    by itself, which `failed` tells; a signal handler may set it too.
+    """
+
+    ingest_address: Address
+    grpc_address: Address
+    metrics_address: Address | None = None
+    engine: _fastpath.Engine
+    manager: SessionManager
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.finished = asyncio.Event()
+        self.failed = False
+        self._is_ready = False
+        self._stopping = False
+        self._requests: Counter[tuple[str, str]] = Counter()
+        self._packet_loop: threading.Thread | None = None
+        self._control: ControlServer | None = None
+        self._http: HttpServer | None = None
+        self._http_task: asyncio.Task[None] | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """The packet loop runs."""
+        return self._packet_loop is not None and self._packet_loop.is_alive() and not self.failed
+
+    @property
+    def is_ready(self) -> bool:
+        """Packets and calls are taken: not while starting, stopping, or without packet loop."""
+        return self._is_ready and self.is_alive
+
+    async def start(self) -> None:
+        """Returns when packets and calls are taken. Raises StartError, everything undone."""
+        try:
+            self._start_packet_loop()
+            await self._start_control()
+            if self.settings.enable_metrics:
+                self._start_http()
+        except BaseException:
+            await self.stop()
+            raise
+        self._housekeeping = asyncio.create_task(self._housekeep())
+        self._is_ready = True
+        # The keys of the configuration, so that a reader of the log can find the ports.
+        _log.info(
+            "ready",
+            bind_address=str(self.ingest_address),
+            grpc_bind_address=str(self.grpc_address),
+            metrics_bind_address=str(self.metrics_address) if self.metrics_address else None,
+            pid=os.getpid(),
+        )
+
+    async def stop(self) -> None:
+        """Drains: what was received before leaves; running calls get CALL_GRACE_SECONDS."""
+        self._is_ready = False
+        self._stopping = True
+        if self._housekeeping:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+        if self._control:
+            await self._control.drain()
+            await self._control.stop(CALL_GRACE_SECONDS)
+        await asyncio.gather(self._stop_packet_loop(), self._stop_http())
+
+    def _start_packet_loop(self) -> None:
+        settings = self.settings
+        try:
+            self.engine = _fastpath.Engine(
+                settings.bind_address,
+                max_sessions=settings.max_sessions,
+                max_subscribers=settings.max_fanout_per_session,
+                receive_queue_packets=settings.buffer_size,
+                check_padding=settings.check_padding,
+            )
+        except OSError as error:
+            raise _bind_error(error, settings.bind_address, "bind_address") from None
+        self.ingest_address = self.engine.bound
+        self._warn_of_small_buffer()
+        self.manager = SessionManager(
+            self.engine,
+            self._address_policy(),
+            max_sessions=settings.max_sessions,
+            max_subscribers=settings.max_fanout_per_session,
+            session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+        )
+        self._packet_loop = threading.Thread(
+            target=self._run_packet_loop,
+            args=(asyncio.get_running_loop(),),
+            name="rtpfanout-worker-0",
+            daemon=True,
+        )
+        self._packet_loop.start()
+
+    def _address_policy(self) -> AddressPolicy:
+        return AddressPolicy(
+            ingest=self.engine.bound,
+            sends_ipv4=self.engine.sends_ipv4,
+            sends_ipv6=self.engine.sends_ipv6,
+            allow=self.settings.address_policy.allow,
+            deny=self.settings.address_policy.deny,
+            loopback_allowed=self.settings.grpc_bind_address.ip.is_loopback,
+            is_local=netif.address_is_local,
+        )
+
+    def _warn_of_small_buffer(self) -> None:
+        requested = self.engine.requested_receive_buffer_bytes
+        effective = self.engine.receive_buffer_bytes // 2  # socket(7): the kernel doubles it
+        if effective < requested:
+            _log.warning(
+                "receive buffer is smaller than buffer_size asks for: bursts may be lost",
+                requested_bytes=requested,
+                effective_bytes=effective,
+                remedy=f"sysctl -w net.core.rmem_max={requested}",
+            )
+
+    def _run_packet_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self.engine.run()
+        except BaseException:
+            self.failed = True
+            _log.critical("packet loop failed", exc_info=True)
+        else:
+            if not self._stopping:
+                self.failed = True
+                _log.critical("packet loop returned without being told to")
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            loop.call_soon_threadsafe(self.finished.set)
+
+    async def _start_control(self) -> None:
+        from rtpfanout.service import ControlServer
+
+        address = self.settings.grpc_bind_address
+        # gRPC does not say why it cannot bind, so see first whether it could.
+        _listener(address, "grpc_bind_address").close()
+        control = ControlServer(self.manager, self._requests)
+        try:
+            port = control.listen(str(address))
+        except RuntimeError as error:
+            raise StartError(f"{address}: {error}", field="grpc_bind_address") from None
+        await control.start()
+        self._control = control
+        self.grpc_address = Address(address.ip, port)
+
+    def _start_http(self) -> None:
+        from rtpfanout import http, metrics
+
+        listener = _listener(self.settings.metrics_bind_address, "metrics_bind_address")
+        self.metrics_address = Address(
+            self.settings.metrics_bind_address.ip, listener.getsockname()[1]
+        )
+        self._http = http.HttpServer(
+            http.create_app(
+                server_metrics=metrics.server_registry(self.engine, self.manager, self._requests),
+                session_metrics=metrics.sessions_registry(self.manager),
+                is_alive=lambda: self.is_alive,
+                is_ready=lambda: self.is_ready,
+            )
+        )
+        self._http_task = asyncio.create_task(self._http.serve_on(listener))
+
+    async def _stop_packet_loop(self) -> None:
+        if self._packet_loop:
+            self.engine.stop()
+            await asyncio.to_thread(self._packet_loop.join)
+
+    async def _stop_http(self) -> None:
+        if self._http and self._http_task:
+            self._http.should_exit = True
+            await self._http_task
+
+    async def _housekeep(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            try:
+                # In a thread: it waits for the packet loop to let go of each.
+                expired = await asyncio.to_thread(self.manager.expire_idle)
+            except Exception:
+                _log.exception("housekeeping failed")
+                continue
+            for view in expired:
+                _log.info(
+                    "session expired",
+                    session_id=view.session_id,
+                    source=str(view.source),
+                    ssrc=f"{view.ssrc:#010x}",
+                    subscribers=view.subscriber_count,
+                    session_timeout_secs=self.settings.session_timeout_secs,
+                )
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. 0 after an orderly end, 1 if the packet loop failed.
+
+    Raises StartError.
+    """
+    log.configure(settings.log.level, settings.log.format)
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.finished.set)
+    await server.start()
+    await server.finished.wait()
+    _log.info("stopping")
+    await server.stop()
+    _log.info("stopped", **_totals(server.engine))
+    return 1 if server.failed else 0
+
+
+def _totals(engine: _fastpath.Engine) -> dict[str, int]:
+    stats = engine.stats()
+    return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}
+
+
+def _listener(address: Address, key: str) -> socket.socket:
+    """A listening TCP socket. Raises StartError naming the configuration key."""
+    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
+    host, _, scope = str(address.ip).partition("%")
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            only_ipv6 = not address.ip.is_unspecified
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
+            listener.bind((host, address.port, 0, int(scope or 0)))
+        else:
+            listener.bind((host, address.port))
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _bind_error(error, address, key) from None
+    return listener
+
+
+def _bind_error(error: OSError, address: Address, key: str) -> StartError:
+    reasons = {
+        errno.EADDRINUSE: "the port is in use by another process; stop it or choose another port",
+        errno.EACCES: "permission denied; choose a port from 1024 up or grant CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this host has no such address; choose one of its own, or a wildcard",
+    }
+    reason = reasons.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
+    return StartError(f"cannot bind {address}: {reason}", field=key)
