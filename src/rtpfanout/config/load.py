@@ -183,14 +183,17 @@ def _doubt(name: str, known: set[str]) -> str | None:
     like in every pod beside a service called rtp-fanout.
     """
     upper = name.upper()
-    if not upper.startswith(ENV_PREFIX):
-        known = {other for other in known if other.replace("__", "_") == upper}
-        if not known:
+    if upper.startswith(ENV_PREFIX):
+        # Without the prefix, which would make everything look alike.
+        keys = {other.removeprefix(ENV_PREFIX): other for other in known}
+        keys["CONFIG"] = FILE_VARIABLE
+        near = difflib.get_close_matches(upper.removeprefix(ENV_PREFIX), keys, n=1, cutoff=0.6)
+        meant = keys[near[0]] if near else None
+    else:
+        meant = next((other for other in known if other.replace("__", "_") == upper), None)
+        if meant is None:
             return None
-    elif upper.removeprefix(ENV_PREFIX) == "CONFIG":
-        known = {FILE_VARIABLE}
-    near = difflib.get_close_matches(upper, known, n=1, cutoff=0.6)
-    hint = f", did you mean {near[0]}?" if near else "; `rtpfanout config example` lists them"
+    hint = f", did you mean {meant}?" if meant else "; `rtpfanout config example` lists them"
     return f"environment variable {name} is not a setting and is ignored{hint}"
 
 
