@@ -154,14 +154,17 @@ struct name_set {
 static int name_set_init(struct name_set *set, size_t members)
 {
     size_t slots = 8;
+    int rc = hash_key_init(&set->key);
 
+    if (rc)
+        return rc;
     while (slots < 2 * members)
         slots *= 2;
     set->slot = calloc(slots, sizeof *set->slot);
     if (!set->slot)
         return -ENOMEM;
     set->mask = slots - 1;
-    return hash_key_init(&set->key);
+    return 0;
 }
 
 /* Where `name` is, or the empty slot where it belongs. */
