@@ -111,7 +111,7 @@ Endpoint = Annotated[
     Address,
     NoDecode,
     PlainValidator(_parse_endpoint),
-    PlainSerializer(str),
+    PlainSerializer(lambda address: str(address)),
     Expected("ip:port or [ipv6]:port, without host names"),
 ]
 Networks = Annotated[
