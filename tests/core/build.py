@@ -1,4 +1,4 @@
-"""Builds the C core and its test programs, without make; `python tests/core/build.py` runs them all.
+"""Builds the C core and its test programs, without make; `python build.py` runs them all.
 
 The compiler is $CC, else cc. One variant is one set of sanitizers: "plain", "address,undefined" or
 "thread". The core is compiled once for a variant and linked with each `test_<module>.c`, which is

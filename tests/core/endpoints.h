@@ -49,6 +49,20 @@ static inline int endpoint(const char *ip, struct rf_addr *bound)
     return fd;
 }
 
+/* False where the machine has no IPv6 at all, as in many containers. */
+static inline bool ipv6_here(void)
+{
+    struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool here = fd >= 0 && bind(fd, (struct sockaddr *)&name, sizeof name) == 0;
+    const char *all = getenv("RTPFANOUT_REQUIRE_ALL");
+
+    if (fd >= 0)
+        close(fd);
+    CHECK(here || !all || strcmp(all, "1") != 0);
+    return here;
+}
+
 static inline void send_to(int fd, const struct rf_addr *to, const void *data, size_t size)
 {
     union sockaddr_any name;

@@ -1,0 +1,222 @@
+/* When memory runs out: the n-th request of the core fails, for every n until none is left
+ * to fail. Each call then says -ENOMEM, has changed nothing, leaks nothing, and works when
+ * it is made again.
+ * wraps: malloc calloc aligned_alloc free getrandom eventfd */
+#include "core.h"
+
+#include <dirent.h>
+
+#include "endpoints.h"
+
+static int fail_at; /* counts down; the request that reaches 0 fails. 0: none does */
+static int held;    /* blocks the core and this file have now */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void __real_free(void *p);
+ssize_t __real_getrandom(void *p, size_t len, unsigned flags);
+int __real_eventfd(unsigned value, int flags);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+void __wrap_free(void *p);
+ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags);
+int __wrap_eventfd(unsigned value, int flags);
+
+static bool fails(void)
+{
+    if (fail_at == 0 || --fail_at > 0)
+        return false;
+    errno = ENOMEM;
+    return true;
+}
+
+static void *counted(void *p)
+{
+    held += p != NULL;
+    return p;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : counted(__real_malloc(size));
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : counted(__real_calloc(n, size));
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    return fails() ? NULL : counted(__real_aligned_alloc(alignment, size));
+}
+
+void __wrap_free(void *p)
+{
+    held -= p != NULL;
+    __real_free(p);
+}
+
+ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags)
+{
+    return fails() ? -1 : __real_getrandom(p, len, flags);
+}
+
+int __wrap_eventfd(unsigned value, int flags)
+{
+    return fails() ? -1 : __real_eventfd(value, flags);
+}
+
+static int open_files(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = 0;
+
+    CHECK(dir != NULL);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
+
+/* Calls until it succeeds, one request further each time; at least `least` of them exist. */
+#define EACH_FAILURE(least, call, unchanged)            \
+    do {                                                \
+        int rc_ = -1, n_ = 0;                           \
+                                                        \
+        while (rc_) {                                   \
+            int held_before_ = held;                    \
+                                                        \
+            CHECK(n_ < 50);                             \
+            fail_at = ++n_;                             \
+            rc_ = (call);                               \
+            bool failed_ = fail_at == 0;                \
+                                                        \
+            fail_at = 0;                                \
+            CHECK_EQ(rc_, failed_ ? -ENOMEM : 0);       \
+            if (rc_) {                                  \
+                CHECK_EQ(held, held_before_);           \
+                unchanged;                              \
+            }                                           \
+        }                                               \
+        CHECK(n_ > (least));                            \
+    } while (0)
+
+static struct rf_engine *engine;
+
+static struct rf_config config_of(uint32_t max_sessions)
+{
+    return (struct rf_config){address("127.0.0.1", 0), max_sessions, 100, 100, true};
+}
+
+static void test_engine_new(void)
+{
+    struct rf_config config = config_of(10);
+    int files = open_files();
+
+    engine = NULL;
+    EACH_FAILURE(6, rf_engine_new(&config, &engine), {
+        CHECK(engine == NULL);
+        CHECK_EQ(open_files(), files);
+    });
+    rf_engine_free(engine);
+    CHECK_EQ(held, 0);
+    CHECK_EQ(open_files(), files);
+}
+
+static struct rf_addr source_of(uint32_t i)
+{
+    return address("127.0.0.1", (uint16_t)(1 + i));
+}
+
+/* Every session so far still stands under its handle, and no other does. */
+static void check_sessions(const uint64_t *handle, uint32_t n)
+{
+    struct rf_session_stats stats;
+
+    CHECK_EQ(rf_sessions_stats(engine, 0, NULL, 0), n);
+    for (uint32_t i = 0; i < n; i++)
+        CHECK_EQ(rf_session_stats(engine, handle[i], 0, &stats), 0);
+}
+
+/* Through several growths of both indexes and a new chunk of records. */
+static void test_session_add(void)
+{
+    enum { N = 600 };
+    static uint64_t handle[N];
+    struct rf_config config = config_of(N + 1);
+    uint64_t again;
+
+    CHECK_EQ(rf_engine_new(&config, &engine), 0);
+    for (uint32_t i = 0; i < N; i++) {
+        struct rf_addr source = source_of(i);
+
+        handle[i] = 0;
+        /* what a failed call had grown already, it may keep: so blocks are not compared */
+        for (int n = 1, rc = -1; rc; n++) {
+            fail_at = n;
+            rc = rf_session_add(engine, &source, i, 0, &handle[i]);
+            CHECK_EQ(rc, fail_at == 0 ? -ENOMEM : 0);
+            fail_at = 0;
+            CHECK(rc == 0 || handle[i] == 0);
+            if (rc && i % 64 == 0)
+                check_sessions(handle, i);
+        }
+        CHECK_EQ(rf_session_add(engine, &source, i, 0, &again), -EEXIST);
+    }
+    check_sessions(handle, N);
+    for (uint32_t i = 0; i < N; i++)
+        CHECK_EQ(rf_session_remove(engine, handle[i]), 0);
+    rf_engine_free(engine);
+    CHECK_EQ(held, 0);
+}
+
+static void check_subscribers(uint64_t handle, const struct rf_addr *expected, size_t n)
+{
+    struct rf_addr out[100];
+    size_t count;
+
+    CHECK_EQ(rf_subscribers(engine, handle, out, 100, &count), 0);
+    CHECK_EQ(count, n);
+    for (size_t i = 0; i < n; i++)
+        CHECK(addr_equal(&out[i], &expected[i]));
+}
+
+static void test_subscribers(void)
+{
+    struct rf_config config = config_of(1);
+    struct rf_addr source = source_of(0), addrs[30];
+    uint64_t handle;
+    bool added[30];
+
+    for (uint32_t i = 0; i < 30; i++)
+        addrs[i] = source_of(100 + i);
+    CHECK_EQ(rf_engine_new(&config, &engine), 0);
+    CHECK_EQ(rf_session_add(engine, &source, 1, 0, &handle), 0);
+    EACH_FAILURE(3, rf_subscribers_add(engine, handle, addrs, 1, added),
+                 check_subscribers(handle, addrs, 0));
+    rf_engine_tick(engine, 0, 0, NULL, 0); /* frees what was retired */
+    EACH_FAILURE(20, rf_subscribers_add(engine, handle, addrs, 30, added),
+                 check_subscribers(handle, addrs, 1));
+    for (unsigned i = 0; i < 30; i++)
+        CHECK_EQ(added[i], i > 0);
+    for (unsigned i = 30; i-- > 0;) {
+        rf_engine_tick(engine, 0, 0, NULL, 0); /* what the last removal retired */
+        EACH_FAILURE(1, rf_subscriber_remove(engine, handle, &addrs[i]),
+                     check_subscribers(handle, addrs, i + 1));
+        check_subscribers(handle, addrs, i);
+    }
+    CHECK_EQ(rf_session_remove(engine, handle), 0);
+    rf_engine_free(engine);
+    CHECK_EQ(held, 0);
+}
+
+int main(void)
+{
+    RUN(test_engine_new);
+    RUN(test_session_add);
+    RUN(test_subscribers);
+    return 0;
+}

@@ -1,0 +1,65 @@
+"""Every C test program, plain and under the sanitizers; what is wrong is in its output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from core import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Objects = tuple["Path", list["Path"]]
+
+
+def demand(missing: str | None) -> None:
+    """Skips for that reason, or fails where everything must be there (CI)."""
+    if missing:
+        give_up = pytest.fail if os.environ.get("RTPFANOUT_REQUIRE_ALL") == "1" else pytest.skip
+        give_up(missing)
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Objects]:
+    """Compiles the core, once for a variant: the directory and the objects."""
+    built: dict[str, Objects] = {}
+
+    def objects(variant: str) -> Objects:
+        if variant not in built:
+            out = tmp_path_factory.mktemp("core")
+            built[variant] = out, build.compile_core(out, variant)
+        return built[variant]
+
+    return objects
+
+
+@pytest.mark.parametrize("variant", build.VARIANTS)
+@pytest.mark.parametrize("program", build.programs())
+@pytest.mark.timeout(600)
+def test_program(program: str, variant: str, core: Callable[[str], Objects]) -> None:
+    demand(build.missing(variant))
+    out, objects = core(variant)
+    result = build.run(build.link_program(build.HERE / f"{program}.c", objects, out, variant))
+    assert result.returncode == 0, result.stdout
+    print(result.stdout)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_no_warnings(compiler: str, tmp_path: Path) -> None:
+    """At -O2, as shipped, where data-flow warnings see the most."""
+    demand(None if shutil.which(compiler) else f"{compiler} is not installed")
+    build.compile_core(tmp_path, "plain", extra=("-O2",), command=[compiler])
+
+
+def test_a_failing_check_fails(tmp_path: Path) -> None:
+    """The harness itself: a program whose check does not hold says where."""
+    demand(build.missing("plain"))
+    source = tmp_path / "test_false.c"
+    source.write_text('#include "check.h"\nint main(void) { CHECK_EQ(1 + 1, 3); return 0; }\n')
+    result = build.run(build.link_program(source, [], tmp_path, "plain"))
+    assert result.returncode == 1
+    assert "test_false.c:2: main: 1 + 1 is 2, expected 3" in result.stdout

@@ -1,0 +1,310 @@
+/* engine.c: the facade, from outside, over loopback. */
+#include "core.h"
+
+#include <pthread.h>
+
+#include "atomic.h"
+#include "endpoints.h"
+
+static struct rf_engine *engine;
+static struct rf_addr bound;
+static pthread_t loop;
+
+static void setup(uint32_t max_sessions, uint32_t max_subscribers)
+{
+    struct rf_config config = {
+        .bind = address("127.0.0.1", 0),
+        .max_sessions = max_sessions,
+        .max_subscribers = max_subscribers,
+        .receive_queue_packets = 4096,
+        .check_padding = true,
+    };
+    struct rf_socket_info info;
+
+    CHECK_EQ(rf_engine_new(&config, &engine), 0);
+    rf_engine_socket(engine, &info);
+    bound = info.bound;
+}
+
+static void *run(void *unused)
+{
+    CHECK_EQ(rf_engine_run(engine), 0);
+    return unused;
+}
+
+static void start(void)
+{
+    CHECK(pthread_create(&loop, NULL, run, NULL) == 0);
+}
+
+static void stop(void)
+{
+    rf_engine_stop(engine);
+    pthread_join(loop, NULL);
+}
+
+static uint64_t session(struct rf_addr source, uint32_t ssrc)
+{
+    uint64_t handle;
+
+    CHECK_EQ(rf_session_add(engine, &source, ssrc, 0, &handle), 0);
+    return handle;
+}
+
+static void test_limits_of_zero(void)
+{
+    struct rf_config good = {address("127.0.0.1", 0), 1, 1, 1, true}, bad;
+    struct rf_engine *none = NULL;
+
+    bad = good, bad.max_sessions = 0;
+    CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
+    bad = good, bad.max_subscribers = 0;
+    CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
+    bad = good, bad.receive_queue_packets = 0;
+    CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
+    CHECK(none == NULL);
+    rf_engine_free(NULL);
+}
+
+static void test_socket_info(void)
+{
+    static const struct {
+        const char *ip;
+        bool ipv4, ipv6;
+    } cases[] = {{"127.0.0.1", true, false}, {"::1", false, true}, {"::", true, true}};
+
+    for (unsigned i = 0; i < COUNT(cases); i++) {
+        if (cases[i].ipv6 && !ipv6_here())
+            continue;
+        struct rf_config config = {address(cases[i].ip, 0), 1, 1, 100, true};
+        struct rf_socket_info info;
+        struct rf_engine *e, *second = NULL;
+
+        CHECK_EQ(rf_engine_new(&config, &e), 0);
+        rf_engine_socket(e, &info);
+        CHECK(info.bound.port != 0);
+        CHECK_EQ(info.sends_ipv4, cases[i].ipv4);
+        CHECK_EQ(info.sends_ipv6, cases[i].ipv6);
+        CHECK(info.receive_buffer > 0 && info.send_buffer > 0);
+        config.bind = info.bound;
+        CHECK_EQ(rf_engine_new(&config, &second), -EADDRINUSE);
+        CHECK(second == NULL);
+        rf_engine_free(e);
+    }
+}
+
+static void test_session_errors_and_handles(void)
+{
+    struct rf_addr a = address("127.0.0.1", 1), b = address("127.0.0.1", 2);
+    struct rf_session_stats stats;
+    uint64_t handle = 7, first;
+
+    setup(2, 1);
+    first = session(a, 0);
+    CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST);
+    session(b, 0);
+    CHECK_EQ(rf_session_add(engine, &a, 1, 0, &handle), -EAGAIN);
+    CHECK_EQ(handle, 7);
+    CHECK_EQ(rf_session_remove(engine, first), 0);
+    CHECK_EQ(rf_session_remove(engine, first), -ENOENT);
+    CHECK_EQ(rf_session_remove(engine, UINT64_MAX), -ENOENT);
+    CHECK_EQ(rf_session_stats(engine, first, 0, &stats), -ENOENT);
+    handle = session(a, 0);
+    CHECK(handle != first);
+    CHECK_EQ(rf_session_stats(engine, first, 0, &stats), -ENOENT);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
+    CHECK_EQ(stats.handle, handle);
+    rf_engine_free(engine);
+}
+
+static void test_subscriber_errors(void)
+{
+    struct rf_addr a = address("127.0.0.1", 1), b[3], other = address("::1", 1);
+    struct rf_addr out[3];
+    bool added[3];
+    size_t count = 99;
+
+    setup(2, 2);
+    for (uint16_t i = 0; i < 3; i++)
+        b[i] = address("127.0.0.1", (uint16_t)(10 + i));
+    uint64_t handle = session(a, 5);
+
+    CHECK_EQ(rf_subscribers_add(engine, handle + 1, b, 1, added), -ENOENT);
+    CHECK_EQ(rf_subscribers_add(engine, handle, b, 3, added), -EAGAIN);
+    CHECK_EQ(rf_subscribers_add(engine, handle, &other, 1, added), -EAFNOSUPPORT);
+    CHECK_EQ(rf_subscribers(engine, handle, NULL, 0, &count), 0);
+    CHECK_EQ(count, 0);
+    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, added), 0);
+    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, added), 0);
+    CHECK(!added[0] && !added[1]);
+    CHECK_EQ(rf_subscribers(engine, handle, out, 1, &count), 0);
+    CHECK_EQ(count, 2); /* one was written, two there are */
+    CHECK_EQ(rf_subscribers(engine, handle, out, 3, &count), 0);
+    CHECK(addr_equal(&out[0], &b[0]) && addr_equal(&out[1], &b[1]));
+    CHECK_EQ(rf_subscribers(engine, handle + 1, out, 3, &count), -ENOENT);
+    CHECK_EQ(rf_subscriber_remove(engine, handle, &b[2]), -ESRCH);
+    CHECK_EQ(rf_subscriber_remove(engine, handle, &other), -ESRCH);
+    CHECK_EQ(rf_subscriber_remove(engine, handle + 1, &b[0]), -ENOENT);
+    CHECK_EQ(rf_subscriber_remove(engine, handle, &b[0]), 0);
+    CHECK_EQ(rf_subscriber_remove(engine, handle, &b[0]), -ESRCH);
+    CHECK_EQ(rf_session_remove(engine, handle), 0);
+    CHECK_EQ(rf_subscribers(engine, handle, out, 3, &count), -ENOENT);
+    rf_engine_free(engine);
+}
+
+static void test_all_sessions_in_one_pass(void)
+{
+    struct rf_session_stats stats[8];
+    struct rf_addr a = address("127.0.0.1", 1);
+    uint64_t handle[5];
+
+    setup(10, 1);
+    for (uint32_t i = 0; i < 5; i++)
+        handle[i] = session(a, i);
+    CHECK_EQ(rf_session_remove(engine, handle[1]), 0);
+    CHECK_EQ(rf_sessions_stats(engine, 0, NULL, 0), 4);
+    stats[2].handle = 99;
+    CHECK_EQ(rf_sessions_stats(engine, 0, stats, 2), 4);
+    CHECK_EQ(stats[2].handle, 99);
+    CHECK_EQ(rf_sessions_stats(engine, 0, stats, 8), 4);
+    CHECK(stats[0].handle == handle[0] && stats[3].handle == handle[4]);
+    rf_engine_free(engine);
+}
+
+static void test_tick_finds_the_idle(void)
+{
+    struct rf_addr a = address("127.0.0.1", 1);
+    uint64_t idle[8], handle[3];
+
+    setup(10, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        CHECK_EQ(rf_session_add(engine, &a, i, 1000 * i, &handle[i]), 0);
+    CHECK_EQ(rf_engine_tick(engine, 5000, 0, idle, 8), 0); /* 0: never */
+    CHECK_EQ(rf_engine_tick(engine, 999, 1000, idle, 8), 0);
+    CHECK_EQ(rf_engine_tick(engine, 1000, 1000, idle, 8), 1);
+    CHECK_EQ(idle[0], handle[0]);
+    CHECK_EQ(rf_engine_tick(engine, 9000, 1000, idle, 2), 2); /* the rest with the next call */
+    CHECK_EQ(rf_engine_tick(engine, 9000, 1000, idle, 8), 3);
+    rf_engine_free(engine);
+}
+
+static void test_one_loop_at_a_time(void)
+{
+    struct rf_addr from, viewer;
+    uint8_t p[20];
+    bool added;
+
+    setup(2, 2);
+    int camera = endpoint("127.0.0.1", &from), to = endpoint("127.0.0.1", &viewer);
+    uint64_t handle = session(from, 1);
+
+    CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, &added), 0);
+    start();
+    rtp_make(p, sizeof p, 1, 1);
+    send_to(camera, &bound, p, sizeof p);
+    CHECK_EQ(receive(to, p, sizeof p, 20000), 20); /* it runs */
+    CHECK_EQ(rf_engine_run(engine), -EBUSY);
+    send_to(camera, &bound, p, sizeof p); /* and wasn't hurt */
+    CHECK_EQ(receive(to, p, sizeof p, 20000), 20);
+    stop();
+    CHECK_EQ(rf_engine_run(engine), 0); /* it was stopped: drains, and returns */
+    rf_engine_free(engine);
+    close(camera);
+    close(to);
+}
+
+static _Atomic bool sending;
+static struct rf_addr camera_address;
+static int camera_fd;
+
+static void *send_always(void *unused)
+{
+    uint8_t p[200];
+
+    for (uint32_t i = 0; load_acq(&sending); i++) {
+        rtp_make(p, sizeof p, i % 4, (uint16_t)i);
+        send_to(camera_fd, &bound, p, sizeof p);
+        if (i % 32 == 0)
+            sleep_ms(1);
+    }
+    return unused;
+}
+
+/* After the reply, nothing: whatever the subscriber got, it has by then. */
+static void check_silence(int fd, unsigned *heard)
+{
+    uint8_t p[200];
+
+    while (recv(fd, p, sizeof p, MSG_DONTWAIT) > 0)
+        (*heard)++;
+    sleep_ms(2);
+    CHECK(recv(fd, p, sizeof p, MSG_DONTWAIT) < 0);
+}
+
+static void test_removal_under_traffic(void)
+{
+    enum { ROUNDS = 100 };
+    struct rf_addr viewer[4];
+    struct rf_stats stats;
+    unsigned heard = 0;
+    uint64_t handle[4];
+    pthread_t sender;
+    int fd[4];
+    bool added;
+
+    setup(8, 8);
+    camera_fd = endpoint("127.0.0.1", &camera_address);
+    for (unsigned i = 0; i < 4; i++)
+        fd[i] = endpoint("127.0.0.1", &viewer[i]);
+    store_rls(&sending, true);
+    start();
+    CHECK(pthread_create(&sender, NULL, send_always, NULL) == 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        unsigned i = round % 4;
+
+        handle[i] = session(camera_address, i);
+        CHECK_EQ(rf_subscribers_add(engine, handle[i], &viewer[i], 1, &added), 0);
+        sleep_ms(2);
+        if (round % 2)
+            CHECK_EQ(rf_subscriber_remove(engine, handle[i], &viewer[i]), 0);
+        else
+            CHECK_EQ(rf_session_remove(engine, handle[i]), 0);
+        check_silence(fd[i], &heard);
+        if (round % 2)
+            CHECK_EQ(rf_session_remove(engine, handle[i]), 0);
+        rf_engine_tick(engine, round, 0, NULL, 0);
+    }
+    store_rls(&sending, false);
+    pthread_join(sender, NULL);
+    stop();
+    rf_engine_stats(engine, &stats);
+    uint64_t dropped = 0, failed = 0;
+#define X(name) dropped += stats.dropped_##name;
+    RF_DROP_REASONS(X)
+#undef X
+#define X(name) failed += stats.failed_##name;
+    RF_SEND_FAILURES(X)
+#undef X
+    CHECK_EQ(stats.packets_received, stats.packets_forwarded + dropped);
+    CHECK_EQ(stats.copies_attempted, stats.packets_sent + failed);
+    CHECK_EQ(stats.packets_sent, heard);
+    CHECK(heard > 0);
+    printf("  %u packets in %d removals\n", heard, ROUNDS);
+    rf_engine_free(engine);
+    close(camera_fd);
+    for (unsigned i = 0; i < 4; i++)
+        close(fd[i]);
+}
+
+int main(void)
+{
+    RUN(test_limits_of_zero);
+    RUN(test_socket_info);
+    RUN(test_session_errors_and_handles);
+    RUN(test_subscriber_errors);
+    RUN(test_all_sessions_in_one_pass);
+    RUN(test_tick_finds_the_idle);
+    RUN(test_one_loop_at_a_time);
+    RUN(test_removal_under_traffic);
+    return 0;
+}

@@ -1,0 +1,301 @@
+/* worker.c over loopback: gating by reason, order, errors borne, stop and drain.
+ * wraps: recvmmsg */
+#include "worker.h"
+
+#include <pthread.h>
+
+#include "endpoints.h"
+
+static _Atomic int errors_to_come;
+static _Atomic bool cut_short;
+
+int __real_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
+int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
+
+int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t)
+{
+    if (load_rlx(&errors_to_come) > 0) {
+        store_rlx(&errors_to_come, load_rlx(&errors_to_come) - 1);
+        errno = ENOMEM;
+        return -1;
+    }
+    int got = __real_recvmmsg(fd, h, n, flags, t);
+
+    if (load_rlx(&cut_short) && got > 0)
+        h[0].msg_hdr.msg_flags |= MSG_TRUNC;
+    return got;
+}
+
+static struct sock sock;
+static struct qsbr qsbr;
+static struct session_pool pool;
+static struct table table;
+static struct worker worker;
+static pthread_t thread;
+
+static void setup(bool check_padding)
+{
+    struct rf_addr at = address("127.0.0.1", 0);
+
+    qsbr_init(&qsbr);
+    CHECK_EQ(session_pool_init(&pool, 16), 0);
+    CHECK_EQ(table_init(&table, &pool, &qsbr), 0);
+    CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
+    CHECK_EQ(worker_init(&worker, &sock, &table, &qsbr, 0, check_padding), 0);
+}
+
+static void teardown(void)
+{
+    worker_destroy(&worker);
+    sock_close(&sock);
+    table_destroy(&table);
+    session_pool_destroy(&pool);
+    qsbr_destroy(&qsbr);
+}
+
+static void *run(void *unused)
+{
+    worker_run(&worker);
+    return unused;
+}
+
+static void start(void)
+{
+    CHECK(pthread_create(&thread, NULL, run, NULL) == 0);
+}
+
+static struct session *session_with(uint32_t ssrc, struct rf_addr source, struct rf_addr subscriber)
+{
+    struct subscriber_list *old, *list;
+    struct session *s;
+    bool added;
+
+    CHECK_EQ(session_new(&pool, &source, ssrc, 0, &s), 0);
+    old = load_rlx(&s->subscribers);
+    CHECK_EQ(subscriber_list_add(old, &subscriber, 1, AF_INET, 9, &added, &list), 0);
+    store_rlx(&s->subscribers, list);
+    free(old);
+    CHECK_EQ(table_insert(&table, s), 0);
+    return s;
+}
+
+static void await(counter *c, uint64_t value)
+{
+    for (unsigned i = 0; i < 20000 && load_rlx(c) < value; i++)
+        sleep_ms(1);
+    CHECK_EQ(load_rlx(c), value);
+}
+
+static void stop_and_check_identities(struct rf_stats *sum)
+{
+    uint64_t dropped = 0, failed = 0;
+
+    worker_stop(&worker);
+    pthread_join(thread, NULL);
+    memset(sum, 0, sizeof *sum);
+    stats_sum(sum, &worker.counters);
+#define X(name) dropped += sum->dropped_##name;
+    RF_DROP_REASONS(X)
+#undef X
+#define X(name) failed += sum->failed_##name;
+    RF_SEND_FAILURES(X)
+#undef X
+    CHECK_EQ(sum->packets_received, sum->packets_forwarded + dropped);
+    CHECK_EQ(sum->copies_attempted, sum->packets_sent + failed);
+    CHECK_EQ(load_rlx(&qsbr.readers[0].seen), QSBR_OFFLINE);
+}
+
+/* Each datagram sent has exactly one fate, and only the one good packet reaches anyone. */
+static void gate_each_kind(bool check_padding)
+{
+    struct rf_addr camera, stranger, viewer;
+    struct rf_stats sum;
+    uint8_t p[64], got[64];
+
+    setup(check_padding);
+    int from = endpoint("127.0.0.1", &camera), other = endpoint("127.0.0.1", &stranger);
+    int to = endpoint("127.0.0.1", &viewer);
+    struct session *s = session_with(0xffffffff, camera, viewer);
+
+    start();
+    rtp_make(p, sizeof p, 0xffffffff, 1);
+    send_to(other, &sock.bound, p, sizeof p); /* wrong_source */
+    send_to(from, &sock.bound, p, 11);        /* malformed */
+    send_to(from, &sock.bound, p, 0);         /* malformed */
+    p[1] = 200;
+    send_to(from, &sock.bound, p, sizeof p); /* rtcp */
+    p[1] = 96;
+    p[0] = 0;
+    send_to(from, &sock.bound, p, sizeof p); /* not_rtp */
+    p[0] = 0xa0;
+    p[63] = 0;
+    send_to(from, &sock.bound, p, sizeof p); /* padding of no bytes */
+    rtp_make(p, sizeof p, 0, 2);
+    send_to(from, &sock.bound, p, sizeof p); /* unknown_ssrc */
+    rtp_make(p, sizeof p, 0xffffffff, 3);
+    send_to(from, &sock.bound, p, sizeof p);
+    await(&worker.counters.packets_received, 8);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.dropped_wrong_source, 1);
+    CHECK_EQ(sum.dropped_malformed, check_padding ? 3 : 2);
+    CHECK_EQ(sum.dropped_rtcp, 1);
+    CHECK_EQ(sum.dropped_not_rtp, 1);
+    CHECK_EQ(sum.dropped_unknown_ssrc, 1);
+    CHECK_EQ(sum.packets_forwarded, check_padding ? 1 : 2);
+    CHECK_EQ(sum.bytes_received, 6 * 64 + 11);
+    CHECK_EQ(sum.bytes_forwarded, check_padding ? 64 : 128);
+    CHECK_EQ(sum.bytes_sent, sum.bytes_forwarded);
+    CHECK_EQ(load_rlx(&s->counters.packets_received), sum.packets_forwarded);
+    CHECK(load_rlx(&s->last_packet_ns) != 0);
+    if (!check_padding)
+        CHECK_EQ(receive(to, got, sizeof got, 1000), 64);
+    CHECK_EQ(receive(to, got, sizeof got, 1000), 64);
+    CHECK(memcmp(p, got, 64) == 0);
+    CHECK_EQ(receive(to, got, sizeof got, 20), -1);
+    close(from);
+    close(other);
+    close(to);
+    teardown();
+}
+
+static void test_gate_by_reason(void)
+{
+    gate_each_kind(true);
+    gate_each_kind(false);
+}
+
+/* Two sessions' packets, mixed within turns, each in order at its own subscriber. */
+static void test_sessions_in_one_turn_stay_apart(void)
+{
+    enum { N = 200 };
+    struct rf_addr camera, viewer[2];
+    struct rf_stats sum;
+    uint8_t p[100], got[100];
+    int to[2];
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera);
+
+    for (uint32_t i = 0; i < 2; i++) {
+        to[i] = endpoint("127.0.0.1", &viewer[i]);
+        session_with(i, camera, viewer[i]);
+    }
+    for (uint16_t i = 0; i < N; i++) {
+        rtp_make(p, sizeof p, i * 5 % 7 % 2, i);
+        send_to(from, &sock.bound, p, sizeof p); /* all queued before the loop starts */
+    }
+    start();
+    await(&worker.counters.packets_received, N);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.turns, (N + INGRESS_BATCH - 1) / INGRESS_BATCH);
+    CHECK_EQ(sum.packets_sent, N);
+    for (uint16_t i = 0; i < N; i++) {
+        rtp_make(p, sizeof p, i * 5 % 7 % 2, i);
+        CHECK_EQ(receive(to[i * 5 % 7 % 2], got, sizeof got, 1000), sizeof p);
+        CHECK(memcmp(p, got, sizeof p) == 0);
+    }
+    close(from);
+    close(to[0]);
+    close(to[1]);
+    teardown();
+}
+
+static void test_receive_errors_are_borne(void)
+{
+    struct rf_addr camera, viewer;
+    struct rf_stats sum;
+    uint8_t p[20];
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
+
+    session_with(1, camera, viewer);
+    store_rlx(&errors_to_come, 5);
+    start();
+    rtp_make(p, sizeof p, 1, 1);
+    send_to(from, &sock.bound, p, sizeof p);
+    await(&worker.counters.packets_sent, 1);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.receive_errors, 5);
+    close(from);
+    close(to);
+    teardown();
+}
+
+static void test_truncated_goes_nowhere(void)
+{
+    struct rf_addr camera, viewer;
+    struct rf_stats sum;
+    uint8_t p[20];
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
+
+    session_with(1, camera, viewer);
+    rtp_make(p, sizeof p, 1, 1);
+    store_rlx(&cut_short, true);
+    start();
+    send_to(from, &sock.bound, p, sizeof p);
+    await(&worker.counters.packets_received, 1);
+    store_rlx(&cut_short, false);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.dropped_truncated, 1);
+    CHECK_EQ(sum.copies_attempted, 0);
+    close(from);
+    close(to);
+    teardown();
+}
+
+static void test_stop_forwards_what_is_queued(void)
+{
+    enum { N = 3 * INGRESS_BATCH + 1 };
+    struct rf_addr camera, viewer;
+    struct rf_stats sum;
+    uint8_t p[20];
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
+
+    session_with(1, camera, viewer);
+    for (uint16_t i = 0; i < N; i++) {
+        rtp_make(p, sizeof p, 1, i);
+        send_to(from, &sock.bound, p, sizeof p);
+    }
+    worker_stop(&worker);
+    start();
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.packets_sent, N);
+    close(from);
+    close(to);
+    teardown();
+}
+
+/* Else every removal of a quiet server would take as long as the wait. */
+static void test_idle_worker_is_offline(void)
+{
+    struct rf_stats sum;
+    unsigned i;
+
+    setup(true);
+    start();
+    for (i = 0; i < 20000 && load_seq(&worker.counters.turns) == 0; i++) {
+        if (load_seq(&qsbr.readers[0].seen) == QSBR_OFFLINE && load_seq(&qsbr.period) > 1)
+            break;
+        qsbr_synchronize(&qsbr);
+    }
+    CHECK(i < 20000);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.turns, 0);
+    teardown();
+}
+
+int main(void)
+{
+    RUN(test_gate_by_reason);
+    RUN(test_sessions_in_one_turn_stay_apart);
+    RUN(test_receive_errors_are_borne);
+    RUN(test_truncated_goes_nowhere);
+    RUN(test_stop_forwards_what_is_queued);
+    RUN(test_idle_worker_is_offline);
+    return 0;
+}
