@@ -149,6 +149,7 @@ class SessionClient:
 
     def _translated(self, error: grpc.RpcError) -> RtpFanoutError:
         """The error of `errors.py` that stands for a failed call."""
+        assert isinstance(error, grpc.Call)  # what a call raises is the call itself
         kind = _ERRORS.get(error.code(), RtpFanoutError)
         if kind is UnreachableError:
             return UnreachableError(
@@ -161,18 +162,18 @@ class SessionClient:
         return kind(message, field=field)
 
 
-def _violation(error: grpc.RpcError) -> tuple[str | None, str]:
+def _violation(call: grpc.Call) -> tuple[str | None, str]:
     """Field and message of a failed call, from its BadRequest detail if it has one."""
     try:
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(call)
     except ValueError:  # the trailer contradicts the status: do not trust it
         status = None
     for detail in status.details if status is not None else ():
         bad_request = error_details_pb2.BadRequest()
         if detail.Unpack(bad_request) and bad_request.field_violations:
             violation = bad_request.field_violations[0]
-            return violation.field or None, violation.description or error.details()
-    return None, error.details()
+            return violation.field or None, violation.description or call.details() or ""
+    return None, call.details() or ""
 
 
 def _reason(details: str | None) -> str:

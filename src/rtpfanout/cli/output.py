@@ -76,7 +76,7 @@ def write_fields(fields: Mapping[str, object]) -> None:
 
 
 def rich_table(columns: Sequence[str], rows: Iterable[Row], *, title: str = "") -> "Table":
-    """The same table for rich, the columns after the first right-aligned where numeric."""
+    """The same table for rich: numbers to the right, a loss in red."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -86,11 +86,22 @@ def rich_table(columns: Sequence[str], rows: Iterable[Row], *, title: str = "") 
         box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold"
     )
     for index, name in enumerate(columns):
-        numeric = bool(kept) and all(isinstance(row[index], int | float) for row in kept)
+        numeric = name.endswith(" ms") or all(isinstance(row[index], int) for row in kept)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in kept:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(
+            *(
+                Text(str(cell), style=_style(name, cell))
+                for name, cell in zip(columns, row, strict=True)
+            )
+        )
     return table
+
+
+def _style(column: str, cell: object) -> str:
+    if column not in ("LOST", "ALTERED"):
+        return ""
+    return "bold red" if cell else "green"
 
 
 def message_dict(message: Any) -> dict[str, Any]:
