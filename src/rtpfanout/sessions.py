@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import bisect
+import re
 import threading
 import time
 import uuid
@@ -33,6 +34,7 @@ LARGEST_PAGE = 1000
 _CURSOR_VERSION = b"\x01"
 _CURSOR_BYTES = 9  # version and a 64-bit sequence number: 12 characters without padding
 _BY_SEQUENCE = attrgetter("sequence")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,12 +373,9 @@ def _media_type(text: str) -> MediaType:
 
 
 def _session_id(text: str) -> str:
-    """The canonical spelling; other spellings that uuid.UUID takes are refused."""
-    try:
-        canonical = str(uuid.UUID(text))
-    except ValueError:
-        canonical = ""
-    if text.lower() != canonical:
+    """In lower case; the other spellings that uuid.UUID takes are refused."""
+    canonical = text.lower()
+    if _UUID.fullmatch(canonical) is None:
         shown = repr(text if len(text) <= 80 else text[:77] + "...")
         raise InvalidArgumentError(f"{shown} is not a UUID", field="session_id")
     return canonical
