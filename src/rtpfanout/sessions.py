@@ -388,11 +388,12 @@ def _cursor(sequence: int) -> str:
 
 def _read_cursor(text: str) -> int:
     try:
-        raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+        raw = base64.urlsafe_b64decode(text.encode("ascii"))
     except ValueError:  # UnicodeEncodeError and binascii.Error are kinds of it
         raw = b""
-    if len(raw) != _CURSOR_BYTES or not raw.startswith(_CURSOR_VERSION):
+    sequence = int.from_bytes(raw[1:_CURSOR_BYTES], "big")
+    if text != _cursor(sequence):  # the decoder overlooks much, the encoder nothing
         raise InvalidArgumentError(
             "not a next_cursor of ListSessions: leave it empty for the first page", field="cursor"
         )
-    return int.from_bytes(raw[1:], "big")
+    return sequence
