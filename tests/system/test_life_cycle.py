@@ -81,6 +81,8 @@ def test_it_ends_under_load_and_with_calls_open(server: ServerProcess, udp: Make
     finally:
         ended.set()
         sender.join()
+    server.logged("stopped")
+    assert len(server.log) == 3  # never a line per packet
 
 
 def test_what_was_queued_leaves_before_the_end(server: ServerProcess, udp: MakeSocket) -> None:
@@ -94,6 +96,14 @@ def test_what_was_queued_leaves_before_the_end(server: ServerProcess, udp: MakeS
     server.send_signal(signal.SIGCONT)
     assert receive(subscriber, len(some)) == some
     assert server.process.wait(SETTLE_SECONDS) == 0
+
+
+def test_packets_flow_before_grpc_is_imported() -> None:
+    program = "import sys, rtpfanout.server; print({'grpc', 'uvicorn'} & set(sys.modules))"
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("key", ADDRESSES)
