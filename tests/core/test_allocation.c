@@ -4,8 +4,6 @@
  * wraps: malloc calloc aligned_alloc free getrandom eventfd */
 #include "core.h"
 
-#include <dirent.h>
-
 #include "endpoints.h"
 
 static int fail_at; /* counts down; the request that reaches 0 fails. 0: none does */
@@ -67,18 +65,6 @@ ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags)
 int __wrap_eventfd(unsigned value, int flags)
 {
     return fails() ? -1 : __real_eventfd(value, flags);
-}
-
-static int open_files(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    CHECK(dir != NULL);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
 }
 
 /* Calls until it succeeds, one request further each time; at least `least` of them exist. */

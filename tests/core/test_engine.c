@@ -315,6 +315,59 @@ static void test_removal_under_traffic(void)
         close(fd[i]);
 }
 
+static uint64_t sent_of(uint64_t handle)
+{
+    struct rf_session_stats stats;
+
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
+    return stats.packets_sent;
+}
+
+/* With a heavy session in the same turns, a copy that is in the batch waits long for its
+ * flush: the removal has to wait for it as well. */
+static void test_subscriber_removal_in_long_turns(void)
+{
+    enum { ROUNDS = 60, CROWD = 200 };
+    struct rf_addr viewer, crowd_port, crowd[CROWD];
+    bool added[CROWD];
+    pthread_t sender;
+    uint64_t heard = 0;
+
+    setup(4, CROWD);
+    camera_fd = endpoint("127.0.0.1", &camera_address);
+    int fd = endpoint("127.0.0.1", &viewer), crowd_fd = endpoint("0.0.0.0", &crowd_port);
+    uint64_t handle = session(camera_address, 0), heavy = session(camera_address, 1);
+
+    for (unsigned i = 0; i < CROWD; i++) {
+        crowd[i] = address("127.0.1.1", crowd_port.port);
+        crowd[i].ip[15] = (uint8_t)(1 + i);
+    }
+    CHECK_EQ(rf_subscribers_add(engine, heavy, crowd, CROWD, added), 0);
+    store_rls(&sending, true);
+    start();
+    CHECK(pthread_create(&sender, NULL, send_always, NULL) == 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, added), 0);
+        sleep_ms(3);
+        CHECK_EQ(rf_subscriber_remove(engine, handle, &viewer), 0);
+        uint64_t sent = sent_of(handle);
+
+        sleep_ms(3);
+        CHECK_EQ(sent_of(handle), sent);
+        heard += heard_by(fd);
+    }
+    store_rls(&sending, false);
+    pthread_join(sender, NULL);
+    stop();
+    heard += heard_by(fd);
+    CHECK_EQ(sent_of(handle), heard);
+    CHECK(heard > 0);
+    rf_engine_free(engine);
+    close(camera_fd);
+    close(fd);
+    close(crowd_fd);
+}
+
 int main(void)
 {
     RUN(test_limits_of_zero);
@@ -325,5 +378,6 @@ int main(void)
     RUN(test_tick_finds_the_idle);
     RUN(test_one_loop_at_a_time);
     RUN(test_removal_under_traffic);
+    RUN(test_subscriber_removal_in_long_turns);
     return 0;
 }

@@ -9,7 +9,7 @@
 #include "fanout.h"
 #include "table.h"
 
-enum { READERS = 2, KEYS = 2048, GROUPS = 64, BATCH_OF_REMOVALS = 16, MEMBERS = 24 };
+enum { READERS = 2, KEYS = 384, GROUPS = 32, BATCH_OF_REMOVALS = 16, MEMBERS = 24 };
 
 static struct {
     uint64_t lookups, updates, fills, list_updates;
