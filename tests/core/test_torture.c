@@ -70,8 +70,10 @@ static void look_up(unsigned k)
     } else {
         CHECK(ssrc_known); /* the group's first session stands */
     }
+    const struct session *expected = load_acq(&keys[k].session);
+
     if (before % 2 == 1 && load_acq(&keys[k].version) == before)
-        CHECK(s != NULL && s == load_acq(&keys[k].session));
+        CHECK(s != NULL && s == expected);
 }
 
 static void look_up_strangers(uint64_t random)
