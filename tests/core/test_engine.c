@@ -5,6 +5,7 @@
 
 #include "atomic.h"
 #include "endpoints.h"
+#include "sock.h"
 
 static struct rf_engine *engine;
 static struct rf_addr bound;
@@ -247,6 +248,14 @@ static void check_silence(void)
     CHECK_EQ(copies_sent(), sent);
 }
 
+/* What the viewer's own queue had no room for, on a machine too busy to empty it. */
+static unsigned lost_by(int fd)
+{
+    struct sock s = {.fd = fd};
+
+    return sock_drops(&s);
+}
+
 static unsigned heard_by(int fd)
 {
     uint8_t p[200];
@@ -280,7 +289,8 @@ static void test_removal_under_traffic(void)
 
         handle[i] = session(camera_address, i);
         CHECK_EQ(rf_subscribers_add(engine, handle[i], &viewer[i], 1, &added), 0);
-        sleep_ms(2);
+        for (uint64_t before = heard; heard == before; heard += heard_by(fd[i]))
+            sleep_ms(1);
         if (round % 2)
             CHECK_EQ(rf_subscriber_remove(engine, handle[i], &viewer[i]), 0);
         else
@@ -295,7 +305,7 @@ static void test_removal_under_traffic(void)
     pthread_join(sender, NULL);
     stop();
     for (unsigned i = 0; i < 4; i++)
-        heard += heard_by(fd[i]);
+        heard += heard_by(fd[i]) + lost_by(fd[i]);
     rf_engine_stats(engine, &stats);
     uint64_t dropped = 0, failed = 0;
 #define X(name) dropped += stats.dropped_##name;
@@ -307,7 +317,6 @@ static void test_removal_under_traffic(void)
     CHECK_EQ(stats.packets_received, stats.packets_forwarded + dropped);
     CHECK_EQ(stats.copies_attempted, stats.packets_sent + failed);
     CHECK_EQ(stats.packets_sent, heard);
-    CHECK(heard > 0);
     printf("  %u packets in %d removals\n", heard, ROUNDS);
     rf_engine_free(engine);
     close(camera_fd);
@@ -348,7 +357,8 @@ static void test_subscriber_removal_in_long_turns(void)
     CHECK(pthread_create(&sender, NULL, send_always, NULL) == 0);
     for (unsigned round = 0; round < ROUNDS; round++) {
         CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, added), 0);
-        sleep_ms(3);
+        for (uint64_t before = heard; heard == before; heard += heard_by(fd))
+            sleep_ms(1);
         CHECK_EQ(rf_subscriber_remove(engine, handle, &viewer), 0);
         uint64_t sent = sent_of(handle);
 
@@ -359,9 +369,8 @@ static void test_subscriber_removal_in_long_turns(void)
     store_rls(&sending, false);
     pthread_join(sender, NULL);
     stop();
-    heard += heard_by(fd);
+    heard += heard_by(fd) + lost_by(fd);
     CHECK_EQ(sent_of(handle), heard);
-    CHECK(heard > 0);
     rf_engine_free(engine);
     close(camera_fd);
     close(fd);
