@@ -74,7 +74,7 @@ def _parse_networks(value: object) -> tuple[Network, ...]:
 
 
 def _parse_cpus(value: object) -> tuple[int, ...]:
-    """A list of numbers, or (from the environment or a flag) a JSON list or comma-separated text."""
+    """A list; as a flag or in the environment a JSON list or comma-separated text."""
     if isinstance(value, str):
         value = _split_list(value)
     if not isinstance(value, list | tuple):
