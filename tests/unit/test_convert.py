@@ -11,7 +11,13 @@ from google.rpc import error_details_pb2
 
 from rtpfanout import convert, errors
 from rtpfanout.model import Address, MediaType, SessionStatus
-from rtpfanout.sessions import SessionStats, SessionView
+from rtpfanout.sessions import (
+    LatencySummary,
+    SessionLatency,
+    SessionStats,
+    SessionView,
+    SubscriberView,
+)
 
 # Raised before there is a server, or by the client.
 NOT_THE_SERVERS = {
@@ -19,6 +25,7 @@ NOT_THE_SERVERS = {
     errors.ConfigError,
     errors.StartError,
     errors.UnreachableError,
+    errors.UnimplementedError,
     errors.PermissionDeniedError,
 }
 SERVERS = [
@@ -95,7 +102,7 @@ def test_stats_as_the_api_shows_them(since: float | None) -> None:
         "packets_per_second": 8.5,
     }
     stats = SessionStats(session_id="id", seconds_since_last_packet=since, **values)  # type: ignore[arg-type]
-    response = convert.session_stats_response(stats)
+    response = convert.session_stats_response(stats, SessionLatency(None, None))
     assert {name: getattr(response, name) for name in values} == values
     assert response.HasField("seconds_since_last_packet") == (since is not None)
 
