@@ -6,7 +6,7 @@ The contract is the docstring of `rtpfanout._fastpath`.
 import errno
 import os
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -77,10 +77,39 @@ cdef dict session_dict(const core.rf_session_stats *s):
     return values
 
 
+cdef tuple read_latency(const core.rf_latency *latency):
+    return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
+
+
+cdef class AddressArray:
+    """Addresses as C has them, and a flag for each that C fills in."""
+
+    cdef core.rf_addr *addrs
+    cdef core.rf_bool *flags
+    cdef size_t count
+
+    def __cinit__(self, list addresses):
+        self.count = len(addresses)
+        self.addrs = <core.rf_addr *>malloc((self.count + 1) * sizeof(core.rf_addr))
+        self.flags = <core.rf_bool *>malloc((self.count + 1) * sizeof(core.rf_bool))
+        if self.addrs == NULL or self.flags == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            write_address(&self.addrs[i], addresses[i])
+
+    def __dealloc__(self):
+        free(self.addrs)
+        free(self.flags)
+
+    cdef list flag_list(self):
+        return [bool(self.flags[i]) for i in range(self.count)]
+
+
 cdef class Engine:
-    """One UDP socket, one session table, one packet loop."""
+    """One UDP port, one session table, one packet loop per worker."""
 
     cdef core.rf_engine *engine
+    cdef readonly uint32_t workers
 
     def __cinit__(
         self,
@@ -89,6 +118,9 @@ cdef class Engine:
         max_sessions,
         max_subscribers,
         receive_queue_packets,
+        workers=1,
+        split_threshold=256,
+        busy_poll_us=0,
         check_padding=True,
     ):
         cdef core.rf_config config
@@ -96,6 +128,9 @@ cdef class Engine:
         config.max_sessions = max_sessions
         config.max_subscribers = max_subscribers
         config.receive_queue_packets = receive_queue_packets
+        config.workers = self.workers = workers
+        config.split_threshold = split_threshold
+        config.busy_poll_ns = busy_poll_us * 1000
         config.check_padding = check_padding
         check(core.rf_engine_new(&config, &self.engine))
 
@@ -113,12 +148,24 @@ cdef class Engine:
         return read_address(&info.bound)
 
     @property
+    def receiving_workers(self):
+        return self.socket_info().receiving
+
+    @property
     def sends_ipv4(self):
         return bool(self.socket_info().sends_ipv4)
 
     @property
     def sends_ipv6(self):
         return bool(self.socket_info().sends_ipv6)
+
+    @property
+    def gso(self):
+        return bool(self.socket_info().gso)
+
+    @property
+    def gro(self):
+        return bool(self.socket_info().gro)
 
     @property
     def receive_buffer_bytes(self):
@@ -132,10 +179,11 @@ cdef class Engine:
     def send_buffer_bytes(self):
         return self.socket_info().send_buffer
 
-    def run(self):
+    def run(self, worker=0):
+        cdef uint32_t index = worker
         cdef int rc
         with nogil:
-            rc = core.rf_engine_run(self.engine)
+            rc = core.rf_engine_run(self.engine, index)
         check(rc)
 
     def stop(self):
@@ -154,45 +202,63 @@ cdef class Engine:
             rc = core.rf_session_remove(self.engine, handle)
         check(rc)
 
-    def add_subscribers(self, uint64_t handle, list addresses):
-        cdef size_t n = len(addresses)
-        cdef core.rf_addr *addrs = <core.rf_addr *>malloc((n + 1) * sizeof(core.rf_addr))
-        cdef core.rf_bool *added = <core.rf_bool *>malloc((n + 1) * sizeof(core.rf_bool))
+    def add_subscribers(self, uint64_t handle, list addresses, uint64_t now_ns):
+        cdef AddressArray array = AddressArray(addresses)
+        check(
+            core.rf_subscribers_add(
+                self.engine, handle, array.addrs, array.count, now_ns, array.flags
+            )
+        )
+        return array.flag_list()
+
+    def add_packed_subscribers(self, uint64_t handle, bytes records, uint64_t now_ns):
+        cdef const core.rf_addr *addrs = <const core.rf_addr *><const char *>records
+        cdef size_t count = len(records) // sizeof(core.rf_addr)
+        cdef core.rf_bool *added
+        cdef int rc
+        if len(records) % sizeof(core.rf_addr) != 0:
+            raise ValueError(f"records are of {sizeof(core.rf_addr)} bytes each")
+        added = <core.rf_bool *>malloc((count + 1) * sizeof(core.rf_bool))
+        if added == NULL:
+            raise MemoryError
         try:
-            if addrs == NULL or added == NULL:
-                raise MemoryError
-            for i in range(n):
-                write_address(&addrs[i], addresses[i])
-            check(core.rf_subscribers_add(self.engine, handle, addrs, n, added))
-            return [bool(added[i]) for i in range(n)]
+            with nogil:
+                rc = core.rf_subscribers_add(self.engine, handle, addrs, count, now_ns, added)
+            check(rc)
+            return sum(added[i] for i in range(count))
         finally:
-            free(addrs)
             free(added)
 
-    def remove_subscriber(self, uint64_t handle, address):
-        cdef core.rf_addr addr
+    def remove_subscribers(self, uint64_t handle, list addresses):
+        cdef AddressArray array = AddressArray(addresses)
         cdef int rc
-        write_address(&addr, address)
         with nogil:
-            rc = core.rf_subscriber_remove(self.engine, handle, &addr)
+            rc = core.rf_subscribers_remove(
+                self.engine, handle, array.addrs, array.count, array.flags
+            )
         check(rc)
+        return array.flag_list()
 
-    def subscribers(self, uint64_t handle):
-        cdef size_t capacity = 0
+    def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0
-        cdef core.rf_addr *addrs = NULL
+        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>malloc(
+            (limit + 1) * sizeof(core.rf_subscriber_stats)
+        )
+        if stats == NULL:
+            raise MemoryError
         try:
-            while True:
-                check(core.rf_subscribers(self.engine, handle, addrs, capacity, &count))
-                if count <= capacity:
-                    return [read_address(&addrs[i]) for i in range(count)]
-                free(addrs)
-                addrs = <core.rf_addr *>malloc(count * sizeof(core.rf_addr))
-                if addrs == NULL:
-                    raise MemoryError
-                capacity = count
+            check(core.rf_subscribers(self.engine, handle, after_ns, stats, limit, &count))
+            return [
+                (
+                    read_address(&stats[i].addr),
+                    stats[i].since_ns,
+                    stats[i].packets_sent,
+                    stats[i].send_failures,
+                )
+                for i in range(count)
+            ]
         finally:
-            free(addrs)
+            free(stats)
 
     def stats(self):
         cdef core.rf_stats stats
@@ -202,14 +268,21 @@ cdef class Engine:
         return values
 
     def latency(self):
-        cdef core.rf_latency latency
-        core.rf_engine_latency(self.engine, &latency)
-        return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
+        cdef core.rf_latency first
+        cdef core.rf_latency last
+        core.rf_engine_latency(self.engine, &first, &last)
+        return read_latency(&first), read_latency(&last)
 
     def session_stats(self, uint64_t handle, uint64_t now_ns):
         cdef core.rf_session_stats stats
         check(core.session_stats(self.engine, handle, now_ns, &stats))
         return session_dict(&stats)
+
+    def session_latency(self, uint64_t handle):
+        cdef core.rf_latency first
+        cdef core.rf_latency last
+        check(core.rf_session_latency(self.engine, handle, &first, &last))
+        return read_latency(&first), read_latency(&last)
 
     def all_session_stats(self, uint64_t now_ns):
         cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 64

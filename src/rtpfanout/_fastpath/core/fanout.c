@@ -1,73 +1,222 @@
 #include "fanout.h"
 
-void fanout_start(struct fanout *f, struct session *s, struct packet *packets, socklen_t name_len)
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPLIT_MAX = 64 }; /* shares of one session */
+
+int plan_init(struct plan *p, uint32_t packets)
 {
-    *f = (struct fanout){
-        .session = s,
-        /* Pairs with the release in engine.c that publishes a list. */
-        .subscribers = load_acq(&s->subscribers),
-        .packets = packets,
-        .packet = s->run.first,
-        .packets_left = s->run.count,
-        .name_len = name_len,
-    };
-    if (f->subscribers->count == 0)
-        f->packets_left = 0;
+    memset(p, 0, sizeof *p);
+    p->groups = malloc(packets * sizeof *p->groups);
+    p->iovs = malloc(packets * sizeof *p->iovs);
+    p->shares = malloc(PLAN_SHARES * sizeof *p->shares);
+    return p->groups && p->iovs && p->shares ? 0 : -ENOMEM;
 }
 
-bool fanout_fill(struct fanout *f, struct batch *b)
+void plan_destroy(struct plan *p)
 {
-    while (f->packets_left > 0) {
-        struct packet *packet = &f->packets[f->packet];
-        const uint32_t count = f->subscribers->count;
+    free(p->groups);
+    free(p->iovs);
+    free(p->shares);
+}
 
-        for (; f->subscriber < count; f->subscriber++) {
+void plan_clear(struct plan *p)
+{
+    p->groups_used = p->iovs_used = p->shares_used = 0;
+    p->entries = 0;
+}
+
+bool plan_has_room(const struct plan *p)
+{
+    return p->shares_used + SPLIT_MAX <= PLAN_SHARES;
+}
+
+/* Would `p` be right behind the group's packets: in length, number and bytes? */
+static bool group_takes(const struct group *g, const struct packet *last, const struct packet *p)
+{
+    return last->bytes.iov_len == g->segment && p->bytes.iov_len <= g->segment &&
+           g->packets < GROUP_PACKETS && g->bytes + p->bytes.iov_len <= GROUP_BYTES;
+}
+
+/* Packets of one GRO buffer lie side by side: they extend the iovec. */
+static void group_append(struct plan *plan, struct group *g, const struct packet *p)
+{
+    struct iovec *tail = g->iov_count ? &g->iov[g->iov_count - 1] : NULL;
+
+    if (tail && (uint8_t *)tail->iov_base + tail->iov_len == (uint8_t *)p->bytes.iov_base) {
+        tail->iov_len += p->bytes.iov_len;
+    } else {
+        g->iov[g->iov_count++] = p->bytes;
+        plan->iovs_used++;
+    }
+    g->packets++;
+    g->bytes += (uint32_t)p->bytes.iov_len;
+}
+
+static struct group *group_new(struct plan *plan, struct session *s, struct packet *first)
+{
+    struct group *g = &plan->groups[plan->groups_used++];
+
+    *g = (struct group){
+        .session = s,
+        .first = first,
+        .segment = (uint16_t)first->bytes.iov_len,
+        .iov = &plan->iovs[plan->iovs_used],
+        .control.align = {
+            .cmsg_len = CMSG_LEN(sizeof g->segment),
+            .cmsg_level = IPPROTO_UDP,
+            .cmsg_type = UDP_SEGMENT,
+        },
+    };
+    memcpy(CMSG_DATA(&g->control.align), &g->segment, sizeof g->segment);
+    group_append(plan, g, first);
+    return g;
+}
+
+static void cut_run(struct plan *plan, struct session *s, bool gso)
+{
+    struct packet *last = NULL;
+    struct group *g = NULL;
+
+    for (struct packet *p = s->run.first; p; last = p, p = p->next) {
+        if (gso && g && group_takes(g, last, p))
+            group_append(plan, g, p);
+        else
+            g = group_new(plan, s, p);
+    }
+}
+
+/* How many subscribers a share of `groups` groups is to have. */
+static uint32_t share_width(uint32_t groups, uint32_t count, bool split)
+{
+    uint32_t by_entries = (SHARE_ENTRIES + groups - 1) / groups;
+    uint32_t by_number = (count + SPLIT_MAX - 1) / SPLIT_MAX;
+
+    if (!split)
+        return count;
+    return by_entries > by_number ? by_entries : by_number;
+}
+
+void plan_session(struct plan *p, struct session *s, bool gso, bool split)
+{
+    /* Pairs with the release in engine.c that publishes a list. */
+    const struct subscriber_list *list = load_acq(&s->subscribers);
+    uint32_t first_group = p->groups_used, count = list->count;
+
+    if (count == 0)
+        return;
+    cut_run(p, s, gso);
+
+    uint32_t groups = p->groups_used - first_group;
+    uint32_t rotation = s->rotation++ % count, width = share_width(groups, count, split);
+
+    for (uint32_t begin = 0; begin < count; begin += width) {
+        p->shares[p->shares_used++] = (struct share){
+            .session = s,
+            .subscribers = list,
+            .rotation = rotation,
+            .begin = begin,
+            .end = begin + width < count ? begin + width : count,
+            .served = begin,
+            .group = &p->groups[first_group],
+            .groups_end = &p->groups[first_group + groups],
+        };
+    }
+    p->entries += (uint64_t)groups * count;
+}
+
+/* One entry for the subscriber at hand; true when it then has all of the group. */
+static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
+{
+    uint32_t count = s->subscribers->count, i = s->rotation + s->served;
+    struct copy c = {
+        .share = s,
+        .subscriber = s->subscribers->item[i < count ? i : i - count],
+        .group = s->group,
+        .first = s->served == 0,
+        .last = s->served == count - 1,
+    };
+
+    if (s->singly == 0 && s->group->packets > 1 &&
+        !egress_may_segment(c.subscriber, s->group, now_secs)) {
+        s->packet = s->group->first;
+        s->singly = s->group->packets;
+    }
+    if (s->singly > 0) {
+        c.packet = s->packet;
+        s->packet = s->packet->next;
+        s->singly--;
+    }
+    batch_add(b, &c, name_len);
+    return s->singly == 0;
+}
+
+uint64_t share_entries(const struct share *s)
+{
+    return (uint64_t)(s->groups_end - s->group) * (s->end - s->begin);
+}
+
+bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
+{
+    for (; s->group < s->groups_end; s->group++, s->served = s->begin) {
+        while (s->served < s->end) {
             if (b->used == EGRESS_BATCH)
                 return false;
-            batch_add(b,
-                      (struct copy){
-                          .session = f->session,
-                          .subscriber = f->subscribers->item[f->subscriber],
-                          .packet = packet,
-                          .last = f->subscriber == count - 1,
-                      },
-                      f->name_len);
+            if (add_copy(s, b, now_secs, name_len))
+                s->served++;
         }
-        f->subscriber = 0;
-        f->packet = packet->next;
-        f->packets_left--;
     }
     return true;
 }
 
-void fanout_account(struct batch *b, struct worker_counters *c, struct latency_histogram *h,
-                    uint64_t realtime_now)
+/* A subscriber that takes packets one by one marks each; the last mark stands. */
+void batch_settle(struct batch *b, uint64_t realtime_now)
 {
-    uint64_t sent = 0, bytes = 0;
-
     for (unsigned i = 0; i < b->used; i++) {
-        struct copy *copy = &b->copy[i];
-        struct session_counters *session = &copy->session->counters;
-        uint64_t received_ns = copy->packet->received_ns;
-
-        counter_add(&session->copies_attempted, 1);
-        if (copy->outcome == SENT) {
-            sent++;
-            bytes += copy->packet->bytes.iov_len;
-            counter_add(&session->packets_sent, 1);
-            counter_add(&session->bytes_sent, copy->packet->bytes.iov_len);
-            counter_add(&copy->subscriber->packets_sent, 1);
-        } else {
-            counter_add(&session->send_failures, 1);
-            counter_add(&copy->subscriber->send_failures, 1);
-            stats_count_failure(c, copy->outcome);
-        }
-        /* A clock that was set back gives 0, not an age of centuries. */
-        if (copy->last && received_ns != 0)
-            latency_record(h, realtime_now > received_ns ? realtime_now - received_ns : 0);
+        if (b->copy[i].first)
+            b->copy[i].group->first_ns = realtime_now;
+        if (b->copy[i].last)
+            b->copy[i].group->last_ns = realtime_now;
     }
-    counter_add(&c->copies_attempted, b->used);
-    counter_add(&c->packets_sent, sent);
-    counter_add(&c->bytes_sent, bytes);
     b->used = 0;
+}
+
+/* A clock that was set back gives 0, not an age of centuries. */
+static uint64_t age(uint64_t then, uint64_t now)
+{
+    return now > then ? now - then : 0;
+}
+
+static void observe(const struct group *g, struct latency_histogram *first,
+                    struct latency_histogram *last)
+{
+    const struct packet *p = g->first;
+
+    for (uint32_t i = 0; i < g->packets; i++, p = p->next) {
+        if (p->received_ns == 0)
+            continue;
+        latency_record(first, age(p->received_ns, g->first_ns));
+        latency_record(last, age(p->received_ns, g->last_ns));
+        latency_record(&g->session->latency_first, age(p->received_ns, g->first_ns));
+        latency_record(&g->session->latency_last, age(p->received_ns, g->last_ns));
+    }
+}
+
+void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last)
+{
+    for (uint32_t i = 0; i < p->shares_used; i++) {
+        const struct share *s = &p->shares[i];
+        struct session_counters *c = &s->session->counters;
+
+        counter_add(&c->copies_attempted, s->packets_sent + s->packets_failed);
+        counter_add(&c->packets_sent, s->packets_sent);
+        counter_add(&c->bytes_sent, s->bytes_sent);
+        counter_add(&c->send_failures, s->packets_failed);
+    }
+    for (uint32_t i = 0; i < p->groups_used; i++)
+        observe(&p->groups[i], first, last);
 }

@@ -4,28 +4,64 @@
 
 #include "egress.h"
 
-/* Where the fan-out of one run stands: packet by packet, each to all subscribers. Order is
- * kept for every subscriber. */
-struct fanout {
-    struct session *session;
-    const struct subscriber_list *subscribers; /* the snapshot of this turn */
-    struct packet *packets;                    /* of the whole turn; runs chain through it */
-    uint32_t packet;                           /* the one at hand */
-    uint32_t packets_left;
-    uint32_t subscriber; /* the next to be served with it */
-    socklen_t name_len;
+enum {
+    /* Send entries of one share of a wide session: about 100 us with segmentation, 400 us
+     * without. Less and waking a worker costs more than it brings. */
+    SHARE_ENTRIES = 128,
+    /* Shares that are prepared at a time; more make a second wave. */
+    PLAN_SHARES = 1024,
 };
 
-/* Begins with the session's run and the list published now. */
-void fanout_start(struct fanout *f, struct session *s, struct packet *packets, socklen_t name_len);
+/* Part of the fan-out of one run: all its groups to some of the subscribers, so that order is
+ * kept for each of them whoever serves the share. */
+struct share {
+    struct session *session;
+    const struct subscriber_list *subscribers; /* the snapshot of this turn */
+    uint32_t rotation;                         /* who comes first in serving order */
+    uint32_t begin, end;                       /* in serving order */
+    struct group *group, *groups_end;          /* the group at hand */
+    uint32_t served;                           /* next in serving order for that group */
+    /* For a subscriber that takes the group's packets one by one: */
+    struct packet *packet; /* the next */
+    uint32_t singly;       /* how many are left */
 
-/* Adds copies until the batch is full or the run is through; true when it is through. */
-bool fanout_fill(struct fanout *f, struct batch *b);
+    /* What came of it; counted by whoever serves it, for the session's owner. */
+    uint64_t packets_sent, bytes_sent, packets_failed;
+};
 
-/* Counts what a flushed batch came to, by worker, session and subscriber, observes the
- * latency of packets whose last copy it held, and empties it. `realtime_now` is the time
- * of the flush's return. */
-void fanout_account(struct batch *b, struct worker_counters *c, struct latency_histogram *h,
-                    uint64_t realtime_now);
+/* Room for what one turn sends. It lives until the batches that name it are flushed. */
+struct plan {
+    uint32_t groups_used, iovs_used, shares_used;
+    uint64_t entries; /* of all shares */
+    uint32_t now_secs; /* CLOCK_MONOTONIC */
+    struct group *groups;
+    struct iovec *iovs;
+    struct share *shares;
+};
+
+/* Room for `packets` in all. 0, or -ENOMEM: plan_destroy frees what there is. */
+int plan_init(struct plan *p, uint32_t packets);
+void plan_destroy(struct plan *p);
+void plan_clear(struct plan *p);
+/* Whether the shares of one more session are sure to find room. */
+bool plan_has_room(const struct plan *p);
+
+/* Cuts the session's run into groups of neighbours (with `gso` off every packet is a group of
+ * its own) and the list published now into shares: one, or with `split` as many as
+ * SHARE_ENTRIES asks for. */
+void plan_session(struct plan *p, struct session *s, bool gso, bool split);
+
+/* Adds copies until the batch is full or the share is through; true when it is through. */
+bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len);
+/* Send entries, before any fallback. */
+uint64_t share_entries(const struct share *s);
+
+/* Tells the groups of a flushed batch when their first and last copy had left, and
+ * empties it. `realtime_now` is the time of the flush's return. */
+void batch_settle(struct batch *b, uint64_t realtime_now);
+
+/* When all shares are through: sessions get their counts and latencies, and `first` and
+ * `last` the latencies to the first and the last subscriber served. */
+void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last);
 
 #endif

@@ -2,14 +2,20 @@
 #ifndef RF_SESSION_H
 #define RF_SESSION_H
 
+#include <sys/uio.h>
+
 #include "addr.h"
 #include "qsbr.h"
 #include "stats.h"
 
-/* One destination: written before publication, but for its counters, which the worker
- * that serves it writes. */
+/* One destination: `name` is written before publication, the rest by the worker that
+ * serves it. */
 struct subscriber {
     union sockaddr_any name;
+    uint32_t probe_at;      /* seconds of CLOCK_MONOTONIC: when to lift segment_limit */
+    uint16_t segment_limit; /* longer segments don't pass to it by UDP_SEGMENT */
+    bool leaving;           /* the writer's: not in the next list */
+    uint64_t since_ns; /* when it was added; grows strictly along the list */
     counter packets_sent;
     counter send_failures;
 };
@@ -21,10 +27,16 @@ struct subscriber_list {
     struct subscriber *item[];
 };
 
-/* The packets of one turn that belong to one session, in order of arrival: a chain
- * through `next` of the worker's packets. */
+/* A packet that leaves: received bytes and when the kernel received them. */
+struct packet {
+    struct iovec bytes;
+    uint64_t received_ns; /* CLOCK_REALTIME, 0: not known */
+    struct packet *next;  /* of the same run */
+};
+
+/* The packets of one turn that belong to one session, in order of arrival. */
 struct run {
-    uint32_t first, last, count;
+    struct packet *first, *last;
 };
 
 /* Two past points of packets_received: a rate over the last one to two ticks. */
@@ -41,8 +53,11 @@ struct session {
 
     /* The worker's own. */
     struct run run;
+    _Atomic uint32_t owner; /* index + 1 of the one worker that receives its packets */
+    uint32_t rotation; /* which subscriber is served first; moves on with every run */
     struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
+    struct latency_histogram latency_first, latency_last; /* first, last subscriber served */
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
@@ -94,9 +109,14 @@ void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *
  * added[i] tells whether addrs[i] is new. `*out` is `old` when none is.
  * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
 int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                        int family, uint32_t max, bool *added, struct subscriber_list **out);
-/* -ESRCH, -ENOMEM. `removed` is freed by the caller after the grace period. */
-int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addr, int family,
-                           struct subscriber_list **out, struct subscriber **removed);
+                        int family, uint32_t max, uint64_t now, bool *added,
+                        struct subscriber_list **out);
+/* found[i] tells whether addrs[i] was there; `*out` is `old` when none was. `*removed` holds those
+ * left out, for subscriber_list_free after the grace period. -ENOMEM. */
+int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
+                           int family, bool *found, struct subscriber_list **out,
+                           struct subscriber_list **removed);
+/* The list and its subscribers. */
+void subscriber_list_free(struct subscriber_list *list);
 
 #endif

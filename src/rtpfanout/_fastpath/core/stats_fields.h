@@ -10,7 +10,8 @@
     X(rtcp)         /* RFC 5761; not forwarded yet */ \
     X(unknown_ssrc) /* no session has this SSRC */ \
     X(wrong_source) /* a session has, but from another address */ \
-    X(truncated)    /* longer than the receive buffer */
+    X(truncated)    /* longer than the receive buffer */ \
+    X(misrouted)    /* of a session whose packets another worker receives */
 
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \
@@ -22,8 +23,15 @@
     X(invalid)     /* EINVAL: the kernel refuses this destination */ \
     X(other)
 
+/* Why a segmented send (UDP_SEGMENT) had to be repeated packet by packet. */
+#define RF_GSO_FALLBACKS(X) \
+    X(invalid) /* EINVAL: segments longer than the path's MTU, on older kernels */ \
+    X(too_big) /* EMSGSIZE: the same on newer ones */ \
+    X(io)      /* EIO: the device can't do the checksums */
+
 #define RF_DROPPED(name) X(dropped_##name)
 #define RF_FAILED(name) X(failed_##name)
+#define RF_GSO_FALLBACK(name) X(gso_fallback_##name)
 
 /* Per worker. packets_received = packets_forwarded + sum of dropped_*, and
  * copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. */
@@ -37,8 +45,12 @@
     X(packets_sent) \
     X(bytes_sent) \
     RF_SEND_FAILURES(RF_FAILED) \
+    X(sends) /* send entries the kernel took, of one or more copies each */ \
+    RF_GSO_FALLBACKS(RF_GSO_FALLBACK) \
+    X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
-    X(turns)
+    X(turns) \
+    X(tasks_shared) /* of other workers' turns */
 
 /* Per session; written by the one worker that owns it. */
 #define RF_SESSION_FIELDS(X) \
