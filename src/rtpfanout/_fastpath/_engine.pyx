@@ -121,6 +121,14 @@ cdef class Engine:
         return bool(self.socket_info().sends_ipv6)
 
     @property
+    def gso(self):
+        return bool(self.socket_info().gso)
+
+    @property
+    def gro(self):
+        return bool(self.socket_info().gro)
+
+    @property
     def receive_buffer_bytes(self):
         return self.socket_info().receive_buffer
 

@@ -29,6 +29,8 @@ cdef extern from "core.h" nogil:
         uint32_t send_buffer
         rf_bool sends_ipv4
         rf_bool sends_ipv6
+        rf_bool gso
+        rf_bool gro
 
     struct rf_stats:
         uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow

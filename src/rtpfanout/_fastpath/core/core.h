@@ -36,6 +36,7 @@ struct rf_socket_info {
     uint32_t send_buffer;
     bool sends_ipv4;
     bool sends_ipv6;
+    bool gso, gro; /* whether the kernel has UDP_SEGMENT and UDP_GRO */
 };
 
 struct rf_stats {

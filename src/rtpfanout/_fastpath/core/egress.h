@@ -1,4 +1,4 @@
-/* sendmmsg of a batch of copies, with the errno policy. */
+/* sendmmsg of a batch of copies with UDP_SEGMENT, and the errno policy. */
 #ifndef RF_EGRESS_H
 #define RF_EGRESS_H
 
@@ -7,22 +7,34 @@
 
 #include "session.h"
 
-enum { EGRESS_BATCH = 256 };
-
-/* A packet that leaves: received bytes and when the kernel received them. */
-struct packet {
-    struct iovec bytes;
-    uint64_t received_ns; /* CLOCK_REALTIME, 0: not known */
-    uint32_t next;        /* of the same run */
+enum {
+    EGRESS_BATCH = 256,
+    GROUP_PACKETS = 64,  /* UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT */
+    GROUP_BYTES = 65000, /* with the headers it must fit one 64 KiB IP packet */
 };
 
-/* Whose copy it is, and what became of it. */
+/* Neighbours of one run that leave to each subscriber by one send entry: equal in length,
+ * but the last may be shorter. All subscribers share its iovecs and its control message. */
+struct group {
+    struct packet *first; /* `packets` of them by `next` */
+    uint32_t packets;
+    uint32_t bytes;
+    uint16_t segment; /* length of each but the last */
+    struct iovec *iov;
+    uint32_t iov_count;
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(uint16_t))];
+    } control; /* UDP_SEGMENT; not sent with a single packet */
+};
+
+/* One send entry: a whole group, or one packet of it where segments don't pass. */
 struct copy {
     struct session *session;
     struct subscriber *subscriber;
-    struct packet *packet;
-    bool last; /* no further copy of this packet follows */
-    enum send_failure outcome; /* SENT, or why not; set by egress_flush */
+    struct group *group;
+    struct packet *packet; /* NULL: the whole group */
+    bool last;             /* nothing of this group follows */
 };
 
 struct batch {
@@ -32,7 +44,10 @@ struct batch {
 };
 
 /* The caller has seen that the batch is not full. `name_len` is the socket family's. */
-void batch_add(struct batch *b, struct copy copy, socklen_t name_len);
+void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len);
+
+/* May the group go to this subscriber by UDP_SEGMENT? Lifts an expired limit. */
+bool egress_may_segment(struct subscriber *s, const struct group *g, uint32_t now_secs);
 
 /* The errno policy, applied to the one entry that failed:
  *
@@ -47,12 +62,21 @@ void batch_add(struct batch *b, struct copy copy, socklen_t name_len);
  *   EINVAL, EAFNOSUPPORT, EDESTADDRREQ   invalid
  *   all others                 other
  *
+ * But EINVAL, EMSGSIZE and EIO on a segmented entry speak of the segmentation, not of the
+ * destination: its packets are sent one by one at once, nothing is lost, and segments
+ * that long (after EIO, all) are not tried again for this subscriber for 60 s.
+ *
  * sendmmsg stops at the first entry that fails and tells its errno only to the next call
  * (net/socket.c, __sys_sendmmsg), so the entry after the last one sent is at fault: it
- * is marked and skipped, and those behind it go on. */
+ * is settled and skipped, and those behind it go on. */
 enum send_failure egress_failure(int error);
 
-/* Sends every entry of the batch once and sets its outcome; there is no error to return. */
-void egress_flush(int fd, struct batch *b, int wait_ms);
+/* Sends every entry once and counts each of its packets, by worker, session and subscriber,
+ * as sent or failed; there is no error to return. */
+void egress_flush(int fd, struct batch *b, struct worker_counters *counters, int wait_ms,
+                  uint32_t now_secs);
+
+/* Whether the kernel has UDP_SEGMENT. */
+bool egress_has_gso(int fd);
 
 #endif

@@ -133,6 +133,8 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
         .send_buffer = sock_buffer_size(&e->sock, SO_SNDBUF),
         .sends_ipv4 = e->sock.family == AF_INET || e->sock.dual_stack,
         .sends_ipv6 = e->sock.family == AF_INET6,
+        .gso = e->worker.gso,
+        .gro = ingress_has_gro(e->worker.ingress),
     };
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/udp.h>
 #include <time.h>
 
 /* A stride of exactly 64 KiB would put every packet's header into the same cache set. */
@@ -10,11 +11,12 @@ enum { STRIDE = INGRESS_DATAGRAM + 2 * 64 };
 
 union control {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(struct timespec))];
+    char bytes[CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(int))];
 };
 
 struct ingress {
     int fd;
+    bool gro;
     struct mmsghdr header[INGRESS_BATCH];
     struct iovec iov[INGRESS_BATCH];
     union sockaddr_any name[INGRESS_BATCH];
@@ -25,10 +27,12 @@ struct ingress {
 int ingress_new(int fd, struct ingress **out)
 {
     struct ingress *in = malloc(sizeof *in);
+    int on = 1;
 
     if (!in)
         return -ENOMEM;
     in->fd = fd;
+    in->gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
     memset(in->header, 0, sizeof in->header);
     for (unsigned i = 0; i < INGRESS_BATCH; i++) {
         in->iov[i] = (struct iovec){in->buffers[i], INGRESS_DATAGRAM};
@@ -48,26 +52,36 @@ void ingress_free(struct ingress *in)
     free(in);
 }
 
-int ingress_receive(struct ingress *in)
+bool ingress_has_gro(const struct ingress *in)
 {
-    int n = recvmmsg(in->fd, in->header, INGRESS_BATCH, MSG_DONTWAIT, NULL);
+    return in->gro;
+}
+
+int ingress_receive(struct ingress *in, unsigned limit)
+{
+    int n = recvmmsg(in->fd, in->header, limit, MSG_DONTWAIT, NULL);
 
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
     return n;
 }
 
-static uint64_t receive_time(struct msghdr *msg)
+static void read_control(struct msghdr *msg, struct datagram *out)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
             struct timespec t;
 
             memcpy(&t, CMSG_DATA(c), sizeof t);
-            return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+            out->received_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+        } else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+            int segment;
+
+            memcpy(&segment, CMSG_DATA(c), sizeof segment);
+            if (segment > 0)
+                out->segment = (uint32_t)segment;
         }
     }
-    return 0;
 }
 
 /* Reads slot i and makes it ready for the next recvmmsg, which wrote over the lengths. */
@@ -78,7 +92,9 @@ void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out)
     out->data = in->buffers[i];
     out->len = in->header[i].msg_len;
     out->truncated = msg->msg_flags & MSG_TRUNC;
-    out->received_ns = receive_time(msg);
+    out->segment = INGRESS_DATAGRAM;
+    out->received_ns = 0;
+    read_control(msg, out);
     addr_from_sockaddr(&out->source, &in->name[i]);
     msg->msg_namelen = sizeof in->name[i];
     msg->msg_controllen = sizeof in->control[i];

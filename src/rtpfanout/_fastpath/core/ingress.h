@@ -1,4 +1,4 @@
-/* recvmmsg into fixed buffers, and what comes with each datagram. */
+/* recvmmsg with UDP_GRO into fixed buffers, and what comes with each. */
 #ifndef RF_INGRESS_H
 #define RF_INGRESS_H
 
@@ -14,21 +14,27 @@ enum {
 
 struct ingress;
 
-/* One received datagram; `data` is valid until the next ingress_receive. */
+/* What one buffer holds: a datagram, or several of one flow that the kernel put together
+ * (UDP_GRO): each `segment` bytes long, the last may be shorter. They need not share an
+ * SSRC. `data` is valid until the next ingress_receive. */
 struct datagram {
     uint8_t *data;
     uint32_t len;
+    uint32_t segment; /* not 0; at least `len` when there is one datagram */
     bool truncated;
     struct rf_addr source;
     uint64_t received_ns; /* CLOCK_REALTIME, by the kernel; 0 when it gave none */
 };
 
+/* Turns UDP_GRO on where the kernel has it. 0 or -ENOMEM. */
 int ingress_new(int fd, struct ingress **out);
 void ingress_free(struct ingress *in);
+bool ingress_has_gro(const struct ingress *in);
 
-/* What is queued, up to INGRESS_BATCH, without waiting: the number of datagrams, 0 when
- * there is none, or -errno. A zero-length datagram counts like any other. */
-int ingress_receive(struct ingress *in);
+/* What is queued, up to `limit` buffers (INGRESS_BATCH at the most), without waiting: the
+ * number filled, 0 when there is nothing, or -errno. A zero-length datagram counts like any
+ * other. */
+int ingress_receive(struct ingress *in, unsigned limit);
 void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out);
 
 #endif

@@ -187,6 +187,7 @@ static int subscriber_new(const struct rf_addr *addr, int family, struct subscri
         free(s);
         return -EAFNOSUPPORT;
     }
+    s->segment_limit = UINT16_MAX;
     *out = s;
     return 0;
 }

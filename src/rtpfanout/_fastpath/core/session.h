@@ -2,14 +2,18 @@
 #ifndef RF_SESSION_H
 #define RF_SESSION_H
 
+#include <sys/uio.h>
+
 #include "addr.h"
 #include "qsbr.h"
 #include "stats.h"
 
-/* One destination: written before publication, but for its counters, which the worker
- * that serves it writes. */
+/* One destination: `name` is written before publication, the rest by the worker that
+ * serves it. */
 struct subscriber {
     union sockaddr_any name;
+    uint32_t probe_at;      /* seconds of CLOCK_MONOTONIC: when to lift segment_limit */
+    uint16_t segment_limit; /* longer segments don't pass to it by UDP_SEGMENT */
     counter packets_sent;
     counter send_failures;
 };
@@ -21,10 +25,16 @@ struct subscriber_list {
     struct subscriber *item[];
 };
 
-/* The packets of one turn that belong to one session, in order of arrival: a chain
- * through `next` of the worker's packets. */
+/* A packet that leaves: received bytes and when the kernel received them. */
+struct packet {
+    struct iovec bytes;
+    uint64_t received_ns; /* CLOCK_REALTIME, 0: not known */
+    struct packet *next;  /* of the same run */
+};
+
+/* The packets of one turn that belong to one session, in order of arrival. */
 struct run {
-    uint32_t first, last, count;
+    struct packet *first, *last;
 };
 
 /* Two past points of packets_received: a rate over the last one to two ticks. */
@@ -41,6 +51,7 @@ struct session {
 
     /* The worker's own. */
     struct run run;
+    uint32_t rotation; /* which subscriber is served first; moves on with every run */
     struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
 

@@ -43,13 +43,13 @@ void stats_count_drop(struct worker_counters *c, enum drop_reason reason)
     }
 }
 
-void stats_count_failure(struct worker_counters *c, enum send_failure reason)
+void stats_count_failures(struct worker_counters *c, enum send_failure reason, uint64_t n)
 {
     switch (reason) {
-#define X(name) case FAILED_##name: counter_add(&c->failed_##name, 1); break;
+#define X(name) case FAILED_##name: counter_add(&c->failed_##name, n); break;
         RF_SEND_FAILURES(X)
 #undef X
-    case SENT:
+    case SEND_FAILURE_COUNT:
         break;
     }
 }

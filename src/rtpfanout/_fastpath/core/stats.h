@@ -18,8 +18,7 @@ enum send_failure {
 #define X(name) FAILED_##name,
     RF_SEND_FAILURES(X)
 #undef X
-    SEND_FAILURE_COUNT,
-    SENT = SEND_FAILURE_COUNT
+    SEND_FAILURE_COUNT
 };
 
 struct worker_counters {
@@ -40,7 +39,7 @@ struct latency_histogram {
 };
 
 void stats_count_drop(struct worker_counters *c, enum drop_reason reason);
-void stats_count_failure(struct worker_counters *c, enum send_failure reason);
+void stats_count_failures(struct worker_counters *c, enum send_failure reason, uint64_t n);
 
 /* The bucket whose inclusive upper bound is the first not below `ns`. */
 size_t latency_bucket(uint64_t ns);

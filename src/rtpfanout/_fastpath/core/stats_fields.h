@@ -22,8 +22,15 @@
     X(invalid)     /* EINVAL: the kernel refuses this destination */ \
     X(other)
 
+/* Why a segmented send (UDP_SEGMENT) had to be repeated packet by packet. */
+#define RF_GSO_FALLBACKS(X) \
+    X(invalid) /* EINVAL: segments longer than the path's MTU, on older kernels */ \
+    X(too_big) /* EMSGSIZE: the same on newer ones */ \
+    X(io)      /* EIO: the device can't do the checksums */
+
 #define RF_DROPPED(name) X(dropped_##name)
 #define RF_FAILED(name) X(failed_##name)
+#define RF_GSO_FALLBACK(name) X(gso_fallback_##name)
 
 /* Per worker. packets_received = packets_forwarded + sum of dropped_*, and
  * copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. */
@@ -37,6 +44,9 @@
     X(packets_sent) \
     X(bytes_sent) \
     RF_SEND_FAILURES(RF_FAILED) \
+    X(sends) /* send entries the kernel took, of one or more copies each */ \
+    RF_GSO_FALLBACKS(RF_GSO_FALLBACK) \
+    X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
     X(turns)
 

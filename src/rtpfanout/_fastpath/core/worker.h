@@ -18,13 +18,18 @@ struct worker {
     int wake_fd; /* eventfd: ends a wait */
     _Atomic bool stopping;
 
+    bool gso;
     struct ingress *ingress;
     struct batch batch;
+    unsigned receive_limit; /* buffers the next turn may fill */
 
     /* Of the turn at hand. */
-    struct packet packets[INGRESS_BATCH];
-    struct session *sessions[INGRESS_BATCH]; /* those with a run, in order of arrival */
-    unsigned session_count;
+    uint64_t now; /* CLOCK_MONOTONIC at its beginning */
+    uint64_t entries; /* handed to egress */
+    uint32_t packet_count, session_count;
+    struct packet *packets;
+    struct session **sessions; /* those with a run, in order of arrival */
+    struct fanout_room room;
 
     alignas(CACHE_LINE) struct worker_counters counters;
     struct latency_histogram latency;
