@@ -6,69 +6,14 @@ import os
 import random
 import socket
 import struct
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-
-from rtpfanout._fastpath import DROP_REASONS, SEND_FAILURES, Engine
+from fastpath_tools import address, receive, rtp, running, send_segmented, settled, udp
 from netns import hosts, inside, link
-from rtpfanout.model import Address
 
-UDP_SEGMENT = 103
+several_workers = pytest.mark.parametrize("workers", [1, 3])
 SO_TIMESTAMPNS = 35
-
-
-@contextmanager
-def running(bind: str = "127.0.0.1:0") -> Iterator[Engine]:
-    engine = Engine(
-        Address.parse(bind), max_sessions=1000, max_subscribers=1000, receive_queue_packets=65536
-    )
-    thread = threading.Thread(target=engine.run)
-    thread.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
-        thread.join()
-        check_identities(engine.stats())
-
-
-def check_identities(stats: dict[str, int]) -> None:
-    dropped = sum(stats[f"dropped_{reason}"] for reason in DROP_REASONS)
-    failed = sum(stats[f"failed_{reason}"] for reason in SEND_FAILURES)
-    assert stats["packets_received"] == stats["packets_forwarded"] + dropped
-    assert stats["copies_attempted"] == stats["packets_sent"] + failed
-
-
-def udp(host: str = "127.0.0.1") -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    sock.bind((host, 0))
-    sock.settimeout(5)
-    return sock
-
-
-def address(sock: socket.socket) -> Address:
-    return Address.parse("{}:{}".format(*sock.getsockname()))
-
-
-def rtp(ssrc: int, sequence: int, size: int) -> bytes:
-    header = b"\x80\x60" + (sequence & 0xFFFF).to_bytes(2, "big") + bytes(4)
-    fill = (sequence & 0xFF).to_bytes(1, "big")
-    return header + ssrc.to_bytes(4, "big") + fill * (size - 12)
-
-
-def send_segmented(sock: socket.socket, packets: list[bytes], to: tuple[str, int]) -> None:
-    """One send that the kernel hands on as packets: all equal in length but the last."""
-    segment = len(packets[0]).to_bytes(2, "little")
-    sock.sendmsg([b"".join(packets)], [(socket.IPPROTO_UDP, UDP_SEGMENT, segment)], 0, to)
-
-
-def receive(sock: socket.socket, count: int) -> list[bytes]:
-    return [sock.recv(65536) for _ in range(count)]
 
 
 def test_a_frame_travels_in_one_receive_and_one_send_per_subscriber() -> None:
@@ -87,13 +32,14 @@ def test_a_frame_travels_in_one_receive_and_one_send_per_subscriber() -> None:
     assert (stats["sends"], stats["packets_sent"]) == (3, 42)
 
 
-def test_segments_of_many_sessions_in_one_buffer_reach_only_their_own_viewers() -> None:
+@several_workers
+def test_segments_of_many_sessions_in_one_buffer_reach_only_their_own_viewers(workers: int) -> None:
     """The kernel puts together packets of one flow whatever their SSRC; leaking one camera to
     another's viewers is the worst there is."""
     rng = random.Random(1)
     source, ssrcs = udp(), [0, 1, 7, 0xFFFFFFFF]
     viewers = {ssrc: udp() for ssrc in ssrcs}
-    with running() as engine:
+    with running(workers=workers) as engine:
         for ssrc, viewer in viewers.items():
             handle = engine.add_session(address(source), ssrc, time.monotonic_ns())
             engine.add_subscribers(handle, [address(viewer)])
@@ -118,10 +64,11 @@ def test_segments_of_many_sessions_in_one_buffer_reach_only_their_own_viewers() 
     assert stats["receives"] < stats["packets_received"]
 
 
-def test_any_mix_of_sizes_keeps_bytes_and_order() -> None:
+@several_workers
+def test_any_mix_of_sizes_keeps_bytes_and_order(workers: int) -> None:
     rng = random.Random(2)
     source, viewers = udp(), [udp() for _ in range(5)]
-    with running() as engine:
+    with running(workers=workers) as engine:
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
         engine.add_subscribers(handle, [address(v) for v in viewers])
         sizes = [rng.choice([12, 13, 500, 500, 500, 1200, 1200, 1400, 9000]) for _ in range(3000)]
@@ -143,7 +90,10 @@ def test_more_than_64_equal_packets_and_65000_bytes_are_cut_into_groups() -> Non
             for start in range(0, count, 100):
                 for packet in packets[start : start + 100]:
                     source.sendto(packet, ("127.0.0.1", engine.bound.port))
-                assert receive(viewer, len(packets[start : start + 100])) == packets[start : start + 100]
+                assert (
+                    receive(viewer, len(packets[start : start + 100]))
+                    == packets[start : start + 100]
+                )
 
 
 def test_who_is_served_first_rotates() -> None:
@@ -189,8 +139,7 @@ def test_segments_longer_than_the_path_go_singly_to_that_destination_only() -> N
 
             def accounts(copies: int) -> tuple[int, int]:
                 """Send entries and fallbacks, once that many copies are counted."""
-                while (stats := engine.stats())["packets_sent"] < copies:
-                    time.sleep(0.001)
+                stats = settled(engine, copies)
                 return stats["sends"], sum(n for k, n in stats.items() if "gso_fallback" in k)
 
             burst(0, 2000)

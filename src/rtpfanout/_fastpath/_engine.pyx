@@ -6,7 +6,7 @@ The contract is the docstring of `rtpfanout._fastpath`.
 import errno
 import os
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -77,6 +77,10 @@ cdef dict session_dict(const core.rf_session_stats *s):
     return values
 
 
+cdef tuple read_latency(const core.rf_latency *latency):
+    return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
+
+
 cdef class Engine:
     """One UDP socket, one session table, one packet loop."""
 
@@ -89,6 +93,9 @@ cdef class Engine:
         max_sessions,
         max_subscribers,
         receive_queue_packets,
+        workers=1,
+        split_threshold=256,
+        busy_poll_us=0,
         check_padding=True,
     ):
         cdef core.rf_config config
@@ -96,6 +103,9 @@ cdef class Engine:
         config.max_sessions = max_sessions
         config.max_subscribers = max_subscribers
         config.receive_queue_packets = receive_queue_packets
+        config.workers = workers
+        config.split_threshold = split_threshold
+        config.busy_poll_ns = busy_poll_us * 1000
         config.check_padding = check_padding
         check(core.rf_engine_new(&config, &self.engine))
 
@@ -111,6 +121,10 @@ cdef class Engine:
     def bound(self):
         cdef core.rf_socket_info info = self.socket_info()
         return read_address(&info.bound)
+
+    @property
+    def receiving_workers(self):
+        return self.socket_info().receiving
 
     @property
     def sends_ipv4(self):
@@ -140,10 +154,11 @@ cdef class Engine:
     def send_buffer_bytes(self):
         return self.socket_info().send_buffer
 
-    def run(self):
+    def run(self, worker=0):
+        cdef uint32_t index = worker
         cdef int rc
         with nogil:
-            rc = core.rf_engine_run(self.engine)
+            rc = core.rf_engine_run(self.engine, index)
         check(rc)
 
     def stop(self):
@@ -210,14 +225,21 @@ cdef class Engine:
         return values
 
     def latency(self):
-        cdef core.rf_latency latency
-        core.rf_engine_latency(self.engine, &latency)
-        return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
+        cdef core.rf_latency first
+        cdef core.rf_latency last
+        core.rf_engine_latency(self.engine, &first, &last)
+        return read_latency(&first), read_latency(&last)
 
     def session_stats(self, uint64_t handle, uint64_t now_ns):
         cdef core.rf_session_stats stats
         check(core.session_stats(self.engine, handle, now_ns, &stats))
         return session_dict(&stats)
+
+    def session_latency(self, uint64_t handle):
+        cdef core.rf_latency first
+        cdef core.rf_latency last
+        check(core.rf_session_latency(self.engine, handle, &first, &last))
+        return read_latency(&first), read_latency(&last)
 
     def all_session_stats(self, uint64_t now_ns):
         cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 64

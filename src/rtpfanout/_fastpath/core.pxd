@@ -20,6 +20,9 @@ cdef extern from "core.h" nogil:
         uint32_t max_sessions
         uint32_t max_subscribers
         uint32_t receive_queue_packets
+        uint32_t workers
+        uint32_t split_threshold
+        uint64_t busy_poll_ns
         rf_bool check_padding
 
     struct rf_socket_info:
@@ -31,6 +34,7 @@ cdef extern from "core.h" nogil:
         rf_bool sends_ipv6
         rf_bool gso
         rf_bool gro
+        uint32_t receiving
 
     struct rf_stats:
         uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow
@@ -53,17 +57,18 @@ cdef extern from "core.h" nogil:
 
     int rf_engine_new(const rf_config *config, rf_engine **out)
     void rf_engine_free(rf_engine *e)
-    int rf_engine_run(rf_engine *e)
+    int rf_engine_run(rf_engine *e, uint32_t worker)
     void rf_engine_stop(rf_engine *e)
     void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
     void rf_engine_stats(rf_engine *e, rf_stats *out)
-    void rf_engine_latency(rf_engine *e, rf_latency *out)
+    void rf_engine_latency(rf_engine *e, rf_latency *first, rf_latency *last)
 
     int rf_session_add(rf_engine *e, const rf_addr *source, uint32_t ssrc, uint64_t now,
                        uint64_t *handle)
     int rf_session_remove(rf_engine *e, uint64_t handle)
     int session_stats "rf_session_stats"(rf_engine *e, uint64_t handle, uint64_t now,
                                          rf_session_stats *out)
+    int rf_session_latency(rf_engine *e, uint64_t handle, rf_latency *first, rf_latency *last)
     size_t rf_sessions_stats(rf_engine *e, uint64_t now, rf_session_stats *out, size_t capacity)
     int rf_subscribers_add(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                            rf_bool *added)

@@ -15,6 +15,10 @@
 #define store_rls(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define store_seq(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
 #define fetch_add_seq(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define fetch_add_rls(p, v) atomic_fetch_add_explicit((p), (v), memory_order_release)
+#define compare_exchange_acq_rel(p, expected, v) \
+    atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel, \
+                                            memory_order_acquire)
 #define exchange_seq(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 
 #define CACHE_LINE 64

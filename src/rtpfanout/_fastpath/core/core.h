@@ -15,6 +15,8 @@
 
 struct rf_engine;
 
+enum { RF_MAX_WORKERS = 64 };
+
 struct rf_addr {
     uint8_t ip[16];  /* network order, IPv4 as ::ffff:a.b.c.d */
     uint32_t scope;  /* RFC 4007 interface index of a link-local address, else 0 */
@@ -26,17 +28,21 @@ struct rf_config {
     uint32_t max_sessions;
     uint32_t max_subscribers;       /* per session */
     uint32_t receive_queue_packets; /* SO_RCVBUF is sized to hold that many of 1200 bytes */
+    uint32_t workers;               /* 1 to RF_MAX_WORKERS; each is to run in a thread */
+    uint32_t split_threshold;       /* sends of a turn from which idle workers take part */
+    uint64_t busy_poll_ns;          /* look for packets that long before sleeping */
     bool check_padding;
 };
 
 struct rf_socket_info {
     struct rf_addr bound;
-    uint32_t receive_buffer; /* bytes as the kernel accounts them, overhead included */
+    uint32_t receive_buffer; /* bytes of each as the kernel accounts them, overhead included */
     uint32_t requested_receive_buffer;
     uint32_t send_buffer;
     bool sends_ipv4;
     bool sends_ipv6;
     bool gso, gro; /* whether the kernel has UDP_SEGMENT and UDP_GRO */
+    uint32_t receiving; /* workers with a socket of their own; 1: no steering to be had */
 };
 
 struct rf_stats {
@@ -74,13 +80,16 @@ struct rf_latency {
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
 /* The packet loop must have returned. NULL is allowed. */
 void rf_engine_free(struct rf_engine *e);
-/* The packet loop: returns after rf_engine_stop. -EBUSY when one is running. */
-int rf_engine_run(struct rf_engine *e);
+/* The packet loop of one worker: returns after rf_engine_stop. -EINVAL (no such worker), -EBUSY
+ * (it is running). */
+int rf_engine_run(struct rf_engine *e, uint32_t worker);
 void rf_engine_stop(struct rf_engine *e);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);
-void rf_engine_latency(struct rf_engine *e, struct rf_latency *out);
+/* From the kernel's receive time stamp to the return of the send that took a packet's copy for
+ * the first, and for the last, subscriber served; one observation per packet in each. */
+void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_latency *last);
 
 /* -EEXIST (SSRC and source are taken), -EAGAIN (max_sessions), -ENOMEM. */
 int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
@@ -89,6 +98,9 @@ int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t s
 int rf_session_remove(struct rf_engine *e, uint64_t handle);
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
                      struct rf_session_stats *out);
+/* The same as rf_engine_latency, of one session. -ENOENT. */
+int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *first,
+                       struct rf_latency *last);
 /* All sessions in one pass: writes up to `capacity` and returns how many there are. */
 size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_stats *out,
                          size_t capacity);

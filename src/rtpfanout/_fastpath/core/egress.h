@@ -16,6 +16,7 @@ enum {
 /* Neighbours of one run that leave to each subscriber by one send entry: equal in length,
  * but the last may be shorter. All subscribers share its iovecs and its control message. */
 struct group {
+    struct session *session;
     struct packet *first; /* `packets` of them by `next` */
     uint32_t packets;
     uint32_t bytes;
@@ -26,15 +27,19 @@ struct group {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(uint16_t))];
     } control; /* UDP_SEGMENT; not sent with a single packet */
+    /* CLOCK_REALTIME when the first and the last subscriber served had it. */
+    uint64_t first_ns, last_ns;
 };
+
+struct share;
 
 /* One send entry: a whole group, or one packet of it where segments don't pass. */
 struct copy {
-    struct session *session;
+    struct share *share;
     struct subscriber *subscriber;
     struct group *group;
     struct packet *packet; /* NULL: the whole group */
-    bool last;             /* nothing of this group follows */
+    bool first, last;      /* to the first, the last subscriber served with this group */
 };
 
 struct batch {
@@ -71,8 +76,8 @@ bool egress_may_segment(struct subscriber *s, const struct group *g, uint32_t no
  * is settled and skipped, and those behind it go on. */
 enum send_failure egress_failure(int error);
 
-/* Sends every entry once and counts each of its packets, by worker, session and subscriber,
- * as sent or failed; there is no error to return. */
+/* Sends every entry once and counts each of its packets, by worker, share and subscriber, as
+ * sent or failed; there is no error to return. */
 void egress_flush(int fd, struct batch *b, struct worker_counters *counters, int wait_ms,
                   uint32_t now_secs);
 

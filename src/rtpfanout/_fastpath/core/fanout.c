@@ -1,19 +1,52 @@
 #include "fanout.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { SPLIT_MAX = 64 }; /* shares of one session */
+
+int plan_init(struct plan *p, uint32_t packets)
+{
+    memset(p, 0, sizeof *p);
+    p->groups = malloc(packets * sizeof *p->groups);
+    p->iovs = malloc(packets * sizeof *p->iovs);
+    p->shares = malloc(PLAN_SHARES * sizeof *p->shares);
+    if (p->groups && p->iovs && p->shares)
+        return 0;
+    plan_destroy(p);
+    return -ENOMEM;
+}
+
+void plan_destroy(struct plan *p)
+{
+    free(p->groups);
+    free(p->iovs);
+    free(p->shares);
+}
+
+void plan_clear(struct plan *p)
+{
+    p->groups_used = p->iovs_used = p->shares_used = 0;
+    p->entries = 0;
+}
+
+bool plan_has_room(const struct plan *p)
+{
+    return p->shares_used + SPLIT_MAX <= PLAN_SHARES;
+}
 
 /* Would `p` be right behind the group's packets: in length, number and bytes? */
 static bool group_takes(const struct group *g, const struct packet *last, const struct packet *p)
 {
     return last->bytes.iov_len == g->segment && p->bytes.iov_len <= g->segment &&
-           p->bytes.iov_len > 0 && g->packets < GROUP_PACKETS &&
-           g->bytes + p->bytes.iov_len <= GROUP_BYTES;
+           g->packets < GROUP_PACKETS && g->bytes + p->bytes.iov_len <= GROUP_BYTES;
 }
 
 /* Packets of one GRO buffer lie side by side: they extend the iovec. */
-static void group_append(struct group *g, struct fanout_room *room, const struct packet *p)
+static void group_append(struct plan *plan, struct group *g, const struct packet *p)
 {
     struct iovec *tail = g->iov_count ? &g->iov[g->iov_count - 1] : NULL;
 
@@ -21,122 +54,172 @@ static void group_append(struct group *g, struct fanout_room *room, const struct
         tail->iov_len += p->bytes.iov_len;
     } else {
         g->iov[g->iov_count++] = p->bytes;
-        room->iovs_used++;
+        plan->iovs_used++;
     }
     g->packets++;
     g->bytes += (uint32_t)p->bytes.iov_len;
 }
 
-static void group_start(struct group *g, struct fanout_room *room, struct packet *first)
+static struct group *group_new(struct plan *plan, struct session *s, struct packet *first)
 {
-    g->first = first;
-    g->packets = g->bytes = g->iov_count = 0;
-    g->segment = (uint16_t)first->bytes.iov_len;
-    g->iov = &room->iovs[room->iovs_used];
-    g->control.align = (struct cmsghdr){
-        .cmsg_len = CMSG_LEN(sizeof g->segment),
-        .cmsg_level = IPPROTO_UDP,
-        .cmsg_type = UDP_SEGMENT,
+    struct group *g = &plan->groups[plan->groups_used++];
+
+    *g = (struct group){
+        .session = s,
+        .first = first,
+        .segment = (uint16_t)first->bytes.iov_len,
+        .iov = &plan->iovs[plan->iovs_used],
+        .control.align = {
+            .cmsg_len = CMSG_LEN(sizeof g->segment),
+            .cmsg_level = IPPROTO_UDP,
+            .cmsg_type = UDP_SEGMENT,
+        },
     };
     memcpy(CMSG_DATA(&g->control.align), &g->segment, sizeof g->segment);
-    group_append(g, room, first);
+    group_append(plan, g, first);
+    return g;
 }
 
-uint32_t fanout_cut(const struct run *run, bool gso, struct fanout_room *room)
+static void cut_run(struct plan *plan, struct session *s, bool gso)
 {
-    uint32_t first = room->groups_used;
-    struct group *g = NULL;
     struct packet *last = NULL;
+    struct group *g = NULL;
 
-    for (struct packet *p = run->first; p; last = p, p = p->next) {
-        if (gso && g && group_takes(g, last, p)) {
-            group_append(g, room, p);
-        } else {
-            g = &room->groups[room->groups_used++];
-            group_start(g, room, p);
-        }
+    for (struct packet *p = s->run.first; p; last = p, p = p->next) {
+        if (gso && g && group_takes(g, last, p))
+            group_append(plan, g, p);
+        else
+            g = group_new(plan, s, p);
     }
-    return room->groups_used - first;
 }
 
-void fanout_start(struct fanout *f, struct session *s, bool gso, struct fanout_room *room,
-                  uint32_t now_secs, socklen_t name_len)
+/* How many subscribers a share of `groups` groups is to have. */
+static uint32_t share_width(uint32_t groups, uint32_t count, bool split)
 {
-    struct group *groups = &room->groups[room->groups_used];
+    uint32_t by_entries = (SHARE_ENTRIES + groups - 1) / groups;
+    uint32_t by_number = (count + SPLIT_MAX - 1) / SPLIT_MAX;
 
-    *f = (struct fanout){
-        .session = s,
-        /* Pairs with the release in engine.c that publishes a list. */
-        .subscribers = load_acq(&s->subscribers),
-        .group = groups,
-        .groups_end = groups,
-        .now_secs = now_secs,
-        .name_len = name_len,
-    };
-    if (f->subscribers->count == 0)
+    if (!split)
+        return count;
+    return by_entries > by_number ? by_entries : by_number;
+}
+
+void plan_session(struct plan *p, struct session *s, bool gso, bool split)
+{
+    /* Pairs with the release in engine.c that publishes a list. */
+    const struct subscriber_list *list = load_acq(&s->subscribers);
+    uint32_t first_group = p->groups_used, count = list->count;
+
+    if (count == 0)
         return;
-    f->rotation = s->rotation++ % f->subscribers->count;
-    f->groups_end += fanout_cut(&s->run, gso, room);
-}
+    cut_run(p, s, gso);
 
-static struct subscriber *next_subscriber(const struct fanout *f)
-{
-    uint32_t i = f->rotation + f->served, count = f->subscribers->count;
+    uint32_t groups = p->groups_used - first_group;
+    uint32_t rotation = s->rotation++ % count, width = share_width(groups, count, split);
 
-    return f->subscribers->item[i < count ? i : i - count];
+    for (uint32_t begin = 0; begin < count; begin += width) {
+        p->shares[p->shares_used++] = (struct share){
+            .session = s,
+            .subscribers = list,
+            .rotation = rotation,
+            .begin = begin,
+            .end = begin + width < count ? begin + width : count,
+            .served = begin,
+            .group = &p->groups[first_group],
+            .groups_end = &p->groups[first_group + groups],
+        };
+    }
+    p->entries += (uint64_t)groups * count;
 }
 
 /* One entry for the subscriber at hand; true when it then has all of the group. */
-static bool add_copy(struct fanout *f, struct batch *b)
+static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
 {
+    uint32_t count = s->subscribers->count, i = s->rotation + s->served;
     struct copy c = {
-        .session = f->session,
-        .subscriber = next_subscriber(f),
-        .group = f->group,
-        .last = f->served == f->subscribers->count - 1,
+        .share = s,
+        .subscriber = s->subscribers->item[i < count ? i : i - count],
+        .group = s->group,
+        .first = s->served == 0,
+        .last = s->served == count - 1,
     };
 
-    if (f->singly == 0 && f->group->packets > 1 &&
-        !egress_may_segment(c.subscriber, f->group, f->now_secs)) {
-        f->packet = f->group->first;
-        f->singly = f->group->packets;
+    if (s->singly == 0 && s->group->packets > 1 &&
+        !egress_may_segment(c.subscriber, s->group, now_secs)) {
+        s->packet = s->group->first;
+        s->singly = s->group->packets;
     }
-    if (f->singly > 0) {
-        c.packet = f->packet;
-        f->packet = f->packet->next;
-        f->singly--;
-        c.last = c.last && f->singly == 0;
+    if (s->singly > 0) {
+        c.packet = s->packet;
+        s->packet = s->packet->next;
+        s->singly--;
     }
-    batch_add(b, &c, f->name_len);
-    return f->singly == 0;
+    batch_add(b, &c, name_len);
+    return s->singly == 0;
 }
 
-bool fanout_fill(struct fanout *f, struct batch *b)
+uint64_t share_entries(const struct share *s)
 {
-    for (; f->group < f->groups_end; f->group++, f->served = 0) {
-        while (f->served < f->subscribers->count) {
+    return (uint64_t)(s->groups_end - s->group) * (s->end - s->begin);
+}
+
+bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
+{
+    for (; s->group < s->groups_end; s->group++, s->served = s->begin) {
+        while (s->served < s->end) {
             if (b->used == EGRESS_BATCH)
                 return false;
-            if (add_copy(f, b))
-                f->served++;
+            if (add_copy(s, b, now_secs, name_len))
+                s->served++;
         }
     }
     return true;
 }
 
-void fanout_observe(struct batch *b, struct latency_histogram *h, uint64_t realtime_now)
+/* A subscriber that takes packets one by one marks each; the last mark stands. */
+void batch_settle(struct batch *b, uint64_t realtime_now)
 {
     for (unsigned i = 0; i < b->used; i++) {
-        const struct group *g = b->copy[i].group;
-        const struct packet *p = g->first;
-
-        if (!b->copy[i].last)
-            continue;
-        for (uint32_t n = 0; n < g->packets; n++, p = p->next) {
-            /* A clock that was set back gives 0, not an age of centuries. */
-            if (p->received_ns != 0)
-                latency_record(h, realtime_now > p->received_ns ? realtime_now - p->received_ns : 0);
-        }
+        if (b->copy[i].first)
+            b->copy[i].group->first_ns = realtime_now;
+        if (b->copy[i].last)
+            b->copy[i].group->last_ns = realtime_now;
     }
     b->used = 0;
+}
+
+/* A clock that was set back gives 0, not an age of centuries. */
+static uint64_t age(uint64_t then, uint64_t now)
+{
+    return now > then ? now - then : 0;
+}
+
+static void observe(const struct group *g, struct latency_histogram *first,
+                    struct latency_histogram *last)
+{
+    const struct packet *p = g->first;
+
+    for (uint32_t i = 0; i < g->packets; i++, p = p->next) {
+        if (p->received_ns == 0)
+            continue;
+        latency_record(first, age(p->received_ns, g->first_ns));
+        latency_record(last, age(p->received_ns, g->last_ns));
+        latency_record(&g->session->latency_first, age(p->received_ns, g->first_ns));
+        latency_record(&g->session->latency_last, age(p->received_ns, g->last_ns));
+    }
+}
+
+void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last)
+{
+    for (uint32_t i = 0; i < p->shares_used; i++) {
+        const struct share *s = &p->shares[i];
+        struct session_counters *c = &s->session->counters;
+
+        counter_add(&c->copies_attempted, s->packets_sent + s->packets_failed);
+        counter_add(&c->packets_sent, s->packets_sent);
+        counter_add(&c->bytes_sent, s->bytes_sent);
+        counter_add(&c->send_failures, s->packets_failed);
+    }
+    for (uint32_t i = 0; i < p->groups_used; i++)
+        observe(&p->groups[i], first, last);
 }

@@ -4,42 +4,64 @@
 
 #include "egress.h"
 
-/* Room for what one turn sends; groups and iovecs live until the batch that names them is
- * flushed. A turn has no more groups and iovecs than packets. */
-struct fanout_room {
-    uint32_t groups_used, iovs_used;
-    struct group *groups;
-    struct iovec *iovs;
+enum {
+    /* Send entries of one share of a wide session: about 100 us with segmentation, 400 us
+     * without. Less and waking a worker costs more than it brings. */
+    SHARE_ENTRIES = 128,
+    /* Shares that are prepared at a time; more make a second wave. */
+    PLAN_SHARES = 1024,
 };
 
-/* Where the fan-out of one run stands: group by group, each to all subscribers, so that
- * order is kept for every subscriber. */
-struct fanout {
+/* Part of the fan-out of one run: all its groups to some of the subscribers, so that order is
+ * kept for each of them whoever serves the share. */
+struct share {
     struct session *session;
     const struct subscriber_list *subscribers; /* the snapshot of this turn */
-    struct group *group, *groups_end;
-    uint32_t served;       /* subscribers that have the group at hand */
-    uint32_t rotation;     /* the first served */
+    uint32_t rotation;                         /* who comes first in serving order */
+    uint32_t begin, end;                       /* in serving order */
+    struct group *group, *groups_end;          /* the group at hand */
+    uint32_t served;                           /* next in serving order for that group */
     /* For a subscriber that takes the group's packets one by one: */
     struct packet *packet; /* the next */
     uint32_t singly;       /* how many are left */
-    uint32_t now_secs;     /* CLOCK_MONOTONIC */
-    socklen_t name_len;
+
+    /* What came of it; counted by whoever serves it, for the session's owner. */
+    uint64_t packets_sent, bytes_sent, packets_failed;
 };
 
-/* Cuts a run into groups of neighbours; with `gso` off every packet is a group of its own.
- * Returns how many there are, beginning at `room->groups + room->groups_used` before. */
-uint32_t fanout_cut(const struct run *run, bool gso, struct fanout_room *room);
+/* Room for what one turn sends. It lives until the batches that name it are flushed. */
+struct plan {
+    uint32_t groups_used, iovs_used, shares_used;
+    uint64_t entries; /* of all shares */
+    uint32_t now_secs; /* CLOCK_MONOTONIC */
+    struct group *groups;
+    struct iovec *iovs;
+    struct share *shares;
+};
 
-/* Begins with the session's run and the list published now. */
-void fanout_start(struct fanout *f, struct session *s, bool gso, struct fanout_room *room,
-                  uint32_t now_secs, socklen_t name_len);
+/* Room for `packets` in all. 0 or -ENOMEM. */
+int plan_init(struct plan *p, uint32_t packets);
+void plan_destroy(struct plan *p);
+void plan_clear(struct plan *p);
+/* Whether the shares of one more session are sure to find room. */
+bool plan_has_room(const struct plan *p);
 
-/* Adds copies until the batch is full or the run is through; true when it is through. */
-bool fanout_fill(struct fanout *f, struct batch *b);
+/* Cuts the session's run into groups of neighbours (with `gso` off every packet is a group of
+ * its own) and the list published now into shares: one, or with `split` as many as
+ * SHARE_ENTRIES asks for. */
+void plan_session(struct plan *p, struct session *s, bool gso, bool split);
 
-/* Observes the latency of each packet whose last copy was in a flushed batch, and empties
- * it. `realtime_now` is the time of the flush's return. */
-void fanout_observe(struct batch *b, struct latency_histogram *h, uint64_t realtime_now);
+/* Adds copies until the batch is full or the share is through; true when it is through. */
+bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len);
+/* Send entries, before any fallback. */
+uint64_t share_entries(const struct share *s);
+
+/* Tells the groups of a flushed batch when their first and last copy had left, and
+ * empties it. `realtime_now` is the time of the flush's return. */
+void batch_settle(struct batch *b, uint64_t realtime_now);
+
+/* When all shares are through: sessions get their counts and latencies, and `first` and
+ * `last` the latencies to the first and the last subscriber served. */
+void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last);
 
 #endif

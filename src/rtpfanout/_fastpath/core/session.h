@@ -51,9 +51,11 @@ struct session {
 
     /* The worker's own. */
     struct run run;
+    _Atomic uint32_t owner; /* index + 1 of the one worker that receives its packets */
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
+    struct latency_histogram latency_first, latency_last; /* first, last subscriber served */
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;

@@ -1,6 +1,7 @@
 #include "sock.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,31 +37,95 @@ static int configure(const struct sock *s, uint32_t receive_buffer, uint32_t sen
     return 0;
 }
 
+static int open_bound(struct sock *s, bool reuse_port, uint32_t receive_buffer,
+                      uint32_t send_buffer)
+{
+    union sockaddr_any name;
+    socklen_t len = addr_to_sockaddr(&name, &s->bound, s->family);
+    int on = 1, rc;
+
+    s->fd = socket(s->family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (s->fd < 0)
+        return -errno;
+    rc = configure(s, receive_buffer, send_buffer);
+    if (rc == 0 &&
+        ((reuse_port && setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on)) ||
+         bind(s->fd, &name.any, len) ||
+         (len = sizeof name, getsockname(s->fd, &name.any, &len))))
+        rc = -errno;
+    if (rc) {
+        close(s->fd);
+        return rc;
+    }
+    addr_from_sockaddr(&s->bound, &name);
+    return 0;
+}
+
 int sock_open(struct sock *out, const struct rf_addr *bind_to, uint32_t receive_buffer,
               uint32_t send_buffer)
 {
-    struct sock s = {
+    *out = (struct sock){
         .family = addr_is_ipv4(bind_to) ? AF_INET : AF_INET6,
         .dual_stack = is_ipv6_wildcard(bind_to),
+        .bound = *bind_to,
     };
-    union sockaddr_any name;
-    socklen_t len = addr_to_sockaddr(&name, bind_to, s.family);
-    int rc;
+    return open_bound(out, false, receive_buffer, send_buffer);
+}
 
-    s.fd = socket(s.family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
-    if (s.fd < 0)
+int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buffer,
+                      uint32_t send_buffer)
+{
+    int on = 1;
+
+    if (setsockopt(first->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on))
         return -errno;
-    rc = configure(&s, receive_buffer, send_buffer);
-    if (rc == 0 &&
-        (bind(s.fd, &name.any, len) || (len = sizeof name, getsockname(s.fd, &name.any, &len))))
-        rc = -errno;
-    if (rc) {
-        close(s.fd);
-        return rc;
-    }
-    addr_from_sockaddr(&s.bound, &name);
-    *out = s;
-    return 0;
+    *out = *first;
+    return open_bound(out, true, receive_buffer, send_buffer);
+}
+
+/* Classic BPF sees the payload; SKF_NET_OFF reaches back to the IP header.
+ * hash = xor of the words of the source IP address and the source port, spread by
+ * multiplication; the result is a number from 0 to count - 1. */
+int sock_steer_by_source(const struct sock *s, unsigned count)
+{
+    enum { IP = SKF_NET_OFF };
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x60, 8, 0),
+        /* IPv4: X = header length; port at X, address at 12 */
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x0f),
+        BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_H | BPF_IND, IP),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
+        BPF_STMT(BPF_JMP | BPF_JA, 12),
+        /* IPv6: port at 40, address at 8 to 23 */
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP + 40),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 8),
+        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
+        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 16),
+        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 20),
+        /* both: A and X are what is left to combine */
+        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
+        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x9e3779b1),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 16),
+        BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, count),
+        BPF_STMT(BPF_RET | BPF_A, 0),
+    };
+    struct sock_fprog filter = {.len = sizeof program / sizeof *program, .filter = program};
+
+    return setsockopt(s->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter) ? -errno
+                                                                                         : 0;
 }
 
 void sock_close(struct sock *s)

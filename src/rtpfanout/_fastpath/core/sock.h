@@ -1,4 +1,4 @@
-/* Opens the UDP socket the packet path lives on. */
+/* Opens the UDP sockets the packet path lives on. */
 #ifndef RF_SOCK_H
 #define RF_SOCK_H
 
@@ -16,7 +16,16 @@ struct sock {
  * the next send to another. 0 or -errno. */
 int sock_open(struct sock *out, const struct rf_addr *bind, uint32_t receive_buffer,
               uint32_t send_buffer);
+/* One more socket on the address of `first`, of its SO_REUSEPORT group. Only `first` was bound
+ * alone, so a second server finds the port in use. 0 or -errno. */
+int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buffer,
+                      uint32_t send_buffer);
 void sock_close(struct sock *s);
+
+/* Makes the kernel choose one of the group's `count` sockets by the source address and port of
+ * a datagram, so that a flow stays with one worker, whatever its SSRCs and in whatever
+ * way UDP_GRO puts its packets together. 0 or -errno. */
+int sock_steer_by_source(const struct sock *s, unsigned count);
 
 /* SO_RCVBUF or SO_SNDBUF as the kernel accounts it: twice what was granted. */
 uint32_t sock_buffer_size(const struct sock *s, int option);

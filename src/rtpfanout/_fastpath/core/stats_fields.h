@@ -10,7 +10,8 @@
     X(rtcp)         /* RFC 5761; not forwarded yet */ \
     X(unknown_ssrc) /* no session has this SSRC */ \
     X(wrong_source) /* a session has, but from another address */ \
-    X(truncated)    /* longer than the receive buffer */
+    X(truncated)    /* longer than the receive buffer */ \
+    X(misrouted)    /* of a session whose packets another worker receives */
 
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \
@@ -48,7 +49,8 @@
     RF_GSO_FALLBACKS(RF_GSO_FALLBACK) \
     X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
-    X(turns)
+    X(turns) \
+    X(tasks_shared) /* of other workers' turns */
 
 /* Per session; written by the one worker that owns it. */
 #define RF_SESSION_FIELDS(X) \

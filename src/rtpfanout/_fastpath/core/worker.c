@@ -11,12 +11,12 @@
 #include "rtp.h"
 
 enum {
-    SEND_WAIT_MS = 2,      /* for room in the send buffer, per batch */
-    IDLE_WAIT_MS = 1000,   /* only a bound: packets and worker_stop end the wait */
+    SEND_WAIT_MS = 2,    /* for room in the send buffer, per batch */
+    IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
-    TURN_SENDS = 4096,                 /* about 12 ms of plain sends */
+    TURN_ENTRIES = 4096,               /* about 12 ms of plain sends */
 };
 
 static uint64_t clock_ns(clockid_t id)
@@ -30,32 +30,36 @@ static uint64_t clock_ns(clockid_t id)
 /* Everything a turn needs, allocated once. */
 static int turn_room_new(struct worker *w)
 {
+    int rc = plan_init(&w->plan, TURN_PACKETS);
+
+    if (rc)
+        return rc;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
-    w->room.groups = malloc(TURN_PACKETS * sizeof *w->room.groups);
-    w->room.iovs = malloc(TURN_PACKETS * sizeof *w->room.iovs);
-    return w->packets && w->sessions && w->room.groups && w->room.iovs ? 0 : -ENOMEM;
+    return w->packets && w->sessions ? ingress_new(w->sock->fd, &w->ingress) : -ENOMEM;
 }
 
 static void turn_room_free(struct worker *w)
 {
+    ingress_free(w->ingress);
+    plan_destroy(&w->plan);
     free(w->packets);
     free(w->sessions);
-    free(w->room.groups);
-    free(w->room.iovs);
 }
 
-int worker_init(struct worker *w, const struct sock *sock, const struct table *table,
-                struct qsbr *qsbr, unsigned reader, bool check_padding)
+int worker_init(struct worker *w, const struct worker_options *options, const struct sock *sock,
+                const struct table *table, struct qsbr *qsbr, struct worker **crew,
+                unsigned crew_size)
 {
     int rc;
 
     memset(w, 0, sizeof *w);
+    w->options = *options;
     w->sock = sock;
     w->table = table;
     w->qsbr = qsbr;
-    w->reader = reader;
-    w->check_padding = check_padding;
+    w->crew = crew;
+    w->crew_size = crew_size;
     w->gso = egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
     w->receive_limit = INGRESS_BATCH;
@@ -63,20 +67,24 @@ int worker_init(struct worker *w, const struct sock *sock, const struct table *t
     if (w->wake_fd < 0)
         return -errno;
     rc = turn_room_new(w);
-    if (rc == 0)
-        rc = ingress_new(sock->fd, &w->ingress);
-    if (rc) {
-        turn_room_free(w);
-        close(w->wake_fd);
-    }
+    if (rc)
+        worker_destroy(w);
     return rc;
 }
 
 void worker_destroy(struct worker *w)
 {
-    ingress_free(w->ingress);
     turn_room_free(w);
     close(w->wake_fd);
+}
+
+/* One worker receives a session's packets, for its run and its counters have one writer:
+ * whoever comes first. Steering by source address keeps it so. */
+static bool owns(struct worker *w, struct session *s)
+{
+    uint32_t me = w->options.index + 1, owner = load_rlx(&s->owner);
+
+    return owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me));
 }
 
 /* The session a packet belongs to; or NULL, and the drop is counted. */
@@ -88,12 +96,12 @@ static struct session *gate(struct worker *w, const uint8_t *data, size_t len,
     bool ssrc_known = false;
     enum drop_reason reason;
 
-    switch (rtp_classify(data, len, w->check_padding, &ssrc)) {
+    switch (rtp_classify(data, len, w->options.check_padding, &ssrc)) {
     case RTP_PACKET:
         session = table_find(w->table, ssrc, source, &ssrc_known);
-        if (session)
+        if (session && owns(w, session))
             return session;
-        reason = ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
+        reason = session ? DROP_misrouted : ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
         break;
     case RTP_CONTROL:
         reason = DROP_rtcp;
@@ -134,34 +142,102 @@ static void accept_packet(struct worker *w, struct session *s, uint8_t *data, si
     counter_add(&w->counters.bytes_forwarded, len);
 }
 
-static uint32_t now_secs(const struct worker *w)
-{
-    return (uint32_t)(w->now / 1000000000);
-}
-
-static void flush(struct worker *w)
+static void flush(struct worker *w, uint32_t now_secs)
 {
     if (w->batch.used == 0)
         return;
-    w->entries += w->batch.used;
-    egress_flush(w->sock->fd, &w->batch, &w->counters, SEND_WAIT_MS, now_secs(w));
-    fanout_observe(&w->batch, &w->latency, clock_ns(CLOCK_REALTIME));
+    egress_flush(w->sock->fd, &w->batch, &w->counters, SEND_WAIT_MS, now_secs);
+    batch_settle(&w->batch, clock_ns(CLOCK_REALTIME));
+}
+
+/* Shares of this worker's turn, or of another's. */
+static void serve(struct worker *w, struct plan *plan, uint32_t share, uint32_t end)
+{
+    for (; share < end; share++) {
+        while (!share_fill(&plan->shares[share], &w->batch, plan->now_secs, w->name_len))
+            flush(w, plan->now_secs);
+    }
+    flush(w, plan->now_secs);
+}
+
+static uint32_t cut_tasks(struct job *j, const struct plan *plan)
+{
+    uint32_t count = 0;
+    uint64_t entries = 0;
+
+    for (uint32_t i = 0, first = 0; i < plan->shares_used; i++) {
+        entries += share_entries(&plan->shares[i]);
+        if (entries >= SHARE_ENTRIES || i + 1 == plan->shares_used) {
+            j->task[count++] = (struct task){first, i + 1};
+            first = i + 1;
+            entries = 0;
+        }
+    }
+    return count;
+}
+
+static void wake(struct worker *w)
+{
+    uint64_t one = 1;
+
+    /* EAGAIN means that the counter is full of earlier wake-ups: it wakes all the same. */
+    (void)!write(w->wake_fd, &one, sizeof one);
+}
+
+static void wake_idle(struct worker *w, uint32_t wanted)
+{
+    for (unsigned i = 0; i < w->crew_size && wanted > 0; i++) {
+        if (w->crew[i] != w && load_seq(&w->crew[i]->idle)) {
+            wake(w->crew[i]);
+            wanted--;
+        }
+    }
+}
+
+/* One task of `owner`'s job; false when there is none. */
+static bool take_part(struct worker *w, struct worker *owner)
+{
+    uint32_t task;
+
+    if (!job_take(&owner->job, &task))
+        return false;
+    serve(w, &owner->plan, owner->job.task[task].first_share, owner->job.task[task].end_share);
+    job_task_done(&owner->job);
+    return true;
+}
+
+/* Sends all that is planned, with the help of idle workers where it is much. */
+static void run_plan(struct worker *w)
+{
+    bool much = w->crew_size > 1 && w->plan.entries >= w->options.split_threshold;
+    uint32_t tasks = much ? cut_tasks(&w->job, &w->plan) : 1;
+
+    if (tasks > 1) {
+        job_publish(&w->job, tasks);
+        wake_idle(w, tasks - 1);
+        while (take_part(w, w))
+            ;
+        job_await(&w->job);
+    } else {
+        serve(w, &w->plan, 0, w->plan.shares_used);
+    }
+    plan_account(&w->plan, &w->latency_first, &w->latency_last);
+    w->entries += w->plan.entries;
+    plan_clear(&w->plan);
 }
 
 /* Sends all that was accepted so far. */
 static void fan_out(struct worker *w)
 {
+    w->plan.now_secs = (uint32_t)(w->now / 1000000000);
     for (uint32_t i = 0; i < w->session_count; i++) {
-        struct fanout f;
-
-        fanout_start(&f, w->sessions[i], w->gso, &w->room, now_secs(w), w->name_len);
-        while (!fanout_fill(&f, &w->batch))
-            flush(w);
+        if (!plan_has_room(&w->plan))
+            run_plan(w);
+        plan_session(&w->plan, w->sessions[i], w->gso, w->crew_size > 1);
         w->sessions[i]->run = (struct run){NULL, NULL};
     }
-    flush(w);
+    run_plan(w);
     w->packet_count = w->session_count = 0;
-    w->room.groups_used = w->room.iovs_used = 0;
 }
 
 /* Exactly one of forwarded and dropped_* for each packet of the buffer. */
@@ -189,12 +265,12 @@ static void take_datagram(struct worker *w, const struct datagram *d)
     } while (at < d->len);
 }
 
-/* A turn is to send about TURN_SENDS entries, so that neither other sessions nor a grace
- * period wait long for it: the next one receives by what this one came to. */
+/* A turn is to send about TURN_ENTRIES, so that neither other sessions nor a grace period
+ * wait long for it: the next one receives by what this one came to. */
 static void set_receive_limit(struct worker *w, unsigned received)
 {
-    uint64_t limit = w->entries > TURN_SENDS ? received * (uint64_t)TURN_SENDS / w->entries
-                                             : (uint64_t)w->receive_limit * 2;
+    uint64_t limit = w->entries > TURN_ENTRIES ? received * (uint64_t)TURN_ENTRIES / w->entries
+                                               : (uint64_t)w->receive_limit * 2;
 
     w->receive_limit = limit < 1 ? 1 : limit > INGRESS_BATCH ? INGRESS_BATCH : (unsigned)limit;
 }
@@ -202,7 +278,7 @@ static void set_receive_limit(struct worker *w, unsigned received)
 /* Returns how many buffers it took, or -errno. */
 static int turn(struct worker *w)
 {
-    int n = ingress_receive(w->ingress, w->receive_limit);
+    int n = w->options.receives ? ingress_receive(w->ingress, w->receive_limit) : 0;
 
     if (n <= 0)
         return n;
@@ -221,17 +297,46 @@ static int turn(struct worker *w)
     return n;
 }
 
-/* Offline, so that no grace period waits for an idle worker. */
-static void wait_for_packets(struct worker *w)
+/* One task of any other worker; false when nobody has one. */
+static bool help(struct worker *w)
 {
-    struct pollfd p[] = {{.fd = w->sock->fd, .events = POLLIN},
+    for (unsigned i = 1; i < w->crew_size; i++) {
+        if (take_part(w, w->crew[(w->options.index + i) % w->crew_size])) {
+            counter_add(&w->counters.tasks_shared, 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool help_wanted(struct worker *w)
+{
+    for (unsigned i = 0; i < w->crew_size; i++) {
+        if (job_offers(&w->crew[i]->job))
+            return true;
+    }
+    return false;
+}
+
+/* Until packets, work to share or worker_stop. Offline meanwhile, so that no grace period
+ * waits for an idle worker. `idle` is seq_cst; job_publish says why. */
+static void sleep_until_woken(struct worker *w)
+{
+    struct pollfd p[] = {{.fd = w->options.receives ? w->sock->fd : -1, .events = POLLIN},
                          {.fd = w->wake_fd, .events = POLLIN}};
     struct timespec pause = {.tv_nsec = ERROR_PAUSE_NS};
+    uint64_t wakeups;
 
-    qsbr_offline(w->qsbr, w->reader);
-    if (poll(p, 2, IDLE_WAIT_MS) < 0)
-        nanosleep(&pause, NULL);
-    qsbr_online(w->qsbr, w->reader);
+    store_seq(&w->idle, true);
+    if (!help_wanted(w)) {
+        qsbr_offline(w->qsbr, w->options.index);
+        if (poll(p, 2, IDLE_WAIT_MS) < 0)
+            nanosleep(&pause, NULL);
+        qsbr_online(w->qsbr, w->options.index);
+    }
+    store_seq(&w->idle, false);
+    if (p[1].revents)
+        (void)!read(w->wake_fd, &wakeups, sizeof wakeups);
 }
 
 /* An error of recvmmsg is counted and borne: the loop ends on the stop flag alone. The
@@ -241,9 +346,9 @@ static void bear_receive_error(struct worker *w)
     struct timespec pause = {.tv_nsec = ERROR_PAUSE_NS};
 
     counter_add(&w->counters.receive_errors, 1);
-    qsbr_offline(w->qsbr, w->reader);
+    qsbr_offline(w->qsbr, w->options.index);
     nanosleep(&pause, NULL);
-    qsbr_online(w->qsbr, w->reader);
+    qsbr_online(w->qsbr, w->options.index);
 }
 
 static void drain(struct worker *w)
@@ -251,30 +356,41 @@ static void drain(struct worker *w)
     uint64_t end = clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
 
     while (turn(w) > 0 && clock_ns(CLOCK_MONOTONIC) < end)
-        qsbr_quiescent(w->qsbr, w->reader);
+        qsbr_quiescent(w->qsbr, w->options.index);
+}
+
+/* Nothing to receive: help, look again for a while, or sleep. */
+static void idle_turn(struct worker *w, uint64_t idle_since)
+{
+    if (help(w))
+        return;
+    if (w->options.busy_poll_ns == 0 ||
+        clock_ns(CLOCK_MONOTONIC) - idle_since >= w->options.busy_poll_ns)
+        sleep_until_woken(w);
 }
 
 void worker_run(struct worker *w)
 {
-    qsbr_online(w->qsbr, w->reader);
+    uint64_t idle_since = 0;
+
+    qsbr_online(w->qsbr, w->options.index);
     while (!load_acq(&w->stopping)) {
         int n = turn(w);
 
-        qsbr_quiescent(w->qsbr, w->reader);
-        if (n < 0)
-            bear_receive_error(w);
+        qsbr_quiescent(w->qsbr, w->options.index);
+        if (n > 0)
+            idle_since = w->now;
         else if (n == 0)
-            wait_for_packets(w);
+            idle_turn(w, idle_since);
+        else
+            bear_receive_error(w);
     }
     drain(w);
-    qsbr_offline(w->qsbr, w->reader);
+    qsbr_offline(w->qsbr, w->options.index);
 }
 
 void worker_stop(struct worker *w)
 {
-    uint64_t one = 1;
-
     store_rls(&w->stopping, true);
-    /* EAGAIN means that the counter is full of earlier wake-ups: it wakes all the same. */
-    (void)!write(w->wake_fd, &one, sizeof one);
+    wake(w);
 }

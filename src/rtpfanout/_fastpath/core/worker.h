@@ -2,42 +2,55 @@
 #ifndef RF_WORKER_H
 #define RF_WORKER_H
 
+#include "crew.h"
 #include "fanout.h"
 #include "ingress.h"
 #include "sock.h"
 #include "table.h"
 
+struct worker_options {
+    unsigned index; /* in the crew, and as a QSBR reader */
+    bool receives;  /* else it only helps */
+    bool check_padding;
+    uint32_t split_threshold; /* send entries of a turn from which idle workers take part */
+    uint64_t busy_poll_ns;    /* look for packets that long before sleeping */
+};
+
 struct worker {
-    /* Given at creation. */
+    struct worker_options options;
     const struct sock *sock;
     const struct table *table;
     struct qsbr *qsbr;
-    unsigned reader; /* index in qsbr */
-    bool check_padding;
+    struct worker **crew; /* all workers, this one included */
+    unsigned crew_size;
+    bool gso;
     socklen_t name_len;
     int wake_fd; /* eventfd: ends a wait */
-    _Atomic bool stopping;
 
-    bool gso;
     struct ingress *ingress;
     struct batch batch;
     unsigned receive_limit; /* buffers the next turn may fill */
 
     /* Of the turn at hand. */
-    uint64_t now; /* CLOCK_MONOTONIC at its beginning */
+    uint64_t now;     /* CLOCK_MONOTONIC at its beginning */
     uint64_t entries; /* handed to egress */
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */
-    struct fanout_room room;
+    struct plan plan;
+    struct job job;
+
+    alignas(CACHE_LINE) _Atomic bool stopping;
+    _Atomic bool idle; /* asleep, or about to be: wake it when there is work to share */
 
     alignas(CACHE_LINE) struct worker_counters counters;
-    struct latency_histogram latency;
+    struct latency_histogram latency_first, latency_last;
 };
 
-/* 0 or -errno. */
-int worker_init(struct worker *w, const struct sock *sock, const struct table *table,
-                struct qsbr *qsbr, unsigned reader, bool check_padding);
+/* `crew` is filled in by the time worker_run begins. 0 or -errno. */
+int worker_init(struct worker *w, const struct worker_options *options, const struct sock *sock,
+                const struct table *table, struct qsbr *qsbr, struct worker **crew,
+                unsigned crew_size);
 void worker_destroy(struct worker *w);
 
 /* Until worker_stop; then forwards what is queued, for 200 ms at the most. */
