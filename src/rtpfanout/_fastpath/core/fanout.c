@@ -14,10 +14,7 @@ int plan_init(struct plan *p, uint32_t packets)
     p->groups = malloc(packets * sizeof *p->groups);
     p->iovs = malloc(packets * sizeof *p->iovs);
     p->shares = malloc(PLAN_SHARES * sizeof *p->shares);
-    if (p->groups && p->iovs && p->shares)
-        return 0;
-    plan_destroy(p);
-    return -ENOMEM;
+    return p->groups && p->iovs && p->shares ? 0 : -ENOMEM;
 }
 
 void plan_destroy(struct plan *p)

@@ -39,7 +39,7 @@ struct plan {
     struct share *shares;
 };
 
-/* Room for `packets` in all. 0 or -ENOMEM. */
+/* Room for `packets` in all. 0, or -ENOMEM: plan_destroy frees what there is. */
 int plan_init(struct plan *p, uint32_t packets);
 void plan_destroy(struct plan *p);
 void plan_clear(struct plan *p);
