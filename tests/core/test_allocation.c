@@ -1,7 +1,7 @@
 /* When memory runs out: the n-th request of the core fails, for every n until none is left
  * to fail. Each call then says -ENOMEM, has changed nothing, leaks nothing, and works when
  * it is made again.
- * wraps: malloc calloc aligned_alloc free getrandom eventfd */
+ * wraps: malloc calloc aligned_alloc free getrandom eventfd socket */
 #include "core.h"
 
 #include <dirent.h>
@@ -17,12 +17,14 @@ void *__real_aligned_alloc(size_t alignment, size_t size);
 void __real_free(void *p);
 ssize_t __real_getrandom(void *p, size_t len, unsigned flags);
 int __real_eventfd(unsigned value, int flags);
+int __real_socket(int family, int type, int protocol);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *p);
 ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags);
 int __wrap_eventfd(unsigned value, int flags);
+int __wrap_socket(int family, int type, int protocol);
 
 static bool fails(void)
 {
@@ -69,6 +71,11 @@ int __wrap_eventfd(unsigned value, int flags)
     return fails() ? -1 : __real_eventfd(value, flags);
 }
 
+int __wrap_socket(int family, int type, int protocol)
+{
+    return fails() ? -1 : __real_socket(family, type, protocol);
+}
+
 static int open_files(void)
 {
     DIR *dir = opendir("/proc/self/fd");
@@ -108,22 +115,27 @@ static struct rf_engine *engine;
 
 static struct rf_config config_of(uint32_t max_sessions)
 {
-    return (struct rf_config){address("127.0.0.1", 0), max_sessions, 100, 100, true};
+    return (struct rf_config){address("127.0.0.1", 0), max_sessions, 100, 100, .workers = 1};
 }
 
+/* Each worker more asks for memory and descriptors of its own. */
 static void test_engine_new(void)
 {
-    struct rf_config config = config_of(10);
-    int files = open_files();
+    for (uint32_t workers = 1; workers <= 4; workers++) {
+        struct rf_config config = config_of(10);
+        int files = open_files();
 
-    engine = NULL;
-    EACH_FAILURE(6, rf_engine_new(&config, &engine), {
-        CHECK(engine == NULL);
+        config.workers = workers;
+        engine = NULL;
+        EACH_FAILURE(6 + 7 * (int)workers, rf_engine_new(&config, &engine), {
+            CHECK(engine == NULL);
+            CHECK_EQ(open_files(), files);
+        });
+        CHECK_EQ(open_files(), files + 2 * (int)workers);
+        rf_engine_free(engine);
+        CHECK_EQ(held, 0);
         CHECK_EQ(open_files(), files);
-    });
-    rf_engine_free(engine);
-    CHECK_EQ(held, 0);
-    CHECK_EQ(open_files(), files);
+    }
 }
 
 static struct rf_addr source_of(uint32_t i)

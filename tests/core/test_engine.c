@@ -17,6 +17,7 @@ static void setup(uint32_t max_sessions, uint32_t max_subscribers)
         .max_sessions = max_sessions,
         .max_subscribers = max_subscribers,
         .receive_queue_packets = 4096,
+        .workers = 1,
         .check_padding = true,
     };
     struct rf_socket_info info;
@@ -28,7 +29,7 @@ static void setup(uint32_t max_sessions, uint32_t max_subscribers)
 
 static void *run(void *unused)
 {
-    CHECK_EQ(rf_engine_run(engine), 0);
+    CHECK_EQ(rf_engine_run(engine, 0), 0);
     return unused;
 }
 
@@ -53,7 +54,7 @@ static uint64_t session(struct rf_addr source, uint32_t ssrc)
 
 static void test_limits_of_zero(void)
 {
-    struct rf_config good = {address("127.0.0.1", 0), 1, 1, 1, true}, bad;
+    struct rf_config good = {address("127.0.0.1", 0), 1, 1, 1, .workers = 1}, bad;
     struct rf_engine *none = NULL;
 
     bad = good, bad.max_sessions = 0;
@@ -61,6 +62,10 @@ static void test_limits_of_zero(void)
     bad = good, bad.max_subscribers = 0;
     CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
     bad = good, bad.receive_queue_packets = 0;
+    CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
+    bad = good, bad.workers = 0;
+    CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
+    bad = good, bad.workers = RF_MAX_WORKERS + 1;
     CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
     CHECK(none == NULL);
     rf_engine_free(NULL);
@@ -76,7 +81,7 @@ static void test_socket_info(void)
     for (unsigned i = 0; i < COUNT(cases); i++) {
         if (cases[i].ipv6 && !ipv6_here())
             continue;
-        struct rf_config config = {address(cases[i].ip, 0), 1, 1, 100, true};
+        struct rf_config config = {address(cases[i].ip, 0), 1, 1, 100, .workers = 1};
         struct rf_socket_info info;
         struct rf_engine *e, *second = NULL;
 
@@ -203,11 +208,12 @@ static void test_one_loop_at_a_time(void)
     rtp_make(p, sizeof p, 1, 1);
     send_to(camera, &bound, p, sizeof p);
     CHECK_EQ(receive(to, p, sizeof p, 20000), 20); /* it runs */
-    CHECK_EQ(rf_engine_run(engine), -EBUSY);
+    CHECK_EQ(rf_engine_run(engine, 0), -EBUSY);
+    CHECK_EQ(rf_engine_run(engine, 1), -EINVAL); /* there is no second worker */
     send_to(camera, &bound, p, sizeof p); /* and wasn't hurt */
     CHECK_EQ(receive(to, p, sizeof p, 20000), 20);
     stop();
-    CHECK_EQ(rf_engine_run(engine), 0); /* it was stopped: drains, and returns */
+    CHECK_EQ(rf_engine_run(engine, 0), 0); /* it was stopped: drains, and returns */
     rf_engine_free(engine);
     close(camera);
     close(to);

@@ -4,7 +4,8 @@
 
 #include <pthread.h>
 
-#include "endpoints.h"
+#include "segments.h"
+#include "sessions.h"
 
 static _Atomic int errors_to_come;
 static _Atomic bool cut_short;
@@ -30,18 +31,20 @@ static struct sock sock;
 static struct qsbr qsbr;
 static struct session_pool pool;
 static struct table table;
-static struct worker worker;
+static struct worker worker, *crew[] = {&worker};
 static pthread_t thread;
 
 static void setup(bool check_padding)
 {
+    struct worker_options options = {
+        .receives = true, .check_padding = check_padding, .split_threshold = 256};
     struct rf_addr at = address("127.0.0.1", 0);
 
     qsbr_init(&qsbr);
     CHECK_EQ(session_pool_init(&pool, 16), 0);
     CHECK_EQ(table_init(&table, &pool, &qsbr), 0);
     CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
-    CHECK_EQ(worker_init(&worker, &sock, &table, &qsbr, 0, check_padding), 0);
+    CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
 }
 
 static void teardown(void)
@@ -66,15 +69,8 @@ static void start(void)
 
 static struct session *session_with(uint32_t ssrc, struct rf_addr source, struct rf_addr subscriber)
 {
-    struct subscriber_list *old, *list;
-    struct session *s;
-    bool added;
+    struct session *s = session_make(&pool, source, ssrc, &subscriber, 1);
 
-    CHECK_EQ(session_new(&pool, &source, ssrc, 0, &s), 0);
-    old = load_rlx(&s->subscribers);
-    CHECK_EQ(subscriber_list_add(old, &subscriber, 1, AF_INET, 9, &added, &list), 0);
-    store_rlx(&s->subscribers, list);
-    free(old);
     CHECK_EQ(table_insert(&table, s), 0);
     return s;
 }
@@ -102,6 +98,7 @@ static void stop_and_check_identities(struct rf_stats *sum)
 #undef X
     CHECK_EQ(sum->packets_received, sum->packets_forwarded + dropped);
     CHECK_EQ(sum->copies_attempted, sum->packets_sent + failed);
+    CHECK_EQ(sum->dropped_misrouted + sum->tasks_shared, 0); /* it is alone */
     CHECK_EQ(load_rlx(&qsbr.readers[0].seen), QSBR_OFFLINE);
 }
 
