@@ -6,7 +6,7 @@
 
 #include "endpoints.h"
 
-/* False when the socket's buffer was full. */
+/* False when the kernel has no room, or does not take that many segments. */
 static inline bool try_send_segments(int fd, const struct rf_addr *to, const void *data,
                                      size_t size, uint16_t segment)
 {
@@ -30,7 +30,7 @@ static inline bool try_send_segments(int fd, const struct rf_addr *to, const voi
     memcpy(CMSG_DATA(&control.align), &segment, sizeof segment);
     ssize_t sent = sendmsg(fd, &msg, 0);
 
-    CHECK(sent == (ssize_t)size || (sent < 0 && (errno == EAGAIN || errno == ENOBUFS)));
+    CHECK(sent == (ssize_t)size || (sent < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == EINVAL)));
     return sent > 0;
 }
 

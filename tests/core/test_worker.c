@@ -267,6 +267,77 @@ static void test_stop_forwards_what_is_queued(void)
     teardown();
 }
 
+/* More segments than a turn has room for: it sends in between, from the same buffers. What the
+ * viewer's own queue has no room for it does not see; the rest is whole and in order. */
+static void test_more_segments_than_a_turn_holds(void)
+{
+    enum { LENGTH = 40, MOST = 128 };
+    uint8_t p[MOST * LENGTH], got[LENGTH + 1];
+    struct rf_addr camera, viewer;
+    struct rf_stats sum;
+    unsigned n = MOST, sends; /* UDP_MAX_SEGMENTS since Linux 6.10, 64 before */
+    int next = 0;
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
+
+    session_with(1, camera, viewer);
+    for (sends = 0; sends < INGRESS_BATCH; sends++) {
+        for (uint16_t i = 0; i < n; i++)
+            rtp_make(p + i * LENGTH, LENGTH, 1, (uint16_t)(sends * n + i));
+        if (!try_send_segments(from, &sock.bound, p, n * LENGTH, LENGTH)) {
+            CHECK(n == MOST && sends == 0);
+            n = 64;
+            send_segments(from, &sock.bound, p, n * LENGTH, LENGTH);
+        }
+    }
+    start();
+    await(&worker.counters.packets_sent, sends * n);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.turns, 1);
+    CHECK_EQ(sum.receives, INGRESS_BATCH);
+    CHECK_EQ(sum.packets_forwarded, sends * n);
+    while (receive(to, got, sizeof got, 20) == LENGTH) {
+        CHECK((got[2] << 8 | got[3]) >= next);
+        next = (got[2] << 8 | got[3]) + 1;
+        rtp_make(p, LENGTH, 1, (uint16_t)(next - 1));
+        CHECK(memcmp(got, p, LENGTH) == 0);
+    }
+    CHECK(next > 64);
+    close(from);
+    close(to);
+    teardown();
+}
+
+/* A turn that came to many sends is followed by smaller ones, and then by larger again. */
+static void test_turns_are_bounded_by_their_sends(void)
+{
+    enum { SUBSCRIBERS = 1000, N = INGRESS_BATCH + 40 };
+    static struct rf_addr subscribers[SUBSCRIBERS];
+    struct rf_addr camera;
+    struct rf_stats sum;
+    uint8_t p[200];
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera);
+
+    for (uint32_t i = 0; i < SUBSCRIBERS; i++)
+        subscribers[i] = loopback_address(i, 9);
+    CHECK_EQ(table_insert(&table, session_make(&pool, camera, 1, subscribers, SUBSCRIBERS)), 0);
+    for (uint16_t i = 0; i < N; i++) { /* each longer than the last: no two in a group */
+        rtp_make(p, sizeof p, 1, i);
+        send_to(from, &sock.bound, p, 20 + i);
+    }
+    start();
+    await(&worker.counters.packets_received, N);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.copies_attempted, N * SUBSCRIBERS);
+    CHECK_EQ(sum.turns, 1 + 7); /* of 64, then 4 and 8 by turns: 40 */
+    CHECK(worker.receive_limit >= 4 && worker.receive_limit <= 8);
+    close(from);
+    teardown();
+}
+
 /* Else every removal of a quiet server would take as long as the wait. */
 static void test_idle_worker_is_offline(void)
 {
@@ -293,6 +364,8 @@ int main(void)
     RUN(test_receive_errors_are_borne);
     RUN(test_truncated_goes_nowhere);
     RUN(test_stop_forwards_what_is_queued);
+    RUN(test_more_segments_than_a_turn_holds);
+    RUN(test_turns_are_bounded_by_their_sends);
     RUN(test_idle_worker_is_offline);
     return 0;
 }
