@@ -453,8 +453,8 @@ static void test_latency_of_the_first_and_the_last_served(void)
     CHECK_EQ(plan.groups[0].first_ns, 5000);
     CHECK_EQ(plan.groups[0].last_ns, 5002);
     plan_account(&plan, &latency_first, &latency_last);
-    check_latency(&latency_first, &session->latency_first, 2, 4000);
-    check_latency(&latency_last, &session->latency_last, 2, 4002);
+    check_latency(&latency_first, &session->latency->first, 2, 4000);
+    check_latency(&latency_last, &session->latency->last, 2, 4002);
     teardown();
 }
 

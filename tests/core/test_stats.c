@@ -52,10 +52,10 @@ static void test_histogram_counts_and_sums(void)
     static struct latency_histogram h;
     static struct rf_latency sum;
 
-    latency_record(&h, 0);
-    latency_record(&h, 1000);
-    latency_record(&h, 1001);
-    latency_record(&h, (uint64_t)60 * 1000000000);
+    latency_record(&h, 0, 1);
+    latency_record(&h, 1000, 1);
+    latency_record(&h, 1001, 1);
+    latency_record(&h, (uint64_t)60 * 1000000000, 1);
     latency_sum(&sum, &h);
     latency_sum(&sum, &h); /* a second worker of the same counts */
     CHECK_EQ(sum.count[0], 4);

@@ -257,8 +257,14 @@ cdef class Engine:
             free(stats)
 
     def tick(self, uint64_t now_ns, uint64_t idle_timeout_ns):
-        cdef uint64_t idle[256]
+        cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 1
         cdef size_t n
-        with nogil:
-            n = core.rf_engine_tick(self.engine, now_ns, idle_timeout_ns, idle, 256)
-        return [idle[i] for i in range(n)]
+        cdef uint64_t *idle = <uint64_t *>malloc(capacity * sizeof(uint64_t))
+        if idle == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                n = core.rf_engine_tick(self.engine, now_ns, idle_timeout_ns, idle, capacity)
+            return [idle[i] for i in range(n)]
+        finally:
+            free(idle)

@@ -275,8 +275,8 @@ int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *
     if (s) {
         memset(first, 0, sizeof *first);
         memset(last, 0, sizeof *last);
-        latency_sum(first, &s->latency_first);
-        latency_sum(last, &s->latency_last);
+        latency_sum(first, &s->latency->first);
+        latency_sum(last, &s->latency->last);
     }
     pthread_mutex_unlock(&e->control);
     return s ? 0 : -ENOENT;
