@@ -86,7 +86,7 @@ class Tool:
             with contextlib.suppress(TimeoutError):
                 answer: dict[str, Any] = json.loads(self.line(0.25))
                 return answer
-        raise TimeoutError(f"{self.process.args} does not report")
+        raise TimeoutError(f"process {self.process.pid} does not report")
 
     def stop(self) -> str:
         """End the process and return what it still had to say."""

@@ -28,7 +28,7 @@ SAMPLE = re.compile(r"^(?P<name>[a-z0-9_]+)(?:\{[^}]*\})? (?P<value>\S+)", re.MU
 
 def pipelined(call: Callable[..., Any], requests: Iterable[Any]) -> list[Any]:
     """The answers to `requests`, in order, with CALLS_IN_FLIGHT of them under way."""
-    futures = []
+    futures: list[Any] = []
     for request in requests:
         if len(futures) >= CALLS_IN_FLIGHT:
             futures[-CALLS_IN_FLIGHT].result()

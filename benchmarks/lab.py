@@ -36,6 +36,12 @@ def run(*command: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
+def confined(argv: Sequence[str], cpus: str | None) -> list[str]:
+    """`argv` on those CPUs, ended with the process that starts it."""
+    pinned = ["taskset", "-c", cpus] if cpus is not None else []
+    return [*pinned, "setpriv", "--pdeathsig", "TERM", *argv]
+
+
 @dataclass(frozen=True)
 class Addresses:
     source: str
@@ -104,8 +110,7 @@ class NamespaceLab:
 
     def command(self, place: Place, argv: Sequence[str], cpus: str | None = None) -> list[str]:
         """`argv` so that it runs in that namespace, on those CPUs."""
-        pinned = ["taskset", "-c", cpus] if cpus is not None else []
-        return ["nsenter", f"--net=/run/netns/{self._names[place]}", "--", *pinned, *argv]
+        return ["nsenter", f"--net=/run/netns/{self._names[place]}", "--", *confined(argv, cpus)]
 
     def copies(self, packet_size: int) -> int:
         """Copies that reached the subscribers' interface so far; a GSO packet is many."""
@@ -169,7 +174,7 @@ class LoopbackLab:
         return
 
     def command(self, place: Place, argv: Sequence[str], cpus: str | None = None) -> list[str]:  # noqa: ARG002
-        return ["taskset", "-c", cpus, *argv] if cpus is not None else list(argv)
+        return confined(argv, cpus)
 
     def copies(self, packet_size: int) -> int:
         raise NotImplementedError("loopback has no interface of its own to count at")

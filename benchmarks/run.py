@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ FIRST_SSRC = 0x1000
 WARM_UP_S = 0.3
 OVERLOAD = 2.0  # offered packets, relative to what the fastest contender can handle
 MAX_QUEUED_COPIES = 200_000  # bounds the time to drain after a flat-out round
-QUIET_CPUS, QUIET_TRIES = 0.2, 40
+QUIET_CPUS, QUIET_TRIES = 0.2, 20
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -148,7 +149,8 @@ class Bench:
         return {
             "copies_per_s": copies / seconds,
             "copies_per_process_cpu_s": copies / (last.process_cpu_s - first.process_cpu_s),
-            "copies_per_system_cpu_s": copies / system_cpu,
+            # Others' load cannot be told from ours, so there is no figure on a busy machine.
+            "copies_per_system_cpu_s": copies / system_cpu if baseline < QUIET_CPUS else None,
             "process_cpus": (last.process_cpu_s - first.process_cpu_s) / seconds,
             "system_cpus": system_cpu / seconds,
             "idle_cpus_before": baseline,
@@ -279,15 +281,30 @@ def summarise(result: dict[str, Any], measure: str) -> list[dict[str, Any]]:
             row["lost"] = sum(each["received_by_subscribers"]["lost"] for each in rounds)
         else:
             for key in ("copies_per_s", "copies_per_process_cpu_s", "copies_per_system_cpu_s"):
-                values = [each[key] for each in rounds]
-                ratios = [each[key] / other[key] for each, other in zip(rounds, base, strict=True)]
-                row[key] = statistics.median(values)
-                row[f"{key}_spread"] = (max(values) - min(values)) / row[key]
-                row[f"{key}_ratio"] = statistics.median(ratios)
+                row.update(spread_and_ratio(key, rounds, base))
             row["saturated"] = all(each["saturated"] for each in rounds)
             row["noise_cpus"] = max(each["idle_cpus_before"] for each in rounds)
         rows.append(row)
     return rows
+
+
+def spread_and_ratio(
+    key: str, rounds: list[dict[str, Any]], base: list[dict[str, Any]]
+) -> dict[str, float | None]:
+    pairs = [
+        (each[key], other[key])
+        for each, other in zip(rounds, base, strict=True)
+        if each[key] is not None and other[key] is not None
+    ]
+    if not pairs:
+        return {key: None, f"{key}_spread": None, f"{key}_ratio": None}
+    values = [value for value, _ in pairs]
+    median = statistics.median(values)
+    return {
+        key: median,
+        f"{key}_spread": (max(values) - min(values)) / median,
+        f"{key}_ratio": statistics.median(value / other for value, other in pairs),
+    }
 
 
 THROUGHPUT_COLUMNS = {
@@ -322,6 +339,8 @@ LATENCY_COLUMNS = {
 
 
 def shown(key: str, value: object) -> str:
+    if value is None:
+        return "n/a"
     if isinstance(value, bool):
         return "yes" if value else "NO"
     if isinstance(value, float):
@@ -410,6 +429,7 @@ def make_lab(options: argparse.Namespace) -> Lab:
 
 def main() -> int:
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `finally` cleans up
     build_tools()
     (HERE / "results").mkdir(exist_ok=True)
     lab = make_lab(options)

@@ -163,19 +163,26 @@ class SessionClient:
 
 
 def _violation(call: grpc.Call) -> tuple[str | None, str]:
-    """Field and message of a failed call, from its BadRequest detail if it has one."""
+    """Field and message of a failed call, from the details of its status (google.rpc)."""
+    message = call.details() or ""
     try:
         status = rpc_status.from_call(call)
     except ValueError:  # the trailer contradicts the status: do not trust it
         status = None
+    bad_request = error_details_pb2.BadRequest()
+    quota = error_details_pb2.QuotaFailure()
+    info = error_details_pb2.ErrorInfo()
     for detail in status.details if status is not None else ():
-        bad_request = error_details_pb2.BadRequest()
         if detail.Unpack(bad_request) and bad_request.field_violations:
             violation = bad_request.field_violations[0]
-            return violation.field or None, violation.description or call.details() or ""
-    return None, call.details() or ""
+            return violation.field or None, violation.description or message
+        if detail.Unpack(quota) and quota.violations:
+            return quota.violations[0].subject or None, message
+        if detail.Unpack(info) and "field" in info.metadata:
+            return info.metadata["field"], message
+    return None, message
 
 
 def _reason(details: str | None) -> str:
-    """The system's own words at the end of gRPC's: "Connection refused (111)"."""
-    return details.splitlines()[0].rpartition(": connect: ")[2] if details else "no reason given"
+    """The system's own words at the end of gRPC's, such as "Connection refused"."""
+    return details.splitlines()[0].rpartition(": ")[2] if details else "no reason given"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import grpc
@@ -61,7 +62,7 @@ def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsRespo
 
 def rfc3339(moment: datetime) -> str:
     """``2026-03-01T12:00:00.000000Z``: always six decimals, so that texts sort like times."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def error_status(error: RtpFanoutError) -> status_pb2.Status:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import platform
-import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -165,7 +164,6 @@ class SessionsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One pass over all sessions per scrape."""
-        now = time.time()
         rows = [
             (
                 (view.session_id, f"0x{view.ssrc:08x}", str(view.source), view.media_type.value),
@@ -176,9 +174,7 @@ class SessionsCollector(Collector):
         for name, field, text in _SESSION_COUNTERS:
             counter = CounterMetricFamily(name, text, labels=_SESSION_LABELS)
             for labels, stats in rows:
-                counter.add_metric(
-                    labels, getattr(stats, field), created=now - stats.uptime_seconds
-                )
+                counter.add_metric(labels, getattr(stats, field))
             yield counter
         for name, field, text in _SESSION_GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=_SESSION_LABELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import bisect
+import re
 import threading
 import time
 import uuid
@@ -33,6 +34,7 @@ LARGEST_PAGE = 1000
 _CURSOR_VERSION = b"\x01"
 _CURSOR_BYTES = 9  # version and a 64-bit sequence number: 12 characters without padding
 _BY_SEQUENCE = attrgetter("sequence")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,12 +373,9 @@ def _media_type(text: str) -> MediaType:
 
 
 def _session_id(text: str) -> str:
-    """The canonical spelling; other spellings that uuid.UUID takes are refused."""
-    try:
-        canonical = str(uuid.UUID(text))
-    except ValueError:
-        canonical = ""
-    if text.lower() != canonical:
+    """In lower case; the other spellings that uuid.UUID takes are refused."""
+    canonical = text.lower()
+    if _UUID.fullmatch(canonical) is None:
         shown = repr(text if len(text) <= 80 else text[:77] + "...")
         raise InvalidArgumentError(f"{shown} is not a UUID", field="session_id")
     return canonical
@@ -389,11 +388,12 @@ def _cursor(sequence: int) -> str:
 
 def _read_cursor(text: str) -> int:
     try:
-        raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+        raw = base64.urlsafe_b64decode(text.encode("ascii"))
     except ValueError:  # UnicodeEncodeError and binascii.Error are kinds of it
         raw = b""
-    if len(raw) != _CURSOR_BYTES or not raw.startswith(_CURSOR_VERSION):
+    sequence = int.from_bytes(raw[1:_CURSOR_BYTES], "big")
+    if text != _cursor(sequence):  # the decoder overlooks much, the encoder nothing
         raise InvalidArgumentError(
             "not a next_cursor of ListSessions: leave it empty for the first page", field="cursor"
         )
-    return int.from_bytes(raw[1:], "big")
+    return sequence

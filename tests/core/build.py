@@ -55,17 +55,21 @@ def _run_compiler(arguments: list[str], command: list[str] | None = None) -> Non
 
 
 @cache
-def missing(variant: str) -> str | None:
+def missing(variant: str, command: tuple[str, ...] | None = None) -> str | None:
     """Why this machine cannot build and run the variant, or None when it can."""
+    command = command or tuple(compiler())
     probe = "int main(void) { return 0; }\n"
+    if "fuzzer" in variant:
+        probe = "int LLVMFuzzerTestOneInput(const char *p, long n) { return !p && n; }\n"
     with tempfile.TemporaryDirectory() as name:
         source, program = Path(name, "probe.c"), Path(name, "probe")
         source.write_text(probe)
         try:
-            _run_compiler([*_sanitize(variant), "-pthread", str(source), "-o", str(program)])
+            options = [*_sanitize(variant), "-pthread"]
+            _run_compiler([*options, str(source), "-o", str(program)], list(command))
         except (BuildError, OSError) as error:
-            return f"{' '.join(compiler())} cannot build with {variant}: {error}"
-        ran = run(program, timeout=30)
+            return f"{' '.join(command)} cannot build with {variant}: {error}"
+        ran = run(program, *(["-runs=1"] if "fuzzer" in variant else []), timeout=30)
     return None if ran.returncode == 0 else f"a program with {variant} does not run: {ran.stdout}"
 
 
@@ -86,13 +90,24 @@ def compile_core(
     return objects
 
 
-def link_program(source: Path, objects: list[Path], out: Path, variant: str) -> Path:
+def link_program(
+    source: Path,
+    objects: list[Path],
+    out: Path,
+    variant: str,
+    *,
+    command: list[str] | None = None,
+) -> Path:
     """Compiles one test program and links it with the core. Raises BuildError.
 
     A line ` * wraps: malloc poll` in its opening comment replaces those functions, as the core
     calls them, by the program's own `__wrap_…` (ld --wrap).
     """
-    wraps = [f"-Wl,--wrap={name}" for match in WRAPS.findall(source.read_text()) for name in match.split()]
+    wraps = [
+        f"-Wl,--wrap={name}"
+        for match in WRAPS.findall(source.read_text())
+        for name in match.split()
+    ]
     program = out / source.stem
     _run_compiler(
         [
@@ -106,7 +121,8 @@ def link_program(source: Path, objects: list[Path], out: Path, variant: str) -> 
             *wraps,
             "-o",
             str(program),
-        ]
+        ],
+        command,
     )
     return program
 

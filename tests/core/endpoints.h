@@ -3,6 +3,7 @@
 #define TEST_ENDPOINTS_H
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -11,6 +12,19 @@
 
 #include "addr.h"
 #include "check.h"
+
+/* How many file descriptors this process has. */
+static inline int open_files(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = 0;
+
+    CHECK(dir != NULL);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
 
 /* From text; IPv4 becomes ::ffff:a.b.c.d. */
 static inline struct rf_addr address(const char *ip, uint16_t port)

@@ -4,8 +4,6 @@
  * wraps: malloc calloc aligned_alloc free getrandom eventfd socket */
 #include "core.h"
 
-#include <dirent.h>
-
 #include "endpoints.h"
 
 static int fail_at; /* counts down; the request that reaches 0 fails. 0: none does */
@@ -74,18 +72,6 @@ int __wrap_eventfd(unsigned value, int flags)
 int __wrap_socket(int family, int type, int protocol)
 {
     return fails() ? -1 : __real_socket(family, type, protocol);
-}
-
-static int open_files(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    CHECK(dir != NULL);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
 }
 
 /* Calls until it succeeds, one request further each time; at least `least` of them exist. */

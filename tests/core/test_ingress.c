@@ -128,7 +128,7 @@ static void test_no_time_stamp_is_zero(void)
 {
     struct rf_addr from;
     struct datagram d;
-    int off = 0;
+    int off = 0, on = 1;
 
     setup("127.0.0.1");
     int fd = endpoint("127.0.0.1", &from);
@@ -139,6 +139,11 @@ static void test_no_time_stamp_is_zero(void)
     ingress_datagram(in, 0, &d);
     CHECK_EQ(d.received_ns, 0);
     CHECK(addr_equal(&d.source, &from));
+    CHECK(setsockopt(sock.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0);
+    send_to(fd, &sock.bound, "x", 1);
+    CHECK_EQ(ingress_receive(in), 1);
+    ingress_datagram(in, 0, &d);
+    CHECK(d.received_ns != 0); /* the room for it was given back */
     close(fd);
     teardown();
 }

@@ -58,10 +58,12 @@ static void test_the_kernels_errors(void)
 {
     struct sock first = opened("127.0.0.1"), s = {.fd = -7};
     struct rf_addr elsewhere = address("192.0.2.1", 0);
+    int files = open_files();
 
     CHECK_EQ(sock_open(&s, &first.bound, 100000, 100000), -EADDRINUSE);
     CHECK_EQ(sock_open(&s, &elsewhere, 100000, 100000), -EADDRNOTAVAIL);
     CHECK_EQ(s.fd, -7); /* written only on success */
+    CHECK_EQ(open_files(), files);
     sock_close(&first);
 }
 

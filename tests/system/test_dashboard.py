@@ -7,12 +7,9 @@ configuration; then every query of the dashboard and of every alert is asked.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -24,12 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from support import requires
-
-from rtpfanout.client import SessionClient
+from support import (
+    ServerProcess,
+    address_of,
+    eventually,
+    free_tcp_port,
+    requires,
+    rtp_packet,
+    udp_socket,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 RULES = DOCKER / "prometheus/rtpfanout.rules.yml"
@@ -67,61 +70,14 @@ def filled_in(expression: str) -> str:
 
 
 def fetch(url: str) -> Any:
-    """The body, as JSON where it is; an HTTP error becomes its body too."""
+    """What the API answers, be it a refusal; OSError while Prometheus is not there yet."""
     try:
         with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310
-            body = response.read()
+            return json.load(response)
     except urllib.error.HTTPError as error:
-        body = error.read()
-    try:
-        return json.loads(body)
-    except ValueError:
-        return body.decode()
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass  # not listening yet
-        time.sleep(0.1)
-    pytest.fail(f"no {what} within {seconds:g} s")
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def process(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs until the block ends; its output is shown when the block fails."""
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            command,
-            cwd=log.parent,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield child
-    except BaseException:
-        sys.stderr.write(f"{command[0]}:\n{log.read_text()}")
-        raise
-    finally:
-        child.terminate()
-        try:
-            child.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        if error.code >= 500:
+            raise
+        return json.load(error)
 
 
 @dataclass(frozen=True)
@@ -135,6 +91,12 @@ class Prometheus:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    def targets_up(self) -> bool:
+        try:
+            return bool(self.query("up == 1"))
+        except OSError:
+            return False  # not listening yet
+
     def value(self, expression: str) -> float:
         (sample,) = self.query(expression)
         return float(sample["value"][1])
@@ -145,97 +107,65 @@ class Prometheus:
         return values
 
 
-def start_server(stack: ExitStack, place: Path) -> tuple[int, int, int]:
-    """Ports of RTP, gRPC and metrics."""
-    rtp, grpc, metrics = free_port(socket.SOCK_DGRAM), free_port(), free_port()
-    server = stack.enter_context(
-        process(
-            [sys.executable, "-m", "rtpfanout", "serve"],
-            place / "server.log",
-            RTP_FANOUT__BIND_ADDRESS=f"127.0.0.1:{rtp}",
-            RTP_FANOUT__GRPC_BIND_ADDRESS=f"127.0.0.1:{grpc}",
-            RTP_FANOUT__METRICS_BIND_ADDRESS=f"127.0.0.1:{metrics}",
-        )
-    )
-
-    def ready() -> bool:
-        if server.poll() is not None:
-            pytest.fail(f"the server ended with {server.returncode}")
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-
-    wait_until(ready, "ready server")
-    return rtp, grpc, metrics
-
-
-def start_prometheus(stack: ExitStack, place: Path, target: str) -> Prometheus:
+@contextmanager
+def running_prometheus(place: Path, target: str) -> Iterator[Prometheus]:
     """With the committed configuration, only faster and with another target."""
     config = yaml.safe_load((DOCKER / "prometheus/prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     (place / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(RULES, place)
-    port = free_port()
-    stack.enter_context(
-        process(
-            [
-                "prometheus",
-                f"--config.file={place / 'prometheus.yml'}",
-                f"--storage.tsdb.path={place / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--log.level=warn",
-            ],
-            place / "prometheus.log",
+    port = free_tcp_port()
+    command = [
+        "prometheus",
+        f"--config.file={place / 'prometheus.yml'}",
+        f"--storage.tsdb.path={place / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    log = place / "prometheus.log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
-    )
     prometheus = Prometheus(f"http://127.0.0.1:{port}")
-    wait_until(lambda: bool(prometheus.query("up == 1")), "scrape of the server")
-    return prometheus
+    try:
+        eventually(prometheus.targets_up, bool, f"a scrape of the server; see {log}")
+        yield prometheus
+    finally:
+        child.terminate()
+        child.wait(timeout=30)
 
 
-def bound_socket(stack: ExitStack) -> socket.socket:
-    result = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    result.bind(("127.0.0.1", 0))
-    return result
-
-
-def address(of: socket.socket) -> str:
-    return "{}:{}".format(*of.getsockname())
-
-
-def move_packets(stack: ExitStack, rtp: int, grpc: int) -> None:
+def move_packets(server: ServerProcess, stack: ExitStack) -> None:
     """PACKETS packets to each subscriber, and STRANGE ones that are not RTP, paced."""
-    source = bound_socket(stack)
-    subscribers = [bound_socket(stack) for _ in range(SUBSCRIBERS)]
-    with SessionClient(f"127.0.0.1:{grpc}") as client:
-        session = client.create_session(address(source), SSRC, "video").session_id
-        for subscriber in subscribers:
-            client.add_subscriber(session, address(subscriber))
-        for number in range(PACKETS):
-            header = bytes([0x80, 96]) + number.to_bytes(2, "big") + bytes(4)
-            source.sendto(header + SSRC.to_bytes(4, "big") + bytes(100), ("127.0.0.1", rtp))
-            if number < STRANGE:
-                source.sendto(b"not RTP at all", ("127.0.0.1", rtp))
-            time.sleep(0.01)  # over several scrapes, so that rates have something to show
-        wait_until(
-            lambda: client.get_session_stats(session).packets_sent == SUBSCRIBERS * PACKETS,
-            "copy of every packet",
-        )
+    source, *subscribers = (stack.enter_context(udp_socket()) for _ in range(1 + SUBSCRIBERS))
+    server.create(address_of(source), SSRC, *map(address_of, subscribers))
+    for number in range(PACKETS):
+        source.sendto(rtp_packet(SSRC, number), server.ingest_target)
+        if number < STRANGE:
+            source.sendto(b"not RTP at all", server.ingest_target)
+        time.sleep(0.01)  # over several scrapes, so that rates have something to show
+    server.settled(PACKETS + STRANGE)
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     requires("prometheus")
-    place = tmp_path_factory.mktemp("dashboard")
     with ExitStack() as stack:
-        rtp, grpc, metrics = start_server(stack, place)
-        prometheus = start_prometheus(stack, place, f"127.0.0.1:{metrics}")
-        move_packets(stack, rtp, grpc)
-        total = PACKETS + STRANGE
-        wait_until(
-            lambda: prometheus.value("rtp_packets_received_total") == total, "scrape of the total"
+        server = ServerProcess()
+        stack.callback(server.stop)
+        prometheus = stack.enter_context(
+            running_prometheus(tmp_path_factory.mktemp("prometheus"), str(server.metrics_address))
+        )
+        move_packets(server, stack)
+        eventually(
+            lambda: prometheus.value("rtp_packets_received_total"),
+            lambda value: value == PACKETS + STRANGE,
+            "the scrape of the last packet",
         )
         yield prometheus
+        server.check_identities()
 
 
 @pytest.mark.parametrize("expression", panel_queries())
@@ -287,7 +217,11 @@ def test_prometheus_evaluates_the_alerts_and_none_is_about_us(prometheus: Promet
         groups = fetch(f"{prometheus.url}/api/v1/rules")["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
-    wait_until(lambda: all(rule["health"] == "ok" for rule in rules()), "evaluation of all rules")
+    eventually(
+        lambda: {rule["name"]: rule["health"] for rule in rules()},
+        lambda health: set(health.values()) == {"ok"},
+        "the evaluation of all rules",
+    )
     assert {rule["name"] for rule in rules()} == {rule["alert"] for rule in ALERTS}
     firing = {rule["name"] for rule in rules() if rule["state"] == "firing"}
     assert not firing

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import requires
+from support import requires, requires_root
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -173,11 +173,16 @@ def run_document(document: str, scratch: Path) -> None:
                 assert matches(expected, actual), f"$ {text}\n{actual}\ninstead of\n{expected}"
 
 
+def requires_namespace() -> None:
+    requires_root()
+    requires("ip", "ss", "timeout", "unshare")
+
+
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     document = README.read_text()
     blocks = parse(document)
     assert any(block.runs for block in blocks), "the README has no command that is run"
-    requires("root", "ip", "ss", "unshare")
+    requires_namespace()
     text = "\n".join(command for b in blocks if b.runs for command, _ in b.commands)
     for tool in ("grpcurl", "ffmpeg", "jq", "curl"):
         if re.search(rf"\b{tool}\b", text):
@@ -231,7 +236,7 @@ while true; do sleep 0.1; done
 
 
 def test_the_mechanism_accepts_what_is_right(tmp_path: Path) -> None:
-    requires("root", "ip", "ss", "unshare")
+    requires_namespace()
     run_document(GOOD, tmp_path)
 
 
@@ -247,7 +252,7 @@ def test_the_mechanism_accepts_what_is_right(tmp_path: Path) -> None:
     ],
 )
 def test_the_mechanism_notices_what_is_wrong(tmp_path: Path, document: str, complaint: str) -> None:
-    requires("root", "ip", "ss", "unshare")
+    requires_namespace()
     with pytest.raises(AssertionError, match=complaint):
         run_document(document, tmp_path)
 

@@ -147,6 +147,19 @@ def test_the_bad_request_names_the_field(client, service):
     assert caught.value.message == "port 0 cannot send"
 
 
+def test_quotas_and_error_infos_name_their_field_too(client, service):
+    quota = error_details_pb2.QuotaFailure(violations=[{"subject": "max_sessions"}])
+    info = error_details_pb2.ErrorInfo(reason="DENIED", metadata={"field": "subscriber_address"})
+    for code, detail, field in [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, quota, "max_sessions"),
+        (grpc.StatusCode.PERMISSION_DENIED, info, "subscriber_address"),
+    ]:
+        service.status = failure(code, "the reason", detail)
+        with pytest.raises(errors.RtpFanoutError, match="the reason") as caught:
+            client.get_session("id")
+        assert caught.value.field == field
+
+
 @pytest.mark.parametrize("ssrc", [-1, 2**32])
 def test_an_ssrc_that_no_message_can_hold_is_invalid(client, ssrc):
     with pytest.raises(errors.InvalidArgumentError) as caught:

@@ -160,7 +160,7 @@ def test_an_empty_list_in_the_environment(text: str) -> None:
 
 def test_a_table_as_json_in_the_environment() -> None:
     environ = {
-        "RTP_FANOUT__ADDRESS_POLICY__ALLOW": "10.0.0.0/8",
+        "rtp_fanout__address_policy__allow": "10.0.0.0/8",
         "RTP_FANOUT__ADDRESS_POLICY": '{"allow": [], "deny": ["10.1.0.0/16"]}',
     }
     values = plain_values(loaded(environ=environ).settings)

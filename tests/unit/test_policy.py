@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -346,6 +347,16 @@ def test_address_is_local() -> None:
     assert not address_is_local(IPv6("2001:db8::1"))
     assert not address_is_local(IPv6("fe80::1%4000000000"))
     assert not address_is_local(IPv4("224.0.0.1"))
+
+
+def test_a_link_local_address_is_local_with_its_scope() -> None:
+    rows = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    rows = [row for row in rows if row[0].startswith("fe8") and not int(row[4], 16) & 0x40]
+    own = [(IPv6(bytes.fromhex(row[0])), int(row[1], 16)) for row in rows]  # 0x40: tentative
+    if not own:
+        pytest.skip("no interface has a link-local address")
+    ip, index = own[0]
+    assert address_is_local(IPv6(f"{ip}%{index}"))
 
 
 @pytest.mark.parametrize(

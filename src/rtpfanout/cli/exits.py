@@ -54,5 +54,7 @@ def run_cli(command: Callable[[], object]) -> NoReturn:
 def broken_pipe() -> NoReturn:
     """The reader of our output is gone: end quietly."""
     # What is still buffered must not complain when the interpreter flushes it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, sys.stderr.fileno())
     sys.exit(BROKEN_PIPE)

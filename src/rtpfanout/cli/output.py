@@ -47,7 +47,10 @@ def write(text: str) -> None:
 
 def say(text: str) -> None:
     """Talk: one line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        broken_pipe()
 
 
 def write_json(data: object, *, indent: int | None = 2) -> None:

@@ -1,0 +1,58 @@
+"""Fixtures of all tests: a real server, and the exactness of its numbers after each test."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from support import ServerProcess, udp_socket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., ServerProcess]]:
+    """Starts servers by ServerProcess(**settings); each is checked and stopped at the end."""
+    started: list[ServerProcess] = []
+
+    def start(**settings: object) -> ServerProcess:
+        started.append(ServerProcess(**settings))
+        return started[-1]
+
+    with ExitStack() as stack:
+        stack.callback(lambda: [server.stop() for server in started])
+        yield start
+        for server in started:
+            server.check_identities()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server with the default settings on loopback."""
+    return start_server()
+
+
+@pytest.fixture
+def udp() -> Iterator[Callable[..., socket.socket]]:
+    """Makes UDP sockets by support.udp_socket, and closes them."""
+    with ExitStack() as stack:
+
+        def make(host: str = "127.0.0.1", **options: int) -> socket.socket:
+            return stack.enter_context(udp_socket(host, **options))
+
+        yield make
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as this user may have, for a test with a thousand sockets."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 2000:
+        pytest.skip(f"no more than {before[1]} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -1,0 +1,220 @@
+"""`serve`, `session` and `subscriber` as a user runs them, against each other."""
+
+import json
+import re
+import signal
+import socket
+import uuid
+
+import pytest
+from cli_support import background, receiver, run, run_json
+
+FREE_PORTS = (
+    "--bind-address", "127.0.0.1:0",
+    "--grpc-bind-address", "127.0.0.1:0",
+    "--metrics-bind-address", "127.0.0.1:0",
+    "--log-format", "json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The ready entry of a running `rtpfanout serve`: its addresses by key."""
+    config = tmp_path_factory.mktemp("serve") / "server.toml"
+    config.write_text("max_fanout_per_session = 3\nmax_sessions = 1000\n")
+    with background("serve", "--config", config, *FREE_PORTS) as command:
+        yield json.loads(command.wait_for('.*"event": "ready".*')[0])
+        assert command.finish(signal.SIGTERM)[0] == 0
+
+
+@pytest.fixture
+def cli(served):
+    """Run a command against the server; the outcome."""
+    return lambda *arguments: run(*arguments, RTP_FANOUT_SERVER=served["grpc_bind_address"])
+
+
+@pytest.fixture
+def cli_json(served):
+    """Run a command against the server; its JSON."""
+    return lambda *arguments: run_json(*arguments, RTP_FANOUT_SERVER=served["grpc_bind_address"])
+
+
+@pytest.fixture
+def session(cli_json):
+    """A session, deleted at the end of the test."""
+    created = cli_json("session", "create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01")
+    yield created
+    cli_json("session", "rm", created["session_id"])
+
+
+def test_create_get_and_list_show_the_same_session(cli, cli_json, session):
+    assert session["source_address"] == "127.0.0.1:4000"
+    assert session["ssrc"] == 0xABCDEF01
+    assert session["media_type"] == "video"
+    assert session["subscriber_count"] == 0
+    assert session["status"] == "idle"
+    assert cli_json("session", "get", session["session_id"]) == session
+    assert session in cli_json("session", "list")
+    shown = cli("session", "get", session["session_id"]).stdout
+    assert re.search(r"^ssrc +0xabcdef01 \(2882400001\)$", shown, re.MULTILINE)
+
+
+def test_list_as_a_table_is_whole_lines_of_columns(cli, session):
+    header, *rows = cli("session", "list").stdout.splitlines()
+    assert header.split() == ["ID", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE"]
+    (row,) = [row for row in rows if session["session_id"] in row]
+    fields = row.split()
+    assert fields[1:6] == ["127.0.0.1:4000", "0xabcdef01", "video", "0", "idle"]
+    assert re.fullmatch(r"\d+[sm]", fields[6])
+
+
+def test_list_walks_pages(cli, cli_json):
+    ids = [
+        cli("session", "create", "127.0.0.1:4001", "--ssrc", ssrc, "-q").stdout.strip()
+        for ssrc in range(5)
+    ]
+    before = [s["session_id"] for s in cli_json("session", "list", "--all")]
+    assert [id_ for id_ in before if id_ in ids] == ids
+    some = cli("session", "list", "--limit", 2, "-o", "json")
+    assert [s["session_id"] for s in json.loads(some.stdout)] == before[:2]
+    assert "more than these 2 sessions" in some.stderr
+    assert cli("session", "list", "--limit", len(before)).stderr == ""
+    assert cli_json("session", "rm", *ids) == {"deleted": ids}
+    after = [s["session_id"] for s in cli_json("session", "list", "--all")]
+    assert after == [id_ for id_ in before if id_ not in ids]
+
+
+def test_packets_flow_from_send_to_recv_and_are_counted(served, cli, cli_json):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        source = f"127.0.0.1:{free.getsockname()[1]}"
+    session_id = cli("session", "create", source, "--ssrc", "77", "-q").stdout.strip()
+    with receiver("--expect", 140) as (recv, address):
+        assert cli("subscriber", "add", session_id, address, address).returncode == 0
+        sent = cli_json(
+            "send", served["bind_address"], "--ssrc", "77", "--count", 140, "--bind", source
+        )
+        code, out = recv.finish()
+    received = json.loads(out)
+    assert code == 0
+    assert (received["packets"], received["sources"][0]["bytes"]) == (140, sent["bytes"])
+    assert received["sources"][0]["latency_ms"]["count"] == 140
+    stats = cli_json("session", "stats", session_id)
+    assert stats["packets_received"] == stats["packets_sent"] == 140
+    assert stats["bytes_received"] == stats["bytes_sent"] == sent["bytes"]
+    assert (stats["send_failures"], stats["subscriber_count"]) == (0, 1)
+    assert cli_json("subscriber", "rm", session_id, address) == {
+        "session_id": session_id,
+        "removed": [address],
+    }
+    assert cli_json("session", "stats", session_id)["subscriber_count"] == 0
+    cli("session", "rm", session_id)
+
+
+def test_stats_of_a_silent_session(cli, cli_json, session):
+    stats = cli_json("session", "stats", session["session_id"])
+    assert stats["packets_received"] == 0
+    assert stats["seconds_since_last_packet"] is None
+    shown = cli("session", "stats", session["session_id"]).stdout
+    assert re.search(r"^seconds_since_last_packet +-$", shown, re.MULTILINE)
+
+
+def test_watch_prints_an_object_a_line_until_it_is_ended(served, session):
+    with background(
+        "session", "stats", session["session_id"], "--watch", "--interval", "0.1",
+        "-o", "json", "-s", served["grpc_bind_address"],
+    ) as watch:  # fmt: skip
+        lines = [watch.process.stdout.readline() for _ in range(3)]
+        code, _ = watch.finish(signal.SIGINT)
+    assert code == 0
+    assert {json.loads(line)["session_id"] for line in lines} == {session["session_id"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (("create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01"), 1, "error: "),
+        (("create", "here:4000", "--ssrc", "1"), 2, "error: source_address: "),
+        (("create", "127.0.0.1:4000", "--ssrc", "1", "-m", "smell"), 2, "error: media_type: "),
+        (("get", "not-a-uuid"), 2, "error: session_id: "),
+        (("get", str(uuid.UUID(int=1))), 3, "error: "),
+        (("rm", str(uuid.UUID(int=1))), 3, "error: "),
+        (("stats", str(uuid.UUID(int=1))), 3, "error: "),
+    ],
+)
+@pytest.mark.usefixtures("session")
+def test_what_the_server_refuses_is_one_line_and_a_code(cli, arguments, code, line):
+    done = cli("session", *arguments)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+def test_denied_subscribers_and_limits_have_their_codes(served, cli, session):
+    def add(*addresses):
+        return cli("subscriber", "add", session["session_id"], *addresses)
+
+    denied = add(served["bind_address"])
+    assert denied.returncode == 5
+    assert denied.stderr.startswith("error: subscriber_address: ")
+    full = add(*(f"127.0.0.1:{port}" for port in range(6001, 6005)))
+    assert full.returncode == 1
+    assert full.stdout == "".join(f"added 127.0.0.1:{port}\n" for port in range(6001, 6004))
+    assert full.stderr.startswith("error: ")
+    assert cli("subscriber", "rm", session["session_id"], "127.0.0.1:9").returncode == 3
+
+
+def test_no_server_is_code_4_and_names_the_address():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        done = run("session", "list", "-s", address)
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"error: no answer from {address} (Connection refused")
+    assert done.stderr.count("\n") == 1
+
+
+def test_flags_win_over_environment_and_environment_over_file(tmp_path):
+    config = tmp_path / "server.toml"
+    config.write_text("max_sessions = 1\nmax_fanout_per_session = 1\nbuffer_size = 0\n")
+    done = run(
+        "serve", "--config", config, "--max-sessions", "-1",
+        RTP_FANOUT__MAX_SESSIONS="2", RTP_FANOUT__MAX_FANOUT_PER_SESSION="-3",
+    )  # fmt: skip
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert any("--max-sessions" in line and "-1" in line for line in lines)
+    assert any("RTP_FANOUT__MAX_FANOUT_PER_SESSION" in line and "-3" in line for line in lines)
+    assert any(str(config) in line and "buffer_size" in line for line in lines)
+    assert all(line.startswith("error: ") for line in lines)
+
+
+def test_a_port_in_use_is_one_line_and_code_2(served):
+    flags = list(FREE_PORTS)
+    for key in ("bind_address", "grpc_bind_address", "metrics_bind_address"):
+        flags[flags.index("--" + key.replace("_", "-")) + 1] = served[key]
+        done = run("serve", *flags)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()[-1:]
+        assert line.startswith(f"error: {key}: cannot bind {served[key]}")
+        flags = list(FREE_PORTS)
+
+
+def test_a_misspelt_setting_in_the_environment_is_a_warning():
+    done = run("serve", "--max-sessions", "0", RTP_FANOUT__MAX_SESION="5")
+    assert done.returncode == 2
+    done = run("serve", "--bind-address", "198.51.100.1:0", RTP_FANOUT__MAX_SESION="5")
+    assert done.returncode == 2
+    assert "warning: " in done.stderr
+    assert "RTP_FANOUT__MAX_SESSIONS" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_ends_in_order_on_a_signal(number):
+    with background("serve", *FREE_PORTS) as command:
+        command.wait_for('"event": "ready"')
+        code, out = command.finish(number)
+    assert code == 0
+    assert out == ""

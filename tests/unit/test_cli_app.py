@@ -1,0 +1,92 @@
+"""The command as a whole: help, completion, flags, and what it does not import."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+from cli_support import run, run_json
+
+from rtpfanout import __version__
+from rtpfanout.cli.serve import serve
+from rtpfanout.config.settings import leaf_fields
+
+HEAVY = (
+    "grpc",
+    "google",
+    "rich",
+    "pydantic",
+    "pydantic_settings",
+    "dpkt",
+    "structlog",
+    "starlette",
+)
+
+
+def test_help_lists_the_commands():
+    done = run("--help")
+    assert done.returncode == 0
+    commands = re.findall(r"^  (\w+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)
+    assert set(commands) == {
+        "config", "demo", "recv", "send", "serve", "session", "subscriber", "version",
+    }  # fmt: skip
+    assert "..." not in done.stdout.split("Commands:")[1]
+
+
+def test_help_and_completion_import_nothing_heavy():
+    script = (
+        "import sys\n"
+        "sys.argv = ['rtpfanout', '--help']\n"
+        "from rtpfanout.cli.app import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_each_setting_has_a_flag():
+    flags = set(inspect.signature(serve).parameters) - {"config"}
+    assert flags == {key.replace(".", "_") for key in leaf_fields()}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("rtpfanout ses", {"session"}),
+        ("rtpfanout session ", {"create", "list", "get", "rm", "stats"}),
+        ("rtpfanout subscriber ", {"add", "rm"}),
+        ("rtpfanout session create --media-type ", {"audio", "video", "data"}),
+        ("rtpfanout session list -o ", {"table", "json"}),
+    ],
+)
+def test_bash_completes(words, expected):
+    done = run(
+        _RTPFANOUT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
+    )
+    assert done.returncode == 0
+    assert set(done.stdout.split()) == expected
+
+
+def test_the_completion_script_calls_this_command():
+    done = run("--show-completion", "bash")
+    assert "complete -o default -F _rtpfanout_completion rtpfanout" in done.stdout
+
+
+def test_version():
+    assert run("version").stdout == f"rtpfanout {__version__}\n"
+    assert run_json("version") == {"version": __version__}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nope",), ("session", "nope"), ("send",), ("serve", "--nope"), ("version", "x")]
+)
+def test_wrong_usage_is_code_2_and_says_where_help_is(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "-h' for help" in done.stderr
+    assert done.stdout == ""
