@@ -22,7 +22,7 @@ def test_a_frame_travels_in_one_receive_and_one_send_per_subscriber() -> None:
         if not (engine.gso and engine.gro):
             pytest.skip("this kernel has no UDP_SEGMENT or no UDP_GRO")
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(s) for s in subscribers])
+        engine.add_subscribers(handle, [address(s) for s in subscribers], time.monotonic_ns())
         frame = [rtp(7, i, 1200) for i in range(13)] + [rtp(7, 13, 400)]
         send_segmented(source, frame, ("127.0.0.1", engine.bound.port))
         for subscriber in subscribers:
@@ -42,7 +42,7 @@ def test_segments_of_many_sessions_in_one_buffer_reach_only_their_own_viewers(wo
     with running(workers=workers) as engine:
         for ssrc, viewer in viewers.items():
             handle = engine.add_session(address(source), ssrc, time.monotonic_ns())
-            engine.add_subscribers(handle, [address(viewer)])
+            engine.add_subscribers(handle, [address(viewer)], time.monotonic_ns())
         unknown = forwarded = 0
         for turn in range(400):
             size, packets = rng.choice([12, 100, 1000]), []
@@ -70,7 +70,7 @@ def test_any_mix_of_sizes_keeps_bytes_and_order(workers: int) -> None:
     source, viewers = udp(), [udp() for _ in range(5)]
     with running(workers=workers) as engine:
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(v) for v in viewers])
+        engine.add_subscribers(handle, [address(v) for v in viewers], time.monotonic_ns())
         sizes = [rng.choice([12, 13, 500, 500, 500, 1200, 1200, 1400, 9000]) for _ in range(3000)]
         packets = [rtp(7, i, size) for i, size in enumerate(sizes)]
         for start in range(0, len(packets), 50):
@@ -84,7 +84,7 @@ def test_more_than_64_equal_packets_and_65000_bytes_are_cut_into_groups() -> Non
     source, viewer = udp(), udp()
     with running() as engine:
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(viewer)])
+        engine.add_subscribers(handle, [address(viewer)], time.monotonic_ns())
         for size, count in ((12, 200), (1400, 200), (40000, 2), (65507, 1)):
             packets = [rtp(7, i, size) for i in range(count)]
             for start in range(0, count, 100):
@@ -101,7 +101,7 @@ def test_who_is_served_first_rotates() -> None:
     firsts = set()
     with running() as engine:
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(v) for v in viewers])
+        engine.add_subscribers(handle, [address(v) for v in viewers], time.monotonic_ns())
         for viewer in viewers:
             viewer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         for i in range(9):
@@ -129,7 +129,7 @@ def test_segments_longer_than_the_path_go_singly_to_that_destination_only() -> N
         with inside(ns["sv"]), running("0.0.0.0:0") as engine:
             source = udp()
             handle = engine.add_session(address(source), 7, time.monotonic_ns())
-            engine.add_subscribers(handle, [address(narrow), address(wide)])
+            engine.add_subscribers(handle, [address(narrow), address(wide)], time.monotonic_ns())
 
             def burst(first: int, size: int) -> None:
                 packets = [rtp(7, first + i, size) for i in range(10)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ def test_flows_are_spread_and_each_stays_in_order() -> None:
         sources = [udp() for _ in range(60)]
         for i, source in enumerate(sources):
             handle = engine.add_session(address(source), i, time.monotonic_ns())
-            engine.add_subscribers(handle, [address(viewer)])
+            engine.add_subscribers(handle, [address(viewer)], time.monotonic_ns())
         for sequence in range(50):
             for i, source in enumerate(sources):
                 source.sendto(rtp(i, sequence, 100), ("127.0.0.1", engine.bound.port))
@@ -44,7 +45,7 @@ def test_a_wide_session_is_served_by_all_and_in_order_for_everyone() -> None:
     source, viewers = udp(), [udp() for _ in range(subscribers)]
     with running(workers=WORKERS) as engine:
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(v) for v in viewers])
+        engine.add_subscribers(handle, [address(v) for v in viewers], time.monotonic_ns())
         for frame in range(frames):
             packets = [rtp(7, frame * size + i, 100) for i in range(size)]
             send_segmented(source, packets, ("127.0.0.1", engine.bound.port))
@@ -74,7 +75,7 @@ def test_ipv6_and_mapped_ipv4_flows_are_steered_too() -> None:
                 literal = f"[{host}]" if ":" in host else host
                 own = Address.parse(f"{literal}:{source.getsockname()[1]}")
                 handle = engine.add_session(own, i, time.monotonic_ns())
-                engine.add_subscribers(handle, [address(viewer)])
+                engine.add_subscribers(handle, [address(viewer)], time.monotonic_ns())
             for sequence in range(5):
                 for i, source in enumerate(sources):
                     source.sendto(rtp(i, sequence, 100), (host, engine.bound.port))
@@ -96,11 +97,27 @@ def test_a_second_server_finds_the_port_in_use() -> None:
 
 
 def test_each_worker_runs_once_and_only_those_that_exist() -> None:
-    with running(workers=2) as engine:
-        with pytest.raises(OSError, match="busy"):
-            engine.run(1)
-        with pytest.raises(OSError, match="Invalid"):
-            engine.run(2)
+    engine = Engine(
+        Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
+    )
+    with pytest.raises(OSError, match="Invalid"):
+        engine.run(1)
+    refused = threading.Event()
+
+    def run() -> None:
+        try:
+            engine.run(0)
+        except OSError as error:
+            assert error.errno == errno.EBUSY  # noqa: PT017
+            refused.set()
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert refused.wait(10)
+    engine.stop()
+    for thread in threads:
+        thread.join()
 
 
 def test_removal_waits_for_every_worker_that_serves_the_session() -> None:
@@ -109,7 +126,7 @@ def test_removal_waits_for_every_worker_that_serves_the_session() -> None:
     stop = threading.Event()
     with running(workers=WORKERS) as engine:
         handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(v) for v in others])
+        engine.add_subscribers(handle, [address(v) for v in others], time.monotonic_ns())
 
         def traffic() -> None:
             sequence = 0
@@ -123,10 +140,10 @@ def test_removal_waits_for_every_worker_that_serves_the_session() -> None:
         thread.start()
         try:
             for _ in range(100):
-                engine.add_subscribers(handle, [address(leaver)])
+                engine.add_subscribers(handle, [address(leaver)], time.monotonic_ns())
                 leaver.settimeout(5)
                 leaver.recv(2000)
-                engine.remove_subscriber(handle, address(leaver))
+                engine.remove_subscribers(handle, [address(leaver)])
                 leaver.settimeout(0)
                 with pytest.raises(BlockingIOError):
                     while True:

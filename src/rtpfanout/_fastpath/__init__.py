@@ -2,25 +2,29 @@
 
 The contract
 ------------
-One `Engine` owns one UDP socket, one session table and one packet loop.
+One `Engine` owns one UDP port, one session table and one packet loop per worker.
 
 * ``Engine(bind, ...)`` opens the socket and raises OSError with the errno the
   kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
-* ``run()`` is the packet loop. It is called by one thread, releases the GIL for
-  all of its life and returns only after ``stop()``, having forwarded what was
-  already queued (for 200 ms at the most).
+* ``run(worker)`` is a worker's packet loop. It is called by one thread for each
+  worker, releases the GIL for all of its life and returns only after ``stop()``,
+  having forwarded what was already queued (for 200 ms at the most).
 * Control calls may come from any thread, before, during and after ``run()``. They
   serialise on one writer mutex; the packet loop never takes it.
 * ``add_session`` returns a handle: an opaque int that stays unique when its slot
   is used again. It raises FileExistsError when SSRC and source are taken and
   BlockingIOError (EAGAIN) when `max_sessions` are there.
-* ``remove_session`` and ``remove_subscriber`` release the GIL and return after the
-  grace period: no packet of that session, or to that subscriber, leaves after.
-  They raise KeyError for an unknown handle or subscriber.
+* ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
+  grace period: no packet of that session, or to those subscribers, leaves after.
 * ``add_subscribers`` adds all or none: it returns, for each address, True if it
   is new and False if it was there already; it raises BlockingIOError when the
-  list would exceed `max_subscribers`, KeyError for an unknown handle.
+  list would exceed `max_subscribers`. ``remove_subscribers`` returns, for each
+  address, whether it was there.
+* ``subscribers`` lists (address, since, packets sent, send failures) of up to
+  `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
+  a session have the same `since`, so the last one's is the next page's `after_ns`.
+* All of these raise KeyError for an unknown handle.
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
   forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
   sent, ``failed_<reason>`` for each of `SEND_FAILURES`, kernel drops. Counters
@@ -29,10 +33,12 @@ One `Engine` owns one UDP socket, one session table and one packet loop.
       packets_received = packets_forwarded + sum of dropped_<reason>
       copies_attempted = packets_sent + sum of failed_<reason>
 
-* ``latency()`` is one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive
-  upper bounds (one more count stands for everything above), and the sum in
-  nanoseconds: kernel receive time stamp to return of the send that took the
-  packet's last copy, one observation per forwarded packet with a subscriber.
+* ``latency()`` is two histograms, to the first and to the last subscriber served:
+  each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
+  (one more count stands for everything above), and the sum in nanoseconds; from the
+  kernel's receive time stamp to the return of the send that took that copy, one
+  observation per forwarded packet with a subscriber. ``session_latency`` is the
+  same of one session.
 * ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
   ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and
   ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds

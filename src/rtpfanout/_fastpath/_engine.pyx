@@ -81,6 +81,30 @@ cdef tuple read_latency(const core.rf_latency *latency):
     return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
 
 
+cdef class AddressArray:
+    """Addresses as C has them, and a flag for each that C fills in."""
+
+    cdef core.rf_addr *addrs
+    cdef core.rf_bool *flags
+    cdef size_t count
+
+    def __cinit__(self, list addresses):
+        self.count = len(addresses)
+        self.addrs = <core.rf_addr *>malloc((self.count + 1) * sizeof(core.rf_addr))
+        self.flags = <core.rf_bool *>malloc((self.count + 1) * sizeof(core.rf_bool))
+        if self.addrs == NULL or self.flags == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            write_address(&self.addrs[i], addresses[i])
+
+    def __dealloc__(self):
+        free(self.addrs)
+        free(self.flags)
+
+    cdef list flag_list(self):
+        return [bool(self.flags[i]) for i in range(self.count)]
+
+
 cdef class Engine:
     """One UDP socket, one session table, one packet loop."""
 
@@ -177,45 +201,45 @@ cdef class Engine:
             rc = core.rf_session_remove(self.engine, handle)
         check(rc)
 
-    def add_subscribers(self, uint64_t handle, list addresses):
-        cdef size_t n = len(addresses)
-        cdef core.rf_addr *addrs = <core.rf_addr *>malloc((n + 1) * sizeof(core.rf_addr))
-        cdef core.rf_bool *added = <core.rf_bool *>malloc((n + 1) * sizeof(core.rf_bool))
-        try:
-            if addrs == NULL or added == NULL:
-                raise MemoryError
-            for i in range(n):
-                write_address(&addrs[i], addresses[i])
-            check(core.rf_subscribers_add(self.engine, handle, addrs, n, added))
-            return [bool(added[i]) for i in range(n)]
-        finally:
-            free(addrs)
-            free(added)
+    def add_subscribers(self, uint64_t handle, list addresses, uint64_t now_ns):
+        cdef AddressArray array = AddressArray(addresses)
+        check(
+            core.rf_subscribers_add(
+                self.engine, handle, array.addrs, array.count, now_ns, array.flags
+            )
+        )
+        return array.flag_list()
 
-    def remove_subscriber(self, uint64_t handle, address):
-        cdef core.rf_addr addr
+    def remove_subscribers(self, uint64_t handle, list addresses):
+        cdef AddressArray array = AddressArray(addresses)
         cdef int rc
-        write_address(&addr, address)
         with nogil:
-            rc = core.rf_subscriber_remove(self.engine, handle, &addr)
+            rc = core.rf_subscribers_remove(
+                self.engine, handle, array.addrs, array.count, array.flags
+            )
         check(rc)
+        return array.flag_list()
 
-    def subscribers(self, uint64_t handle):
-        cdef size_t capacity = 0
+    def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0
-        cdef core.rf_addr *addrs = NULL
+        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>malloc(
+            (limit + 1) * sizeof(core.rf_subscriber_stats)
+        )
+        if stats == NULL:
+            raise MemoryError
         try:
-            while True:
-                check(core.rf_subscribers(self.engine, handle, addrs, capacity, &count))
-                if count <= capacity:
-                    return [read_address(&addrs[i]) for i in range(count)]
-                free(addrs)
-                addrs = <core.rf_addr *>malloc(count * sizeof(core.rf_addr))
-                if addrs == NULL:
-                    raise MemoryError
-                capacity = count
+            check(core.rf_subscribers(self.engine, handle, after_ns, stats, limit, &count))
+            return [
+                (
+                    read_address(&stats[i].addr),
+                    stats[i].since_ns,
+                    stats[i].packets_sent,
+                    stats[i].send_failures,
+                )
+                for i in range(count)
+            ]
         finally:
-            free(addrs)
+            free(stats)
 
     def stats(self):
         cdef core.rf_stats stats

@@ -48,6 +48,12 @@ cdef extern from "core.h" nogil:
         double packets_per_second
         uint32_t subscribers
 
+    struct rf_subscriber_stats:
+        rf_addr addr
+        uint64_t since_ns
+        uint64_t packets_sent
+        uint64_t send_failures
+
     struct rf_latency:
         uint64_t *count  # RF_LATENCY_BOUNDS + 1 of them
         uint64_t sum_ns
@@ -71,10 +77,11 @@ cdef extern from "core.h" nogil:
     int rf_session_latency(rf_engine *e, uint64_t handle, rf_latency *first, rf_latency *last)
     size_t rf_sessions_stats(rf_engine *e, uint64_t now, rf_session_stats *out, size_t capacity)
     int rf_subscribers_add(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
-                           rf_bool *added)
-    int rf_subscriber_remove(rf_engine *e, uint64_t handle, const rf_addr *addr)
-    int rf_subscribers(rf_engine *e, uint64_t handle, rf_addr *out, size_t capacity,
-                       size_t *count)
+                           uint64_t now, rf_bool *added)
+    int rf_subscribers_remove(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                              rf_bool *found)
+    int rf_subscribers(rf_engine *e, uint64_t handle, uint64_t after, rf_subscriber_stats *out,
+                       size_t capacity, size_t *count)
     size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                           size_t capacity)
 

@@ -63,6 +63,13 @@ struct rf_session_stats {
     uint32_t subscribers;
 };
 
+struct rf_subscriber_stats {
+    struct rf_addr addr;
+    uint64_t since_ns; /* when it was added; no two of a session have the same */
+    uint64_t packets_sent;
+    uint64_t send_failures;
+};
+
 /* Latency buckets: 8 steps an octave from 1 us (1 us << 24 is 16.8 s), then one more for all above. */
 enum {
     RF_LATENCY_FIRST_NS = 1000,
@@ -108,13 +115,15 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
 /* All or none. added[i] tells a new address from one that was there already.
  * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
-                       bool *added);
-/* Returns after the grace period: no packet leaves to it afterwards.
- * -ENOENT (session), -ESRCH (subscriber), -ENOMEM. */
-int rf_subscriber_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addr);
-/* Writes up to `capacity` and sets `count` to how many there are. -ENOENT. */
-int rf_subscribers(struct rf_engine *e, uint64_t handle, struct rf_addr *out, size_t capacity,
-                   size_t *count);
+                       uint64_t now, bool *added);
+/* found[i] tells whether addrs[i] was a subscriber. Returns after the grace period: no packet
+ * leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is removed then). */
+int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
+                          size_t n, bool *found);
+/* Those whose `since_ns` is above `after`, in that order: writes up to `capacity` and sets
+ * `count` to how many it wrote. -ENOENT. */
+int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
+                   struct rf_subscriber_stats *out, size_t capacity, size_t *count);
 
 /* Housekeeping, about once a second: rolls the rate windows, frees what is past its grace
  * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never).

@@ -302,7 +302,7 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
 }
 
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
-                       bool *added)
+                       uint64_t now, bool *added)
 {
     struct subscriber_list *old, *list;
     int rc = -ENOENT;
@@ -313,8 +313,8 @@ int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_add
 
     if (s) {
         old = load_rlx(&s->subscribers);
-        rc = subscriber_list_add(old, addrs, n, e->sock[0].family, e->max_subscribers, added,
-                                 &list);
+        rc = subscriber_list_add(old, addrs, n, e->sock[0].family, e->max_subscribers, now,
+                                 added, &list);
         if (rc == 0 && list != old) {
             /* Pairs with the acquire in fanout_start. */
             store_rls(&s->subscribers, list);
@@ -325,10 +325,10 @@ int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_add
     return rc;
 }
 
-int rf_subscriber_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addr)
+int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
+                          size_t n, bool *found)
 {
-    struct subscriber_list *old, *list;
-    struct subscriber *removed = NULL;
+    struct subscriber_list *old, *list, *removed = NULL;
     int rc = -ENOENT;
 
     pthread_mutex_lock(&e->control);
@@ -336,33 +336,56 @@ int rf_subscriber_remove(struct rf_engine *e, uint64_t handle, const struct rf_a
 
     if (s) {
         old = load_rlx(&s->subscribers);
-        rc = subscriber_list_remove(old, addr, e->sock[0].family, &list, &removed);
-        if (rc == 0) {
+        rc = subscriber_list_remove(old, addrs, n, e->sock[0].family, found, &list, &removed);
+        if (rc == 0 && list != old) {
             store_rls(&s->subscribers, list);
             qsbr_retire(&e->qsbr, &old->retired);
         }
     }
     pthread_mutex_unlock(&e->control);
-    if (rc)
-        return rc;
-
-    qsbr_synchronize(&e->qsbr);
-    free(removed);
-    return 0;
+    if (removed) {
+        qsbr_synchronize(&e->qsbr);
+        subscriber_list_free(removed);
+    }
+    return rc;
 }
 
-int rf_subscribers(struct rf_engine *e, uint64_t handle, struct rf_addr *out, size_t capacity,
-                   size_t *count)
+/* Index of the first whose `since_ns` is above `after`. */
+static uint32_t first_after(const struct subscriber_list *list, uint64_t after)
 {
+    uint32_t low = 0, high = list->count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (list->item[middle]->since_ns > after)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
+                   struct rf_subscriber_stats *out, size_t capacity, size_t *count)
+{
+    size_t n = 0;
+
     pthread_mutex_lock(&e->control);
     struct session *s = session_by_handle(&e->sessions, handle);
 
     if (s) {
         struct subscriber_list *list = load_rlx(&s->subscribers);
 
-        for (uint32_t i = 0; i < list->count && i < capacity; i++)
-            addr_from_sockaddr(&out[i], &list->item[i]->name);
-        *count = list->count;
+        for (uint32_t i = first_after(list, after); i < list->count && n < capacity; i++) {
+            struct subscriber *from = list->item[i];
+
+            addr_from_sockaddr(&out[n].addr, &from->name);
+            out[n].since_ns = from->since_ns;
+            out[n].packets_sent = load_rlx(&from->packets_sent);
+            out[n++].send_failures = load_rlx(&from->send_failures);
+        }
+        *count = n;
     }
     pthread_mutex_unlock(&e->control);
     return s ? 0 : -ENOENT;

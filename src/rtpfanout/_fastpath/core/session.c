@@ -16,7 +16,7 @@ static struct subscriber_list *list_new(uint32_t count)
     return list;
 }
 
-static void list_free(struct subscriber_list *list)
+void subscriber_list_free(struct subscriber_list *list)
 {
     for (uint32_t i = 0; i < list->count; i++)
         free(list->item[i]);
@@ -41,7 +41,7 @@ void session_pool_destroy(struct session_pool *p)
         struct subscriber_list *list = load_rlx(&session_at(p, i)->subscribers);
 
         if (list)
-            list_free(list);
+            subscriber_list_free(list);
     }
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
         free(load_rlx(&p->chunks[i / SESSION_CHUNK]));
@@ -125,7 +125,7 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
 
 void session_release(struct session_pool *p, struct session *s)
 {
-    list_free(load_rlx(&s->subscribers));
+    subscriber_list_free(load_rlx(&s->subscribers));
     store_rlx(&s->subscribers, NULL);
     s->in_use = false;
     s->next_free = p->free;
@@ -202,7 +202,8 @@ static struct subscriber **name_set_find(struct name_set *set, const union socka
     return &set->slot[i];
 }
 
-static int subscriber_new(const struct rf_addr *addr, int family, struct subscriber **out)
+static int subscriber_new(const struct rf_addr *addr, int family, uint64_t since,
+                          struct subscriber **out)
 {
     struct subscriber *s = calloc(1, sizeof *s);
 
@@ -213,6 +214,7 @@ static int subscriber_new(const struct rf_addr *addr, int family, struct subscri
         return -EAFNOSUPPORT;
     }
     s->segment_limit = UINT16_MAX;
+    s->since_ns = since;
     *out = s;
     return 0;
 }
@@ -220,11 +222,13 @@ static int subscriber_new(const struct rf_addr *addr, int family, struct subscri
 /* Appends to `list` (room for n more) those that are new to `set`; undone by the caller. */
 static int append_new(struct subscriber_list *list, struct name_set *set,
                       const struct rf_addr *addrs, size_t n, int family, uint32_t max,
-                      bool *added)
+                      uint64_t now, bool *added)
 {
+    uint64_t last = list->count ? list->item[list->count - 1]->since_ns : 0;
+
     for (size_t i = 0; i < n; i++) {
         struct subscriber *s;
-        int rc = subscriber_new(&addrs[i], family, &s);
+        int rc = subscriber_new(&addrs[i], family, now > last ? now : last + 1, &s);
 
         if (rc)
             return rc;
@@ -240,13 +244,25 @@ static int append_new(struct subscriber_list *list, struct name_set *set,
             return -EAGAIN;
         }
         *slot = s;
+        last = s->since_ns;
         list->item[list->count++] = s;
     }
     return 0;
 }
 
+/* A set of the list's subscribers. */
+static int name_set_of(struct name_set *set, const struct subscriber_list *list, size_t more)
+{
+    int rc = name_set_init(set, list->count + more);
+
+    for (uint32_t i = 0; rc == 0 && i < list->count; i++)
+        *name_set_find(set, &list->item[i]->name) = list->item[i];
+    return rc;
+}
+
 int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                        int family, uint32_t max, bool *added, struct subscriber_list **out)
+                        int family, uint32_t max, uint64_t now, bool *added,
+                        struct subscriber_list **out)
 {
     struct name_set set;
     struct subscriber_list *list = list_new((uint32_t)(old->count + n));
@@ -254,17 +270,14 @@ int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs
 
     if (!list)
         return -ENOMEM;
-    rc = name_set_init(&set, old->count + n);
+    rc = name_set_of(&set, old, n);
     if (rc) {
         free(list);
         return rc;
     }
     list->count = old->count;
-    for (uint32_t i = 0; i < old->count; i++) {
-        list->item[i] = old->item[i];
-        *name_set_find(&set, &old->item[i]->name) = old->item[i];
-    }
-    rc = append_new(list, &set, addrs, n, family, max, added);
+    memcpy(list->item, old->item, old->count * sizeof *list->item);
+    rc = append_new(list, &set, addrs, n, family, max, now, added);
     free(set.slot);
     if (rc || list->count == old->count) {
         for (uint32_t i = old->count; i < list->count; i++)
@@ -278,26 +291,66 @@ int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs
     return 0;
 }
 
-int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addr, int family,
-                           struct subscriber_list **out, struct subscriber **removed)
+/* Marks those that are to go and collects them in `removed` (room for n). */
+static void mark_leaving(struct name_set *set, const struct rf_addr *addrs, size_t n, int family,
+                         bool *found, struct subscriber_list *removed)
 {
-    union sockaddr_any name;
+    for (size_t i = 0; i < n; i++) {
+        union sockaddr_any name;
+        struct subscriber *s = NULL;
+
+        if (addr_to_sockaddr(&name, &addrs[i], family) != 0)
+            s = *name_set_find(set, &name);
+        found[i] = s && !s->leaving;
+        if (found[i]) {
+            s->leaving = true;
+            removed->item[removed->count++] = s;
+        }
+    }
+}
+
+static struct subscriber_list *list_of_staying(const struct subscriber_list *old, uint32_t count)
+{
+    struct subscriber_list *list = list_new(count);
     uint32_t at = 0;
 
-    if (addr_to_sockaddr(&name, addr, family) == 0)
-        return -ESRCH;
-    while (at < old->count && !same_name(&old->item[at]->name, &name))
-        at++;
-    if (at == old->count)
-        return -ESRCH;
+    for (uint32_t i = 0; list && i < old->count; i++) {
+        if (!old->item[i]->leaving)
+            list->item[at++] = old->item[i];
+    }
+    return list;
+}
 
-    struct subscriber_list *list = list_new(old->count - 1);
+int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
+                           int family, bool *found, struct subscriber_list **out,
+                           struct subscriber_list **removed)
+{
+    struct name_set set;
+    struct subscriber_list *gone = list_new((uint32_t)n), *list = NULL;
+    int rc;
 
-    if (!list)
+    if (!gone)
         return -ENOMEM;
-    memcpy(list->item, old->item, at * sizeof *list->item);
-    memcpy(list->item + at, old->item + at + 1, (old->count - at - 1) * sizeof *list->item);
-    *removed = old->item[at];
+    gone->count = 0;
+    rc = name_set_of(&set, old, 0);
+    if (rc) {
+        free(gone);
+        return rc;
+    }
+    mark_leaving(&set, addrs, n, family, found, gone);
+    free(set.slot);
+    if (gone->count > 0)
+        list = list_of_staying(old, old->count - gone->count);
+    if (!list) {
+        for (uint32_t i = 0; i < gone->count; i++)
+            gone->item[i]->leaving = false;
+        rc = gone->count > 0 ? -ENOMEM : 0;
+        free(gone);
+        if (rc == 0)
+            *out = old;
+        return rc;
+    }
     *out = list;
+    *removed = gone;
     return 0;
 }

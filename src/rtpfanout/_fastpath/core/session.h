@@ -14,6 +14,8 @@ struct subscriber {
     union sockaddr_any name;
     uint32_t probe_at;      /* seconds of CLOCK_MONOTONIC: when to lift segment_limit */
     uint16_t segment_limit; /* longer segments don't pass to it by UDP_SEGMENT */
+    bool leaving;           /* the writer's: not in the next list */
+    uint64_t since_ns; /* when it was added; grows strictly along the list */
     counter packets_sent;
     counter send_failures;
 };
@@ -114,9 +116,14 @@ void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *
  * added[i] tells whether addrs[i] is new. `*out` is `old` when none is.
  * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
 int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                        int family, uint32_t max, bool *added, struct subscriber_list **out);
-/* -ESRCH, -ENOMEM. `removed` is freed by the caller after the grace period. */
-int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addr, int family,
-                           struct subscriber_list **out, struct subscriber **removed);
+                        int family, uint32_t max, uint64_t now, bool *added,
+                        struct subscriber_list **out);
+/* found[i] tells whether addrs[i] was there; `*out` is `old` when none was. `*removed` holds those
+ * left out, for subscriber_list_free after the grace period. -ENOMEM. */
+int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
+                           int family, bool *found, struct subscriber_list **out,
+                           struct subscriber_list **removed);
+/* The list and its subscribers. */
+void subscriber_list_free(struct subscriber_list *list);
 
 #endif
