@@ -141,7 +141,7 @@ static void test_no_time_stamp_is_zero(void)
     CHECK(addr_equal(&d.source, &from));
     CHECK(setsockopt(sock.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0);
     send_to(fd, &sock.bound, "x", 1);
-    CHECK_EQ(ingress_receive(in), 1);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
     ingress_datagram(in, 0, &d);
     CHECK(d.received_ns != 0); /* the room for it was given back */
     close(fd);
