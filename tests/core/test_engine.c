@@ -130,6 +130,7 @@ static void test_session_errors_and_handles(void)
     first = session(a, 0);
     CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST);
     session(b, 0);
+    CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST); /* also when there is no room */
     CHECK_EQ(rf_session_add(engine, &a, 1, 0, &handle), -EAGAIN);
     CHECK_EQ(handle, 7);
     CHECK_EQ(rf_session_remove(engine, first), 0);

@@ -98,7 +98,8 @@ void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);
  * the first, and for the last, subscriber served; one observation per packet in each. */
 void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_latency *last);
 
-/* -EEXIST (SSRC and source are taken), -EAGAIN (max_sessions), -ENOMEM. */
+/* -EEXIST (SSRC and source are taken, also when there are max_sessions), -EAGAIN (max_sessions),
+ * -ENOMEM. */
 int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle);
 /* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */

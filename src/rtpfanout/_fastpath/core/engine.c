@@ -217,11 +217,14 @@ int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t s
                    uint64_t *handle)
 {
     struct session *s;
+    bool ssrc_known;
+    int rc = -EEXIST;
 
     pthread_mutex_lock(&e->control);
     qsbr_reclaim(&e->qsbr);
-    int rc = session_new(&e->sessions, source, ssrc, now, &s);
-
+    /* Asked first, so that a full pool does not hide it. */
+    if (!table_find(&e->table, ssrc, source, &ssrc_known))
+        rc = session_new(&e->sessions, source, ssrc, now, &s);
     if (rc == 0) {
         rc = table_insert(&e->table, s);
         if (rc)
