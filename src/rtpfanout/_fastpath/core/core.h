@@ -1,7 +1,7 @@
 /* The packet path behind opaque types and plain structs: all that Cython sees.
  *
- * Functions return 0 or -errno, and write their out-parameters only on success.
- * Control calls take the engine's writer mutex and may come from any thread; the
+ * Functions return 0 or -errno, and write their out-parameters only on success (flag
+ * arrays: at any rate). Control calls take the engine's writer mutex and may come from any thread; the
  * packet loop never takes it. Times are nanoseconds, of CLOCK_MONOTONIC unless a
  * name says otherwise, and are always passed in. */
 #ifndef RF_CORE_H
@@ -113,12 +113,14 @@ int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *
 size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_stats *out,
                          size_t capacity);
 
-/* All or none. added[i] tells a new address from one that was there already.
+/* All or none. added[i] tells a new address from one that was there already or stands
+ * before in this call; after an error, nothing.
  * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added);
-/* found[i] tells whether addrs[i] was a subscriber. Returns after the grace period: no packet
- * leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is removed then). */
+/* found[i] tells whether addrs[i] was a subscriber; after an error, nothing. Returns after the
+ * grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is
+ * removed then). */
 int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
                           size_t n, bool *found);
 /* Those whose `since_ns` is above `after`, in that order: writes up to `capacity` and sets
