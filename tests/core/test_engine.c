@@ -190,6 +190,39 @@ static void test_subscriber_errors(void)
     rf_engine_free(engine);
 }
 
+/* What the socket can send to, and nothing else, can subscribe. */
+static void test_families(void)
+{
+    static const struct {
+        const char *ip;
+        int ipv4, ipv6;
+    } cases[] = {{"127.0.0.1", 0, -EAFNOSUPPORT}, {"::1", -EAFNOSUPPORT, 0}, {"::", 0, 0}};
+
+    for (unsigned i = 0; i < COUNT(cases); i++) {
+        if (cases[i].ipv6 == 0 && !ipv6_here())
+            continue;
+        struct rf_config config = {address(cases[i].ip, 0), 1, 2, 100, .workers = 1};
+        struct rf_addr four = address("192.0.2.1", 5), six = address("2001:db8::1", 5);
+        struct rf_addr both[] = {four, six};
+        struct rf_session_stats stats;
+        bool flags[2];
+
+        CHECK_EQ(rf_engine_new(&config, &engine), 0);
+        uint64_t handle = session(four, 1);
+
+        CHECK_EQ(rf_subscribers_add(engine, handle, both, 2, 0, flags),
+                 cases[i].ipv4 ? cases[i].ipv4 : cases[i].ipv6);
+        CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
+        CHECK_EQ(stats.subscribers, cases[i].ipv4 || cases[i].ipv6 ? 0 : 2);
+        CHECK_EQ(rf_subscribers_add(engine, handle, &four, 1, 0, flags), cases[i].ipv4);
+        CHECK_EQ(rf_subscribers_add(engine, handle, &six, 1, 0, flags), cases[i].ipv6);
+        CHECK_EQ(rf_subscribers_remove(engine, handle, both, 2, flags), 0);
+        CHECK_EQ(flags[0], cases[i].ipv4 == 0);
+        CHECK_EQ(flags[1], cases[i].ipv6 == 0);
+        rf_engine_free(engine);
+    }
+}
+
 /* A thousand leave in the time that one needs; nobody leaving is no wait at all. */
 static void test_removal_of_many_waits_once(void)
 {
@@ -514,6 +547,7 @@ int main(void)
     RUN(test_socket_info);
     RUN(test_session_errors_and_handles);
     RUN(test_subscriber_errors);
+    RUN(test_families);
     RUN(test_removal_of_many_waits_once);
     RUN(test_paging_while_others_come_and_go);
     RUN(test_all_sessions_in_one_pass);

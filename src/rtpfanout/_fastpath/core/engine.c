@@ -173,8 +173,8 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
         .receive_buffer = sock_buffer_size(s, SO_RCVBUF),
         .requested_receive_buffer = e->requested_receive_buffer,
         .send_buffer = sock_buffer_size(s, SO_SNDBUF),
-        .sends_ipv4 = s->family == AF_INET || s->dual_stack,
-        .sends_ipv6 = s->family == AF_INET6,
+        .sends_ipv4 = sock_sends_ipv4(s),
+        .sends_ipv6 = sock_sends_ipv6(s),
         .gso = e->worker[0]->gso,
         .gro = ingress_has_gro(e->worker[0]->ingress),
         .receiving = e->sock_count,
@@ -304,6 +304,15 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
     return n;
 }
 
+static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!(addr_is_ipv4(&addrs[i]) ? sock_sends_ipv4(s) : sock_sends_ipv6(s)))
+            return false;
+    }
+    return true;
+}
+
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added)
 {
@@ -314,12 +323,14 @@ int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_add
     qsbr_reclaim(&e->qsbr);
     struct session *s = session_by_handle(&e->sessions, handle);
 
-    if (s) {
+    if (s && !reaches_all(&e->sock[0], addrs, n)) {
+        rc = -EAFNOSUPPORT;
+    } else if (s) {
         old = load_rlx(&s->subscribers);
         rc = subscriber_list_add(old, addrs, n, e->sock[0].family, e->max_subscribers, now,
                                  added, &list);
         if (rc == 0 && list != old) {
-            /* Pairs with the acquire in fanout_start. */
+            /* Pairs with the acquire in plan_session. */
             store_rls(&s->subscribers, list);
             qsbr_retire(&e->qsbr, &old->retired);
         }
