@@ -7,7 +7,7 @@ import errno
 import os
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from rtpfanout._fastpath cimport core
@@ -106,7 +106,7 @@ cdef class AddressArray:
 
 
 cdef class Engine:
-    """One UDP socket, one session table, one packet loop."""
+    """One UDP port, one session table, one packet loop per worker."""
 
     cdef core.rf_engine *engine
 
@@ -222,8 +222,9 @@ cdef class Engine:
 
     def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0
-        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>malloc(
-            (limit + 1) * sizeof(core.rf_subscriber_stats)
+        # calloc refuses what malloc's argument could not express
+        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>calloc(
+            max(limit, <size_t>1), sizeof(core.rf_subscriber_stats)
         )
         if stats == NULL:
             raise MemoryError
@@ -266,17 +267,19 @@ cdef class Engine:
         return read_latency(&first), read_latency(&last)
 
     def all_session_stats(self, uint64_t now_ns):
-        cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 64
-        cdef size_t n
-        cdef core.rf_session_stats *stats = <core.rf_session_stats *>malloc(
-            capacity * sizeof(core.rf_session_stats)
-        )
-        if stats == NULL:
-            raise MemoryError
+        cdef size_t capacity = 0
+        cdef size_t n = core.rf_sessions_stats(self.engine, now_ns, NULL, 0)
+        cdef core.rf_session_stats *stats = NULL
         try:
-            with nogil:
-                n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
-            return {stats[i].handle: session_dict(&stats[i]) for i in range(min(n, capacity))}
+            while n > capacity:  # there may be more of them each time
+                capacity = n + 64
+                free(stats)
+                stats = <core.rf_session_stats *>calloc(capacity, sizeof(core.rf_session_stats))
+                if stats == NULL:
+                    raise MemoryError
+                with nogil:
+                    n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
+            return {stats[i].handle: session_dict(&stats[i]) for i in range(n)}
         finally:
             free(stats)
 

@@ -1,9 +1,9 @@
 /* The packet path behind opaque types and plain structs: all that Cython sees.
  *
- * Functions return 0 or -errno, and write their out-parameters only on success (flag
- * arrays: at any rate). Control calls take the engine's writer mutex and may come from any thread; the
- * packet loop never takes it. Times are nanoseconds, of CLOCK_MONOTONIC unless a
- * name says otherwise, and are always passed in. */
+ * Functions return 0 or -errno, and write their out-parameters only on success, but for
+ * added[] and found[]. Control calls take the engine's writer mutex and may come from any
+ * thread; the packet loop never takes it. Times are nanoseconds, of CLOCK_MONOTONIC unless
+ * a name says otherwise, and are always passed in. */
 #ifndef RF_CORE_H
 #define RF_CORE_H
 
