@@ -25,7 +25,9 @@ def declared() -> dict[str, list[str]]:
     """Each X-macro list of stats_fields.h, lists within lists written out."""
     text = (FASTPATH / "core" / "stats_fields.h").read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).replace("\\\n", " ")
-    lines = dict(re.findall(r"#define RF_(\w+_(?:REASONS|FAILURES|FALLBACKS|FIELDS))\(X\) (.*)", text))
+    lines = dict(
+        re.findall(r"#define RF_(\w+_(?:REASONS|FAILURES|FALLBACKS|FIELDS))\(X\) (.*)", text)
+    )
     prefixes = dict(re.findall(r"#define (RF_\w+)\(name\) X\((\w+?)##name\)", text))
     found: dict[str, list[str]] = {}
     for name, line in lines.items():
