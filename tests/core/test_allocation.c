@@ -1,7 +1,7 @@
 /* When memory runs out: the n-th request of the core fails, for every n until none is left
  * to fail. Each call then says -ENOMEM, has changed nothing, leaks nothing, and works when
  * it is made again.
- * wraps: malloc calloc aligned_alloc free getrandom eventfd */
+ * wraps: malloc calloc aligned_alloc free getrandom eventfd socket */
 #include "core.h"
 
 #include "endpoints.h"
@@ -15,12 +15,14 @@ void *__real_aligned_alloc(size_t alignment, size_t size);
 void __real_free(void *p);
 ssize_t __real_getrandom(void *p, size_t len, unsigned flags);
 int __real_eventfd(unsigned value, int flags);
+int __real_socket(int family, int type, int protocol);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *p);
 ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags);
 int __wrap_eventfd(unsigned value, int flags);
+int __wrap_socket(int family, int type, int protocol);
 
 static bool fails(void)
 {
@@ -67,6 +69,11 @@ int __wrap_eventfd(unsigned value, int flags)
     return fails() ? -1 : __real_eventfd(value, flags);
 }
 
+int __wrap_socket(int family, int type, int protocol)
+{
+    return fails() ? -1 : __real_socket(family, type, protocol);
+}
+
 /* Calls until it succeeds, one request further each time; at least `least` of them exist. */
 #define EACH_FAILURE(least, call, unchanged)            \
     do {                                                \
@@ -94,22 +101,27 @@ static struct rf_engine *engine;
 
 static struct rf_config config_of(uint32_t max_sessions)
 {
-    return (struct rf_config){address("127.0.0.1", 0), max_sessions, 100, 100, true};
+    return (struct rf_config){address("127.0.0.1", 0), max_sessions, 100, 100, .workers = 1};
 }
 
+/* Each worker more asks for memory and descriptors of its own. */
 static void test_engine_new(void)
 {
-    struct rf_config config = config_of(10);
-    int files = open_files();
+    for (uint32_t workers = 1; workers <= 4; workers++) {
+        struct rf_config config = config_of(10);
+        int files = open_files();
 
-    engine = NULL;
-    EACH_FAILURE(6, rf_engine_new(&config, &engine), {
-        CHECK(engine == NULL);
+        config.workers = workers;
+        engine = NULL;
+        EACH_FAILURE(6 + 7 * (int)workers, rf_engine_new(&config, &engine), {
+            CHECK(engine == NULL);
+            CHECK_EQ(open_files(), files);
+        });
+        CHECK_EQ(open_files(), files + 2 * (int)workers);
+        rf_engine_free(engine);
+        CHECK_EQ(held, 0);
         CHECK_EQ(open_files(), files);
-    });
-    rf_engine_free(engine);
-    CHECK_EQ(held, 0);
-    CHECK_EQ(open_files(), files);
+    }
 }
 
 static struct rf_addr source_of(uint32_t i)
@@ -161,13 +173,13 @@ static void test_session_add(void)
 
 static void check_subscribers(uint64_t handle, const struct rf_addr *expected, size_t n)
 {
-    struct rf_addr out[100];
+    struct rf_subscriber_stats out[100];
     size_t count;
 
-    CHECK_EQ(rf_subscribers(engine, handle, out, 100, &count), 0);
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 100, &count), 0);
     CHECK_EQ(count, n);
     for (size_t i = 0; i < n; i++)
-        CHECK(addr_equal(&out[i], &expected[i]));
+        CHECK(addr_equal(&out[i].addr, &expected[i]));
 }
 
 static void test_subscribers(void)
@@ -175,25 +187,32 @@ static void test_subscribers(void)
     struct rf_config config = config_of(1);
     struct rf_addr source = source_of(0), addrs[30];
     uint64_t handle;
-    bool added[30];
+    bool added[30], found[30];
 
     for (uint32_t i = 0; i < 30; i++)
         addrs[i] = source_of(100 + i);
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     CHECK_EQ(rf_session_add(engine, &source, 1, 0, &handle), 0);
-    EACH_FAILURE(3, rf_subscribers_add(engine, handle, addrs, 1, added),
+    EACH_FAILURE(4, rf_subscribers_add(engine, handle, addrs, 1, 0, added),
                  check_subscribers(handle, addrs, 0));
     rf_engine_tick(engine, 0, 0, NULL, 0); /* frees what was retired */
-    EACH_FAILURE(20, rf_subscribers_add(engine, handle, addrs, 30, added),
+    EACH_FAILURE(33, rf_subscribers_add(engine, handle, addrs, 30, 0, added),
                  check_subscribers(handle, addrs, 1));
     for (unsigned i = 0; i < 30; i++)
         CHECK_EQ(added[i], i > 0);
-    for (unsigned i = 30; i-- > 0;) {
+    for (unsigned i = 30; i > 1;) { /* two at a time, the first of them twice */
+        struct rf_addr leaving[] = {addrs[i - 2], addrs[i - 1], addrs[i - 2]};
+
         rf_engine_tick(engine, 0, 0, NULL, 0); /* what the last removal retired */
-        EACH_FAILURE(1, rf_subscriber_remove(engine, handle, &addrs[i]),
-                     check_subscribers(handle, addrs, i + 1));
+        EACH_FAILURE(4, rf_subscribers_remove(engine, handle, leaving, 3, found),
+                     check_subscribers(handle, addrs, i));
+        CHECK(found[0] && found[1] && !found[2]);
+        i -= 2;
         check_subscribers(handle, addrs, i);
     }
+    rf_engine_tick(engine, 0, 0, NULL, 0);
+    EACH_FAILURE(3, rf_subscribers_remove(engine, handle, addrs, 30, found),
+                 check_subscribers(handle, addrs, 0));
     CHECK_EQ(rf_session_remove(engine, handle), 0);
     rf_engine_free(engine);
     CHECK_EQ(held, 0);

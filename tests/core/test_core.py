@@ -39,7 +39,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Objects]:
 
 @pytest.mark.parametrize("variant", build.VARIANTS)
 @pytest.mark.parametrize("program", build.programs())
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300 + build.TIMEOUT)
 def test_program(program: str, variant: str, core: Callable[[str], Objects]) -> None:
     demand(build.missing(variant))
     out, objects = core(variant)

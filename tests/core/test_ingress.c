@@ -1,12 +1,28 @@
 /* ingress.c over loopback: lengths, sources, time stamps, batches.
- * wraps: recvmmsg */
+ * wraps: recvmmsg setsockopt */
 #include "ingress.h"
 
+#include <netinet/udp.h>
+
 #include "endpoints.h"
+#include "segments.h"
 #include "sock.h"
 
 static int injected;
 static size_t cut_to;
+static bool without_gro;
+
+int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
+
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    if (without_gro && level == IPPROTO_UDP && name == UDP_GRO) {
+        errno = ENOPROTOOPT;
+        return -1;
+    }
+    return __real_setsockopt(fd, level, name, value, len);
+}
 
 int __real_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
 int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
@@ -48,15 +64,15 @@ static void teardown(void)
 static void test_nothing_and_errors(void)
 {
     setup("127.0.0.1");
-    CHECK_EQ(ingress_receive(in), 0);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 0);
     injected = EINTR;
-    CHECK_EQ(ingress_receive(in), 0);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 0);
     injected = ENOMEM;
-    CHECK_EQ(ingress_receive(in), -ENOMEM);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), -ENOMEM);
     injected = ECONNREFUSED;
-    CHECK_EQ(ingress_receive(in), -ECONNREFUSED);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), -ECONNREFUSED);
     injected = 0;
-    CHECK_EQ(ingress_receive(in), 0);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 0);
     teardown();
 }
 
@@ -74,7 +90,7 @@ static void test_every_length(void)
         bytes[i] = (uint8_t)(i * 7 + i / 256);
     for (unsigned i = 0; i < COUNT(lengths); i++)
         send_to(fd, &sock.bound, bytes, lengths[i]);
-    CHECK_EQ(ingress_receive(in), COUNT(lengths)); /* a zero length ends nothing */
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), COUNT(lengths)); /* a zero length ends nothing */
     for (unsigned i = 0; i < COUNT(lengths); i++) {
         ingress_datagram(in, i, &d);
         CHECK_EQ(d.len, lengths[i]);
@@ -100,7 +116,7 @@ static void test_time_stamps_are_the_kernels(void)
         send_to(fd, &sock.bound, "x", 1);
         after = clock_now(CLOCK_REALTIME);
         sleep_ms(2); /* reading later changes nothing */
-        CHECK_EQ(ingress_receive(in), 1);
+        CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
         ingress_datagram(in, 0, &d);
         CHECK(d.received_ns >= before && d.received_ns <= after);
     }
@@ -119,13 +135,13 @@ static void test_no_time_stamp_is_zero(void)
 
     CHECK(setsockopt(sock.fd, SOL_SOCKET, SO_TIMESTAMPNS, &off, sizeof off) == 0);
     send_to(fd, &sock.bound, "x", 1);
-    CHECK_EQ(ingress_receive(in), 1);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
     ingress_datagram(in, 0, &d);
     CHECK_EQ(d.received_ns, 0);
     CHECK(addr_equal(&d.source, &from));
     CHECK(setsockopt(sock.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0);
     send_to(fd, &sock.bound, "x", 1);
-    CHECK_EQ(ingress_receive(in), 1);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
     ingress_datagram(in, 0, &d);
     CHECK(d.received_ns != 0); /* the room for it was given back */
     close(fd);
@@ -144,14 +160,14 @@ static void test_truncation_is_told(void)
     send_to(fd, &sock.bound, bytes, 100);
     send_to(fd, &sock.bound, bytes, 100);
     cut_to = 60;
-    CHECK_EQ(ingress_receive(in), 2);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 2);
     cut_to = 0;
     ingress_datagram(in, 0, &d);
     CHECK(d.truncated && d.len == 60);
     ingress_datagram(in, 1, &d);
     CHECK(!d.truncated && d.len == 100);
     send_to(fd, &sock.bound, bytes, 100); /* the flag does not stick */
-    CHECK_EQ(ingress_receive(in), 1);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
     ingress_datagram(in, 0, &d);
     CHECK(!d.truncated && d.len == 100);
     close(fd);
@@ -170,7 +186,7 @@ static void test_more_than_a_batch_in_order(void)
 
     for (uint8_t i = 0; i < N; i++)
         send_to(fd, &sock.bound, &i, 1);
-    for (int n, round = 0; (n = ingress_receive(in)) > 0; round++) {
+    for (int n, round = 0; (n = ingress_receive(in, INGRESS_BATCH)) > 0; round++) {
         CHECK_EQ(n, round < 2 ? INGRESS_BATCH : 5);
         for (unsigned i = 0; i < (unsigned)n; i++) {
             ingress_datagram(in, i, &d);
@@ -178,6 +194,88 @@ static void test_more_than_a_batch_in_order(void)
         }
     }
     CHECK_EQ(seen, N);
+    close(fd);
+    teardown();
+}
+
+static void test_no_more_than_the_limit(void)
+{
+    static const unsigned limits[] = {1, 2, 3, INGRESS_BATCH, 7};
+    struct rf_addr from;
+    struct datagram d;
+    unsigned seen = 0;
+
+    setup("127.0.0.1");
+    int fd = endpoint("127.0.0.1", &from);
+
+    for (uint8_t i = 0; i < 1 + 2 + 3 + INGRESS_BATCH + 7; i++)
+        send_to(fd, &sock.bound, &i, 1);
+    for (unsigned i = 0; i < COUNT(limits); i++) {
+        CHECK_EQ(ingress_receive(in, limits[i]), limits[i]);
+        for (unsigned k = 0; k < limits[i]; k++) {
+            ingress_datagram(in, k, &d);
+            CHECK_EQ(d.data[0], seen++);
+        }
+    }
+    CHECK_EQ(ingress_receive(in, 1), 0);
+    close(fd);
+    teardown();
+}
+
+/* One buffer of `n` bytes in segments, by a real UDP_SEGMENT send over loopback. */
+static void receive_segments(int fd, const uint8_t *data, size_t n, uint16_t segment)
+{
+    struct datagram d;
+
+    send_segments(fd, &sock.bound, data, n, segment);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
+    ingress_datagram(in, 0, &d);
+    CHECK_EQ(d.len, n);
+    CHECK(memcmp(d.data, data, n) == 0);
+    CHECK(n > segment ? d.segment == segment : d.segment >= n);
+    CHECK(!d.truncated && d.received_ns != 0);
+}
+
+static void test_segments_come_in_one_buffer(void)
+{
+    static uint8_t data[65000];
+    struct rf_addr from;
+
+    setup("127.0.0.1");
+    CHECK(ingress_has_gro(in));
+    int fd = endpoint("127.0.0.1", &from);
+
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 13 + i / 251);
+    receive_segments(fd, data, 2 * 1200, 1200);
+    receive_segments(fd, data, 2 * 1200 + 1, 1200); /* the last is shorter */
+    receive_segments(fd, data, 1200, 1200);         /* no segmentation: no control message */
+    receive_segments(fd, data, 64 * 12, 12);
+    receive_segments(fd, data, 64 * 1000, 1000);
+    receive_segments(fd, data, 100, 1200); /* an earlier buffer's segment size does not stick */
+    close(fd);
+    teardown();
+}
+
+static void test_without_gro_one_by_one(void)
+{
+    static uint8_t data[10 * 500];
+    struct rf_addr from;
+    struct datagram d;
+
+    without_gro = true;
+    setup("127.0.0.1");
+    without_gro = false;
+    CHECK(!ingress_has_gro(in));
+    int fd = endpoint("127.0.0.1", &from);
+
+    send_segments(fd, &sock.bound, data, sizeof data, 500);
+    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 10);
+    for (unsigned i = 0; i < 10; i++) {
+        ingress_datagram(in, i, &d);
+        CHECK_EQ(d.len, 500);
+        CHECK(d.segment >= 500);
+    }
     close(fd);
     teardown();
 }
@@ -196,7 +294,7 @@ static void test_both_families_on_a_dual_stack(void)
 
         to = address(ips[i % 2], sock.bound.port);
         send_to(fd, &to, "x", 1);
-        CHECK_EQ(ingress_receive(in), 1);
+        CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
         ingress_datagram(in, 0, &d);
         CHECK(addr_equal(&d.source, &from));
         CHECK_EQ(addr_is_ipv4(&d.source), i % 2 == 0);
@@ -213,6 +311,9 @@ int main(void)
     RUN(test_no_time_stamp_is_zero);
     RUN(test_truncation_is_told);
     RUN(test_more_than_a_batch_in_order);
+    RUN(test_no_more_than_the_limit);
+    RUN(test_segments_come_in_one_buffer);
+    RUN(test_without_gro_one_by_one);
     RUN(test_both_families_on_a_dual_stack);
     return 0;
 }

@@ -4,7 +4,8 @@
 
 #include <pthread.h>
 
-#include "endpoints.h"
+#include "segments.h"
+#include "sessions.h"
 
 static _Atomic int errors_to_come;
 static _Atomic bool cut_short;
@@ -30,18 +31,20 @@ static struct sock sock;
 static struct qsbr qsbr;
 static struct session_pool pool;
 static struct table table;
-static struct worker worker;
+static struct worker worker, *crew[] = {&worker};
 static pthread_t thread;
 
 static void setup(bool check_padding)
 {
+    struct worker_options options = {
+        .receives = true, .check_padding = check_padding, .split_threshold = 256};
     struct rf_addr at = address("127.0.0.1", 0);
 
     qsbr_init(&qsbr);
     CHECK_EQ(session_pool_init(&pool, 16), 0);
     CHECK_EQ(table_init(&table, &pool, &qsbr), 0);
     CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
-    CHECK_EQ(worker_init(&worker, &sock, &table, &qsbr, 0, check_padding), 0);
+    CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
 }
 
 static void teardown(void)
@@ -66,15 +69,8 @@ static void start(void)
 
 static struct session *session_with(uint32_t ssrc, struct rf_addr source, struct rf_addr subscriber)
 {
-    struct subscriber_list *old, *list;
-    struct session *s;
-    bool added;
+    struct session *s = session_make(&pool, source, ssrc, &subscriber, 1);
 
-    CHECK_EQ(session_new(&pool, &source, ssrc, 0, &s), 0);
-    old = load_rlx(&s->subscribers);
-    CHECK_EQ(subscriber_list_add(old, &subscriber, 1, AF_INET, 9, &added, &list), 0);
-    store_rlx(&s->subscribers, list);
-    free(old);
     CHECK_EQ(table_insert(&table, s), 0);
     return s;
 }
@@ -102,6 +98,7 @@ static void stop_and_check_identities(struct rf_stats *sum)
 #undef X
     CHECK_EQ(sum->packets_received, sum->packets_forwarded + dropped);
     CHECK_EQ(sum->copies_attempted, sum->packets_sent + failed);
+    CHECK_EQ(sum->dropped_misrouted + sum->tasks_shared, 0); /* it is alone */
     CHECK_EQ(load_rlx(&qsbr.readers[0].seen), QSBR_OFFLINE);
 }
 
@@ -270,6 +267,77 @@ static void test_stop_forwards_what_is_queued(void)
     teardown();
 }
 
+/* More segments than a turn has room for: it sends in between, from the same buffers. What the
+ * viewer's own queue has no room for it does not see; the rest is whole and in order. */
+static void test_more_segments_than_a_turn_holds(void)
+{
+    enum { LENGTH = 40, MOST = 128 };
+    uint8_t p[MOST * LENGTH], got[LENGTH + 1];
+    struct rf_addr camera, viewer;
+    struct rf_stats sum;
+    unsigned n = MOST, sends; /* UDP_MAX_SEGMENTS since Linux 6.10, 64 before */
+    int next = 0;
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
+
+    session_with(1, camera, viewer);
+    for (sends = 0; sends < INGRESS_BATCH; sends++) {
+        for (uint16_t i = 0; i < n; i++)
+            rtp_make(p + i * LENGTH, LENGTH, 1, (uint16_t)(sends * n + i));
+        if (!try_send_segments(from, &sock.bound, p, n * LENGTH, LENGTH)) {
+            CHECK(n == MOST && sends == 0);
+            n = 64;
+            send_segments(from, &sock.bound, p, n * LENGTH, LENGTH);
+        }
+    }
+    start();
+    await(&worker.counters.packets_sent, sends * n);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.turns, 1);
+    CHECK_EQ(sum.receives, INGRESS_BATCH);
+    CHECK_EQ(sum.packets_forwarded, sends * n);
+    while (receive(to, got, sizeof got, 20) == LENGTH) {
+        CHECK((got[2] << 8 | got[3]) >= next);
+        next = (got[2] << 8 | got[3]) + 1;
+        rtp_make(p, LENGTH, 1, (uint16_t)(next - 1));
+        CHECK(memcmp(got, p, LENGTH) == 0);
+    }
+    CHECK(next > 64);
+    close(from);
+    close(to);
+    teardown();
+}
+
+/* A turn that came to many sends is followed by smaller ones, and then by larger again. */
+static void test_turns_are_bounded_by_their_sends(void)
+{
+    enum { SUBSCRIBERS = 1000, N = INGRESS_BATCH + 40 };
+    static struct rf_addr subscribers[SUBSCRIBERS];
+    struct rf_addr camera;
+    struct rf_stats sum;
+    uint8_t p[200];
+
+    setup(true);
+    int from = endpoint("127.0.0.1", &camera);
+
+    for (uint32_t i = 0; i < SUBSCRIBERS; i++)
+        subscribers[i] = loopback_address(i, 9);
+    CHECK_EQ(table_insert(&table, session_make(&pool, camera, 1, subscribers, SUBSCRIBERS)), 0);
+    for (uint16_t i = 0; i < N; i++) { /* each longer than the last: no two in a group */
+        rtp_make(p, sizeof p, 1, i);
+        send_to(from, &sock.bound, p, 20 + i);
+    }
+    start();
+    await(&worker.counters.packets_received, N);
+    stop_and_check_identities(&sum);
+    CHECK_EQ(sum.copies_attempted, N * SUBSCRIBERS);
+    CHECK_EQ(sum.turns, 1 + 7); /* of 64, then 4 and 8 by turns: 40 */
+    CHECK(worker.receive_limit >= 4 && worker.receive_limit <= 8);
+    close(from);
+    teardown();
+}
+
 /* Else every removal of a quiet server would take as long as the wait. */
 static void test_idle_worker_is_offline(void)
 {
@@ -298,6 +366,8 @@ int main(void)
     RUN(test_receive_errors_are_borne);
     RUN(test_truncated_goes_nowhere);
     RUN(test_stop_forwards_what_is_queued);
+    RUN(test_more_segments_than_a_turn_holds);
+    RUN(test_turns_are_bounded_by_their_sends);
     RUN(test_idle_worker_is_offline);
     return 0;
 }

@@ -7,7 +7,7 @@ import errno
 import os
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from rtpfanout._fastpath cimport core
@@ -241,8 +241,9 @@ cdef class Engine:
 
     def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0
-        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>malloc(
-            (limit + 1) * sizeof(core.rf_subscriber_stats)
+        # calloc refuses what malloc's argument could not express
+        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>calloc(
+            max(limit, <size_t>1), sizeof(core.rf_subscriber_stats)
         )
         if stats == NULL:
             raise MemoryError
@@ -285,23 +286,31 @@ cdef class Engine:
         return read_latency(&first), read_latency(&last)
 
     def all_session_stats(self, uint64_t now_ns):
-        cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 64
-        cdef size_t n
-        cdef core.rf_session_stats *stats = <core.rf_session_stats *>malloc(
-            capacity * sizeof(core.rf_session_stats)
-        )
-        if stats == NULL:
-            raise MemoryError
+        cdef size_t capacity = 0
+        cdef size_t n = core.rf_sessions_stats(self.engine, now_ns, NULL, 0)
+        cdef core.rf_session_stats *stats = NULL
         try:
-            with nogil:
-                n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
-            return {stats[i].handle: session_dict(&stats[i]) for i in range(min(n, capacity))}
+            while n > capacity:  # there may be more of them each time
+                capacity = n + 64
+                free(stats)
+                stats = <core.rf_session_stats *>calloc(capacity, sizeof(core.rf_session_stats))
+                if stats == NULL:
+                    raise MemoryError
+                with nogil:
+                    n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
+            return {stats[i].handle: session_dict(&stats[i]) for i in range(n)}
         finally:
             free(stats)
 
     def tick(self, uint64_t now_ns, uint64_t idle_timeout_ns):
-        cdef uint64_t idle[256]
+        cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 1
         cdef size_t n
-        with nogil:
-            n = core.rf_engine_tick(self.engine, now_ns, idle_timeout_ns, idle, 256)
-        return [idle[i] for i in range(n)]
+        cdef uint64_t *idle = <uint64_t *>malloc(capacity * sizeof(uint64_t))
+        if idle == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                n = core.rf_engine_tick(self.engine, now_ns, idle_timeout_ns, idle, capacity)
+            return [idle[i] for i in range(n)]
+        finally:
+            free(idle)

@@ -125,6 +125,14 @@ static uint64_t copy_bytes(const struct copy *c)
     return c->packet ? c->packet->bytes.iov_len : c->group->bytes;
 }
 
+/* Until the probe a limit only falls: other groups for the subscriber may be in this batch. */
+static void limit_segments(struct subscriber *s, uint16_t limit, uint32_t now_secs)
+{
+    if (limit < s->segment_limit)
+        s->segment_limit = limit;
+    s->probe_at = now_secs + PROBE_AFTER_SECS;
+}
+
 /* Counts the fallback and limits the subscriber; false when segmentation isn't at fault. */
 static bool falls_back(struct flush *f, const struct copy *c, int error)
 {
@@ -143,8 +151,8 @@ static bool falls_back(struct flush *f, const struct copy *c, int error)
     default:
         return false;
     }
-    c->subscriber->segment_limit = error == EIO ? 0 : (uint16_t)(c->group->segment - 1);
-    c->subscriber->probe_at = f->now_secs + PROBE_AFTER_SECS;
+    limit_segments(c->subscriber, error == EIO ? 0 : (uint16_t)(c->group->segment - 1),
+                   f->now_secs);
     return true;
 }
 

@@ -23,12 +23,12 @@ struct group {
     uint16_t segment; /* length of each but the last */
     struct iovec *iov;
     uint32_t iov_count;
+    /* CLOCK_REALTIME when the first and the last subscriber served had it. */
+    uint64_t first_ns, last_ns;
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(uint16_t))];
     } control; /* UDP_SEGMENT; not sent with a single packet */
-    /* CLOCK_REALTIME when the first and the last subscriber served had it. */
-    uint64_t first_ns, last_ns;
 };
 
 struct share;

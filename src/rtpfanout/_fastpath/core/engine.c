@@ -173,8 +173,8 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
         .receive_buffer = sock_buffer_size(s, SO_RCVBUF),
         .requested_receive_buffer = e->requested_receive_buffer,
         .send_buffer = sock_buffer_size(s, SO_SNDBUF),
-        .sends_ipv4 = s->family == AF_INET || s->dual_stack,
-        .sends_ipv6 = s->family == AF_INET6,
+        .sends_ipv4 = sock_sends_ipv4(s),
+        .sends_ipv6 = sock_sends_ipv6(s),
         .gso = e->worker[0]->gso,
         .gro = ingress_has_gro(e->worker[0]->ingress),
         .receiving = e->sock_count,
@@ -217,11 +217,14 @@ int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t s
                    uint64_t *handle)
 {
     struct session *s;
+    bool ssrc_known;
+    int rc = -EEXIST;
 
     pthread_mutex_lock(&e->control);
     qsbr_reclaim(&e->qsbr);
-    int rc = session_new(&e->sessions, source, ssrc, now, &s);
-
+    /* Asked first, so that a full pool does not hide it. */
+    if (!table_find(&e->table, ssrc, source, &ssrc_known))
+        rc = session_new(&e->sessions, source, ssrc, now, &s);
     if (rc == 0) {
         rc = table_insert(&e->table, s);
         if (rc)
@@ -275,8 +278,8 @@ int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *
     if (s) {
         memset(first, 0, sizeof *first);
         memset(last, 0, sizeof *last);
-        latency_sum(first, &s->latency_first);
-        latency_sum(last, &s->latency_last);
+        latency_sum(first, &s->latency->first);
+        latency_sum(last, &s->latency->last);
     }
     pthread_mutex_unlock(&e->control);
     return s ? 0 : -ENOENT;
@@ -301,6 +304,15 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
     return n;
 }
 
+static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!(addr_is_ipv4(&addrs[i]) ? sock_sends_ipv4(s) : sock_sends_ipv6(s)))
+            return false;
+    }
+    return true;
+}
+
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added)
 {
@@ -311,12 +323,14 @@ int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_add
     qsbr_reclaim(&e->qsbr);
     struct session *s = session_by_handle(&e->sessions, handle);
 
-    if (s) {
+    if (s && !reaches_all(&e->sock[0], addrs, n)) {
+        rc = -EAFNOSUPPORT;
+    } else if (s) {
         old = load_rlx(&s->subscribers);
         rc = subscriber_list_add(old, addrs, n, e->sock[0].family, e->max_subscribers, now,
                                  added, &list);
         if (rc == 0 && list != old) {
-            /* Pairs with the acquire in fanout_start. */
+            /* Pairs with the acquire in plan_session. */
             store_rls(&s->subscribers, list);
             qsbr_retire(&e->qsbr, &old->retired);
         }

@@ -196,13 +196,18 @@ static void observe(const struct group *g, struct latency_histogram *first,
 {
     const struct packet *p = g->first;
 
-    for (uint32_t i = 0; i < g->packets; i++, p = p->next) {
-        if (p->received_ns == 0)
+    /* Packets of one receive buffer have one time stamp. */
+    for (uint32_t left = g->packets, same; left > 0; left -= same) {
+        uint64_t received_ns = p->received_ns;
+
+        for (same = 0; same < left && p->received_ns == received_ns; same++)
+            p = p->next;
+        if (received_ns == 0)
             continue;
-        latency_record(first, age(p->received_ns, g->first_ns));
-        latency_record(last, age(p->received_ns, g->last_ns));
-        latency_record(&g->session->latency_first, age(p->received_ns, g->first_ns));
-        latency_record(&g->session->latency_last, age(p->received_ns, g->last_ns));
+        latency_record(first, age(received_ns, g->first_ns), same);
+        latency_record(last, age(received_ns, g->last_ns), same);
+        latency_record(&g->session->latency->first, age(received_ns, g->first_ns), same);
+        latency_record(&g->session->latency->last, age(received_ns, g->last_ns), same);
     }
 }
 

@@ -27,7 +27,9 @@ int session_pool_init(struct session_pool *p, uint32_t max)
 {
     memset(p, 0, sizeof *p);
     p->chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK, sizeof *p->chunks);
-    if (!p->chunks)
+    p->latency_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
+                               sizeof *p->latency_chunks);
+    if (!p->chunks || !p->latency_chunks)
         return -ENOMEM;
     p->max = max;
     return 0;
@@ -43,9 +45,29 @@ void session_pool_destroy(struct session_pool *p)
         if (list)
             subscriber_list_free(list);
     }
-    for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK)
+    for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
         free(load_rlx(&p->chunks[i / SESSION_CHUNK]));
+        free(p->latency_chunks[i / SESSION_CHUNK]);
+    }
     free(p->chunks);
+    free(p->latency_chunks);
+}
+
+static int chunk_new(struct session_pool *p, uint32_t number)
+{
+    size_t size = SESSION_CHUNK * sizeof(struct session);
+    struct session *chunk = aligned_alloc(alignof(struct session), size);
+    struct session_latency *latency = calloc(SESSION_CHUNK, sizeof *latency);
+
+    if (!chunk || !latency) {
+        free(chunk);
+        free(latency);
+        return -ENOMEM;
+    }
+    memset(chunk, 0, size);
+    p->latency_chunks[number] = latency;
+    store_rls(&p->chunks[number], chunk);
+    return 0;
 }
 
 /* The next record that was never used. */
@@ -53,17 +75,17 @@ static int session_fresh(struct session_pool *p, struct session **out)
 {
     if (p->used == p->max)
         return -EAGAIN;
-    if (p->used % SESSION_CHUNK == 0) {
-        struct session *chunk =
-            aligned_alloc(alignof(struct session), SESSION_CHUNK * sizeof *chunk);
+    uint32_t chunk = p->used / SESSION_CHUNK, place = p->used % SESSION_CHUNK;
 
-        if (!chunk)
-            return -ENOMEM;
-        memset(chunk, 0, SESSION_CHUNK * sizeof *chunk);
-        store_rls(&p->chunks[p->used / SESSION_CHUNK], chunk);
+    if (place == 0) {
+        int rc = chunk_new(p, chunk);
+
+        if (rc)
+            return rc;
     }
     *out = session_at(p, p->used);
     (*out)->index = p->used++;
+    (*out)->latency = &p->latency_chunks[chunk][place];
     return 0;
 }
 
@@ -86,9 +108,12 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
         }
     }
     uint32_t index = s->index, generation = s->generation;
+    struct session_latency *latency = s->latency;
 
     memset(s, 0, sizeof *s);
+    memset(latency, 0, sizeof *latency);
     s->index = index;
+    s->latency = latency;
     s->generation = generation + 1;
     s->in_use = true;
     s->source = *source;

@@ -44,6 +44,12 @@ struct rate_point {
     uint64_t at, packets;
 };
 
+/* To the first and to the last subscriber served. Apart from the record, which lookups want
+ * small: 10,000 sessions then fit a second-level cache. */
+struct session_latency {
+    struct latency_histogram first, last;
+};
+
 struct session {
     /* Written before publication. */
     alignas(CACHE_LINE) struct rf_addr source;
@@ -57,7 +63,7 @@ struct session {
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
-    struct latency_histogram latency_first, latency_last; /* first, last subscriber served */
+    struct session_latency *latency;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
@@ -76,6 +82,7 @@ struct session_pool {
     uint32_t used; /* indexes below were in use at some time */
     struct session *free;
     _Atomic(struct session *) *chunks;
+    struct session_latency **latency_chunks;
 };
 
 int session_pool_init(struct session_pool *p, uint32_t max);
@@ -106,7 +113,7 @@ void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);
 
 /* Build the list that follows `old`; nothing is published or retired here.
- * added[i] tells whether addrs[i] is new. `*out` is `old` when none is.
+ * added[i] tells whether addrs[i] is new; after an error, nothing. `*out` is `old` when none is.
  * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
 int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
                         int family, uint32_t max, uint64_t now, bool *added,

@@ -64,46 +64,56 @@ static int open_bound(struct sock *s, bool reuse_port, uint32_t receive_buffer,
 int sock_open(struct sock *out, const struct rf_addr *bind_to, uint32_t receive_buffer,
               uint32_t send_buffer)
 {
-    *out = (struct sock){
+    struct sock s = {
         .family = addr_is_ipv4(bind_to) ? AF_INET : AF_INET6,
         .dual_stack = is_ipv6_wildcard(bind_to),
         .bound = *bind_to,
     };
-    return open_bound(out, false, receive_buffer, send_buffer);
+    int rc = open_bound(&s, false, receive_buffer, send_buffer);
+
+    if (rc == 0)
+        *out = s;
+    return rc;
 }
 
 int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buffer,
                       uint32_t send_buffer)
 {
-    int on = 1;
+    struct sock s = *first;
+    int on = 1, rc;
 
     if (setsockopt(first->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on))
         return -errno;
-    *out = *first;
-    return open_bound(out, true, receive_buffer, send_buffer);
+    rc = open_bound(&s, true, receive_buffer, send_buffer);
+    if (rc == 0)
+        *out = s;
+    return rc;
 }
 
 /* Classic BPF sees the payload; SKF_NET_OFF reaches back to the IP header.
- * hash = xor of the words of the source IP address and the source port, spread by
- * multiplication; the result is a number from 0 to count - 1. */
+ * hash = xor of the words of the source IP address and the multiplied source port, spread by
+ * another multiplication; the result is a number from 0 to count - 1. The port is multiplied
+ * for plans where camera n has address a + n and port p + n: plain, the two cancel out. */
 int sock_steer_by_source(const struct sock *s, unsigned count)
 {
     enum { IP = SKF_NET_OFF };
     struct sock_filter program[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x60, 8, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x60, 9, 0),
         /* IPv4: X = header length; port at X, address at 12 */
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x0f),
         BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
         BPF_STMT(BPF_LD | BPF_H | BPF_IND, IP),
+        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x85ebca6b),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
-        BPF_STMT(BPF_JMP | BPF_JA, 12),
+        BPF_STMT(BPF_JMP | BPF_JA, 13),
         /* IPv6: port at 40, address at 8 to 23 */
         BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP + 40),
+        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x85ebca6b),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 8),
         BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
@@ -132,6 +142,16 @@ void sock_close(struct sock *s)
 {
     close(s->fd);
     s->fd = -1;
+}
+
+bool sock_sends_ipv4(const struct sock *s)
+{
+    return s->family == AF_INET || s->dual_stack;
+}
+
+bool sock_sends_ipv6(const struct sock *s)
+{
+    return s->family == AF_INET6;
 }
 
 uint32_t sock_buffer_size(const struct sock *s, int option)

@@ -75,10 +75,10 @@ uint64_t rf_latency_bound(size_t i)
     return base + base / RF_LATENCY_STEPS * ((i - 1) % RF_LATENCY_STEPS + 1);
 }
 
-void latency_record(struct latency_histogram *h, uint64_t ns)
+void latency_record(struct latency_histogram *h, uint64_t ns, uint64_t n)
 {
-    counter_add(&h->count[latency_bucket(ns)], 1);
-    counter_add(&h->sum_ns, ns);
+    counter_add(&h->count[latency_bucket(ns)], n);
+    counter_add(&h->sum_ns, n * ns);
 }
 
 void stats_sum(struct rf_stats *sum, struct worker_counters *c)

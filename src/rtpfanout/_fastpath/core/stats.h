@@ -43,7 +43,8 @@ void stats_count_failures(struct worker_counters *c, enum send_failure reason, u
 
 /* The bucket whose inclusive upper bound is the first not below `ns`. */
 size_t latency_bucket(uint64_t ns);
-void latency_record(struct latency_histogram *h, uint64_t ns);
+/* `n` observations of the same latency. */
+void latency_record(struct latency_histogram *h, uint64_t ns, uint64_t n);
 
 /* Adds one worker's counters to `sum`. */
 void stats_sum(struct rf_stats *sum, struct worker_counters *c);

@@ -6,36 +6,28 @@
 
 enum { TABLE_MIN_SLOTS = 64 };
 
-/* What an entry is looked up by; `source` is NULL in the index by SSRC alone. */
-struct table_key {
-    uint32_t ssrc;
-    const struct rf_addr *source;
-    uint64_t hash;
-};
+static struct table_key ssrc_key(const struct table *t, uint32_t ssrc)
+{
+    return (struct table_key){ssrc, NULL, hash_bytes(&t->key, &ssrc, sizeof ssrc)};
+}
 
-static struct table_key table_key(const struct table *t, uint32_t ssrc,
-                                  const struct rf_addr *source)
+struct table_key table_key(const struct table *t, uint32_t ssrc, const struct rf_addr *source)
 {
     struct {
         struct rf_addr source;
         uint32_t ssrc;
     } bytes;
-    size_t len = sizeof bytes.ssrc;
-    const void *from = &bytes.ssrc;
 
+    /* Member by member: padding in the caller's struct is not part of the key. */
     memset(&bytes, 0, sizeof bytes);
+    memcpy(bytes.source.ip, source->ip, sizeof bytes.source.ip);
+    bytes.source.scope = source->scope;
+    bytes.source.port = source->port;
     bytes.ssrc = ssrc;
-    if (source) {
-        /* Member by member: padding in the caller's struct is not part of the key. */
-        memcpy(bytes.source.ip, source->ip, sizeof bytes.source.ip);
-        bytes.source.scope = source->scope;
-        bytes.source.port = source->port;
-        from = &bytes;
-        len = sizeof bytes;
-    }
-    return (struct table_key){ssrc, source, hash_bytes(&t->key, from, len)};
+    return (struct table_key){ssrc, source, hash_bytes(&t->key, &bytes, sizeof bytes)};
 }
 
+/* In the index by SSRC alone a key has no source. */
 static bool key_matches(const struct table_key *k, const struct session *s)
 {
     return s->ssrc == k->ssrc && (!k->source || addr_equal(&s->source, k->source));
@@ -80,18 +72,32 @@ static struct session *index_find(const struct table *t, const struct table_inde
     }
 }
 
-struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
-                           bool *ssrc_known)
+void table_prefetch(const struct table *t, const struct table_key *key)
 {
-    struct table_key exact = table_key(t, ssrc, source);
-    struct session *s = index_find(t, &t->by_source, &exact, NULL);
+    struct table_slots *slots = load_acq(&t->by_source.slots);
+
+    __builtin_prefetch(&slots->word[(uint32_t)key->hash & slots->mask]);
+}
+
+struct session *table_find_key(const struct table *t, const struct table_key *key,
+                               bool *ssrc_known)
+{
+    struct session *s = index_find(t, &t->by_source, key, NULL);
 
     if (s)
         return s;
-    struct table_key any = table_key(t, ssrc, NULL);
+    struct table_key any = ssrc_key(t, key->ssrc);
 
     *ssrc_known = index_find(t, &t->by_ssrc, &any, NULL) != NULL;
     return NULL;
+}
+
+struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
+                           bool *ssrc_known)
+{
+    struct table_key key = table_key(t, ssrc, source);
+
+    return table_find_key(t, &key, ssrc_known);
 }
 
 static struct table_slots *slots_new(uint32_t count)
@@ -119,7 +125,8 @@ static bool slots_put(struct table_slots *slots, uint64_t hash, uint32_t index)
 static uint64_t entry_hash(const struct table *t, const struct table_index *index,
                            const struct session *s)
 {
-    return table_key(t, s->ssrc, index == &t->by_source ? &s->source : NULL).hash;
+    return index == &t->by_source ? table_key(t, s->ssrc, &s->source).hash
+                                  : ssrc_key(t, s->ssrc).hash;
 }
 
 /* Make room for one more, so that at most half of the words are not 0. */
@@ -168,7 +175,7 @@ static void index_clear(struct table_index *index, table_word *word)
 int table_insert(struct table *t, struct session *s)
 {
     struct table_key exact = table_key(t, s->ssrc, &s->source);
-    struct table_key any = table_key(t, s->ssrc, NULL);
+    struct table_key any = ssrc_key(t, s->ssrc);
     int rc;
 
     if (index_find(t, &t->by_source, &exact, NULL))
@@ -193,7 +200,7 @@ int table_insert(struct table *t, struct session *s)
 void table_remove(struct table *t, struct session *s)
 {
     struct table_key exact = table_key(t, s->ssrc, &s->source);
-    struct table_key any = table_key(t, s->ssrc, NULL);
+    struct table_key any = ssrc_key(t, s->ssrc);
     table_word *word;
 
     index_find(t, &t->by_source, &exact, &word);

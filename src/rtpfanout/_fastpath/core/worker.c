@@ -8,8 +8,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "rtp.h"
-
 enum {
     SEND_WAIT_MS = 2,    /* for room in the send buffer, per batch */
     IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
@@ -17,6 +15,7 @@ enum {
     DRAIN_NS = 200000000,
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
     TURN_ENTRIES = 4096,               /* about 12 ms of plain sends */
+    LISTS_AHEAD = 4,                   /* subscriber lists that are prefetched */
 };
 
 static uint64_t clock_ns(clockid_t id)
@@ -87,36 +86,6 @@ static bool owns(struct worker *w, struct session *s)
     return owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me));
 }
 
-/* The session a packet belongs to; or NULL, and the drop is counted. */
-static struct session *gate(struct worker *w, const uint8_t *data, size_t len,
-                            const struct rf_addr *source)
-{
-    struct session *session;
-    uint32_t ssrc = 0;
-    bool ssrc_known = false;
-    enum drop_reason reason;
-
-    switch (rtp_classify(data, len, w->options.check_padding, &ssrc)) {
-    case RTP_PACKET:
-        session = table_find(w->table, ssrc, source, &ssrc_known);
-        if (session && owns(w, session))
-            return session;
-        reason = session ? DROP_misrouted : ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
-        break;
-    case RTP_CONTROL:
-        reason = DROP_rtcp;
-        break;
-    case RTP_FOREIGN:
-        reason = DROP_not_rtp;
-        break;
-    default:
-        reason = DROP_malformed;
-        break;
-    }
-    stats_count_drop(&w->counters, reason);
-    return NULL;
-}
-
 static void append_to_run(struct worker *w, struct session *s, struct packet *p)
 {
     if (s->run.first)
@@ -128,18 +97,18 @@ static void append_to_run(struct worker *w, struct session *s, struct packet *p)
     s->run.last = p;
 }
 
-static void accept_packet(struct worker *w, struct session *s, uint8_t *data, size_t len,
-                          uint64_t received_ns)
+static void accept_packet(struct worker *w, const struct arrival *a)
 {
     struct packet *p = &w->packets[w->packet_count++];
+    struct session *s = a->session;
 
-    *p = (struct packet){{data, len}, received_ns, NULL};
+    *p = (struct packet){{a->data, a->len}, a->datagram->received_ns, NULL};
     append_to_run(w, s, p);
     counter_add(&s->counters.packets_received, 1);
-    counter_add(&s->counters.bytes_received, len);
+    counter_add(&s->counters.bytes_received, a->len);
     store_rlx(&s->last_packet_ns, w->now);
     counter_add(&w->counters.packets_forwarded, 1);
-    counter_add(&w->counters.bytes_forwarded, len);
+    counter_add(&w->counters.bytes_forwarded, a->len);
 }
 
 static void flush(struct worker *w, uint32_t now_secs)
@@ -231,6 +200,8 @@ static void fan_out(struct worker *w)
 {
     w->plan.now_secs = (uint32_t)(w->now / 1000000000);
     for (uint32_t i = 0; i < w->session_count; i++) {
+        if (i + LISTS_AHEAD < w->session_count)
+            __builtin_prefetch(load_rlx(&w->sessions[i + LISTS_AHEAD]->subscribers));
         if (!plan_has_room(&w->plan))
             run_plan(w);
         plan_session(&w->plan, w->sessions[i], w->gso, w->crew_size > 1);
@@ -240,7 +211,65 @@ static void fan_out(struct worker *w)
     w->packet_count = w->session_count = 0;
 }
 
-/* Exactly one of forwarded and dropped_* for each packet of the buffer. */
+static enum drop_reason drop_reason(const struct arrival *a)
+{
+    switch (a->kind) {
+    case RTP_PACKET:
+        return a->session ? DROP_misrouted : a->ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
+    case RTP_CONTROL:
+        return DROP_rtcp;
+    case RTP_FOREIGN:
+        return DROP_not_rtp;
+    default:
+        return DROP_malformed;
+    }
+}
+
+/* What the packet is, and for RTP the key to look it up by. */
+static void classify(struct worker *w, struct arrival *a, const struct arrival *previous)
+{
+    uint32_t ssrc = 0;
+
+    a->session = NULL;
+    a->kind = rtp_classify(a->data, a->len, w->options.check_padding, &ssrc);
+    if (a->kind != RTP_PACKET)
+        return;
+    if (previous && previous->kind == RTP_PACKET && previous->datagram == a->datagram &&
+        previous->key.ssrc == ssrc)
+        a->key = previous->key;
+    else
+        a->key = table_key(w->table, ssrc, &a->datagram->source);
+    table_prefetch(w->table, &a->key);
+}
+
+static void look_up(struct worker *w, struct arrival *a)
+{
+    if (a->kind != RTP_PACKET)
+        return;
+    a->session = table_find_key(w->table, &a->key, &a->ssrc_known);
+    if (a->session)
+        __builtin_prefetch(&a->session->counters, 1);
+}
+
+/* Exactly one of forwarded and dropped_* for each arrival of the block. */
+static void pass_gate(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->arrival_count; i++)
+        classify(w, &w->arrivals[i], i > 0 ? &w->arrivals[i - 1] : NULL);
+    for (uint32_t i = 0; i < w->arrival_count; i++)
+        look_up(w, &w->arrivals[i]);
+    for (uint32_t i = 0; i < w->arrival_count; i++) {
+        struct arrival *a = &w->arrivals[i];
+
+        if (a->session && owns(w, a->session))
+            accept_packet(w, a);
+        else
+            stats_count_drop(&w->counters, drop_reason(a));
+    }
+    w->arrival_count = 0;
+}
+
+/* Every packet of the buffer: to the gate, or dropped. */
 static void take_datagram(struct worker *w, const struct datagram *d)
 {
     uint32_t at = 0;
@@ -253,14 +282,14 @@ static void take_datagram(struct worker *w, const struct datagram *d)
     }
     do {
         uint32_t left = d->len - at, len = left < d->segment ? left : d->segment;
-        struct session *s;
 
-        if (w->packet_count == TURN_PACKETS)
-            fan_out(w);
         counter_add(&w->counters.packets_received, 1);
-        s = gate(w, d->data + at, len, &d->source);
-        if (s)
-            accept_packet(w, s, d->data + at, len, d->received_ns);
+        w->arrivals[w->arrival_count++] =
+            (struct arrival){.data = d->data + at, .len = len, .datagram = d};
+        if (w->arrival_count == GATE_BLOCK)
+            pass_gate(w);
+        if (w->packet_count + GATE_BLOCK > TURN_PACKETS)
+            fan_out(w);
         at += len;
     } while (at < d->len);
 }
@@ -285,11 +314,10 @@ static int turn(struct worker *w)
     w->now = clock_ns(CLOCK_MONOTONIC);
     w->entries = 0;
     for (unsigned i = 0; i < (unsigned)n; i++) {
-        struct datagram d;
-
-        ingress_datagram(w->ingress, i, &d);
-        take_datagram(w, &d);
+        ingress_datagram(w->ingress, i, &w->datagrams[i]);
+        take_datagram(w, &w->datagrams[i]);
     }
+    pass_gate(w);
     fan_out(w);
     set_receive_limit(w, (unsigned)n);
     counter_add(&w->counters.receives, (uint64_t)n);

@@ -5,6 +5,7 @@
 #include "crew.h"
 #include "fanout.h"
 #include "ingress.h"
+#include "rtp.h"
 #include "sock.h"
 #include "table.h"
 
@@ -14,6 +15,20 @@ struct worker_options {
     bool check_padding;
     uint32_t split_threshold; /* send entries of a turn from which idle workers take part */
     uint64_t busy_poll_ns;    /* look for packets that long before sleeping */
+};
+
+/* Packets pass the gate in blocks, so that lookups overlap in the memory system. */
+enum { GATE_BLOCK = 32 };
+
+/* A packet before the gate. */
+struct arrival {
+    uint8_t *data;
+    uint32_t len;
+    enum rtp_kind kind;
+    struct table_key key; /* of RTP_PACKET */
+    struct session *session;
+    bool ssrc_known;
+    const struct datagram *datagram;
 };
 
 struct worker {
@@ -32,6 +47,9 @@ struct worker {
     unsigned receive_limit; /* buffers the next turn may fill */
 
     /* Of the turn at hand. */
+    struct datagram datagrams[INGRESS_BATCH];
+    struct arrival arrivals[GATE_BLOCK];
+    uint32_t arrival_count;
     uint64_t now;     /* CLOCK_MONOTONIC at its beginning */
     uint64_t entries; /* handed to egress */
     uint32_t packet_count, session_count;
