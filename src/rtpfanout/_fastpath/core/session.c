@@ -37,8 +37,6 @@ int session_pool_init(struct session_pool *p, uint32_t max)
 
 void session_pool_destroy(struct session_pool *p)
 {
-    if (!p->chunks)
-        return;
     for (uint32_t i = 0; i < p->used; i++) {
         struct subscriber_list *list = load_rlx(&session_at(p, i)->subscribers);
 
