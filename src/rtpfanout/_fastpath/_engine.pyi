@@ -21,6 +21,7 @@ class Engine:
         split_threshold: int = 256,
         busy_poll_us: int = 0,
         check_padding: bool = True,
+        segmentation: bool = True,
     ) -> None: ...
     @property
     def bound(self) -> Address: ...

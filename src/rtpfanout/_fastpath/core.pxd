@@ -24,6 +24,7 @@ cdef extern from "core.h" nogil:
         uint32_t split_threshold
         uint64_t busy_poll_ns
         rf_bool check_padding
+        rf_bool no_segmentation
 
     struct rf_socket_info:
         rf_addr bound

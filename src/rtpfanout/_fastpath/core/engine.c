@@ -73,6 +73,7 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             .index = i,
             .receives = i < e->sock_count,
             .check_padding = config->check_padding,
+            .no_segmentation = config->no_segmentation,
             .split_threshold = config->split_threshold,
             .busy_poll_ns = config->busy_poll_ns,
         };
