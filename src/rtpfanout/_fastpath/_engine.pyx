@@ -180,6 +180,10 @@ cdef class Engine:
     def send_buffer_bytes(self):
         return self.socket_info().send_buffer
 
+    @property
+    def requested_send_buffer_bytes(self):
+        return self.socket_info().requested_send_buffer
+
     def run(self, worker=0):
         cdef uint32_t index = worker
         cdef int rc

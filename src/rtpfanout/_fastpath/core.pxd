@@ -31,6 +31,7 @@ cdef extern from "core.h" nogil:
         uint32_t receive_buffer
         uint32_t requested_receive_buffer
         uint32_t send_buffer
+        uint32_t requested_send_buffer
         rf_bool sends_ipv4
         rf_bool sends_ipv6
         rf_bool gso

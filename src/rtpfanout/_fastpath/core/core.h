@@ -40,6 +40,7 @@ struct rf_socket_info {
     uint32_t receive_buffer; /* bytes of each as the kernel accounts them, overhead included */
     uint32_t requested_receive_buffer;
     uint32_t send_buffer;
+    uint32_t requested_send_buffer;
     bool sends_ipv4;
     bool sends_ipv6;
     bool gso, gro; /* whether UDP_SEGMENT and UDP_GRO are in use */

@@ -174,6 +174,7 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
         .receive_buffer = sock_buffer_size(s, SO_RCVBUF),
         .requested_receive_buffer = e->requested_receive_buffer,
         .send_buffer = sock_buffer_size(s, SO_SNDBUF),
+        .requested_send_buffer = SEND_BUFFER,
         .sends_ipv4 = s->family == AF_INET || s->dual_stack,
         .sends_ipv6 = s->family == AF_INET6,
         .gso = e->worker[0]->gso,
