@@ -25,8 +25,9 @@ def doctor(
 ) -> None:
     """Examine this host: what would lose packets or speed.
 
-    Takes the configuration that `serve` would start with; changes nothing. Run it as the user that runs the server: what the kernel grants
-    differs. Exits with 1 if something fails; a warning does not fail.
+    Takes the configuration that `serve` would start with, and changes nothing. Run it as
+    the user that runs the server: what the kernel grants differs. Exits with 1 if
+    something fails; a warning does not fail.
     """
     from rtpfanout.config import load_settings
     from rtpfanout.doctor import Level, examine, sysctl_lines
