@@ -38,7 +38,7 @@ def main() -> None:
                 handle = engine.add_session(
                     Address.parse(create["source"]), create["first_ssrc"] + i, time.monotonic_ns()
                 )
-                engine.add_subscribers(handle, subscribers)
+                engine.add_subscribers(handle, subscribers, time.monotonic_ns())
             print(json.dumps({"sessions": create["sessions"]}), flush=True)
         else:
             print(json.dumps(engine.stats()), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -39,4 +40,19 @@ def server(start_server: Callable[..., ServerProcess]) -> ServerProcess:
 def udp() -> Iterator[Callable[..., socket.socket]]:
     """Makes UDP sockets by support.udp_socket, and closes them."""
     with ExitStack() as stack:
-        yield lambda host="127.0.0.1", **options: stack.enter_context(udp_socket(host, **options))
+
+        def make(host: str = "127.0.0.1", **options: int) -> socket.socket:
+            return stack.enter_context(udp_socket(host, **options))
+
+        yield make
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as this user may have, for a test with a thousand sockets."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 2000:
+        pytest.skip(f"no more than {before[1]} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -117,9 +117,11 @@ def receive(sock: socket.socket, count: int) -> list[bytes]:
 def queued(sock: socket.socket) -> list[bytes]:
     """What is in the socket's queue at this moment."""
     datagrams = []
+    sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
-            datagrams.append(sock.recv(65536, socket.MSG_DONTWAIT))
+            datagrams.append(sock.recv(65536))
+    sock.settimeout(SETTLE_SECONDS)
     return datagrams
 
 

@@ -175,6 +175,7 @@ def test_ipv6():
         (("send", "127.0.0.1:9", "--pcap", "/missing"), 2, "/missing: No such file"),
         (("send", "127.0.0.1:9", "--pcap", "/missing", "--burst", "3"), 2, "--pcap"),
         (("send", "127.0.0.1:9", "--bind", "198.51.100.1:0"), 2, "no interface"),
+        (("send", "127.0.0.1:9", "--bind", "[::1]:0"), 2, "both IPv6"),
         (("recv", "127.0.0.1:65536"), 2, "65536"),
         (("recv", "198.51.100.1:0"), 2, "no interface"),
     ],

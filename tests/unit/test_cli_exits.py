@@ -17,6 +17,7 @@ CODES = {
     "StartError": 2,
     "InvalidArgumentError": 2,
     "NotFoundError": 3,
+    "UnimplementedError": 1,
     "UnreachableError": 4,
     "AddressDeniedError": 5,
     "PermissionDeniedError": 5,
@@ -24,7 +25,11 @@ CODES = {
 
 
 def error_classes():
-    return dict(inspect.getmembers(errors, inspect.isclass))
+    return {
+        name: kind
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, Exception)
+    }
 
 
 def test_every_error_has_a_documented_exit_code():

@@ -29,7 +29,7 @@ PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
     {"config", "policy", "netif", "host", "log", "_fastpath"},
-    {"sessions"},
+    {"sessions", "workers"},
     {"service", "convert", "metrics", "http", "client", "doctor"},
     {"server"},
     {"cli"},

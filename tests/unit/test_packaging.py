@@ -217,13 +217,14 @@ def test_selectors_find_the_pod() -> None:
 # ---- continuous integration and distribution
 
 
-def test_ci_runs_the_readmes_test_command() -> None:
+@pytest.mark.parametrize("name", ["README_DEMO", "README_TESTS"])
+def test_ci_runs_the_readmes_two_commands(name: str) -> None:
     script = (ROOT / ".ci/run").read_text()
-    match = re.search(r'^README_TESTS="(.+)"$', script, re.MULTILINE)
+    match = re.search(rf'^{name}="(.+)"$', script, re.MULTILINE)
     assert match
-    blocks = re.findall(r"^```\w*[^\n]*\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     lines = {line.strip() for block in blocks for line in block.splitlines()}
-    assert match[1] in lines, "the README's test command, on a line of its own in a fenced block"
+    assert match[1] in lines, f"{name} of .ci/run, on a line of its own in a fenced block"
 
 
 def test_ci_scripts_are_valid_shell() -> None:

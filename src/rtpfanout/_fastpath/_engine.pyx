@@ -106,9 +106,10 @@ cdef class AddressArray:
 
 
 cdef class Engine:
-    """One UDP socket, one session table, one packet loop."""
+    """One UDP port, one session table, one packet loop per worker."""
 
     cdef core.rf_engine *engine
+    cdef readonly uint32_t workers
 
     def __cinit__(
         self,
@@ -128,7 +129,7 @@ cdef class Engine:
         config.max_sessions = max_sessions
         config.max_subscribers = max_subscribers
         config.receive_queue_packets = receive_queue_packets
-        config.workers = workers
+        config.workers = self.workers = workers
         config.split_threshold = split_threshold
         config.busy_poll_ns = busy_poll_us * 1000
         config.check_padding = check_padding
@@ -215,6 +216,24 @@ cdef class Engine:
             )
         )
         return array.flag_list()
+
+    def add_packed_subscribers(self, uint64_t handle, bytes records, uint64_t now_ns):
+        cdef const core.rf_addr *addrs = <const core.rf_addr *><const char *>records
+        cdef size_t count = len(records) // sizeof(core.rf_addr)
+        cdef core.rf_bool *added
+        cdef int rc
+        if len(records) % sizeof(core.rf_addr) != 0:
+            raise ValueError(f"records are of {sizeof(core.rf_addr)} bytes each")
+        added = <core.rf_bool *>malloc((count + 1) * sizeof(core.rf_bool))
+        if added == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                rc = core.rf_subscribers_add(self.engine, handle, addrs, count, now_ns, added)
+            check(rc)
+            return sum(added[i] for i in range(count))
+        finally:
+            free(added)
 
     def remove_subscribers(self, uint64_t handle, list addresses):
         cdef AddressArray array = AddressArray(addresses)

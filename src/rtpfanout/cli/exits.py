@@ -35,6 +35,8 @@ def exit_code(error: errors.RtpFanoutError) -> int:
 
 def error_text(error: errors.RtpFanoutError) -> str:
     """``error: field: message``, one line per problem."""
+    if error.violations:
+        return "\n".join(f"error: {v.field}: {v.message}" for v in error.violations)
     field = f"{error.field}: " if error.field else ""
     return "\n".join(f"error: {field}{line}" for line in error.message.splitlines())
 
@@ -54,5 +56,7 @@ def run_cli(command: Callable[[], object]) -> NoReturn:
 def broken_pipe() -> NoReturn:
     """The reader of our output is gone: end quietly."""
     # What is still buffered must not complain when the interpreter flushes it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, sys.stderr.fileno())
     sys.exit(BROKEN_PIPE)

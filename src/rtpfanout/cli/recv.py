@@ -64,10 +64,10 @@ def recv(
     Latency is that of packets from `rtpfanout send`, by the clocks of both
     machines; jitter is that of RFC 3550, from the kernel's arrival times.
     """
-    with ReceiveSocket(bind) as udp:
+    with StopFlag() as stop, ReceiveSocket(bind) as udp:
         say(f"receiving on {udp.address}")
         receiver = Receiver(udp, clock_rate)
-        with StopFlag() as stop, LiveView(sys.stderr.isatty()) as view:
+        with LiveView(sys.stderr.isatty()) as view:
             receiver.run(stop, view, count if expect is None else count or expect, duration)
             if expect is not None and not stop:
                 receiver.run(stop, view, None, _SETTLE_SECONDS)

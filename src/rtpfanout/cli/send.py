@@ -81,6 +81,8 @@ def send(
     Synthetic packets carry their send time, so `rtpfanout recv` can tell latency.
     With --pcap the capture's own pace is kept unless --rate is given.
     """
+    if bind is not None and bind.ip.version != target.ip.version:
+        raise typer.BadParameter("TARGET and --bind must both be IPv4 or both IPv6")
     if pcap is not None:
         if frame_rate or burst:
             raise typer.BadParameter("--pcap goes at its own pace or at --rate, not by frames")
@@ -93,15 +95,14 @@ def send(
         frame_rate, burst = _pace(rate, frame_rate, burst)
         packets = TestSource(ssrc, frame_rate, burst, size, payload_type).packets()
 
-    with closing(open_socket(bind or source_for(target))) as udp:
+    with StopFlag() as stop, closing(open_socket(bind or source_for(target))) as udp:
         source = bound_address(udp)
         say(
             f"sending from {source} to {target}"
             + (f", ssrc {ssrc:#010x}" if ssrc is not None else "")
         )
         sender = Sender(udp, target, packets)
-        with StopFlag() as stop:
-            sender.run(stop, count, duration)
+        sender.run(stop, count, duration)
     if pcap is not None and capture.skipped:
         say(f"passed over {capture.skipped} packets of {pcap} that are not the RTP to send")
     sent = sender.sent

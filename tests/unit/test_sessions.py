@@ -1,0 +1,305 @@
+"""SessionManager over a real engine whose clock is the test's."""
+
+from __future__ import annotations
+
+import gc
+import re
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import running_engine, udp_socket
+
+from rtpfanout import netif, rtp
+from rtpfanout._fastpath import Engine
+from rtpfanout.errors import (
+    AddressDeniedError,
+    AlreadyExistsError,
+    InvalidArgumentError,
+    LimitError,
+    NotFoundError,
+)
+from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
+from rtpfanout.policy import AddressPolicy
+from rtpfanout.sessions import LARGEST_PAGE, SessionManager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECOND = 1_000_000_000
+SOURCE = "192.0.2.1:5000"
+SUBSCRIBER = "127.0.0.1:6000"
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+class Clock:
+    """Monotonic nanoseconds that move when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000 * SECOND
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(
+        Address.parse("127.0.0.1:0"), max_sessions=50, max_subscribers=3, receive_queue_packets=256
+    )
+    with running_engine(engine):
+        yield engine
+
+
+@pytest.fixture
+def manager(engine: Engine, clock: Clock) -> SessionManager:
+    policy = AddressPolicy(
+        ingest=engine.bound,
+        sends_ipv4=engine.sends_ipv4,
+        sends_ipv6=engine.sends_ipv6,
+        allow=(),
+        deny=(),
+        loopback_allowed=True,
+        is_local=netif.address_is_local,
+    )
+    return SessionManager(
+        engine,
+        policy,
+        max_sessions=50,
+        max_subscribers=3,
+        session_timeout_ns=30 * SECOND,
+        monotonic_ns=clock,
+        utc_now=lambda: MOMENT,
+    )
+
+
+def test_a_new_session(manager: SessionManager) -> None:
+    view = manager.create("[::ffff:192.0.2.1]:5000", 0xFFFFFFFF, "audio")
+    assert uuid.UUID(view.session_id).version == 4
+    assert view.source == Address.parse(SOURCE)
+    assert (view.ssrc, view.media_type) == (0xFFFFFFFF, MediaType.AUDIO)
+    assert (view.subscriber_count, view.status) == (0, SessionStatus.IDLE)
+    assert view.created_at == MOMENT
+    assert manager.get(view.session_id) == view
+    assert manager.get(view.session_id.upper()) == view
+    assert (manager.active_sessions, manager.created_total) == (1, 1)
+
+
+@pytest.mark.parametrize("ssrc", [-1, 2**32])
+def test_ssrc_is_32_bits(manager: SessionManager, ssrc: int) -> None:
+    with pytest.raises(InvalidArgumentError) as error:
+        manager.create(SOURCE, ssrc, "video")
+    assert error.value.field == "ssrc"
+
+
+def test_a_refused_create_leaves_nothing_behind(manager: SessionManager) -> None:
+    for source, media_type in (("x", "video"), (SOURCE, ""), ("192.0.2.1:0", "video")):
+        with pytest.raises(InvalidArgumentError):
+            manager.create(source, 1, media_type)
+    assert (manager.active_sessions, manager.created_total) == (0, 0)
+    manager.create(SOURCE, 1, "video")
+    with pytest.raises(AlreadyExistsError):
+        manager.create(SOURCE, 1, "video")
+    assert (manager.active_sessions, manager.created_total) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "g" * 36, str(uuid.uuid4()) + " ", "urn:uuid:" + str(uuid.uuid4()), uuid.uuid4().hex],
+)
+def test_only_canonical_uuids_are_ids(manager: SessionManager, text: str) -> None:
+    for call in (manager.get, manager.delete, manager.stats):
+        with pytest.raises(InvalidArgumentError) as error:
+            call(text)
+        assert error.value.field == "session_id"
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "A" * 12, "AQAAAAAAAAAB=", "AQAAAAAAAAA", "é", "AQAA AAAA AAB", "A" * 4000]
+)
+def test_a_foreign_cursor_is_refused(manager: SessionManager, cursor: str) -> None:
+    with pytest.raises(InvalidArgumentError) as error:
+        manager.list_page(0, cursor)
+    assert error.value.field == "cursor"
+
+
+@given(st.text())
+def test_no_text_breaks_the_parsers(text: str) -> None:
+    engine = Engine(
+        Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
+    )
+    policy = AddressPolicy(engine.bound, True, False, (), (), True, netif.address_is_local)
+    manager = SessionManager(
+        engine, policy, max_sessions=1, max_subscribers=1, session_timeout_ns=0
+    )
+    for call in (
+        lambda: manager.get(text),
+        lambda: manager.create(text, 1, "video"),
+        lambda: manager.create(SOURCE, 1, text),
+        lambda: manager.add_subscriber(str(uuid.uuid4()), text),
+        lambda: manager.list_page(0, text or "x"),
+    ):
+        with pytest.raises((InvalidArgumentError, NotFoundError)):
+            call()
+
+
+def test_pages(manager: SessionManager) -> None:
+    assert manager.list_page() == ([], "")
+    views = [manager.create(SOURCE, n, "video") for n in range(7)]
+    first, cursor = manager.list_page(3)
+    second, cursor2 = manager.list_page(3, cursor)
+    third, end = manager.list_page(3, cursor2)
+    assert first + second + third == views
+    assert end == ""
+    assert manager.list_page(7) == (views, "")
+    assert manager.list_page(LARGEST_PAGE + 1) == (views, "")
+    assert re.fullmatch(r"[-\w]+", cursor)
+    with pytest.raises(InvalidArgumentError):
+        manager.list_page(-1)
+
+
+def test_a_page_after_everything_is_gone_is_empty(manager: SessionManager) -> None:
+    views = [manager.create(SOURCE, n, "video") for n in range(4)]
+    _page, cursor = manager.list_page(2)
+    for view in views:
+        manager.delete(view.session_id)
+    assert manager.list_page(2, cursor) == ([], "")
+
+
+def test_limits(manager: SessionManager) -> None:
+    views = [manager.create(SOURCE, n, "video") for n in range(50)]
+    with pytest.raises(LimitError) as error:
+        manager.create(SOURCE, 50, "video")
+    assert error.value.limit == 50
+    manager.delete(views[0].session_id)
+    manager.create(SOURCE, 50, "video")
+    for n in range(3):
+        assert manager.add_subscriber(views[1].session_id, f"127.0.0.1:{6000 + n}")
+    with pytest.raises(LimitError) as error:
+        manager.add_subscriber(views[1].session_id, "127.0.0.1:6003")
+    assert error.value.limit == 3
+    assert not manager.add_subscriber(views[1].session_id, "127.0.0.1:6000")
+    assert manager.total_subscribers == 3
+
+
+def test_the_subscriber_total_follows(manager: SessionManager) -> None:
+    one, two = (manager.create(SOURCE, n, "video").session_id for n in range(2))
+    assert manager.add_subscriber(one, SUBSCRIBER)
+    assert not manager.add_subscriber(one, SUBSCRIBER)
+    manager.add_subscriber(two, SUBSCRIBER)
+    manager.add_subscriber(two, "127.0.0.1:6001")
+    assert manager.total_subscribers == 3
+    manager.remove_subscriber(two, SUBSCRIBER)
+    with pytest.raises(NotFoundError) as error:
+        manager.remove_subscriber(two, SUBSCRIBER)
+    assert error.value.field == "subscriber_address"
+    assert manager.total_subscribers == 2
+    manager.delete(one)
+    assert manager.total_subscribers == 1
+    assert manager.get(two).subscriber_count == 1
+
+
+def test_the_address_policy_decides(manager: SessionManager, engine: Engine) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    for address in ("224.0.0.1:6000", str(engine.bound)):
+        with pytest.raises(AddressDeniedError):
+            manager.add_subscriber(session_id, address)
+    with pytest.raises(InvalidArgumentError):
+        manager.add_subscriber(session_id, "[2001:db8::1]:6000")  # the socket sends no IPv6
+
+
+def test_delete_wins_once_and_holds_nobody_up(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a delete waits for its grace period, every other call goes on."""
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    other = manager.create(SOURCE, 2, "video").session_id
+    waiting, may_go_on = threading.Event(), threading.Event()
+    engine = manager._engine
+
+    class SlowEngine:
+        def __getattr__(self, name: str) -> object:
+            return getattr(engine, name)
+
+        def remove_session(self, handle: int) -> None:
+            waiting.set()
+            assert may_go_on.wait(30)
+            engine.remove_session(handle)
+
+    monkeypatch.setattr(manager, "_engine", SlowEngine())
+    deleting = threading.Thread(target=manager.delete, args=[session_id])
+    deleting.start()
+    assert waiting.wait(30)
+    for call in (manager.delete, manager.get, manager.stats):
+        with pytest.raises(NotFoundError):
+            call(session_id)
+    manager.add_subscriber(other, SUBSCRIBER)
+    manager.remove_subscriber(other, SUBSCRIBER)
+    assert [view.session_id for view in manager.list_page()[0]] == [other]
+    assert manager.expire_idle() == []
+    assert len(manager.all_stats()) == 1
+    may_go_on.set()
+    deleting.join()
+    assert manager.deleted_total == 1
+    manager.create(SOURCE, 1, "video")
+
+
+def test_idle_sessions_expire(manager: SessionManager, clock: Clock) -> None:
+    old = manager.create(SOURCE, 1, "video")
+    manager.add_subscriber(old.session_id, SUBSCRIBER)
+    clock.now += 29 * SECOND
+    young = manager.create(SOURCE, 2, "video")
+    assert manager.expire_idle() == []
+    clock.now += SECOND
+    (expired,) = manager.expire_idle()
+    assert (expired.session_id, expired.subscriber_count) == (old.session_id, 1)
+    with pytest.raises(NotFoundError):
+        manager.get(old.session_id)
+    assert [view.session_id for view in manager.list_page()[0]] == [young.session_id]
+    assert (manager.expired_total, manager.deleted_total) == (1, 0)
+    assert (manager.active_sessions, manager.total_subscribers) == (1, 0)
+
+
+def test_stats_and_status_follow_the_packets(manager: SessionManager, clock: Clock) -> None:
+    with udp_socket() as source, udp_socket() as subscriber:
+        host, port = source.getsockname()
+        clock.now = time.monotonic_ns()
+        session_id = manager.create(f"{host}:{port}", 1, "video").session_id
+        manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
+        assert manager.stats(session_id).seconds_since_last_packet is None
+        ingest = manager._policy.ingest
+        packet = rtp.build(b"x" * 88, ssrc=1, sequence=1, timestamp=1)
+        for _ in range(10):
+            source.sendto(packet, (str(ingest.ip), ingest.port))
+            subscriber.recv(2048)
+    clock.now += SECOND
+    stats = manager.stats(session_id)
+    assert (stats.packets_received, stats.bytes_received) == (10, 1000)
+    assert stats.uptime_seconds == 1
+    assert stats.packets_per_second == 10
+    assert stats.seconds_since_last_packet is not None
+    assert stats.seconds_since_last_packet <= 1
+    assert manager.get(session_id).status is SessionStatus.ACTIVE
+    ((view, same),) = manager.all_stats()
+    assert view.session_id == same.session_id == session_id
+    assert same.packets_received == 10
+    clock.now += 60 * SECOND + ACTIVE_WINDOW_NS
+    assert manager.get(session_id).status is SessionStatus.IDLE
+
+
+def test_no_python_object_per_subscriber(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    manager.add_subscriber(session_id, SUBSCRIBER)
+    gc.collect()
+    held = [a for a in gc.get_objects() if isinstance(a, Address) and str(a) == SUBSCRIBER]
+    assert held == []
