@@ -242,6 +242,18 @@ def test_a_buffer_that_was_cut_names_the_sysctl(host: FakeHost) -> None:
     assert "without it net.core.rmem_max = 150" in finding.text
 
 
+def test_how_many_dead_neighbours_fill_the_send_buffer(host: FakeHost) -> None:
+    """As measured in tests/system/test_isolation: 8 MiB held 37 of them, not 50."""
+    assert sockets._waiting(8 << 20, host).startswith("40 unreachable neighbours")
+    assert sockets._waiting(425984, host).startswith("3 unreachable neighbours")
+
+
+def test_more_workers_than_cores(host: FakeHost) -> None:
+    finding = check_kernel(host, workers=64)["cores"]
+    assert finding.level is Level.WARN
+    assert "64 workers" in finding.text
+
+
 @pytest.fixture
 def taken() -> Iterator[Address]:
     """A UDP port and a TCP port of the same number that this process has."""

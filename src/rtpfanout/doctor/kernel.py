@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from rtpfanout.doctor.finding import Finding, Level, at_least
+from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,7 @@ def _softnet(host: Host) -> Iterator[Finding]:
 
 def _cores(settings: Settings, host: Host) -> Iterator[Finding]:
     cores, quota = len(os.sched_getaffinity(0)), host.cpu_quota()
-    workers = getattr(settings, "workers", None) or cores
+    workers = worker_count(settings.workers)
     text = f"{workers} workers on {cores} cores"
     if quota is not None and quota < workers:
         yield Finding(

@@ -60,8 +60,7 @@ def check_buffers(settings: Settings, host: Host) -> Iterator[Finding]:
         "net.core.wmem_max",
         engine.send_buffer_bytes // 2,
         engine.requested_send_buffer_bytes,
-        "what waits for unreachable or slow subscribers can fill it, and good ones then lose "
-        "packets",
+        _waiting(engine.send_buffer_bytes, host),
     )
     yield _ability("UDP_SEGMENT", engine.gso, "4.18", "each copy is a send of its own")
     yield _ability("UDP_GRO", engine.gro, "5.0", "each packet is received on its own")
@@ -123,6 +122,13 @@ def _buffer(
     forced = limit is not None and limit < requested
     note = f", by CAP_NET_ADMIN; without it {sysctl} = {limit} limits it" if forced else ""
     return Finding(Level.OK, subject, f"{effective} bytes{note}")
+
+
+def _waiting(send_buffer: int, host: Host) -> str:
+    """What fills a send buffer (in the kernel's account), and when."""
+    each = host.sysctl("net.ipv4.neigh.default.unres_qlen_bytes")
+    fill = f"{send_buffer // each + 1} unreachable neighbours" if each else "unreachable neighbours"
+    return f"{fill}, or a slow path, fill it, and good subscribers then lose most of their packets"
 
 
 def _ability(name: str, present: bool, since: str, otherwise: str) -> Finding:
