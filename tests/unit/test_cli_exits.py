@@ -53,6 +53,12 @@ def test_each_problem_of_a_configuration_is_a_line():
     assert exits.error_text(error) == "error: a = 1: wrong\nerror: b = 2: wrong"
 
 
+def test_each_violation_is_a_line():
+    violations = (errors.Violation("a[1]", "odd"), errors.Violation("a[2]", "even"))
+    error = errors.InvalidArgumentError("two", field="a[1]", violations=violations)
+    assert exits.error_text(error) == "error: a[1]: odd\nerror: a[2]: even"
+
+
 def test_a_reader_that_went_away_is_no_traceback():
     script = (
         "from rtpfanout.cli.exits import run_cli\n"
