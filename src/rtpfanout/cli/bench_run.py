@@ -24,10 +24,13 @@ _GROUP_PACKETS = 64
 _GROUP_BYTES = 65_000
 _QUEUE_PACKETS = 65_536
 _WINDOW = 8192
+_WINDOW_COPIES = 100_000
+"""What may wait before the engine, in packets and in the copies they become."""
+_SMALLEST_WINDOW = 2 * _GROUP_PACKETS
 _PACKET_CHARGE = 4608
 """Receive buffer to allow for a packet: twice its truesize, so that half the buffer stays free."""
 _WAIT_SECONDS = 0.0002
-_SPIN_SECONDS = 0.002
+_SPIN_SECONDS = 0.0002
 _WARM_UP_SHARE = 0.1
 _SOURCES_PER_WORKER = 4
 """The kernel spreads sources over workers by their ports; more of them spread more evenly."""
@@ -135,7 +138,8 @@ class _Bench:
             segmentation=segmentation,
         )
         room = self._engine.receive_buffer_bytes // _PACKET_CHARGE
-        self._window = max(1, min(_WINDOW, room))
+        wanted = max(_SMALLEST_WINDOW, min(_WINDOW, _WINDOW_COPIES // cell.subscribers))
+        self._window = max(1, min(wanted, room))
         self._sources = [
             _Source(cell, ssrc, self._engine.bound.port)
             for ssrc in range(1 if cell.workers == 1 else _SOURCES_PER_WORKER * cell.workers)
