@@ -21,6 +21,7 @@ from support import (
     Metrics,
     ServerProcess,
     address_of,
+    eventually,
     queued,
     receive,
     requires,
@@ -75,7 +76,7 @@ class Scene:
         self.source = udp_socket()
         self.viewers = [udp_socket() for _ in range(SUBSCRIBERS)]
         self.ssrc, self.session = 0, ""
-        self.before = Metrics()
+        self.before, self.empty = Metrics(), 0
 
     def new_session(self) -> None:
         """Subscribers whose segment limits are forgotten; counters are read from here on."""
@@ -86,7 +87,7 @@ class Scene:
         self.ssrc = next(ssrcs)
         addresses = [address_of(viewer) for viewer in self.viewers]
         self.session = self.server.create(address_of(self.source), self.ssrc, *addresses)
-        self.before = self.server.settled()
+        self.before, self.empty = self.server.settled(), 0
 
     def packets(self, count: int = PACKETS) -> list[bytes]:
         return [rtp_packet(self.ssrc, i, bytes(100 + i)) for i in range(count)]
@@ -100,7 +101,8 @@ class Scene:
     def injected(self, *rules: str) -> Iterator[list[str]]:
         """The calls that were made to fail, once the block has ended."""
         calls: list[str] = []
-        names = ",".join(rule.partition(":")[0] for rule in rules)
+        names = ",".join(["recvmmsg", *(rule.partition(":")[0] for rule in rules)])
+        self._log.write_text("")
         command = ["strace", "-o", str(self._log), "-e", f"trace={names}", "-p", str(self.worker)]
         for rule in rules:
             command += ["-e", f"inject={rule}"]
@@ -108,16 +110,37 @@ class Scene:
         try:
             assert tracer.stderr is not None
             assert "attached" in tracer.stderr.readline()
+            self._await_trace()
             yield calls
         finally:
             tracer.send_signal(signal.SIGINT)
             tracer.communicate(timeout=30)
         calls += [line for line in self._log.read_text().splitlines() if "(INJECTED)" in line]
 
+    def _await_trace(self) -> None:
+        """Attached is not yet traced: until a call is in the log, with empty datagrams to see."""
+
+        def provoke() -> str:
+            self.source.sendto(b"", self.server.ingest_target)
+            self.empty += 1
+            return self._log.read_text()
+
+        eventually(provoke, bool, "strace logs the worker's calls")
+
     def counted(self, received: int) -> Metrics:
-        """What was added to each metric since `new_session`."""
-        total = self.before["rtp_packets_received_total"] + received
-        now = self.server.settled(received=int(total))
+        """What was added to each metric since `new_session`, once the packets are all the way
+        through: at rest as in `settled`, and every copy attempted."""
+        packets = self.before["rtp_packets_received_total"] + received + self.empty
+        copies = self.before["rtpfanout_copies_attempted_total"] + received * SUBSCRIBERS
+        now = eventually(
+            self.server.metrics,
+            lambda m: (
+                m.differences() == (0, 0)
+                and m["rtp_packets_received_total"] >= packets
+                and m["rtpfanout_copies_attempted_total"] >= copies
+            ),
+            f"{packets} packets received and {copies} copies attempted",
+        )
         return Metrics({key: value - self.before.get(key, 0) for key, value in now.items()})
 
     def check(self, packets: list[bytes], failures: dict[str, int]) -> None:
@@ -274,7 +297,8 @@ def test_when_every_receive_fails_the_packets_wait(scene: Scene) -> None:
     packets = scene.packets()
     with scene.injected("recvmmsg:error=ENETDOWN"):
         scene.send(packets)
-        assert scene.counted(0)["rtp_packets_received_total"] == 0
+        now = scene.server.metrics()
+        assert now["rtp_packets_received_total"] == scene.before["rtp_packets_received_total"]
     scene.check(packets, {})
 
 

@@ -205,8 +205,14 @@ class Scene:
         self.settle()
 
     def settle(self) -> None:
+        """Until every copy was attempted; then the identities must hold."""
+        copies = self.source.sent * (GOOD + len(self.dead) + 1)
         with inside(self.ns["sv"]):
-            self.server.settled(received=self.source.sent)
+            eventually(
+                self.server.metrics,
+                lambda m: m["rtpfanout_copies_attempted_total"] >= copies,
+                f"{copies} copies attempted",
+            )
             self.server.check_identities()
 
 
