@@ -52,6 +52,7 @@ class Figures:
     metrics_s: float
     session_metrics_s: float
     list_page_s: float
+    stop_s: float = 0.0
 
 
 class Server:
@@ -74,6 +75,13 @@ class Server:
         else:
             sys.exit("the server did not start")
         self.grpc, self.metrics = entry["grpc_bind_address"], entry["metrics_bind_address"]
+
+    def stop(self) -> float:
+        """Seconds from SIGTERM to the end."""
+        start = time.perf_counter()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        return time.perf_counter() - start
 
     def resident_bytes(self) -> int:
         """VmRSS of proc_pid_status(5)."""
@@ -100,8 +108,7 @@ def running(options: argparse.Namespace) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait(60)
+        server.stop()
 
 
 def create_sessions(stub: Any, count: int) -> list[str]:
@@ -185,7 +192,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
     with running(options) as server:
-        figures = asdict(measured(server, options))
+        measurements = measured(server, options)
+        measurements.stop_s = server.stop()
+    figures = asdict(measurements)
     if options.output == "json":
         print(json.dumps(figures, indent=2))
         return

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from rtpfanout._fastpath import Engine
 
-START_SECONDS = 30.0
-SETTLE_SECONDS = 10.0
+START_SECONDS = 60.0
+SETTLE_SECONDS = 30.0
 """Generous: a machine under load must not turn a right answer into a failure."""
 
 _T = TypeVar("_T")

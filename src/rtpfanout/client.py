@@ -262,5 +262,5 @@ def _violations(call: grpc.Call, message: str) -> tuple[Violation, ...]:
 
 
 def _reason(details: str | None) -> str:
-    """The system's own words at the end of gRPC's: "Connection refused (111)"."""
-    return details.splitlines()[0].rpartition(": connect: ")[2] if details else "no reason given"
+    """The system's own words at the end of gRPC's, such as "Connection refused"."""
+    return details.splitlines()[0].rpartition(": ")[2] if details else "no reason given"

@@ -227,6 +227,8 @@ def test_ten_thousand_sessions_of_one_subscriber(server: ServerProcess, udp: Mak
 def test_one_session_of_a_thousand_subscribers(server: ServerProcess, udp: MakeSocket) -> None:
     source = udp()
     subscribers = [udp(receive_buffer=256 << 10) for _ in range(1000)]
+    for sock in subscribers:  # so many ports that a stray packet of another program may hit one
+        sock.connect(server.ingest_target)
     session_id = server.create(address_of(source), 1, *map(address_of, subscribers))
     with pytest.raises(grpc.RpcError) as error:
         server.add(session_id, "127.0.0.1:9")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import threading
@@ -23,6 +24,7 @@ from rtpfanout.errors import (
     InvalidArgumentError,
     LimitError,
     NotFoundError,
+    RtpFanoutError,
 )
 from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
 from rtpfanout.policy import AddressPolicy
@@ -134,7 +136,7 @@ def test_a_foreign_cursor_is_refused(manager: SessionManager, cursor: str) -> No
     assert error.value.field == "cursor"
 
 
-@given(st.text().filter(lambda text: text not in set(MediaType)))
+@given(st.text())
 def test_no_text_breaks_the_parsers(text: str) -> None:
     engine = Engine(
         Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
@@ -148,9 +150,9 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
         lambda: manager.create(text, 1, "video"),
         lambda: manager.create(SOURCE, 1, text),
         lambda: manager.add_subscriber(str(uuid.uuid4()), text),
-        lambda: manager.list_page(0, text or "x"),
+        lambda: manager.list_page(0, text),
     ):
-        with pytest.raises((InvalidArgumentError, NotFoundError)):
+        with contextlib.suppress(RtpFanoutError):  # anything else is a crash
             call()
 
 

@@ -69,7 +69,7 @@ except ImportError as error:
     reason = (
         "the packet path is written for Linux only"
         if sys.platform != "linux"
-        else "the extension is not compiled: run 'pip install .' in the sources, with a C compiler"
+        else "the extension is not compiled: run 'pip install .' in the source tree"
     )
     raise ImportError(f"rtpfanout._fastpath cannot be loaded: {reason} ({error})") from error
 
