@@ -15,13 +15,16 @@ UDP_SEGMENT = 103
 
 
 @contextmanager
-def running(bind: str = "127.0.0.1:0", workers: int = 1) -> Iterator[Engine]:
+def running(
+    bind: str = "127.0.0.1:0", workers: int = 1, segmentation: bool = True
+) -> Iterator[Engine]:
     engine = Engine(
         Address.parse(bind),
         max_sessions=1000,
         max_subscribers=1000,
         receive_queue_packets=65536,
         workers=workers,
+        segmentation=segmentation,
     )
     threads = [threading.Thread(target=engine.run, args=(i,)) for i in range(workers)]
     for thread in threads:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import grpc
 import httpx
@@ -205,6 +205,7 @@ class ServerProcess:
     Settings are keys of the configuration, ``__`` for nesting: ``log__level="debug"``.
     """
 
+    command: ClassVar[list[str]] = [sys.executable, "-m", "rtpfanout", "serve"]
     ingest: Address
     grpc: Address
     metrics_address: Address | None
@@ -217,7 +218,7 @@ class ServerProcess:
             "log__format": "json",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rtpfanout", "serve"],
+            self.command,
             env=server_environment(defaults | settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

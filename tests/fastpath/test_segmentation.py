@@ -154,3 +154,16 @@ def test_segments_longer_than_the_path_go_singly_to_that_destination_only(udp: U
             assert accounts(40) == (2 * (10 + 1), 1), "decided for 60 s, by destination"
             burst(20, 1400)
             assert accounts(60) == (2 * (10 + 1) + 2, 1), "only for segments that long"
+
+
+def test_without_segmentation_each_copy_is_a_send_of_its_own() -> None:
+    source, viewer = udp(), udp()
+    with running(segmentation=False) as engine:
+        assert not engine.gso
+        handle = engine.add_session(address(source), 7, time.monotonic_ns())
+        engine.add_subscribers(handle, [address(viewer)], time.monotonic_ns())
+        frame = [rtp(7, i, 1200) for i in range(14)]
+        send_segmented(source, frame, ("127.0.0.1", engine.bound.port))
+        assert receive(viewer, 14) == frame
+    stats = engine.stats()
+    assert stats["sends"] == stats["packets_sent"] == 14

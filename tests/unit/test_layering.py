@@ -28,9 +28,9 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
-    {"config", "policy", "netif", "log", "_fastpath"},
+    {"config", "policy", "netif", "host", "log", "_fastpath"},
     {"sessions", "workers"},
-    {"service", "convert", "metrics", "http", "client"},
+    {"service", "convert", "metrics", "http", "client", "doctor"},
     {"server"},
     {"cli"},
     {"__main__"},

@@ -7,6 +7,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``Engine(bind, ...)`` opens the socket and raises OSError with the errno the
   kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
+  ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
   having forwarded what was already queued (for 200 ms at the most).

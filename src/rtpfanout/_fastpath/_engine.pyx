@@ -122,6 +122,7 @@ cdef class Engine:
         split_threshold=256,
         busy_poll_us=0,
         check_padding=True,
+        segmentation=True,
     ):
         cdef core.rf_config config
         write_address(&config.bind, bind)
@@ -132,6 +133,7 @@ cdef class Engine:
         config.split_threshold = split_threshold
         config.busy_poll_ns = busy_poll_us * 1000
         config.check_padding = check_padding
+        config.no_segmentation = not segmentation
         check(core.rf_engine_new(&config, &self.engine))
 
     def __dealloc__(self):
@@ -178,6 +180,10 @@ cdef class Engine:
     @property
     def send_buffer_bytes(self):
         return self.socket_info().send_buffer
+
+    @property
+    def requested_send_buffer_bytes(self):
+        return self.socket_info().requested_send_buffer
 
     def run(self, worker=0):
         cdef uint32_t index = worker

@@ -24,12 +24,14 @@ cdef extern from "core.h" nogil:
         uint32_t split_threshold
         uint64_t busy_poll_ns
         rf_bool check_padding
+        rf_bool no_segmentation
 
     struct rf_socket_info:
         rf_addr bound
         uint32_t receive_buffer
         uint32_t requested_receive_buffer
         uint32_t send_buffer
+        uint32_t requested_send_buffer
         rf_bool sends_ipv4
         rf_bool sends_ipv6
         rf_bool gso

@@ -6,7 +6,18 @@ completion answer at once.
 
 import typer
 
-from rtpfanout.cli import config, demo, recv, send, serve, session, subscriber, version
+from rtpfanout.cli import (
+    bench,
+    config,
+    demo,
+    doctor,
+    recv,
+    send,
+    serve,
+    session,
+    subscriber,
+    version,
+)
 from rtpfanout.cli.exits import run_cli
 
 app = typer.Typer(
@@ -25,6 +36,8 @@ app.add_typer(subscriber.app, name="subscriber")
 app.command("send")(send.send)
 app.command("recv")(recv.recv)
 app.add_typer(config.app, name="config")
+app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.command("version")(version.version)
 
 

@@ -32,6 +32,7 @@ struct rf_config {
     uint32_t split_threshold;       /* sends of a turn from which idle workers take part */
     uint64_t busy_poll_ns;          /* look for packets that long before sleeping */
     bool check_padding;
+    bool no_segmentation; /* one send entry per copy, though the kernel has UDP_SEGMENT */
 };
 
 struct rf_socket_info {
@@ -39,9 +40,10 @@ struct rf_socket_info {
     uint32_t receive_buffer; /* bytes of each as the kernel accounts them, overhead included */
     uint32_t requested_receive_buffer;
     uint32_t send_buffer;
+    uint32_t requested_send_buffer;
     bool sends_ipv4;
     bool sends_ipv6;
-    bool gso, gro; /* whether the kernel has UDP_SEGMENT and UDP_GRO */
+    bool gso, gro; /* whether UDP_SEGMENT and UDP_GRO are in use */
     uint32_t receiving; /* workers with a socket of their own; 1: no steering to be had */
 };
 

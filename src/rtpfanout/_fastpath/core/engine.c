@@ -52,6 +52,7 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             .index = i,
             .receives = i < e->sock_count,
             .check_padding = config->check_padding,
+            .no_segmentation = config->no_segmentation,
             .split_threshold = config->split_threshold,
             .busy_poll_ns = config->busy_poll_ns,
         };
@@ -152,6 +153,7 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
         .receive_buffer = sock_buffer_size(s, SO_RCVBUF),
         .requested_receive_buffer = e->requested_receive_buffer,
         .send_buffer = sock_buffer_size(s, SO_SNDBUF),
+        .requested_send_buffer = SEND_BUFFER,
         .sends_ipv4 = sock_sends_ipv4(s),
         .sends_ipv6 = sock_sends_ipv6(s),
         .gso = e->worker[0]->gso,

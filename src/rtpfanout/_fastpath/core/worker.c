@@ -64,7 +64,7 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
         .worker = options->index,
         .counters = &w->counters,
     };
-    w->gso = egress_has_gso(sock->fd);
+    w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->wake_fd < 0)

@@ -11,6 +11,7 @@ struct worker_options {
     unsigned index; /* in the crew, and as a QSBR reader */
     bool receives;  /* else it only helps */
     bool check_padding;
+    bool no_segmentation;
     uint32_t split_threshold; /* send entries of a turn from which idle workers take part */
     uint64_t busy_poll_ns;    /* look for packets that long before sleeping */
 };

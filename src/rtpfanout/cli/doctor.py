@@ -1,0 +1,77 @@
+"""`rtpfanout doctor`: what on this host would lose packets or speed, and what mends it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtpfanout.cli.exits import FAILURE
+from rtpfanout.cli.output import Output, OutputFormat, say, write, write_json
+
+if TYPE_CHECKING:
+    from rtpfanout.doctor import Finding
+
+SYSCTL_FILE = "/etc/sysctl.d/60-rtpfanout.conf"
+
+
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="Configuration file, as `serve` takes it.", show_default=False
+        ),
+    ] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Examine this host: what would lose packets or speed.
+
+    Takes the configuration that `serve` would start with, and changes nothing. Run it as
+    the user that runs the server: what the kernel grants differs. Exits with 1 if
+    something fails; a warning does not fail.
+    """
+    from rtpfanout.config import load_settings
+    from rtpfanout.doctor import Level, examine, sysctl_lines
+    from rtpfanout.host import Host
+
+    loaded = load_settings(config)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    findings = examine(loaded.settings, Host())
+    if output is OutputFormat.JSON:
+        write_json(_json(findings))
+    else:
+        _write_report(findings, sysctl_lines(findings))
+    if any(finding.level is Level.FAIL for finding in findings):
+        raise typer.Exit(FAILURE)
+
+
+def _json(findings: "list[Finding]") -> dict[str, object]:
+    from rtpfanout.doctor import Level, sysctl_lines
+
+    return {
+        "findings": [
+            {
+                "level": finding.level.value,
+                "subject": finding.subject,
+                "text": finding.text,
+                "commands": list(finding.commands),
+                "sysctls": dict(finding.sysctls),
+            }
+            for finding in findings
+        ],
+        "sysctl_lines": sysctl_lines(findings),
+        **{level.value: sum(f.level is level for f in findings) for level in Level},
+    }
+
+
+def _write_report(findings: "list[Finding]", sysctls: list[str]) -> None:
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        write(f"{finding.level.value.ljust(4)}  {finding.subject.ljust(width)}  {finding.text}")
+        remedies = [*finding.commands, *(f"sysctl -w {k}={v}" for k, v in finding.sysctls.items())]
+        for command in remedies:
+            write(f"      {command}")
+    if sysctls:
+        write(f"\n# {SYSCTL_FILE}, then: sysctl --system")
+        for line in sysctls:
+            write(line)

@@ -1,0 +1,152 @@
+"""Ports, socket buffers, and what the kernel's UDP can do: tried, not guessed.
+
+The buffers are those of a real engine on a free port, so they are what `serve` gets when
+the same user runs it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from typing import TYPE_CHECKING
+
+from rtpfanout._fastpath import Engine
+from rtpfanout.doctor.finding import Finding, Level
+from rtpfanout.model import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rtpfanout.config import Settings
+    from rtpfanout.host import Host
+
+FILES_WANTED = 1024
+"""A control connection takes one, and so does a scrape; sockets and timers take a few."""
+
+
+def check_ports(settings: Settings, host: Host) -> Iterator[Finding]:
+    """Can each configured address be bound?"""
+    yield _port(host, "bind_address", settings.bind_address, "udp")
+    yield _port(host, "grpc_bind_address", settings.grpc_bind_address, "tcp")
+    if settings.enable_metrics:
+        yield _port(host, "metrics_bind_address", settings.metrics_bind_address, "tcp")
+
+
+def check_buffers(settings: Settings, host: Host) -> Iterator[Finding]:
+    """What an engine of these settings gets from the kernel, and the limit on open files."""
+    try:
+        engine = Engine(
+            Address.parse("127.0.0.1:0"),
+            max_sessions=1,
+            max_subscribers=1,
+            receive_queue_packets=settings.buffer_size,
+        )
+    except OSError as error:
+        yield Finding(Level.FAIL, "engine", f"cannot be opened: {error.strerror}")
+        return
+    yield _buffer(
+        host,
+        "receive buffer",
+        "net.core.rmem_max",
+        engine.receive_buffer_bytes // 2,  # socket(7): the kernel doubles it
+        engine.requested_receive_buffer_bytes,
+        f"holds fewer than the {settings.buffer_size} packets of buffer_size: bursts may be lost",
+    )
+    yield _buffer(
+        host,
+        "send buffer",
+        "net.core.wmem_max",
+        engine.send_buffer_bytes // 2,
+        engine.requested_send_buffer_bytes,
+        _waiting(engine.send_buffer_bytes, host),
+    )
+    yield _ability("UDP_SEGMENT", engine.gso, "4.18", "each copy is a send of its own")
+    yield _ability("UDP_GRO", engine.gro, "5.0", "each packet is received on its own")
+    yield _open_files()
+
+
+def _port(host: Host, key: str, address: Address, protocol: str) -> Finding:
+    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    text = f"{address} ({protocol})"
+    try:
+        with socket.socket(family, kind) as probe:
+            if family == socket.AF_INET6:
+                probe.setsockopt(
+                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.ip.is_unspecified
+                )
+            if protocol == "tcp":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ip, _, scope = str(address.ip).partition("%")
+            probe.bind(
+                (ip, address.port)
+                if family == socket.AF_INET
+                else (ip, address.port, 0, int(scope or 0))
+            )
+            if protocol == "tcp":
+                probe.listen(1)
+    except OSError as error:
+        return _clash(host, key, address, protocol, error)
+    return Finding(Level.OK, key, f"{text} is free")
+
+
+def _clash(host: Host, key: str, address: Address, protocol: str, error: OSError) -> Finding:
+    text = f"{address} ({protocol})"
+    if error.errno == errno.EADDRINUSE:
+        owner = host.port_owner(protocol, address.port)
+        if owner is None:
+            return Finding(Level.FAIL, key, f"{text} is in use by another process")
+        by = f"{text} is in use by process {owner.pid}: {owner.command}"
+        is_ours = "rtpfanout" in owner.command and "serve" in owner.command.split()
+        return Finding(Level.OK if is_ours else Level.FAIL, key, by)
+    if error.errno == errno.EACCES:
+        return Finding(
+            Level.FAIL, key, f"{text} is a privileged port: CAP_NET_BIND_SERVICE is needed"
+        )
+    return Finding(Level.FAIL, key, f"{text}: {os.strerror(error.errno or 0)}")
+
+
+def _buffer(
+    host: Host, subject: str, sysctl: str, effective: int, requested: int, danger: str
+) -> Finding:
+    limit = host.sysctl(sysctl)
+    if effective < requested:
+        return Finding(
+            Level.WARN,
+            subject,
+            f"{effective} of {requested} bytes: {danger}; CAP_NET_ADMIN lifts the limit too",
+            sysctls={sysctl: str(requested)},
+        )
+    forced = limit is not None and limit < requested
+    note = f", by CAP_NET_ADMIN; without it {sysctl} = {limit} limits it" if forced else ""
+    return Finding(Level.OK, subject, f"{effective} bytes{note}")
+
+
+def _waiting(send_buffer: int, host: Host) -> str:
+    """What fills a send buffer (in the kernel's account), and when."""
+    each = host.sysctl("net.ipv4.neigh.default.unres_qlen_bytes")
+    fill = f"{send_buffer // each + 1} unreachable neighbours" if each else "unreachable neighbours"
+    return f"{fill}, or a slow path, fill it, and good subscribers then lose most of their packets"
+
+
+def _ability(name: str, present: bool, since: str, otherwise: str) -> Finding:
+    if present:
+        return Finding(Level.OK, name, "in this kernel")
+    return Finding(
+        Level.WARN, name, f"not in this kernel (Linux {since} and later have it): {otherwise}"
+    )
+
+
+def _open_files() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    if unlimited or soft >= FILES_WANTED:
+        return Finding(Level.OK, "open files", "unlimited" if unlimited else str(soft))
+    return Finding(
+        Level.WARN,
+        "open files",
+        f"{soft}, wanted {FILES_WANTED}: control connections would be refused",
+        commands=(f"ulimit -n {FILES_WANTED}  # or LimitNOFILE= in the unit; hard limit {hard}",),
+    )
