@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rtpfanout._fastpath import Engine
 
+UDP_SEGMENT = 103  # linux/udp.h
 START_SECONDS = 60.0
 SETTLE_SECONDS = 30.0
 """Generous: a machine under load must not turn a right answer into a failure."""
@@ -365,6 +366,12 @@ def server_environment(settings: dict[str, object]) -> dict[str, str]:
     for key, value in settings.items():
         environment[f"RTP_FANOUT__{key.upper()}"] = str(value)
     return environment
+
+
+def send_segmented(sock: socket.socket, packets: Sequence[bytes], to: tuple[str, int]) -> None:
+    """One send that the kernel hands on as packets: all equal in length but the last."""
+    segment = len(packets[0]).to_bytes(2, sys.byteorder)
+    sock.sendmsg([b"".join(packets)], [(socket.IPPROTO_UDP, UDP_SEGMENT, segment)], 0, to)
 
 
 @contextlib.contextmanager

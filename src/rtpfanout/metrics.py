@@ -17,7 +17,6 @@ from prometheus_client.registry import Collector
 
 import rtpfanout
 from rtpfanout._fastpath import (
-    BUILD_INFO,
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
     SEND_FAILURES,
@@ -253,7 +252,6 @@ def _build_info(engine: Engine) -> dict[str, str]:
     return {
         "version": rtpfanout.__version__,
         "python": platform.python_version(),
-        **BUILD_INFO,
         "gso": _yes_no(engine.gso),
         "gro": _yes_no(engine.gro),
     }

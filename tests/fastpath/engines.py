@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import support
 from support import rtp_packet, running_engine, target
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Sequence
-
-UDP_SEGMENT = 103
 
 
 def engine(bind: str = "127.0.0.1:0", **limits: Any) -> Engine:
@@ -69,8 +68,5 @@ def packet_of(size: int, ssrc: int, sequence: int) -> bytes:
 
 
 def send_segmented(sock: socket.socket, packets: Sequence[bytes], to: Engine) -> None:
-    """One send that the kernel hands on as packets: all equal in length but the last."""
-    segment = len(packets[0]).to_bytes(2, "little")
-    sock.sendmsg(
-        [b"".join(packets)], [(socket.IPPROTO_UDP, UDP_SEGMENT, segment)], 0, target(to.bound)
-    )
+    """As `support.send_segmented`, to an engine."""
+    support.send_segmented(sock, packets, target(to.bound))

@@ -156,14 +156,13 @@ def test_segments_longer_than_the_path_go_singly_to_that_destination_only(udp: U
             assert accounts(60) == (2 * (10 + 1) + 2, 1), "only for segments that long"
 
 
-def test_without_segmentation_each_copy_is_a_send_of_its_own() -> None:
-    source, viewer = udp(), udp()
-    with running(segmentation=False) as engine:
-        assert not engine.gso
-        handle = engine.add_session(address(source), 7, time.monotonic_ns())
-        engine.add_subscribers(handle, [address(viewer)], time.monotonic_ns())
-        frame = [rtp(7, i, 1200) for i in range(14)]
-        send_segmented(source, frame, ("127.0.0.1", engine.bound.port))
+def test_without_segmentation_each_copy_is_a_send_of_its_own(udp: Udp) -> None:
+    camera, viewer = udp(), udp()
+    with running(segmentation=False) as e:
+        assert not e.gso
+        add(e, camera, 7, viewer)
+        frame = [packet_of(1200, 7, i) for i in range(14)]
+        send_segmented(camera, frame, e)
         assert receive(viewer, 14) == frame
-    stats = engine.stats()
+    stats = e.stats()
     assert stats["sends"] == stats["packets_sent"] == 14

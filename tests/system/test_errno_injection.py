@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fastpath_tools import send_segmented
 from support import (
     Metrics,
     ServerProcess,
@@ -27,6 +26,7 @@ from support import (
     requires,
     requires_root,
     rtp_packet,
+    send_segmented,
     udp_socket,
 )
 

@@ -20,9 +20,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from cli_support import run_json
-from fastpath_tools import send_segmented
 from netns import hosts, inside, link
-from support import ServerProcess, eventually, requires, requires_root, rtp_packet, udp_socket
+from support import (
+    ServerProcess,
+    eventually,
+    requires,
+    requires_root,
+    rtp_packet,
+    send_segmented,
+    udp_socket,
+)
 
 from rtpfanout.rtp import STAMP_SIZE, Stamp, pack_stamp, read_stamp
 

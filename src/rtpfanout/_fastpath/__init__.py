@@ -55,7 +55,6 @@ from __future__ import annotations
 
 try:
     from rtpfanout._fastpath._engine import (
-        BUILD_INFO,
         DROP_REASONS,
         LATENCY_BOUNDS_NS,
         SEND_FAILURES,
@@ -74,7 +73,6 @@ except ImportError as error:
     raise ImportError(f"rtpfanout._fastpath cannot be loaded: {reason} ({error})") from error
 
 __all__ = [
-    "BUILD_INFO",
     "DROP_REASONS",
     "LATENCY_BOUNDS_NS",
     "SEND_FAILURES",

@@ -5,7 +5,6 @@ SEND_FAILURES: tuple[str, ...]
 WORKER_FIELDS: tuple[str, ...]
 SESSION_FIELDS: tuple[str, ...]
 LATENCY_BOUNDS_NS: tuple[int, ...]
-BUILD_INFO: dict[str, str]
 
 Latency = tuple[list[int], int]
 

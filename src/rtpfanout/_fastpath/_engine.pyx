@@ -31,7 +31,6 @@ SEND_FAILURES = names(core.rf_send_failure_name)
 WORKER_FIELDS = names(core.rf_worker_field_name)
 SESSION_FIELDS = names(core.rf_session_field_name)
 LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
-BUILD_INFO = {"gso": "no", "gro": "no"}
 
 cdef dict EXCEPTIONS = {
     errno.EEXIST: FileExistsError,
