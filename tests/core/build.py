@@ -131,7 +131,9 @@ def link_program(
 TIMEOUT = 300 + float(os.environ.get("RTPFANOUT_TORTURE_SECONDS", "60"))
 
 
-def run(program: Path, *arguments: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+def run(
+    program: Path, *arguments: str, timeout: float = TIMEOUT
+) -> subprocess.CompletedProcess[str]:
     """Runs a program with sanitizers set to stop at the first finding, freed memory overwritten."""
     environment = os.environ | {
         "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:allocator_may_return_null=1",

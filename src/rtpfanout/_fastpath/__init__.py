@@ -13,13 +13,14 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * Control calls may come from any thread, before, during and after ``run()``. They
   serialise on one writer mutex; the packet loop never takes it.
 * ``add_session`` returns a handle: an opaque int that stays unique when its slot
-  is used again. It raises FileExistsError when SSRC and source are taken and
-  BlockingIOError (EAGAIN) when `max_sessions` are there.
+  is used again. It raises FileExistsError when SSRC and source are taken, also when
+  `max_sessions` are there, and else BlockingIOError (EAGAIN) when they are.
 * ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
   grace period: no packet of that session, or to those subscribers, leaves after.
 * ``add_subscribers`` adds all or none: it returns, for each address, True if it
   is new and False if it was there already; it raises BlockingIOError when the
-  list would exceed `max_subscribers`. ``remove_subscribers`` returns, for each
+  list would exceed `max_subscribers` and OSError (EAFNOSUPPORT) when the socket can't
+  send to one of them. ``remove_subscribers`` returns, for each
   address, whether it was there.
 * ``subscribers`` lists (address, since, packets sent, send failures) of up to
   `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
@@ -44,7 +45,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
   (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
-  frees memory whose grace period is over, and returns the handles of sessions
+  frees memory whose grace period is over, and returns the handles of all sessions
   that have been without a packet for `idle_timeout_ns` (0: never).
 """
 
