@@ -188,8 +188,13 @@ class ServerCollector(Collector):
         )
         yield GaugeMetricFamily(
             "rtpfanout_send_buffer_bytes",
-            "Effective SO_SNDBUF of the egress socket, the kernel's overhead included.",
+            "Effective SO_SNDBUF of an egress socket, the kernel's overhead included.",
             value=self._engine.send_buffer_bytes,
+        )
+        yield GaugeMetricFamily(
+            "rtpfanout_egress_lanes",
+            "Sockets that subscribers are spread over; more than 1 where send buffers are cut.",
+            value=self._engine.egress_lanes,
         )
 
     def _workers(self) -> Iterator[Metric]:

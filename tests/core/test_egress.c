@@ -15,6 +15,7 @@ static struct packet packets[PACKETS];
 static struct iovec whole;
 static struct group group;
 static struct tally tally;
+static struct egress egress;
 static struct batch batch;
 static struct worker_counters counters;
 
@@ -143,6 +144,7 @@ static void reset(void)
     memset(taken, 0, sizeof taken);
     memset(&counters, 0, sizeof counters);
     memset(&tally, 0, sizeof tally);
+    egress = (struct egress){.lanes = 1, .fd = {99}};
     memset(subscribers, 0, sizeof subscribers);
     for (unsigned i = 0; i < EGRESS_BATCH; i++)
         subscribers[i].segment_limit = UINT16_MAX;
@@ -289,7 +291,7 @@ static void test_a_message_for_each_copy(void)
         CHECK(m->msg_control == (i == 0 ? &group.control : NULL));
         CHECK_EQ(m->msg_controllen, i == 0 ? CMSG_SPACE(sizeof(uint16_t)) : 0);
     }
-    egress_flush(99, &batch, &counters, 0, NOW);
+    egress_flush(&egress, &batch, &counters, 0, NOW);
     CHECK_EQ(kernel.calls, 1);
     check_counts(PACKETS + 1);
 }
@@ -297,7 +299,7 @@ static void test_a_message_for_each_copy(void)
 static void test_empty_batch_is_no_call(void)
 {
     fill(0, true);
-    egress_flush(99, &batch, &counters, 2, NOW);
+    egress_flush(&egress, &batch, &counters, 2, NOW);
     CHECK_EQ(kernel.calls, 0);
     check_counts(0);
 }
@@ -308,7 +310,7 @@ static void fail_one(int error, unsigned at, bool segmented)
     fill(EGRESS_BATCH, segmented);
     kernel.error = error;
     kernel.at = at;
-    egress_flush(99, &batch, &counters, 0, NOW);
+    egress_flush(&egress, &batch, &counters, 0, NOW);
     CHECK(kernel.calls <= 3 + 65); /* EINTR is borne 64 times */
     if (segmented && of_segmentation(error)) {
         check_all_sent_but(EGRESS_BATCH, EGRESS_BATCH, 0, PACKETS);
@@ -346,7 +348,7 @@ static void test_fallback_limits_one_subscriber(void)
         fill(5, true);
         kernel.error = cases[i].error;
         kernel.at = 3;
-        egress_flush(99, &batch, &counters, 0, NOW);
+        egress_flush(&egress, &batch, &counters, 0, NOW);
         struct rf_stats sum = sum_of_counters();
 
         check_all_sent_but(5, 5, 0, PACKETS);
@@ -370,7 +372,7 @@ static void test_a_later_failure_does_not_lift_the_limit(void)
     fill(1, true);
     subscribers[0].segment_limit = 20;
     kernel.error = EMSGSIZE;
-    egress_flush(99, &batch, &counters, 0, NOW);
+    egress_flush(&egress, &batch, &counters, 0, NOW);
     check_all_sent_but(1, 1, 0, PACKETS);
     CHECK_EQ(subscribers[0].segment_limit, 20);
     CHECK_EQ(subscribers[0].probe_at, NOW + 60);
@@ -386,7 +388,7 @@ static void test_a_group_of_one_does_not_fall_back(void)
     add(0, NULL);
     CHECK(batch.header[0].msg_hdr.msg_control == NULL);
     kernel.error = EMSGSIZE;
-    egress_flush(99, &batch, &counters, 0, NOW);
+    egress_flush(&egress, &batch, &counters, 0, NOW);
     CHECK_EQ(kernel.single_calls, 0);
     CHECK_EQ(sum_of_counters().failed_too_big, 1);
     CHECK_EQ(subscribers[0].segment_limit, UINT16_MAX);
@@ -406,7 +408,7 @@ static void test_a_fallbacks_own_errors(void)
             kernel.at = 1;
             kernel.single_error = errors[e];
             kernel.single_mask = mask;
-            egress_flush(99, &batch, &counters, 0, NOW);
+            egress_flush(&egress, &batch, &counters, 0, NOW);
             struct rf_stats sum = sum_of_counters();
 
             check_counts(3 * PACKETS);
@@ -426,7 +428,7 @@ static void test_the_kernel_takes_few_at_a_time(void)
         kernel.most = most;
         kernel.error = EPERM;
         kernel.at = 130;
-        egress_flush(99, &batch, &counters, 0, NOW);
+        egress_flush(&egress, &batch, &counters, 0, NOW);
         check_all_sent_but(EGRESS_BATCH, 130, FAILED_denied, most % 2 ? PACKETS : 1);
     }
 }
@@ -437,7 +439,7 @@ static void test_interrupts_are_borne(void)
     kernel.error = EINTR;
     kernel.at = 3;
     kernel.times = 64;
-    egress_flush(99, &batch, &counters, 0, NOW);
+    egress_flush(&egress, &batch, &counters, 0, NOW);
     check_all_sent_but(8, 8, 0, PACKETS);
 }
 
@@ -448,21 +450,21 @@ static void test_room_is_waited_for_then_not(void)
     kernel.at = 3;
     kernel.times = 2;
     kernel.poll_result = 1;
-    egress_flush(99, &batch, &counters, 2, NOW);
+    egress_flush(&egress, &batch, &counters, 2, NOW);
     CHECK_EQ(kernel.polls, 2);
     check_all_sent_but(8, 8, 0, PACKETS);
 
     fill(8, true);
     kernel.error = EAGAIN;
     kernel.at = 3;
-    egress_flush(99, &batch, &counters, 2, NOW);
+    egress_flush(&egress, &batch, &counters, 2, NOW);
     CHECK_EQ(kernel.polls, 2);
     check_all_sent_but(8, 3, FAILED_would_block, PACKETS);
 
     fill(8, true); /* poll itself fails */
     kernel.error = EAGAIN;
     kernel.poll_result = -1;
-    egress_flush(99, &batch, &counters, 50, NOW);
+    egress_flush(&egress, &batch, &counters, 50, NOW);
     CHECK_EQ(kernel.polls, 1);
     check_all_sent_but(8, 0, FAILED_would_block, PACKETS);
 }
@@ -476,7 +478,7 @@ static void test_an_end_when_nothing_goes(void)
         fill(EGRESS_BATCH, false);
         kernel.error = errors[e];
         kernel.stuck = true;
-        egress_flush(99, &batch, &counters, 2, NOW);
+        egress_flush(&egress, &batch, &counters, 2, NOW);
         CHECK_EQ(kernel.polls, errors[e] == EAGAIN ? 2 : 0);
         CHECK(kernel.calls <= EGRESS_BATCH + 64);
         struct rf_stats sum = sum_of_counters();
@@ -506,7 +508,7 @@ static void test_by_chance(void)
             attempted += batch.copy[i].packet ? 1 : PACKETS;
         kernel.random = next_random(&random);
         kernel.poll_result = random_below(&random, 4) > 0 ? 1 : -1;
-        egress_flush(99, &batch, &counters, (int)random_below(&random, 5), NOW + round);
+        egress_flush(&egress, &batch, &counters, (int)random_below(&random, 5), NOW + round);
         check_counts(attempted);
         CHECK_EQ(batch.used, n);
         calls += kernel.calls + kernel.single_calls;

@@ -264,19 +264,23 @@ def test_the_good_lose_nothing_beside_the_dead_and_the_slow() -> None:
         s.revive()
 
 
-def test_without_cap_net_admin_what_is_lost_is_counted_to_the_packet() -> None:
-    """The kernel then limits the send buffer to net.core.wmem_max, and the dead may fill it."""
+def test_without_cap_net_admin_few_suffer_and_what_is_lost_is_counted_to_the_packet() -> None:
+    """The kernel then limits the send buffer to net.core.wmem_max, which the dead may fill:
+    subscribers are spread over several sockets."""
     with scene(UnprivilegedServer) as s:
         s.source.frames(FRAMES)
         s.settle()
         report("without CAP_NET_ADMIN", s)
         counts = s.subscribers()
+        lost = 0
         for address in s.good.addresses():
             sent, failed = counts[address]
             assert sent + failed == s.source.sent, address
+            lost += failed
             eventually(
                 lambda address=address: len(s.good.received(address)),
                 lambda got, sent=sent: got == sent,
                 f"{address} has what was sent to it",
             )
+        assert lost < 0.5 * s.source.sent * len(s.good.addresses()), "one socket: 87 %"
         s.revive()

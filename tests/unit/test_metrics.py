@@ -126,6 +126,7 @@ def test_workers_and_what_the_kernel_has(value: bool, told: str) -> None:
     found = {sample.name: sample for metric in collector.collect() for sample in metric.samples}
     assert found["rtpfanout_workers"].value == 3
     assert found["rtpfanout_receiving_workers"].value == engine.receiving_workers
+    assert found["rtpfanout_egress_lanes"].value == engine.egress_lanes
     build = found["rtpfanout_build_info"].labels
     assert (build["gso"], build["gro"]) == (told, told)
 

@@ -153,6 +153,10 @@ cdef class Engine:
         return self.socket_info().receiving
 
     @property
+    def egress_lanes(self):
+        return self.socket_info().lanes
+
+    @property
     def sends_ipv4(self):
         return bool(self.socket_info().sends_ipv4)
 

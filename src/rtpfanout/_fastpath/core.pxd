@@ -36,6 +36,7 @@ cdef extern from "core.h" nogil:
         rf_bool sends_ipv6
         rf_bool gso
         rf_bool gro
+        uint32_t lanes
         uint32_t receiving
 
     struct rf_stats:

@@ -60,7 +60,7 @@ def check_buffers(settings: Settings, host: Host) -> Iterator[Finding]:
         "net.core.wmem_max",
         engine.send_buffer_bytes // 2,
         engine.requested_send_buffer_bytes,
-        _waiting(engine.send_buffer_bytes, host),
+        _waiting(engine.send_buffer_bytes, engine.egress_lanes, host),
     )
     yield _ability("UDP_SEGMENT", engine.gso, "4.18", "each copy is a send of its own")
     yield _ability("UDP_GRO", engine.gro, "5.0", "each packet is received on its own")
@@ -124,11 +124,14 @@ def _buffer(
     return Finding(Level.OK, subject, f"{effective} bytes{note}")
 
 
-def _waiting(send_buffer: int, host: Host) -> str:
-    """What fills a send buffer (in the kernel's account), and when."""
+def _waiting(send_buffer: int, lanes: int, host: Host) -> str:
+    """What fills a send buffer (in the kernel's account), and whom that hurts."""
     each = host.sysctl("net.ipv4.neigh.default.unres_qlen_bytes")
     fill = f"{send_buffer // each + 1} unreachable neighbours" if each else "unreachable neighbours"
-    return f"{fill}, or a slow path, fill it, and good subscribers then lose most of their packets"
+    return (
+        f"subscribers are spread over {lanes} sockets instead; {fill}, or a slow path, "
+        "fill one of them, and those who share it then lose packets"
+    )
 
 
 def _ability(name: str, present: bool, since: str, otherwise: str) -> Finding:

@@ -44,6 +44,7 @@ struct rf_socket_info {
     bool sends_ipv4;
     bool sends_ipv6;
     bool gso, gro; /* whether UDP_SEGMENT and UDP_GRO are in use */
+    uint32_t lanes;     /* sockets that subscribers are spread over */
     uint32_t receiving; /* workers with a socket of their own; 1: no steering to be had */
 };
 

@@ -4,7 +4,7 @@
 #include <netinet/udp.h>
 #include <poll.h>
 
-enum { INTERRUPTS_BORNE = 64, PROBE_AFTER_SECS = 60 };
+enum { INTERRUPTS_BORNE = 64, PROBE_AFTER_SECS = 60, IMPATIENT_SECS = 1 };
 
 void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
 {
@@ -74,7 +74,8 @@ bool egress_has_gso(int fd)
 
 /* One flush: what may still be spent on errors that pass. */
 struct flush {
-    int fd;
+    struct egress *egress;
+    unsigned lane; /* of the entry at hand */
     int wait_ms;
     int interrupts;
     uint32_t now_secs;
@@ -89,11 +90,23 @@ static bool wait_for_room(int fd)
     return poll(&p, 1, 1) >= 0 || errno == EINTR;
 }
 
+static bool worth_waiting(struct flush *f)
+{
+    uint32_t *until = &f->egress->impatient_until[f->lane];
+
+    if ((int32_t)(f->now_secs - *until) < 0)
+        return false;
+    if (f->wait_ms-- > 0)
+        return true;
+    *until = f->now_secs + IMPATIENT_SECS;
+    return false;
+}
+
 static bool try_again(struct flush *f, int error)
 {
     if (error == EINTR)
         return f->interrupts-- > 0;
-    return error == EAGAIN && f->wait_ms-- > 0 && wait_for_room(f->fd);
+    return error == EAGAIN && worth_waiting(f) && wait_for_room(f->egress->fd[f->lane]);
 }
 
 static void count_sent(struct flush *f, const struct copy *c, uint32_t packets, uint64_t bytes)
@@ -170,7 +183,7 @@ static void send_singly(struct flush *f, const struct copy *c, const struct msgh
         int error;
 
         do
-            error = sendmsg(f->fd, &msg, MSG_DONTWAIT) < 0 ? errno : 0;
+            error = sendmsg(f->egress->fd[f->lane], &msg, MSG_DONTWAIT) < 0 ? errno : 0;
         while (error && try_again(f, error));
         if (error)
             count_failed(f, c, 1, error);
@@ -179,14 +192,25 @@ static void send_singly(struct flush *f, const struct copy *c, const struct msgh
     }
 }
 
-void egress_flush(int fd, struct batch *b, struct worker_counters *counters, int wait_ms,
+/* Behind the last of the entries from `begin` that leave by the same lane. */
+static unsigned same_lane(const struct batch *b, unsigned begin)
+{
+    unsigned end = begin + 1;
+
+    while (end < b->used && b->copy[end].lane == b->copy[begin].lane)
+        end++;
+    return end;
+}
+
+void egress_flush(struct egress *e, struct batch *b, struct worker_counters *counters, int wait_ms,
                   uint32_t now_secs)
 {
-    struct flush f = {fd, wait_ms, INTERRUPTS_BORNE, now_secs, counters};
+    struct flush f = {e, 0, wait_ms, INTERRUPTS_BORNE, now_secs, counters};
     unsigned done = 0;
 
     while (done < b->used) {
-        int n = sendmmsg(fd, b->header + done, b->used - done, MSG_DONTWAIT);
+        f.lane = b->copy[done].lane;
+        int n = sendmmsg(e->fd[f.lane], b->header + done, same_lane(b, done) - done, MSG_DONTWAIT);
         int error = n < 0 ? errno : EIO;
 
         if (n > 0) {

@@ -9,6 +9,7 @@
 
 enum {
     EGRESS_BATCH = 256,
+    EGRESS_LANES = 64,
     GROUP_PACKETS = 64,  /* UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT */
     GROUP_BYTES = 65000, /* with the headers it must fit one 64 KiB IP packet */
 };
@@ -42,13 +43,25 @@ struct copy {
     struct subscriber *subscriber;
     struct group *group;
     struct packet *packet; /* NULL: the whole group */
+    uint8_t lane;          /* it leaves by */
     bool first, last;      /* to the first, the last subscriber served with this group */
 };
 
 struct batch {
+    unsigned lanes; /* to choose from; 0 counts as 1 */
     unsigned used;
     struct mmsghdr header[EGRESS_BATCH];
     struct copy copy[EGRESS_BATCH];
+};
+
+/* Sockets of one port to send by. What waits for a dead neighbour or in a slow queue holds room in
+ * the send buffer of the socket it was sent by, and a full one takes nothing more. One lane
+ * does where the kernel grants a buffer that is never full (engine.c); else subscribers
+ * are spread over lanes, so that a bad one can starve only those of its own. */
+struct egress {
+    unsigned lanes;
+    int fd[EGRESS_LANES];
+    uint32_t impatient_until[EGRESS_LANES]; /* seconds: waiting for room was in vain */
 };
 
 /* The caller has seen that the batch is not full. `name_len` is the socket family's. */
@@ -61,7 +74,8 @@ bool egress_may_segment(struct subscriber *s, const struct group *g, uint32_t no
  *
  *   EINTR                      again, a bounded number of times
  *   EAGAIN, EWOULDBLOCK        wait for room, up to `wait_ms` in all for this batch; then
- *                              would_block, so that a stuck device can't stop ingress
+ *                              would_block, and no more waiting on this lane for a second,
+ *                              so that what is stuck can't stop the others
  *   ENOBUFS, ENOMEM            no_buffer: a queue discipline or the kernel is short
  *   ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, ENODEV, ENXIO, EADDRNOTAVAIL,
  *   ECONNREFUSED               unreachable
@@ -81,7 +95,7 @@ enum send_failure egress_failure(int error);
 
 /* Sends every entry once and counts each of its packets, by worker, tally and subscriber, as
  * sent or failed; there is no error to return. */
-void egress_flush(int fd, struct batch *b, struct worker_counters *counters, int wait_ms,
+void egress_flush(struct egress *e, struct batch *b, struct worker_counters *counters, int wait_ms,
                   uint32_t now_secs);
 
 /* Whether the kernel has UDP_SEGMENT. */

@@ -45,6 +45,30 @@ static int open_sockets(struct rf_engine *e, const struct rf_addr *bind)
     return 0;
 }
 
+/* Where the kernel cuts the send buffer (no CAP_NET_ADMIN, a small net.core.wmem_max): as many
+ * sockets as it takes to have that much room after all. They join the group after those
+ * that receive, and the program that steers never picks them. */
+static int open_lanes(struct rf_engine *e)
+{
+    uint64_t granted = sock_buffer_size(&e->sock[0], SO_SNDBUF);
+    uint64_t wanted = granted ? (2ull * SEND_BUFFER + granted - 1) / granted : 1;
+    uint32_t count = wanted < EGRESS_LANES ? (uint32_t)wanted : EGRESS_LANES;
+
+    for (uint32_t i = 0; count > 1 && i < count; i++) {
+        int rc = sock_open_another(&e->lane[i], &e->sock[0], 0, SEND_BUFFER);
+
+        if (rc)
+            return rc;
+        e->lane_count++;
+        /* At once, so that nothing is steered to a socket nobody reads. */
+        if (i == 0 && sock_steer_by_source(&e->sock[0], e->sock_count) != 0) {
+            sock_close(&e->lane[--e->lane_count]);
+            return 0;
+        }
+    }
+    return 0;
+}
+
 static int start_workers(struct rf_engine *e, const struct rf_config *config)
 {
     for (uint32_t i = 0; i < e->worker_count; i++) {
@@ -67,6 +91,8 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             free(w);
             return rc;
         }
+        if (e->lane_count > 0)
+            worker_use_lanes(w, e->lane, e->lane_count);
         e->worker[i] = w;
     }
     return 0;
@@ -83,7 +109,7 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
     pthread_mutex_init(&e->control, NULL);
     if ((rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
-        (rc = open_sockets(e, &config->bind)))
+        (rc = open_sockets(e, &config->bind)) || (rc = open_lanes(e)))
         return rc;
     return start_workers(e, config);
 }
@@ -118,6 +144,8 @@ void rf_engine_free(struct rf_engine *e)
         worker_destroy(e->worker[i]);
         free(e->worker[i]);
     }
+    for (uint32_t i = 0; i < e->lane_count; i++)
+        sock_close(&e->lane[i]);
     for (uint32_t i = 0; i < e->sock_count; i++)
         sock_close(&e->sock[i]);
     table_destroy(&e->table);
@@ -159,6 +187,7 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
         .gso = e->worker[0]->gso,
         .gro = ingress_has_gro(e->worker[0]->ingress),
         .receiving = e->sock_count,
+        .lanes = e->lane_count ? e->lane_count : 1,
     };
 }
 

@@ -12,6 +12,8 @@ struct rf_engine {
     uint32_t requested_receive_buffer;
     uint32_t worker_count, sock_count;
     struct sock sock[RF_MAX_WORKERS];
+    uint32_t lane_count; /* 0: every worker sends by the socket it receives by */
+    struct sock lane[EGRESS_LANES];
     struct worker *worker[RF_MAX_WORKERS];
     _Atomic bool running[RF_MAX_WORKERS];
     struct qsbr qsbr;

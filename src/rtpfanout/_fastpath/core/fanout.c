@@ -129,13 +129,25 @@ void plan_session(struct plan *p, struct session *s, bool gso, bool split)
     p->entries += (uint64_t)groups * count;
 }
 
+/* Neighbours in the list share a lane, so that one sendmmsg takes many. */
+static uint8_t lane_of(const struct share *s, uint32_t i, unsigned lanes)
+{
+    if (lanes < 2)
+        return 0;
+    return (uint8_t)(((uint64_t)i * lanes / s->subscribers->count + s->session->index) % lanes);
+}
+
 /* One entry for the subscriber at hand; true when it then has all of the group. */
 static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
 {
     uint32_t count = s->subscribers->count, i = s->rotation + s->served;
+
+    if (i >= count)
+        i -= count;
     struct copy c = {
         .tally = &s->tally,
-        .subscriber = s->subscribers->item[i < count ? i : i - count],
+        .subscriber = s->subscribers->item[i],
+        .lane = lane_of(s, i, b->lanes),
         .group = s->group,
         .first = s->served == 0,
         .last = s->served == count - 1,

@@ -66,6 +66,7 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
     };
     w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    worker_use_lanes(w, sock, 1);
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->wake_fd < 0)
         return -errno;
@@ -73,6 +74,13 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
     if (rc)
         worker_destroy(w);
     return rc;
+}
+
+void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count)
+{
+    w->egress.lanes = w->batch.lanes = count;
+    for (unsigned i = 0; i < count; i++)
+        w->egress.fd[i] = lanes[i].fd;
 }
 
 void worker_destroy(struct worker *w)
@@ -118,7 +126,7 @@ static void flush(struct worker *w, uint32_t now_secs)
 {
     if (w->batch.used == 0)
         return;
-    egress_flush(w->sock->fd, &w->batch, &w->counters, SEND_WAIT_MS, now_secs);
+    egress_flush(&w->egress, &w->batch, &w->counters, SEND_WAIT_MS, now_secs);
     batch_settle(&w->batch, clock_ns(CLOCK_REALTIME));
 }
 

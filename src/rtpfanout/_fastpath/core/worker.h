@@ -18,7 +18,8 @@ struct worker_options {
 
 struct worker {
     struct worker_options options;
-    const struct sock *sock;
+    const struct sock *sock; /* to receive by */
+    struct egress egress;    /* to send by */
     struct qsbr *qsbr;
     struct worker **crew; /* all workers, this one included */
     unsigned crew_size;
@@ -47,11 +48,14 @@ struct worker {
     struct latency_histogram latency_first, latency_last;
 };
 
-/* `crew` is filled in by the time worker_run begins. 0 or -errno. */
+/* Sends by `sock` unless worker_use_lanes says otherwise. `crew` is filled in by the time
+ * worker_run begins. 0 or -errno. */
 int worker_init(struct worker *w, const struct worker_options *options, const struct sock *sock,
                 const struct table *table, struct qsbr *qsbr, struct worker **crew,
                 unsigned crew_size);
 void worker_destroy(struct worker *w);
+/* Before worker_run: send by these sockets of the same port, 1 to EGRESS_LANES. */
+void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count);
 
 /* Until worker_stop; then forwards what is queued, for 200 ms at the most. */
 void worker_run(struct worker *w);
