@@ -46,7 +46,7 @@ CORE_LAYERS = (
     {"qsbr", "rtcp", "sock", "crew"},
     {"session"},
     {"table"},
-    {"ingress", "egress"},
+    {"ingress", "egress", "fair"},
     {"fanout", "gate"},
     {"worker"},
     {"engine"},

@@ -43,7 +43,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   observation per forwarded packet with a subscriber. ``session_latency`` is the
   same of one session.
 * ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
-  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and
+  ``subscribers``, ``dropped_overload``, ``created_ns``, ``last_packet_ns`` (0: none yet) and
   ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
   (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,

@@ -70,6 +70,7 @@ cdef dict counters(tuple fields, const uint64_t *first):
 cdef dict session_dict(const core.rf_session_stats *s):
     cdef dict values = counters(SESSION_FIELDS, &s.packets_received)
     values["subscribers"] = s.subscribers
+    values["dropped_overload"] = s.dropped_overload
     values["created_ns"] = s.created_ns
     values["last_packet_ns"] = s.last_packet_ns
     values["packets_per_second"] = s.packets_per_second

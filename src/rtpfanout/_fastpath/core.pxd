@@ -46,6 +46,7 @@ cdef extern from "core.h" nogil:
     struct rf_session_stats:
         uint64_t handle
         uint64_t packets_received  # first of RF_SESSION_FIELDS; the others follow
+        uint64_t dropped_overload
         uint64_t created_ns
         uint64_t last_packet_ns
         double packets_per_second

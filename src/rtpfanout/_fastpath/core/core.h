@@ -60,6 +60,7 @@ struct rf_session_stats {
 #define X(name) uint64_t name;
     RF_SESSION_FIELDS(X)
 #undef X
+    uint64_t dropped_overload; /* packets beyond its share of a server with too much to do */
     uint64_t created_ns;
     uint64_t last_packet_ns; /* 0: none yet */
     double packets_per_second;

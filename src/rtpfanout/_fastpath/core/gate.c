@@ -12,8 +12,12 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
     uint32_t ssrc = 0;
 
     a->kind = rtp_classify(a->data, a->len, g->check_padding, &ssrc);
-    if (a->kind != RTP_PACKET)
+    if (a->kind != RTP_PACKET) {
+        a->reason = a->kind == RTP_CONTROL   ? DROP_rtcp
+                    : a->kind == RTP_FOREIGN ? DROP_not_rtp
+                                             : DROP_malformed;
         return;
+    }
     if (previous && previous->kind == RTP_PACKET && previous->datagram == a->datagram &&
         previous->key.ssrc == ssrc)
         a->key = previous->key;
@@ -24,9 +28,12 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
 
 static void look_up(struct gate *g, struct arrival *a)
 {
+    bool ssrc_known = false;
+
     if (a->kind != RTP_PACKET)
         return;
-    a->session = table_find_key(g->table, &a->key, &a->ssrc_known);
+    a->session = table_find_key(g->table, &a->key, &ssrc_known);
+    a->reason = ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
     if (a->session) {
         __builtin_prefetch(&a->session->counters, 1);
         __builtin_prefetch(load_rlx(&a->session->subscribers));
@@ -40,18 +47,17 @@ static bool owns(struct gate *g, struct session *s)
     return owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me));
 }
 
-static enum drop_reason drop_reason(const struct arrival *a)
+/* Whether the session that was found may have the packet; else the reason stands in it. */
+static bool admit(struct gate *g, struct arrival *a)
 {
-    switch (a->kind) {
-    case RTP_PACKET:
-        return a->session ? DROP_misrouted : a->ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
-    case RTP_CONTROL:
-        return DROP_rtcp;
-    case RTP_FOREIGN:
-        return DROP_not_rtp;
-    default:
-        return DROP_malformed;
+    if (!a->session)
+        return false;
+    if (!owns(g, a->session)) {
+        a->reason = DROP_misrouted;
+        return false;
     }
+    a->reason = DROP_overload;
+    return fair_admits(&g->fair, a->session, load_acq(&a->session->subscribers)->count);
 }
 
 void gate_pass(struct gate *g)
@@ -63,9 +69,9 @@ void gate_pass(struct gate *g)
     for (uint32_t i = 0; i < g->count; i++) {
         struct arrival *a = &g->arrival[i];
 
-        if (a->session && owns(g, a->session))
+        if (admit(g, a))
             continue;
-        stats_count_drop(g->counters, drop_reason(a));
+        stats_count_drop(g->counters, a->reason);
         a->session = NULL;
     }
 }

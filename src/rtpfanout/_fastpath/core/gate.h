@@ -2,6 +2,7 @@
 #ifndef RF_GATE_H
 #define RF_GATE_H
 
+#include "fair.h"
 #include "ingress.h"
 #include "rtp.h"
 #include "table.h"
@@ -18,7 +19,7 @@ struct arrival {
     enum rtp_kind kind;
     struct table_key key;    /* of RTP_PACKET */
     struct session *session; /* that it is admitted to, or NULL */
-    bool ssrc_known;
+    enum drop_reason reason; /* if NULL */
 };
 
 struct gate {
@@ -26,6 +27,7 @@ struct gate {
     bool check_padding;
     unsigned worker; /* who asks */
     struct worker_counters *counters;
+    struct fair fair;
 
     uint32_t count;
     struct arrival arrival[GATE_BLOCK];

@@ -154,6 +154,7 @@ void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *
 {
     out->handle = session_handle(s);
     session_counters_read(out, &s->counters);
+    out->dropped_overload = load_rlx(&s->fair_use.dropped);
     out->created_ns = s->created_ns;
     out->last_packet_ns = load_rlx(&s->last_packet_ns);
     out->subscribers = load_rlx(&s->subscribers)->count;

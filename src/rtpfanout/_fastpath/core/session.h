@@ -50,6 +50,13 @@ struct session_latency {
     struct latency_histogram first, last;
 };
 
+/* What a session had of this window's capacity; see fair.h. */
+struct fair_use {
+    uint32_t window;
+    uint64_t copies;
+    counter dropped;
+};
+
 struct session {
     /* Written before publication. */
     alignas(CACHE_LINE) struct rf_addr source;
@@ -64,6 +71,7 @@ struct session {
     struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
+    struct fair_use fair_use;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;

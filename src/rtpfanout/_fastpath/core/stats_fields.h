@@ -11,7 +11,8 @@
     X(unknown_ssrc) /* no session has this SSRC */ \
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
-    X(misrouted)    /* of a session whose packets another worker receives */
+    X(misrouted)    /* of a session whose packets another worker receives */ \
+    X(overload)     /* beyond its session's share while more comes than can be sent */
 
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \

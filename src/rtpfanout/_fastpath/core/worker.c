@@ -64,6 +64,7 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
         .worker = options->index,
         .counters = &w->counters,
     };
+    fair_init(&w->gate.fair);
     w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
     worker_use_lanes(w, sock, 1);
@@ -222,10 +223,22 @@ static void fan_out(struct worker *w)
     w->entries_ahead = 0;
 }
 
+/* How long it has waited since the kernel received it. */
+static uint64_t age_of(const struct datagram *d)
+{
+    uint64_t now = clock_ns(CLOCK_REALTIME);
+
+    return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
+}
+
 /* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES: other sessions
  * and whoever waits for a grace period wait no longer than that. */
 static void pass_gate(struct worker *w)
 {
+    if (w->gate.count == 0)
+        return;
+    fair_block(&w->gate.fair, clock_ns(CLOCK_MONOTONIC),
+              age_of(w->gate.arrival[w->gate.count - 1].datagram));
     gate_pass(&w->gate);
     for (uint32_t i = 0; i < w->gate.count; i++) {
         if (w->gate.arrival[i].session)
