@@ -223,7 +223,7 @@ class RtpEngine(KernelCounted):
         argv += [f"--interface={address}", f"--listen-ng={control}", "--num-threads=1"]
         argv += [f"--port-min={self.PORTS[0]}", f"--port-max={self.PORTS[1]}", "--timeout=3600"]
         argv += [f"--pidfile={BIN / f'rtpengine-{os.getpid()}.pid'}"]
-        self.tool = Tool(self.lab, "server", argv, self.cpus)
+        self.tool = Tool(self.lab, "server", argv, self.cpus, log=Path(os.devnull))
         client = [sys.executable, str(HERE / "rtpengine_control.py"), "--ng", control]
         self.control = Tool(self.lab, "server", client, self.control_cpus)
         try:
@@ -348,6 +348,5 @@ class Rtpfanout(Contender):
 
 
 CONTENDERS: dict[str, type[Contender]] = {
-    kind.name: kind
-    for kind in (PlainLoop, GsoLoop, EngineAlone, Rtpfanout, GStreamer, RtpEngine)
+    kind.name: kind for kind in (PlainLoop, GsoLoop, EngineAlone, Rtpfanout, GStreamer, RtpEngine)
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Throughput and latency of rtpfanout beside a bare recvmmsg/sendmmsg loop, in one run.
+"""Throughput and latency of rtpfanout beside bare C loops and peers, in one run.
 
-    python benchmarks/run.py                            # the whole table, about five minutes
+    python benchmarks/run.py --quick                    # the cells that matter most
     python benchmarks/run.py -s 100 -b 14               # one cell
-    python benchmarks/run.py --measure latency -s 100   # time from send to arrival
+    python benchmarks/run.py --quick --measure latency  # time from send to arrival
 
 Contenders take turns, round by round, so that noise hits all of them. See README.md.
 """
@@ -17,43 +17,86 @@ import json
 import os
 import platform
 import signal
-import statistics
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contenders import BIN, CONTENDERS, HERE, Contender, Tool
+from contenders import BIN, CONTENDERS, HERE, Contender
 from lab import Lab, LabError, LoopbackLab, NamespaceLab
+from plot import plot
+from rounds import FIRST_SSRC, Bench, Cell
+from table import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, print_row, summarise
 
-FIRST_SSRC = 0x1000
-WARM_UP_S = 0.3
 OVERLOAD = 2.0  # offered packets, relative to what the fastest contender can handle
-MAX_QUEUED_COPIES = 200_000  # bounds the time to drain after a flat-out round
-QUIET_CPUS, QUIET_TRIES = 0.2, 20
-TICKS = os.sysconf("SC_CLK_TCK")
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("quick", "throughput"): {
+        "subscribers": [100],
+        "burst": [1, 14],
+        "offload": "both",
+        "contenders": list(CONTENDERS),
+        "patience": 1.0,
+    },
+    ("full", "throughput"): {
+        "subscribers": [1, 10, 100, 1000],
+        "burst": [1, 14, 50],
+        "offload": "both",
+        "contenders": list(CONTENDERS),
+        "workers": [1, 2],
+    },
+    ("quick", "latency"): {
+        "subscribers": [100],
+        "burst": [14],
+        "offload": "both",
+        "contenders": ["plainloop", "rtpfanout", "gstreamer"],
+        "rate": 420.0,
+        "duration": 10.0,
+    },
+    ("full", "latency"): {
+        "subscribers": [1, 10, 100, 1000],
+        "burst": [14],
+        "offload": "both",
+        "contenders": list(CONTENDERS),
+        "workers": [1, 2],
+        "rate": 420.0,
+        "duration": 20.0,
+    },
+}
 
 
 def build_tools() -> None:
     BIN.mkdir(exist_ok=True)
     for source in sorted(HERE.glob("*.c")):
         binary = BIN / source.stem
-        newest = max(source.stat().st_mtime, (HERE / "bench.h").stat().st_mtime)
+        newest = max(each.stat().st_mtime for each in (source, *HERE.glob("*.h")))
         if not binary.exists() or binary.stat().st_mtime < newest:
             command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", str(source), "-lm"]
             subprocess.run([*command, "-o", str(binary)], check=True)
 
 
-def measure_cell(bench: Bench, cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
+def new_contenders(lab: Lab, options: argparse.Namespace) -> dict[str, Contender]:
+    """By label; those that take workers once for each number of them."""
     contenders: dict[str, Contender] = {}
+    for name in options.contenders:
+        kind = CONTENDERS[name]
+        for workers in options.workers if kind.takes_workers else [1]:
+            label = name if workers == 1 else f"{name} x{workers}"
+            label = label if label not in contenders else f"{label}#{len(contenders) + 1}"
+            cpus = options.server_cpus or last_cpus(workers)
+            contenders[label] = kind(lab, cpus, options.generator_cpus, workers)
+    return contenders
+
+
+def last_cpus(count: int) -> str:
+    return ",".join(map(str, sorted(os.sched_getaffinity(0))[-count:]))
+
+
+def measure_cell(bench: Bench, cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
+    contenders = new_contenders(bench.lab, options)
     with ExitStack() as stack:
-        for number, name in enumerate(options.contenders):
-            contender = CONTENDERS[name](bench.lab, options.server_cpus, options.generator_cpus)
-            label = name if name not in contenders else f"{name}#{number + 1}"
-            contenders[label] = contender
+        for contender in contenders.values():
             stack.callback(contender.stop)
             contender.start(
                 first_ssrc=FIRST_SSRC,
@@ -61,8 +104,10 @@ def measure_cell(bench: Bench, cell: Cell, options: argparse.Namespace) -> dict[
                 subscribers=cell.subscribers,
                 queue=cell.queue,
             )
-        with receiving(bench, cell, options):
-            capacities = {label: bench.capacity(cell, each) for label, each in contenders.items()}
+        capacities: dict[str, float] = {}
+        if options.rate is None:
+            with receiving(bench, cell, options):
+                capacities = {label: bench.capacity(cell, c) for label, c in contenders.items()}
         rounds: dict[str, list[dict[str, Any]]] = {label: [] for label in contenders}
         rate = offered_rate(options, capacities)
         for _ in range(options.rounds):
@@ -120,33 +165,55 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    last_cpu = max(os.sched_getaffinity(0))
-    first_cpu = min(os.sched_getaffinity(0))
+    presets = parser.add_mutually_exclusive_group()
+    for name, what in (("quick", "the cells that matter most"), ("full", "every cell")):
+        presets.add_argument(
+            f"--{name}",
+            dest="preset",
+            action="store_const",
+            const=name,
+            help=f"{what}, all contenders, both offloads; other options change it",
+        )
     add("--measure", choices=("throughput", "latency"), default="throughput")
     add("-s", "--subscribers", type=int, nargs="+", default=[1, 10, 100, 1000])
     add("-b", "--burst", type=int, nargs="+", default=[1, 14, 50], help="packets per frame")
+    add("-w", "--workers", type=int, nargs="+", default=[1], help="of engine and rtpfanout")
     add("--sessions", type=int, default=1, help="each has all of the subscribers")
     add("--size", type=int, default=1200, help="bytes of an RTP packet (28 to 1472)")
     add("--duration", type=float, default=1.5, help="seconds measured per round")
     add("--rounds", type=int, default=3)
+    add("--patience", type=float, default=6.0, help="seconds to wait for others to be quiet")
     add("--rate", type=float, help="packets/s offered; default: 2 x the fastest contender's")
-    add("--contenders", nargs="+", choices=CONTENDERS, default=["plainloop", "rtpfanout"])
-    add("--offload", choices=("on", "off"), default="off")
+    add(
+        "--contenders", nargs="+", choices=CONTENDERS, default=["plainloop", "gsoloop", "rtpfanout"]
+    )
+    add("--offload", choices=("on", "off", "both"), default="off")
     add("--deliver", action="store_true", help="to a counting receiver instead of an nft drop")
     add("--by-address", action="store_true", help="subscribers differ by address, not by port")
     add("--ingress-gso", action=argparse.BooleanOptionalAction, default=True)
     add("--loopback", action="store_true", help="do not use network namespaces")
-    add("--server-cpus", default=str(last_cpu), help="taskset list for the contenders")
-    add("--generator-cpus", default=str(first_cpu), help="taskset list for generator and receiver")
+    add("--server-cpus", help="taskset list for the contenders; default: the last, one a worker")
+    first_cpu = str(min(os.sched_getaffinity(0)))
+    add("--generator-cpus", default=first_cpu, help="taskset list for generator and receiver")
     add("--output", type=Path, help="the JSON; default: benchmarks/results/<time>.json")
+    chosen = parser.parse_args()
+    parser.set_defaults(**PRESETS.get((chosen.preset, chosen.measure), {}))
     return parser.parse_args()
 
 
-def make_lab(options: argparse.Namespace) -> Lab:
+def without_the_missing(contenders: list[str]) -> list[str]:
+    for name in contenders:
+        reason = CONTENDERS[name].missing()
+        if reason is not None:
+            print(f"run.py: without {name}: {reason}", file=sys.stderr)
+    return [name for name in contenders if CONTENDERS[name].missing() is None]
+
+
+def make_lab(options: argparse.Namespace, offload: str) -> Lab:
     if os.geteuid() == 0 and not options.loopback:
         return NamespaceLab(
             deliver=options.deliver or options.measure == "latency",
-            segmentation_offload=options.offload == "on",
+            segmentation_offload=offload == "on",
             by_address=options.by_address,
         )
     if os.geteuid() != 0:
@@ -155,42 +222,58 @@ def make_lab(options: argparse.Namespace) -> Lab:
     return LoopbackLab()
 
 
-def main() -> int:
-    options = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `finally` cleans up
-    build_tools()
-    (HERE / "results").mkdir(exist_ok=True)
-    lab = make_lab(options)
+def measure(options: argparse.Namespace, offload: str, document: dict[str, Any]) -> None:
+    """All cells in one lab; rows are printed and kept as they come."""
+    lab = make_lab(options, offload)
     columns = LATENCY_COLUMNS if options.measure == "latency" else THROUGHPUT_COLUMNS
-    results, rows = [], []
-    host = machine()
-    print(f"{lab.label}; GSO passes the egress link whole: {options.offload}; {host['cpu']}")
+    document["place"] = lab.label
+    print(f"\n{lab.label}; GSO passes the egress link whole: {offload}")
     print_row(columns, None)
     try:
         lab.open()
         for subscribers, burst in itertools.product(options.subscribers, options.burst):
             cell = Cell(subscribers, burst, options.sessions, options.size)
-            results.append(measure_cell(Bench(lab, options), cell, options))
-            for row in summarise(results[-1], options.measure):
-                rows.append(row)
+            result = {"offload": offload, **measure_cell(Bench(lab, options), cell, options)}
+            document["cells"].append(result)
+            for row in summarise(result, options.measure):
+                document["table"].append(row)
                 print_row(columns, row)
+    finally:
+        lab.close()
+
+
+def write(document: dict[str, Any], options: argparse.Namespace) -> None:
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    output: Path = options.output or HERE / "results" / f"{stamp}.json"
+    output.write_text(json.dumps(document, indent=1) + "\n")
+    picture = output.with_suffix(".svg")
+    picture.write_text(plot(document["table"], options.measure))
+    print(f"wrote {output} and {picture}", file=sys.stderr)
+
+
+def main() -> int:
+    options = parse_arguments()
+    options.contenders = without_the_missing(options.contenders)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `finally` cleans up
+    build_tools()
+    (HERE / "results").mkdir(exist_ok=True)
+    arguments = {key: str(value) for key, value in vars(options).items()}
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "arguments": arguments,
+        "table": [],
+        "cells": [],
+    }
+    print(f"{document['machine']['cpu']}, Linux {document['machine']['kernel']}")
+    try:
+        for offload in ("off", "on") if options.offload == "both" else (options.offload,):
+            measure(options, offload, document)
     except LabError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 1
     finally:
-        lab.close()
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    output = options.output or HERE / "results" / f"{stamp}.json"
-    arguments = {key: str(value) for key, value in vars(options).items()}
-    document = {
-        "machine": host,
-        "place": lab.label,
-        "arguments": arguments,
-        "table": rows,
-        "cells": results,
-    }
-    output.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"wrote {output}", file=sys.stderr)
+        if document["table"]:  # what was measured is kept, whatever ended the run
+            write(document, options)
     return 0
 
 

@@ -10,8 +10,10 @@ def summarise(result: dict[str, Any], measure: str) -> list[dict[str, Any]]:
     """One row per contender; ratios are medians of the per-round ratios to the first one."""
     rows = []
     base = next(iter(result["rounds"].values()))
+    ceiling = result["rounds"].get("gsoloop")
     for label, rounds in result["rounds"].items():
         row: dict[str, Any] = {
+            "offload": result["offload"],
             "subscribers": result["cell"]["subscribers"],
             "burst": result["cell"]["burst"],
             "sessions": result["cell"]["sessions"],
@@ -28,6 +30,11 @@ def summarise(result: dict[str, Any], measure: str) -> list[dict[str, Any]]:
         else:
             for key in ("copies_per_s", "copies_per_process_cpu_s", "copies_per_system_cpu_s"):
                 row.update(spread_and_ratio(key, rounds, base))
+            key = "copies_per_process_cpu_s"
+            of_ceiling = spread_and_ratio(key, rounds, ceiling) if ceiling else {}
+            row["of_gsoloop_ratio"] = of_ceiling.get(f"{key}_ratio")
+            sizes = [each["copies_per_send"] for each in rounds if each["copies_per_send"]]
+            row["copies_per_send"] = statistics.median(sizes) if sizes else None
             row["saturated"] = all(each["saturated"] for each in rounds)
             row["noise_cpus"] = max(each["idle_cpus_before"] for each in rounds)
         rows.append(row)
@@ -62,8 +69,10 @@ THROUGHPUT_COLUMNS = {
     "copies_per_s_ratio": "ratio",
     "copies_per_process_cpu_s": "/process CPU s",
     "copies_per_process_cpu_s_ratio": "ratio ",
+    "of_gsoloop_ratio": "of gsoloop",
     "copies_per_system_cpu_s": "/system CPU s",
     "copies_per_system_cpu_s_ratio": "ratio  ",
+    "copies_per_send": "copies/send",
     "exact": "exact",
     "saturated": "saturated",
     "noise_cpus": "noise CPUs",
@@ -92,7 +101,7 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, float):
         if key.endswith("_ratio"):
             return f"{value:.3f}"
-        if key == "noise_cpus":
+        if key in ("noise_cpus", "copies_per_send"):
             return f"{value:.2f}"
         if key.endswith("_spread"):
             return f"{value:.1%}"
@@ -105,5 +114,5 @@ def print_row(columns: dict[str, str], row: dict[str, Any] | None) -> None:
     for key, title in columns.items():
         text = title.strip() if row is None else shown(key, row[key])
         width = max(len(title.strip()), 11 if "copies" in key and "ratio" not in key else 6)
-        cells.append(text.ljust(11) if key == "contender" else text.rjust(width))
+        cells.append(text.ljust(12) if key == "contender" else text.rjust(width))
     print("  ".join(cells), flush=True)
