@@ -367,13 +367,15 @@ def server_environment(settings: dict[str, object]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_engine(engine: Engine) -> Iterator[Engine]:
-    """The packet loop in a thread; at the end the identities must hold."""
-    thread = threading.Thread(target=engine.run)
-    thread.start()
+def running_engine(engine: Engine, workers: int = 1) -> Iterator[Engine]:
+    """Each worker's packet loop in a thread; at the end the identities must hold."""
+    threads = [threading.Thread(target=engine.run, args=(worker,)) for worker in range(workers)]
+    for thread in threads:
+        thread.start()
     try:
         yield engine
     finally:
         engine.stop()
-        thread.join()
+        for thread in threads:
+            thread.join()
     engine_identities(engine)

@@ -23,14 +23,18 @@ from rtpfanout.errors import (
     NotFoundError,
     PermissionDeniedError,
     RtpFanoutError,
+    UnimplementedError,
     UnreachableError,
+    Violation,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
 PAGE_SIZE = 1000
+BATCH_SIZE = 1000
+"""The most addresses that one call takes."""
 
 _ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
@@ -40,6 +44,7 @@ _ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.UNAUTHENTICATED: PermissionDeniedError,
+    grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: UnreachableError,
 }
@@ -135,6 +140,65 @@ class SessionClient:
         )
         self._call(self._stub.RemoveSubscriber, request)
 
+    def add_subscribers(
+        self, session_id: str, subscriber_addresses: Sequence[str]
+    ) -> session_pb2.BatchAddSubscribersResponse:
+        """Copy the session to 1 to BATCH_SIZE addresses too: to all of them, or to none.
+
+        The error's `violations` name each address at fault, as ``subscriber_addresses[17]``.
+        Raises what add_subscriber does, and UnimplementedError (an older server).
+        """
+        request = session_pb2.BatchAddSubscribersRequest(
+            session_id=session_id, subscriber_addresses=subscriber_addresses
+        )
+        response: session_pb2.BatchAddSubscribersResponse = self._call(
+            self._stub.BatchAddSubscribers, request
+        )
+        return response
+
+    def remove_subscribers(
+        self, session_id: str, subscriber_addresses: Sequence[str]
+    ) -> session_pb2.BatchRemoveSubscribersResponse:
+        """Returns once no further packet leaves to any of 1 to BATCH_SIZE addresses.
+
+        The response names those that were no subscribers. Raises InvalidArgumentError,
+        NotFoundError (no such session), UnimplementedError (an older server).
+        """
+        request = session_pb2.BatchRemoveSubscribersRequest(
+            session_id=session_id, subscriber_addresses=subscriber_addresses
+        )
+        response: session_pb2.BatchRemoveSubscribersResponse = self._call(
+            self._stub.BatchRemoveSubscribers, request
+        )
+        return response
+
+    def list_subscribers(
+        self, session_id: str, limit: int = 0, cursor: str = ""
+    ) -> session_pb2.ListSubscribersResponse:
+        """One page, oldest first; limit 0 means the server's 100.
+
+        Raises InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
+        """
+        request = session_pb2.ListSubscribersRequest(
+            session_id=session_id, limit=limit, cursor=cursor
+        )
+        response: session_pb2.ListSubscribersResponse = self._call(
+            self._stub.ListSubscribers, request
+        )
+        return response
+
+    def iter_subscribers(
+        self, session_id: str, page_size: int = PAGE_SIZE
+    ) -> Iterator[session_pb2.SubscriberResponse]:
+        """All subscribers of a session, oldest first, one request per page."""
+        cursor = ""
+        while True:
+            page = self.list_subscribers(session_id, page_size, cursor)
+            yield from page.subscribers
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
     def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
         """The session's counters. Raises InvalidArgumentError, NotFoundError."""
         request = session_pb2.GetSessionStatsRequest(session_id=session_id)
@@ -156,15 +220,26 @@ class SessionClient:
                 f"no answer from {self.target} ({_reason(error.details())}); "
                 "check that the server runs and that this is its gRPC address"
             )
-        field, message = _violation(error)
+        if kind is UnimplementedError:
+            return UnimplementedError(
+                f"the server at {self.target} is older and does not know this call; upgrade it"
+            )
+        message = error.details() or ""
         if kind is RtpFanoutError:
             message = f"{error.code().name}: {message}"
-        return kind(message, field=field)
+        violations = _violations(error, message)
+        if len(violations) == 1:
+            (violation,) = violations
+            return kind(violation.message, field=violation.field or None)
+        field = violations[0].field if violations else None
+        return kind(message, field=field, violations=violations)
 
 
-def _violation(call: grpc.Call) -> tuple[str | None, str]:
-    """Field and message of a failed call, from the details of its status (google.rpc)."""
-    message = call.details() or ""
+def _violations(call: grpc.Call, message: str) -> tuple[Violation, ...]:
+    """The fields at fault, from the details of a failed call's status (google.rpc).
+
+    A BadRequest has its own words about each; else they are `message`.
+    """
     try:
         status = rpc_status.from_call(call)
     except ValueError:  # the trailer contradicts the status: do not trust it
@@ -172,15 +247,18 @@ def _violation(call: grpc.Call) -> tuple[str | None, str]:
     bad_request = error_details_pb2.BadRequest()
     quota = error_details_pb2.QuotaFailure()
     info = error_details_pb2.ErrorInfo()
+    found: tuple[Violation, ...] = ()
     for detail in status.details if status is not None else ():
         if detail.Unpack(bad_request) and bad_request.field_violations:
-            violation = bad_request.field_violations[0]
-            return violation.field or None, violation.description or message
+            return tuple(
+                Violation(violation.field, violation.description or message)
+                for violation in bad_request.field_violations
+            )
         if detail.Unpack(quota) and quota.violations:
-            return quota.violations[0].subject or None, message
-        if detail.Unpack(info) and "field" in info.metadata:
-            return info.metadata["field"], message
-    return None, message
+            found = (Violation(quota.violations[0].subject, message),)
+        elif detail.Unpack(info) and "field" in info.metadata:
+            found = (Violation(info.metadata["field"], message),)
+    return found
 
 
 def _reason(details: str | None) -> str:

@@ -6,7 +6,6 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from rtpfanout.api import session_pb2
@@ -17,6 +16,7 @@ from rtpfanout.errors import (
     LimitError,
     NotFoundError,
     RtpFanoutError,
+    Violation,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from rtpfanout.sessions import SessionStats, SessionView
+    from rtpfanout.sessions import (
+        LatencySummary,
+        SessionLatency,
+        SessionStats,
+        SessionView,
+        SubscriberView,
+    )
 
 ERROR_DOMAIN = "rtpfanout"
 """`domain` of every google.rpc.ErrorInfo the server sends."""
@@ -44,7 +50,9 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
     )
 
 
-def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsResponse:
+def session_stats_response(
+    stats: SessionStats, latency: SessionLatency
+) -> session_pb2.SessionStatsResponse:
     """The session's counters as the API shows them."""
     return session_pb2.SessionStatsResponse(
         session_id=stats.session_id,
@@ -57,6 +65,30 @@ def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsRespo
         packets_per_second=stats.packets_per_second,
         send_failures=stats.send_failures,
         seconds_since_last_packet=stats.seconds_since_last_packet,
+        first_copy_latency=_latency_summary(latency.first_copy),
+        last_copy_latency=_latency_summary(latency.last_copy),
+    )
+
+
+def _latency_summary(summary: LatencySummary | None) -> session_pb2.LatencySummary | None:
+    if summary is None:
+        return None
+    return session_pb2.LatencySummary(
+        p50_seconds=summary.p50_seconds,
+        p99_seconds=summary.p99_seconds,
+        p999_seconds=summary.p999_seconds,
+        max_seconds=summary.max_seconds,
+        count=summary.count,
+    )
+
+
+def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
+    """The subscriber as the API shows it."""
+    return session_pb2.SubscriberResponse(
+        subscriber_address=str(view.address),
+        since=rfc3339(view.since),
+        packets_sent=view.packets_sent,
+        send_failures=view.send_failures,
     )
 
 
@@ -66,10 +98,16 @@ def rfc3339(moment: datetime) -> str:
 
 
 def error_status(error: RtpFanoutError) -> status_pb2.Status:
-    """What a caller gets to know of `error`: code, message and one detail (google.rpc)."""
+    """What a caller gets to know of `error`: code, message and detail (google.rpc).
+
+    Of a request with many entries, a BadRequest names each that is at fault.
+    """
     for kind, (code, detail) in _STATUSES.items():
         if isinstance(error, kind):
-            return _status(code, error.message, detail(error))
+            details = [detail(error)]
+            if error.violations and detail is not _bad_request:
+                details.append(_bad_request(error))
+            return _status(code, error.message, *details)
     return internal_status()
 
 
@@ -79,15 +117,17 @@ def internal_status() -> status_pb2.Status:
     return _status(grpc.StatusCode.INTERNAL, "internal error; the server's log has more", info)
 
 
-def _status(code: grpc.StatusCode, message: str, detail: Message) -> status_pb2.Status:
-    packed = any_pb2.Any()
-    packed.Pack(detail)
-    return status_pb2.Status(code=code.value[0], message=message, details=[packed])
+def _status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb2.Status:
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
 
 
 def _bad_request(error: RtpFanoutError) -> Message:
+    violations = error.violations or (Violation(error.field or "", error.message),)
     detail: Message = error_details_pb2.BadRequest(
-        field_violations=[{"field": error.field or "", "description": error.message}]
+        field_violations=[{"field": v.field, "description": v.message} for v in violations]
     )
     return detail
 

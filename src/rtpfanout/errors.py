@@ -6,14 +6,30 @@ names the next step; `service.py` and `cli/` decide how it reaches the user.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One of several faults of a request: the field, such as ``addresses[3]``, and why."""
+
+    field: str
+    message: str
+
 
 class RtpFanoutError(Exception):
-    """Base of the tree. `field` is the API field or configuration key at fault."""
+    """Base of the tree. `field` is the API field or configuration key at fault.
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    `violations` names each entry at fault of a request with many, `field` the first.
+    """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, violations: tuple[Violation, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.violations = violations
 
 
 class ConfigError(RtpFanoutError):
@@ -39,13 +55,24 @@ class NotFoundError(RtpFanoutError):
 class LimitError(RtpFanoutError):
     """max_sessions or max_fanout_per_session is reached. `limit` is its value."""
 
-    def __init__(self, message: str, *, field: str | None = None, limit: int = 0) -> None:
-        super().__init__(message, field=field)
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        violations: tuple[Violation, ...] = (),
+        limit: int = 0,
+    ) -> None:
+        super().__init__(message, field=field, violations=violations)
         self.limit = limit
 
 
 class AddressDeniedError(RtpFanoutError):
     """The address policy does not let traffic be aimed at this address."""
+
+
+class UnimplementedError(RtpFanoutError):
+    """The server is older than the client and does not know the call."""
 
 
 class UnreachableError(RtpFanoutError):

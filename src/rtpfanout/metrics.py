@@ -16,7 +16,13 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import rtpfanout
-from rtpfanout._fastpath import BUILD_INFO, DROP_REASONS, LATENCY_BOUNDS_NS, SEND_FAILURES
+from rtpfanout._fastpath import (
+    BUILD_INFO,
+    DROP_REASONS,
+    LATENCY_BOUNDS_NS,
+    SEND_FAILURES,
+    WORKER_FIELDS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 
 STEPS_PER_OCTAVE = 8
 """The engine's buckets are finer than a time series should be; one bound per octave is shown."""
+
+GSO_FALLBACK = "gso_fallback_"
 
 # (name without _total, field of Engine.stats, help)
 _COUNTERS = (
@@ -51,6 +59,21 @@ _COUNTERS = (
         "Datagrams the kernel dropped because the receive queue was full.",
     ),
     ("rtpfanout_receive_errors", "receive_errors", "Failed receive system calls."),
+    (
+        "rtpfanout_receives",
+        "receives",
+        "Receive buffers filled, each with one packet or, by GRO, several.",
+    ),
+    (
+        "rtpfanout_sends",
+        "sends",
+        "Sends the kernel took, each with one copy or, by GSO, several to one subscriber.",
+    ),
+    (
+        "rtpfanout_tasks_shared",
+        "tasks_shared",
+        "Parts of a worker's sends that another worker took over.",
+    ),
 )
 
 # (name, field of SessionStats, help)
@@ -104,17 +127,32 @@ class ServerCollector(Collector):
             "Copies the kernel refused, by reason.",
             {reason: stats[f"failed_{reason}"] for reason in SEND_FAILURES},
         )
+        yield _by_reason(
+            "rtpfanout_gso_fallbacks",
+            "Sends of several copies that had to be repeated copy by copy, by reason.",
+            {
+                field.removeprefix(GSO_FALLBACK): stats[field]
+                for field in WORKER_FIELDS
+                if field.startswith(GSO_FALLBACK)
+            },
+        )
         yield from self._latency()
         yield from self._control()
         yield from self._buffers()
-        yield InfoMetricFamily("rtpfanout_build", "What is running here.", value=_build_info())
+        yield from self._workers()
+        yield InfoMetricFamily(
+            "rtpfanout_build", "What is running here.", value=_build_info(self._engine)
+        )
 
     def _latency(self) -> Iterator[Metric]:
-        text = "From the kernel's receive time stamp to return of the send of the last copy, in "
-        counts, sum_ns = self._engine.latency()
-        yield _histogram("fanout_latency_ms", text + "milliseconds.", counts, sum_ns, 1e6)
-        name = "rtpfanout_fanout_latency_seconds"
-        yield _histogram(name, text + "seconds.", counts, sum_ns, 1e9)
+        text = "From the kernel's receive time stamp to return of the send of the {} copy, in {}."
+        first, last = self._engine.latency()
+        for name, copy, latency, unit, unit_ns in (
+            ("fanout_latency_ms", "last", last, "milliseconds", 1e6),
+            ("rtpfanout_fanout_latency_seconds", "last", last, "seconds", 1e9),
+            ("rtpfanout_first_copy_latency_seconds", "first", first, "seconds", 1e9),
+        ):
+            yield _histogram(name, text.format(copy, unit), *latency, unit_ns)
 
     def _control(self) -> Iterator[Metric]:
         manager = self._manager
@@ -153,6 +191,16 @@ class ServerCollector(Collector):
             "rtpfanout_send_buffer_bytes",
             "Effective SO_SNDBUF of the egress socket, the kernel's overhead included.",
             value=self._engine.send_buffer_bytes,
+        )
+
+    def _workers(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "rtpfanout_workers", "Threads of the packet path.", value=self._engine.workers
+        )
+        yield GaugeMetricFamily(
+            "rtpfanout_receiving_workers",
+            "Those with a socket of their own; fewer than all where the kernel does not steer.",
+            value=self._engine.receiving_workers,
         )
 
 
@@ -201,8 +249,18 @@ def sessions_registry(manager: SessionManager) -> CollectorRegistry:
     return registry
 
 
-def _build_info() -> dict[str, str]:
-    return {"version": rtpfanout.__version__, "python": platform.python_version(), **BUILD_INFO}
+def _build_info(engine: Engine) -> dict[str, str]:
+    return {
+        "version": rtpfanout.__version__,
+        "python": platform.python_version(),
+        **BUILD_INFO,
+        "gso": _yes_no(engine.gso),
+        "gro": _yes_no(engine.gro),
+    }
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:

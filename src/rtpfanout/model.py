@@ -5,12 +5,17 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+import struct
 from dataclasses import dataclass
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _IPV4_ENDPOINT = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[^:]*)")
 _IPV6_ENDPOINT = re.compile(r"\[(?P<host>[^\[\]]*)\]:(?P<port>[^:]*)")
+
+
+ADDRESS_RECORD = struct.Struct("=16sIH2x")
+"""An address for the engine: IP (network order, IPv4 as ::ffff:a.b.c.d), scope, port, padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,11 @@ class Address:
         if self.ip.version == 4:
             return bytes(10) + b"\xff\xff" + self.ip.packed
         return self.ip.packed
+
+    @property
+    def record(self) -> bytes:
+        """The address as an ADDRESS_RECORD."""
+        return ADDRESS_RECORD.pack(self.packed, self.scope, self.port)
 
     @property
     def scope(self) -> int:

@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import AddressDeniedError, InvalidArgumentError
+from rtpfanout.errors import AddressDeniedError, InvalidArgumentError, RtpFanoutError
 from rtpfanout.model import Address, IPAddress, unmapped
 
 if TYPE_CHECKING:
@@ -77,6 +77,28 @@ class AddressPolicy:
                 f"send to; set bind_address = [::]:{self.ingest.port} for both IPv4 and IPv6",
                 field=SUBSCRIBER_FIELD,
             )
+
+    def ipv4_verdicts(self) -> tuple[list[bytes], list[bool]]:
+        """Which IPv4 subscribers `check_subscriber` lets pass, on other ports than 0 and ingest's.
+
+        Ranges of addresses decided alike: the first of each (4 bytes, network order,
+        ascending from 0.0.0.0), and whether that range passes.
+        """
+        networks = [*self.allow, *self.deny, *_THIS_HOST, ipaddress.IPv4Network(_BROADCAST)]
+        networks += [network for _kind, ranges in _SPECIAL for network in ranges]
+        starts = {0}
+        for network in networks:
+            if network.version == 4:
+                starts |= {int(network.network_address), int(network.broadcast_address) + 1}
+        addresses = [ipaddress.IPv4Address(start) for start in sorted(starts - {2**32})]
+        return [ip.packed for ip in addresses], list(map(self._passes, addresses))
+
+    def _passes(self, ip: IPAddress) -> bool:
+        try:
+            self.check_subscriber(Address(ip, 1 if self.ingest.port != 1 else 2))
+        except RtpFanoutError:
+            return False
+        return True
 
     def check_source(self, address: Address) -> None:
         """Return if packets can come from `address` (loopback and link-local can).

@@ -12,7 +12,6 @@ import errno
 import os
 import signal
 import socket
-import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import SessionManager
+from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
     from rtpfanout.config import Settings
@@ -41,7 +41,7 @@ class Server:
     """One server in the running event loop: `start` it once, then `stop` it once.
 
     `ingest_address`, `grpc_address` and `metrics_address` (None without metrics) are what
-    is really bound, once `start` has returned. `finished` is set when the packet loop ends
+    is really bound, once `start` has returned. `finished` is set when a packet loop ends
     by itself, which `failed` tells; a signal handler may set it too.
     """
 
@@ -54,11 +54,9 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.finished = asyncio.Event()
-        self.failed = False
         self._is_ready = False
-        self._stopping = False
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._packet_loop: threading.Thread | None = None
+        self._workers: Workers | None = None
         self._control: ControlServer | None = None
         self._http: HttpServer | None = None
         self._http_task: asyncio.Task[None] | None = None
@@ -66,18 +64,23 @@ class Server:
 
     @property
     def is_alive(self) -> bool:
-        """The packet loop runs."""
-        return self._packet_loop is not None and self._packet_loop.is_alive() and not self.failed
+        """All packet loops run."""
+        return self._workers is not None and self._workers.are_alive
+
+    @property
+    def failed(self) -> bool:
+        """A packet loop ended by itself."""
+        return self._workers is not None and self._workers.failed
 
     @property
     def is_ready(self) -> bool:
-        """Packets and calls are taken: not while starting, stopping, or without packet loop."""
+        """Packets and calls are taken: not while starting, stopping, or without a packet loop."""
         return self._is_ready and self.is_alive
 
     async def start(self) -> None:
         """Returns when packets and calls are taken. Raises StartError, everything undone."""
         try:
-            self._start_packet_loop()
+            self._start_packet_path()
             await self._start_control()
             if self.settings.enable_metrics:
                 self._start_http()
@@ -93,12 +96,15 @@ class Server:
             grpc_bind_address=str(self.grpc_address),
             metrics_bind_address=str(self.metrics_address) if self.metrics_address else None,
             pid=os.getpid(),
+            workers=self.engine.workers,
+            receiving_workers=self.engine.receiving_workers,
+            gso=self.engine.gso,
+            gro=self.engine.gro,
         )
 
     async def stop(self) -> None:
         """Drains: what was received before leaves; running calls get CALL_GRACE_SECONDS."""
         self._is_ready = False
-        self._stopping = True
         if self._housekeeping:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -106,22 +112,28 @@ class Server:
         if self._control:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
-        await asyncio.gather(self._stop_packet_loop(), self._stop_http())
+        await asyncio.gather(self._stop_workers(), self._stop_http())
 
-    def _start_packet_loop(self) -> None:
+    def _start_packet_path(self) -> None:
         settings = self.settings
+        check_cpus(settings.worker_cpus)
+        count = worker_count(settings.workers)
         try:
             self.engine = _fastpath.Engine(
                 settings.bind_address,
                 max_sessions=settings.max_sessions,
                 max_subscribers=settings.max_fanout_per_session,
                 receive_queue_packets=settings.buffer_size,
+                workers=count,
+                split_threshold=settings.split_threshold,
+                busy_poll_us=settings.busy_poll_us,
                 check_padding=settings.check_padding,
             )
         except OSError as error:
             raise _bind_error(error, settings.bind_address, "bind_address") from None
         self.ingest_address = self.engine.bound
         self._warn_of_small_buffer()
+        self._warn_of_missing_steering(count)
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
@@ -129,13 +141,14 @@ class Server:
             max_subscribers=settings.max_fanout_per_session,
             session_timeout_ns=round(settings.session_timeout_secs * 1e9),
         )
-        self._packet_loop = threading.Thread(
-            target=self._run_packet_loop,
-            args=(asyncio.get_running_loop(),),
-            name="rtpfanout-worker-0",
-            daemon=True,
-        )
-        self._packet_loop.start()
+        loop = asyncio.get_running_loop()
+
+        def on_end() -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(self.finished.set)
+
+        self._workers = Workers(self.engine, count, settings.worker_cpus, on_end)
+        self._workers.start()
 
     def _address_policy(self) -> AddressPolicy:
         return AddressPolicy(
@@ -159,18 +172,15 @@ class Server:
                 remedy=f"sysctl -w net.core.rmem_max={requested}",
             )
 
-    def _run_packet_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            self.engine.run()
-        except BaseException:
-            self.failed = True
-            _log.critical("packet loop failed", exc_info=True)
-        else:
-            if not self._stopping:
-                self.failed = True
-                _log.critical("packet loop returned without being told to")
-        with contextlib.suppress(RuntimeError):  # the event loop is closed
-            loop.call_soon_threadsafe(self.finished.set)
+    def _warn_of_missing_steering(self, workers: int) -> None:
+        receiving = self.engine.receiving_workers
+        if receiving < workers:
+            _log.warning(
+                "the kernel does not steer packets to workers: some only help the others to send",
+                workers=workers,
+                receiving_workers=receiving,
+                remedy="allow SO_ATTACH_REUSEPORT_CBPF (Linux 4.5), or set workers = 1",
+            )
 
     async def _start_control(self) -> None:
         from rtpfanout.service import ControlServer
@@ -204,10 +214,9 @@ class Server:
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 
-    async def _stop_packet_loop(self) -> None:
-        if self._packet_loop:
-            self.engine.stop()
-            await asyncio.to_thread(self._packet_loop.join)
+    async def _stop_workers(self) -> None:
+        if self._workers:
+            await asyncio.to_thread(self._workers.stop)
 
     async def _stop_http(self) -> None:
         if self._http and self._http_task:

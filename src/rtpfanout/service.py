@@ -32,8 +32,9 @@ SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Two servers on one port would each get some of the calls.
     ("grpc.so_reuseport", 0),
-    # The largest request is a few hundred bytes, the largest answer a page of 1000 sessions.
-    ("grpc.max_receive_message_length", 64 * 1024),
+    # The largest request, a batch of 1000 addresses, is 66 KB; room for being told of the limit.
+    # The largest answer is a page of 1000 sessions.
+    ("grpc.max_receive_message_length", 256 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 256),
@@ -79,7 +80,7 @@ def _call(
 
 
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
-    """The seven calls. `requests` counts them by (method, status code)."""
+    """The calls of session.proto. `requests` counts them by (method, status code)."""
 
     def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
         self.manager = manager
@@ -138,7 +139,41 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def GetSessionStats(  # noqa: N802
         self, request: session_pb2.GetSessionStatsRequest
     ) -> session_pb2.SessionStatsResponse:
-        return convert.session_stats_response(self.manager.stats(request.session_id))
+        stats = self.manager.stats(request.session_id)
+        return convert.session_stats_response(stats, self.manager.latency(request.session_id))
+
+    @_call
+    async def BatchAddSubscribers(  # noqa: N802
+        self, request: session_pb2.BatchAddSubscribersRequest
+    ) -> session_pb2.BatchAddSubscribersResponse:
+        addresses = request.subscriber_addresses
+        added = self.manager.add_subscribers(request.session_id, addresses)
+        return session_pb2.BatchAddSubscribersResponse(
+            added=added, already_present=len(addresses) - added
+        )
+
+    @_call
+    async def BatchRemoveSubscribers(  # noqa: N802
+        self, request: session_pb2.BatchRemoveSubscribersRequest
+    ) -> session_pb2.BatchRemoveSubscribersResponse:
+        addresses = request.subscriber_addresses
+        not_found = await asyncio.to_thread(
+            self.manager.remove_subscribers, request.session_id, addresses
+        )
+        return session_pb2.BatchRemoveSubscribersResponse(
+            removed=len(addresses) - len(not_found), not_found=not_found
+        )
+
+    @_call
+    async def ListSubscribers(  # noqa: N802
+        self, request: session_pb2.ListSubscribersRequest
+    ) -> session_pb2.ListSubscribersResponse:
+        views, next_cursor = self.manager.list_subscribers(
+            request.session_id, request.limit, request.cursor
+        )
+        return session_pb2.ListSubscribersResponse(
+            subscribers=map(convert.subscriber_response, views), next_cursor=next_cursor
+        )
 
 
 class ControlServer:

@@ -173,13 +173,13 @@ static void test_session_add(void)
 
 static void check_subscribers(uint64_t handle, const struct rf_addr *expected, size_t n)
 {
-    struct rf_addr out[100];
+    struct rf_subscriber_stats out[100];
     size_t count;
 
-    CHECK_EQ(rf_subscribers(engine, handle, out, 100, &count), 0);
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 100, &count), 0);
     CHECK_EQ(count, n);
     for (size_t i = 0; i < n; i++)
-        CHECK(addr_equal(&out[i], &expected[i]));
+        CHECK(addr_equal(&out[i].addr, &expected[i]));
 }
 
 static void test_subscribers(void)
@@ -187,25 +187,32 @@ static void test_subscribers(void)
     struct rf_config config = config_of(1);
     struct rf_addr source = source_of(0), addrs[30];
     uint64_t handle;
-    bool added[30];
+    bool added[30], found[30];
 
     for (uint32_t i = 0; i < 30; i++)
         addrs[i] = source_of(100 + i);
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     CHECK_EQ(rf_session_add(engine, &source, 1, 0, &handle), 0);
-    EACH_FAILURE(3, rf_subscribers_add(engine, handle, addrs, 1, added),
+    EACH_FAILURE(4, rf_subscribers_add(engine, handle, addrs, 1, 0, added),
                  check_subscribers(handle, addrs, 0));
     rf_engine_tick(engine, 0, 0, NULL, 0); /* frees what was retired */
-    EACH_FAILURE(20, rf_subscribers_add(engine, handle, addrs, 30, added),
+    EACH_FAILURE(33, rf_subscribers_add(engine, handle, addrs, 30, 0, added),
                  check_subscribers(handle, addrs, 1));
     for (unsigned i = 0; i < 30; i++)
         CHECK_EQ(added[i], i > 0);
-    for (unsigned i = 30; i-- > 0;) {
+    for (unsigned i = 30; i > 1;) { /* two at a time, the first of them twice */
+        struct rf_addr leaving[] = {addrs[i - 2], addrs[i - 1], addrs[i - 2]};
+
         rf_engine_tick(engine, 0, 0, NULL, 0); /* what the last removal retired */
-        EACH_FAILURE(1, rf_subscriber_remove(engine, handle, &addrs[i]),
-                     check_subscribers(handle, addrs, i + 1));
+        EACH_FAILURE(4, rf_subscribers_remove(engine, handle, leaving, 3, found),
+                     check_subscribers(handle, addrs, i));
+        CHECK(found[0] && found[1] && !found[2]);
+        i -= 2;
         check_subscribers(handle, addrs, i);
     }
+    rf_engine_tick(engine, 0, 0, NULL, 0);
+    EACH_FAILURE(3, rf_subscribers_remove(engine, handle, addrs, 30, found),
+                 check_subscribers(handle, addrs, 0));
     CHECK_EQ(rf_session_remove(engine, handle), 0);
     rf_engine_free(engine);
     CHECK_EQ(held, 0);

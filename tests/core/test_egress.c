@@ -14,7 +14,7 @@ static struct subscriber subscribers[EGRESS_BATCH];
 static struct packet packets[PACKETS];
 static struct iovec whole;
 static struct group group;
-static struct share share;
+static struct tally tally;
 static struct batch batch;
 static struct worker_counters counters;
 
@@ -142,7 +142,7 @@ static void reset(void)
     memset(&kernel, 0, sizeof kernel);
     memset(taken, 0, sizeof taken);
     memset(&counters, 0, sizeof counters);
-    memset(&share, 0, sizeof share);
+    memset(&tally, 0, sizeof tally);
     memset(subscribers, 0, sizeof subscribers);
     for (unsigned i = 0; i < EGRESS_BATCH; i++)
         subscribers[i].segment_limit = UINT16_MAX;
@@ -160,7 +160,7 @@ static void reset(void)
 static void add(unsigned who, struct packet *packet)
 {
     struct copy copy = {
-        .share = &share, .subscriber = &subscribers[who], .group = &group, .packet = packet};
+        .tally = &tally, .subscriber = &subscribers[who], .group = &group, .packet = packet};
 
     batch_add(&batch, &copy, sizeof(struct sockaddr_in));
 }
@@ -191,7 +191,7 @@ static uint64_t failures(const struct rf_stats *sum)
     return failed;
 }
 
-/* Worker, share and subscribers agree with each other and with what the kernel took. */
+/* Worker, tally and subscribers agree with each other and with what the kernel took. */
 static void check_counts(uint64_t attempted)
 {
     struct rf_stats sum = sum_of_counters();
@@ -213,9 +213,9 @@ static void check_counts(uint64_t attempted)
     CHECK_EQ(sum.sends, entries);
     CHECK_EQ(failures(&sum), failed);
     CHECK_EQ(sent + failed, attempted);
-    CHECK_EQ(share.packets_sent, sent);
-    CHECK_EQ(share.bytes_sent, bytes);
-    CHECK_EQ(share.packets_failed, failed);
+    CHECK_EQ(tally.packets_sent, sent);
+    CHECK_EQ(tally.bytes_sent, bytes);
+    CHECK_EQ(tally.packets_failed, failed);
 }
 
 static uint64_t count_of(const struct rf_stats *sum, enum send_failure reason)

@@ -1,15 +1,28 @@
-/* engine.c: the facade, from outside, over loopback. */
+/* engine.c: the facade, from outside, over loopback.
+ * wraps: qsbr_synchronize */
 #include "core.h"
 
 #include <pthread.h>
 
 #include "atomic.h"
 #include "endpoints.h"
+#include "qsbr.h"
 #include "sock.h"
 
 static struct rf_engine *engine;
 static struct rf_addr bound;
 static pthread_t loop;
+
+static unsigned grace_periods; /* that control calls waited for */
+
+void __real_qsbr_synchronize(struct qsbr *q);
+void __wrap_qsbr_synchronize(struct qsbr *q);
+
+void __wrap_qsbr_synchronize(struct qsbr *q)
+{
+    grace_periods++;
+    __real_qsbr_synchronize(q);
+}
 
 static void setup(uint32_t max_sessions, uint32_t max_subscribers)
 {
@@ -51,6 +64,14 @@ static uint64_t session(struct rf_addr source, uint32_t ssrc)
 
     CHECK_EQ(rf_session_add(engine, &source, ssrc, 0, &handle), 0);
     return handle;
+}
+
+static void remove_subscriber(uint64_t handle, struct rf_addr a)
+{
+    bool found;
+
+    CHECK_EQ(rf_subscribers_remove(engine, handle, &a, 1, &found), 0);
+    CHECK(found);
 }
 
 static void test_limits_of_zero(void)
@@ -109,6 +130,7 @@ static void test_session_errors_and_handles(void)
     first = session(a, 0);
     CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST);
     session(b, 0);
+    CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST); /* also when there is no room */
     CHECK_EQ(rf_session_add(engine, &a, 1, 0, &handle), -EAGAIN);
     CHECK_EQ(handle, 7);
     CHECK_EQ(rf_session_remove(engine, first), 0);
@@ -126,8 +148,8 @@ static void test_session_errors_and_handles(void)
 static void test_subscriber_errors(void)
 {
     struct rf_addr a = address("127.0.0.1", 1), b[3], other = address("::1", 1);
-    struct rf_addr out[3];
-    bool added[3];
+    struct rf_subscriber_stats out[3];
+    bool added[3], found[4];
     size_t count = 99;
 
     setup(2, 2);
@@ -135,27 +157,163 @@ static void test_subscriber_errors(void)
         b[i] = address("127.0.0.1", (uint16_t)(10 + i));
     uint64_t handle = session(a, 5);
 
-    CHECK_EQ(rf_subscribers_add(engine, handle + 1, b, 1, added), -ENOENT);
-    CHECK_EQ(rf_subscribers_add(engine, handle, b, 3, added), -EAGAIN);
-    CHECK_EQ(rf_subscribers_add(engine, handle, &other, 1, added), -EAFNOSUPPORT);
-    CHECK_EQ(rf_subscribers(engine, handle, NULL, 0, &count), 0);
+    CHECK_EQ(rf_subscribers_add(engine, handle + 1, b, 1, 0, added), -ENOENT);
+    CHECK_EQ(rf_subscribers_add(engine, handle, b, 3, 0, added), -EAGAIN);
+    CHECK_EQ(rf_subscribers_add(engine, handle, &other, 1, 0, added), -EAFNOSUPPORT);
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 3, &count), 0);
     CHECK_EQ(count, 0);
-    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, added), 0);
-    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, added), 0);
+    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, 0, added), 0);
+    CHECK(added[0] && added[1]);
+    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, 0, added), 0);
     CHECK(!added[0] && !added[1]);
-    CHECK_EQ(rf_subscribers(engine, handle, out, 1, &count), 0);
-    CHECK_EQ(count, 2); /* one was written, two there are */
-    CHECK_EQ(rf_subscribers(engine, handle, out, 3, &count), 0);
-    CHECK(addr_equal(&out[0], &b[0]) && addr_equal(&out[1], &b[1]));
-    CHECK_EQ(rf_subscribers(engine, handle + 1, out, 3, &count), -ENOENT);
-    CHECK_EQ(rf_subscriber_remove(engine, handle, &b[2]), -ESRCH);
-    CHECK_EQ(rf_subscriber_remove(engine, handle, &other), -ESRCH);
-    CHECK_EQ(rf_subscriber_remove(engine, handle + 1, &b[0]), -ENOENT);
-    CHECK_EQ(rf_subscriber_remove(engine, handle, &b[0]), 0);
-    CHECK_EQ(rf_subscriber_remove(engine, handle, &b[0]), -ESRCH);
+    CHECK_EQ(rf_subscribers(engine, handle, 0, NULL, 0, &count), 0);
+    CHECK_EQ(count, 0);
+    out[1].since_ns = 77;
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 1, &count), 0);
+    CHECK_EQ(count, 1);
+    CHECK_EQ(out[1].since_ns, 77); /* no more was written than there was room for */
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 3, &count), 0);
+    CHECK_EQ(count, 2);
+    CHECK(addr_equal(&out[0].addr, &b[0]) && addr_equal(&out[1].addr, &b[1]));
+    CHECK_EQ(rf_subscribers(engine, handle + 1, 0, out, 3, &count), -ENOENT);
+    CHECK_EQ(rf_subscribers_remove(engine, handle + 1, b, 1, found), -ENOENT);
+    struct rf_addr leaving[] = {b[2], other, b[0], b[0]};
+
+    CHECK_EQ(rf_subscribers_remove(engine, handle, leaving, 4, found), 0);
+    CHECK(!found[0] && !found[1] && found[2] && !found[3]);
+    CHECK_EQ(rf_subscribers_remove(engine, handle, leaving, 4, found), 0);
+    CHECK(!found[0] && !found[1] && !found[2] && !found[3]);
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 3, &count), 0);
+    CHECK(count == 1 && addr_equal(&out[0].addr, &b[1]));
     CHECK_EQ(rf_session_remove(engine, handle), 0);
-    CHECK_EQ(rf_subscribers(engine, handle, out, 3, &count), -ENOENT);
+    CHECK_EQ(rf_subscribers(engine, handle, 0, out, 3, &count), -ENOENT);
     rf_engine_free(engine);
+}
+
+/* What the socket can send to, and nothing else, can subscribe. */
+static void test_families(void)
+{
+    static const struct {
+        const char *ip;
+        int ipv4, ipv6;
+    } cases[] = {{"127.0.0.1", 0, -EAFNOSUPPORT}, {"::1", -EAFNOSUPPORT, 0}, {"::", 0, 0}};
+
+    for (unsigned i = 0; i < COUNT(cases); i++) {
+        if (cases[i].ipv6 == 0 && !ipv6_here())
+            continue;
+        struct rf_config config = {address(cases[i].ip, 0), 1, 2, 100, .workers = 1};
+        struct rf_addr four = address("192.0.2.1", 5), six = address("2001:db8::1", 5);
+        struct rf_addr both[] = {four, six};
+        struct rf_session_stats stats;
+        bool flags[2];
+
+        CHECK_EQ(rf_engine_new(&config, &engine), 0);
+        uint64_t handle = session(four, 1);
+
+        CHECK_EQ(rf_subscribers_add(engine, handle, both, 2, 0, flags),
+                 cases[i].ipv4 ? cases[i].ipv4 : cases[i].ipv6);
+        CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
+        CHECK_EQ(stats.subscribers, cases[i].ipv4 || cases[i].ipv6 ? 0 : 2);
+        CHECK_EQ(rf_subscribers_add(engine, handle, &four, 1, 0, flags), cases[i].ipv4);
+        CHECK_EQ(rf_subscribers_add(engine, handle, &six, 1, 0, flags), cases[i].ipv6);
+        CHECK_EQ(rf_subscribers_remove(engine, handle, both, 2, flags), 0);
+        CHECK_EQ(flags[0], cases[i].ipv4 == 0);
+        CHECK_EQ(flags[1], cases[i].ipv6 == 0);
+        rf_engine_free(engine);
+    }
+}
+
+/* A thousand leave in the time that one needs; nobody leaving is no wait at all. */
+static void test_removal_of_many_waits_once(void)
+{
+    enum { N = 1000 };
+    static struct rf_addr addrs[N];
+    static bool flags[N];
+    struct rf_session_stats stats;
+
+    setup(1, N);
+    uint64_t handle = session(address("127.0.0.1", 1), 5);
+
+    for (uint16_t i = 0; i < N; i++)
+        addrs[i] = address("127.0.0.1", i);
+    grace_periods = 0;
+    CHECK_EQ(rf_subscribers_add(engine, handle, addrs, N, 0, flags), 0);
+    CHECK_EQ(grace_periods, 0);
+    CHECK_EQ(rf_subscribers_remove(engine, handle, addrs, N - 1, flags), 0);
+    CHECK_EQ(grace_periods, 1);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
+    CHECK_EQ(stats.subscribers, 1);
+    CHECK_EQ(rf_subscribers_remove(engine, handle, addrs, N - 1, flags), 0);
+    CHECK_EQ(rf_subscribers_remove(engine, handle, addrs, 0, flags), 0);
+    CHECK_EQ(grace_periods, 1);
+    rf_engine_free(engine);
+}
+
+/* Reads all pages of `capacity`; between two of them `between` changes the list. Those that
+ * were there all the time are seen once each, in order. */
+static void read_pages(uint64_t handle, size_t capacity, void (*between)(uint64_t, unsigned),
+                       unsigned *seen)
+{
+    struct rf_subscriber_stats page[7];
+    uint64_t after = 0;
+    size_t count;
+
+    for (unsigned number = 0;; number++) {
+        CHECK_EQ(rf_subscribers(engine, handle, after, page, capacity, &count), 0);
+        CHECK(count <= capacity);
+        for (size_t i = 0; i < count; i++) {
+            CHECK(page[i].since_ns > after);
+            after = page[i].since_ns;
+            seen[page[i].addr.port]++;
+        }
+        if (count < capacity)
+            return;
+        between(handle, number);
+    }
+}
+
+static void leave_it(uint64_t handle, unsigned page)
+{
+    (void)handle, (void)page;
+}
+
+/* Takes away ports 3k, of pages to come and of such as were read, and adds ports from 100 on. */
+static void come_and_go(uint64_t handle, unsigned page)
+{
+    struct rf_addr gone[] = {address("127.0.0.1", (uint16_t)(30 - 3 * page)),
+                             address("127.0.0.1", (uint16_t)(3 * page + 3))};
+    struct rf_addr new = address("127.0.0.1", (uint16_t)(100 + page));
+    bool flags[2];
+
+    CHECK_EQ(rf_subscribers_remove(engine, handle, gone, 2, flags), 0);
+    if (page < 20)
+        CHECK_EQ(rf_subscribers_add(engine, handle, &new, 1, 5, flags), 0);
+}
+
+static void test_paging_while_others_come_and_go(void)
+{
+    enum { N = 40 };
+    struct rf_addr a = address("127.0.0.1", 1), addrs[N];
+    bool added[N];
+
+    for (size_t capacity = 1; capacity <= 7; capacity++) {
+        unsigned still[200] = {0}, moving[200] = {0};
+
+        setup(1, 100);
+        uint64_t handle = session(a, 5);
+
+        for (uint16_t i = 0; i < N; i++)
+            addrs[i] = address("127.0.0.1", i);
+        CHECK_EQ(rf_subscribers_add(engine, handle, addrs, N, 1000, added), 0);
+        read_pages(handle, capacity, leave_it, still);
+        read_pages(handle, capacity, come_and_go, moving);
+        for (unsigned port = 0; port < 200; port++) {
+            CHECK_EQ(still[port], port < N);
+            CHECK(moving[port] <= 1);
+            CHECK(moving[port] == 1 || port >= N || (port > 0 && port % 3 == 0));
+        }
+        rf_engine_free(engine);
+    }
 }
 
 static void test_all_sessions_in_one_pass(void)
@@ -204,7 +362,7 @@ static void test_one_loop_at_a_time(void)
     int camera = endpoint("127.0.0.1", &from), to = endpoint("127.0.0.1", &viewer);
     uint64_t handle = session(from, 1);
 
-    CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, &added), 0);
+    CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
     start();
     rtp_make(p, sizeof p, 1, 1);
     send_to(camera, &bound, p, sizeof p);
@@ -294,11 +452,11 @@ static void test_removal_under_traffic(void)
         unsigned i = round % 4;
 
         handle[i] = session(camera_address, i);
-        CHECK_EQ(rf_subscribers_add(engine, handle[i], &viewer[i], 1, &added), 0);
+        CHECK_EQ(rf_subscribers_add(engine, handle[i], &viewer[i], 1, 0, &added), 0);
         for (uint64_t before = heard; heard == before; heard += heard_by(fd[i]))
             sleep_ms(1);
         if (round % 2)
-            CHECK_EQ(rf_subscriber_remove(engine, handle[i], &viewer[i]), 0);
+            remove_subscriber(handle[i], viewer[i]);
         else
             CHECK_EQ(rf_session_remove(engine, handle[i]), 0);
         check_silence();
@@ -357,15 +515,15 @@ static void test_subscriber_removal_in_long_turns(void)
         crowd[i] = address("127.0.1.1", crowd_port.port);
         crowd[i].ip[15] = (uint8_t)(1 + i);
     }
-    CHECK_EQ(rf_subscribers_add(engine, heavy, crowd, CROWD, added), 0);
+    CHECK_EQ(rf_subscribers_add(engine, heavy, crowd, CROWD, 0, added), 0);
     store_rls(&sending, true);
     start();
     CHECK(pthread_create(&sender, NULL, send_always, NULL) == 0);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, added), 0);
+        CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, 0, added), 0);
         for (uint64_t before = heard; heard == before; heard += heard_by(fd))
             sleep_ms(1);
-        CHECK_EQ(rf_subscriber_remove(engine, handle, &viewer), 0);
+        remove_subscriber(handle, viewer);
         uint64_t sent = sent_of(handle);
 
         sleep_ms(3);
@@ -389,6 +547,9 @@ int main(void)
     RUN(test_socket_info);
     RUN(test_session_errors_and_handles);
     RUN(test_subscriber_errors);
+    RUN(test_families);
+    RUN(test_removal_of_many_waits_once);
+    RUN(test_paging_while_others_come_and_go);
     RUN(test_all_sessions_in_one_pass);
     RUN(test_tick_finds_the_idle);
     RUN(test_one_loop_at_a_time);

@@ -235,7 +235,7 @@ static void serve_all(uint64_t *random)
             struct copy *c = &batch.copy[i];
             uint32_t who = ntohs(c->subscriber->name.v4.sin_port) - 1u;
 
-            CHECK(c->share == s && c->packet == NULL);
+            CHECK(c->tally == &s->tally && c->packet == NULL);
             CHECK(c->group == next[who]++); /* each group once, in order */
             CHECK(batch.header[i].msg_hdr.msg_name == &c->subscriber->name);
         }
@@ -464,9 +464,9 @@ static void test_account_sums_the_shares(void)
     run_of_equal(100, 2);
     plan_session(&plan, session, true, true);
     for (uint32_t i = 0; i < plan.shares_used; i++) {
-        plan.shares[i].packets_sent = 10 + i;
-        plan.shares[i].bytes_sent = 1000 + i;
-        plan.shares[i].packets_failed = i;
+        plan.shares[i].tally.packets_sent = 10 + i;
+        plan.shares[i].tally.bytes_sent = 1000 + i;
+        plan.shares[i].tally.packets_failed = i;
     }
     plan_account(&plan, &latency_first, &latency_last);
     CHECK_EQ(plan.shares_used, 3);

@@ -141,7 +141,7 @@ static void forward_flows(const char *bind_to, const char *from_ip, uint32_t wor
         if (i % SSRCS == 0)
             fd[i / SSRCS] = endpoint(from_ip, &camera[i / SSRCS]);
         CHECK_EQ(rf_session_add(server.engine, &camera[i / SSRCS], i, 0, &handle[i]), 0);
-        CHECK_EQ(rf_subscribers_add(server.engine, handle[i], viewers, VIEWERS, added), 0);
+        CHECK_EQ(rf_subscribers_add(server.engine, handle[i], viewers, VIEWERS, 0, added), 0);
     }
     for (unsigned burst = 0; burst < BURSTS; burst++) {
         for (unsigned i = 0; i < FLOWS; i++, packets += SEGMENTS)
@@ -207,7 +207,7 @@ static void test_a_session_on_two_workers_is_not_mixed(void)
     int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
 
     CHECK_EQ(rf_session_add(server.engine, &camera, 7, 0, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(server.engine, handle, &viewer, 1, &added), 0);
+    CHECK_EQ(rf_subscribers_add(server.engine, handle, &viewer, 1, 0, &added), 0);
     for (uint16_t i = 0; i < PACKETS; i++) {
         rtp_make(p, sizeof p, 7, i);
         send_to(from, &server.info.bound, p, sizeof p);

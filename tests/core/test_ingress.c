@@ -64,15 +64,15 @@ static void teardown(void)
 static void test_nothing_and_errors(void)
 {
     setup("127.0.0.1");
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 0);
+    CHECK_EQ(ingress_receive(in), 0);
     injected = EINTR;
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 0);
+    CHECK_EQ(ingress_receive(in), 0);
     injected = ENOMEM;
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), -ENOMEM);
+    CHECK_EQ(ingress_receive(in), -ENOMEM);
     injected = ECONNREFUSED;
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), -ECONNREFUSED);
+    CHECK_EQ(ingress_receive(in), -ECONNREFUSED);
     injected = 0;
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 0);
+    CHECK_EQ(ingress_receive(in), 0);
     teardown();
 }
 
@@ -90,7 +90,7 @@ static void test_every_length(void)
         bytes[i] = (uint8_t)(i * 7 + i / 256);
     for (unsigned i = 0; i < COUNT(lengths); i++)
         send_to(fd, &sock.bound, bytes, lengths[i]);
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), COUNT(lengths)); /* a zero length ends nothing */
+    CHECK_EQ(ingress_receive(in), COUNT(lengths)); /* a zero length ends nothing */
     for (unsigned i = 0; i < COUNT(lengths); i++) {
         ingress_datagram(in, i, &d);
         CHECK_EQ(d.len, lengths[i]);
@@ -116,7 +116,7 @@ static void test_time_stamps_are_the_kernels(void)
         send_to(fd, &sock.bound, "x", 1);
         after = clock_now(CLOCK_REALTIME);
         sleep_ms(2); /* reading later changes nothing */
-        CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
+        CHECK_EQ(ingress_receive(in), 1);
         ingress_datagram(in, 0, &d);
         CHECK(d.received_ns >= before && d.received_ns <= after);
     }
@@ -135,7 +135,7 @@ static void test_no_time_stamp_is_zero(void)
 
     CHECK(setsockopt(sock.fd, SOL_SOCKET, SO_TIMESTAMPNS, &off, sizeof off) == 0);
     send_to(fd, &sock.bound, "x", 1);
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
+    CHECK_EQ(ingress_receive(in), 1);
     ingress_datagram(in, 0, &d);
     CHECK_EQ(d.received_ns, 0);
     CHECK(addr_equal(&d.source, &from));
@@ -160,14 +160,14 @@ static void test_truncation_is_told(void)
     send_to(fd, &sock.bound, bytes, 100);
     send_to(fd, &sock.bound, bytes, 100);
     cut_to = 60;
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 2);
+    CHECK_EQ(ingress_receive(in), 2);
     cut_to = 0;
     ingress_datagram(in, 0, &d);
     CHECK(d.truncated && d.len == 60);
     ingress_datagram(in, 1, &d);
     CHECK(!d.truncated && d.len == 100);
     send_to(fd, &sock.bound, bytes, 100); /* the flag does not stick */
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
+    CHECK_EQ(ingress_receive(in), 1);
     ingress_datagram(in, 0, &d);
     CHECK(!d.truncated && d.len == 100);
     close(fd);
@@ -186,7 +186,7 @@ static void test_more_than_a_batch_in_order(void)
 
     for (uint8_t i = 0; i < N; i++)
         send_to(fd, &sock.bound, &i, 1);
-    for (int n, round = 0; (n = ingress_receive(in, INGRESS_BATCH)) > 0; round++) {
+    for (int n, round = 0; (n = ingress_receive(in)) > 0; round++) {
         CHECK_EQ(n, round < 2 ? INGRESS_BATCH : 5);
         for (unsigned i = 0; i < (unsigned)n; i++) {
             ingress_datagram(in, i, &d);
@@ -198,37 +198,13 @@ static void test_more_than_a_batch_in_order(void)
     teardown();
 }
 
-static void test_no_more_than_the_limit(void)
-{
-    static const unsigned limits[] = {1, 2, 3, INGRESS_BATCH, 7};
-    struct rf_addr from;
-    struct datagram d;
-    unsigned seen = 0;
-
-    setup("127.0.0.1");
-    int fd = endpoint("127.0.0.1", &from);
-
-    for (uint8_t i = 0; i < 1 + 2 + 3 + INGRESS_BATCH + 7; i++)
-        send_to(fd, &sock.bound, &i, 1);
-    for (unsigned i = 0; i < COUNT(limits); i++) {
-        CHECK_EQ(ingress_receive(in, limits[i]), limits[i]);
-        for (unsigned k = 0; k < limits[i]; k++) {
-            ingress_datagram(in, k, &d);
-            CHECK_EQ(d.data[0], seen++);
-        }
-    }
-    CHECK_EQ(ingress_receive(in, 1), 0);
-    close(fd);
-    teardown();
-}
-
 /* One buffer of `n` bytes in segments, by a real UDP_SEGMENT send over loopback. */
 static void receive_segments(int fd, const uint8_t *data, size_t n, uint16_t segment)
 {
     struct datagram d;
 
     send_segments(fd, &sock.bound, data, n, segment);
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
+    CHECK_EQ(ingress_receive(in), 1);
     ingress_datagram(in, 0, &d);
     CHECK_EQ(d.len, n);
     CHECK(memcmp(d.data, data, n) == 0);
@@ -270,7 +246,7 @@ static void test_without_gro_one_by_one(void)
     int fd = endpoint("127.0.0.1", &from);
 
     send_segments(fd, &sock.bound, data, sizeof data, 500);
-    CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 10);
+    CHECK_EQ(ingress_receive(in), 10);
     for (unsigned i = 0; i < 10; i++) {
         ingress_datagram(in, i, &d);
         CHECK_EQ(d.len, 500);
@@ -294,7 +270,7 @@ static void test_both_families_on_a_dual_stack(void)
 
         to = address(ips[i % 2], sock.bound.port);
         send_to(fd, &to, "x", 1);
-        CHECK_EQ(ingress_receive(in, INGRESS_BATCH), 1);
+        CHECK_EQ(ingress_receive(in), 1);
         ingress_datagram(in, 0, &d);
         CHECK(addr_equal(&d.source, &from));
         CHECK_EQ(addr_is_ipv4(&d.source), i % 2 == 0);
@@ -311,7 +287,6 @@ int main(void)
     RUN(test_no_time_stamp_is_zero);
     RUN(test_truncation_is_told);
     RUN(test_more_than_a_batch_in_order);
-    RUN(test_no_more_than_the_limit);
     RUN(test_segments_come_in_one_buffer);
     RUN(test_without_gro_one_by_one);
     RUN(test_both_families_on_a_dual_stack);

@@ -171,7 +171,7 @@ static void add_many(struct slot *s, unsigned viewer, uint64_t *random)
 
     for (unsigned i = 0; i < n; i++)
         addrs[i] = loopback_address(i, viewer_port[viewer]);
-    CHECK_EQ(rf_subscribers_add(engine, s->handle, addrs, n, added), 0);
+    CHECK_EQ(rf_subscribers_add(engine, s->handle, addrs, n, clock_now(CLOCK_MONOTONIC), added), 0);
     for (unsigned i = 0; i < n; i++) {
         CHECK_EQ(added[i], !s->member[i]);
         s->count += added[i];
@@ -179,16 +179,49 @@ static void add_many(struct slot *s, unsigned viewer, uint64_t *random)
     }
 }
 
-static void remove_one(struct slot *s, unsigned viewer, unsigned i)
+/* One, or at times many, of whom some are no subscribers. */
+static void remove_some(struct slot *s, unsigned viewer, uint64_t *random)
 {
-    struct rf_addr a = loopback_address(i, viewer_port[viewer]);
+    unsigned n = random_below(random, 8) ? 1 : 1 + random_below(random, ADDRESSES);
+    unsigned first = random_below(random, ADDRESSES + 1 - n);
+    struct rf_addr addrs[ADDRESSES];
+    bool found[ADDRESSES];
 
-    CHECK_EQ(rf_subscriber_remove(engine, s->handle, &a), s->member[i] ? 0 : -ESRCH);
-    s->count -= s->member[i];
-    s->member[i] = false;
+    for (unsigned i = 0; i < n; i++)
+        addrs[i] = loopback_address(first + i, viewer_port[viewer]);
+    CHECK_EQ(rf_subscribers_remove(engine, s->handle, addrs, n, found), 0);
+    for (unsigned i = 0; i < n; i++) {
+        CHECK_EQ(found[i], s->member[first + i]);
+        s->count -= found[i];
+        s->member[first + i] = false;
+    }
 }
 
-static void look(const struct slot *s)
+/* Page by page, each member once and no other. */
+static void list_all(const struct slot *s, unsigned viewer)
+{
+    struct rf_subscriber_stats page[16];
+    bool seen[ADDRESSES] = {false};
+    uint64_t after = 0;
+    size_t count, total = 0;
+
+    do {
+        CHECK_EQ(rf_subscribers(engine, s->handle, after, page, COUNT(page), &count), 0);
+        for (size_t i = 0; i < count; i++) {
+            unsigned at = page[i].addr.ip[14] * 250u + page[i].addr.ip[15] - 1u;
+
+            CHECK(page[i].since_ns > after);
+            after = page[i].since_ns;
+            CHECK_EQ(page[i].addr.port, viewer_port[viewer]);
+            CHECK(at < ADDRESSES && s->member[at] && !seen[at]);
+            seen[at] = true;
+            total++;
+        }
+    } while (count == COUNT(page));
+    CHECK_EQ(total, s->count);
+}
+
+static void look(const struct slot *s, unsigned viewer)
 {
     static _Thread_local struct rf_latency first, last;
     struct rf_session_stats stats, all[SLOTS];
@@ -197,6 +230,7 @@ static void look(const struct slot *s)
 
     CHECK_EQ(rf_session_stats(engine, s->handle, clock_now(CLOCK_MONOTONIC), &stats), 0);
     CHECK_EQ(stats.subscribers, s->count);
+    list_all(s, viewer);
     CHECK_EQ(rf_session_latency(engine, s->handle, &first, &last), 0);
     CHECK(rf_sessions_stats(engine, 0, all, SLOTS) <= SLOTS);
     rf_engine_stats(engine, &sum);
@@ -222,9 +256,9 @@ static void *control(void *argument)
         else if (what < 6)
             add_many(s, viewer, &random);
         else if (what < 17)
-            remove_one(s, viewer, random_below(&random, ADDRESSES));
+            remove_some(s, viewer, &random);
         else
-            look(s);
+            look(s, viewer);
         counter_add(&changes[me], 1);
     }
     free(slots);

@@ -85,16 +85,25 @@ static struct subscriber_list *list_of(struct session *s)
     return load_rlx(&s->subscribers);
 }
 
+/* Puts `list` in the place of the session's own. */
+static void replace_list(struct session *s, struct subscriber_list *list)
+{
+    struct subscriber_list *old = list_of(s);
+
+    if (list == old)
+        return;
+    store_rlx(&s->subscribers, list);
+    free(old);
+}
+
 static int add(struct session *s, const char *ip, uint16_t port, uint32_t max, bool *added)
 {
     struct rf_addr a = address(ip, port);
-    struct subscriber_list *old = list_of(s), *list;
-    int rc = subscriber_list_add(old, &a, 1, AF_INET, max, added, &list);
+    struct subscriber_list *list;
+    int rc = subscriber_list_add(list_of(s), &a, 1, AF_INET, max, 0, added, &list);
 
-    if (rc == 0 && list != old) {
-        store_rlx(&s->subscribers, list);
-        free(old);
-    }
+    if (rc == 0)
+        replace_list(s, list);
     return rc;
 }
 
@@ -135,50 +144,158 @@ static void test_many_at_once_all_or_none(void)
 
     for (unsigned i = 0; i < 6; i++)
         addrs[i] = address("127.0.0.1", (uint16_t)(1 + i % 4)); /* the last two are doubles */
-    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET, 3, added, &list), -EAGAIN);
+    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET, 3, 0, added, &list), -EAGAIN);
     CHECK_EQ(old->count, 0);
     addrs[3] = address("::1", 9);
-    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET, 9, added, &list), -EAFNOSUPPORT);
-    CHECK_EQ(subscriber_list_add(old, addrs, 0, AF_INET, 9, added, &list), 0);
+    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET, 9, 0, added, &list), -EAFNOSUPPORT);
+    CHECK_EQ(subscriber_list_add(old, addrs, 0, AF_INET, 9, 0, added, &list), 0);
     CHECK(list == old);
-    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET6, 4, added, &list), 0);
+    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET6, 4, 0, added, &list), 0);
     CHECK_EQ(list->count, 4);
     CHECK(added[0] && added[1] && added[2] && added[3] && !added[4] && !added[5]);
-    store_rlx(&s->subscribers, list);
-    free(old);
+    replace_list(s, list);
     session_pool_destroy(&pool);
+}
+
+/* Doubles of those that are there and of each other take no room: the list may become
+ * exactly full, and what was in it stays the very same. */
+static void test_doubles_take_no_room(void)
+{
+    static const uint16_t ports[] = {2, 9, 1, 9, 8, 8, 2, 9};
+    static const bool new[] = {false, true, false, false, true, false, false, false};
+    struct rf_addr addrs[COUNT(ports)];
+    struct session_pool pool;
+    struct subscriber_list *list;
+    struct subscriber *before[2];
+    bool added[COUNT(ports)];
+
+    CHECK_EQ(session_pool_init(&pool, 1), 0);
+    struct session *s = fresh(&pool, 1);
+
+    CHECK_EQ(add(s, "127.0.0.1", 1, 4, added), 0);
+    CHECK_EQ(add(s, "127.0.0.1", 2, 4, added), 0);
+    memcpy(before, list_of(s)->item, sizeof before);
+    counter_add(&before[0]->packets_sent, 5);
+    for (unsigned i = 0; i < COUNT(ports); i++)
+        addrs[i] = address("127.0.0.1", ports[i]);
+    CHECK_EQ(subscriber_list_add(list_of(s), addrs, COUNT(ports), AF_INET, 3, 0, added, &list),
+             -EAGAIN);
+    CHECK_EQ(subscriber_list_add(list_of(s), addrs, COUNT(ports), AF_INET, 4, 0, added, &list), 0);
+    for (unsigned i = 0; i < COUNT(ports); i++)
+        CHECK_EQ(added[i], new[i]);
+    CHECK_EQ(list->count, 4);
+    CHECK(memcmp(before, list->item, sizeof before) == 0);
+    CHECK_EQ(ntohs(list->item[2]->name.v4.sin_port), 9);
+    CHECK_EQ(ntohs(list->item[3]->name.v4.sin_port), 8);
+    CHECK_EQ(load_rlx(&list->item[0]->packets_sent), 5);
+    CHECK_EQ(load_rlx(&list->item[2]->packets_sent), 0);
+    replace_list(s, list);
+    session_pool_destroy(&pool);
+}
+
+/* Also when many come at once, and when the clock did not move or went back. */
+static void test_since_grows_strictly(void)
+{
+    static const uint64_t nows[] = {0, 0, 1000, 1000, 900, 1002, 5000};
+    struct rf_addr addrs[2];
+    struct session_pool pool;
+    bool added[2];
+
+    CHECK_EQ(session_pool_init(&pool, 1), 0);
+    struct session *s = fresh(&pool, 1);
+
+    for (unsigned i = 0; i < COUNT(nows); i++) {
+        struct subscriber_list *list;
+        uint64_t before = i ? list_of(s)->item[2 * i - 1]->since_ns : 0;
+
+        for (unsigned k = 0; k < 2; k++)
+            addrs[k] = address("127.0.0.1", (uint16_t)(2 * i + k));
+        CHECK_EQ(subscriber_list_add(list_of(s), addrs, 2, AF_INET, 99, nows[i], added, &list), 0);
+        replace_list(s, list);
+        uint64_t since = list->item[2 * i]->since_ns;
+
+        CHECK_EQ(since, nows[i] > before ? nows[i] : before + 1);
+        CHECK_EQ(list->item[2 * i + 1]->since_ns, since + 1);
+    }
+    session_pool_destroy(&pool);
+}
+
+static void remove_and_free(struct session *s, const struct rf_addr *addrs, size_t n, bool *found)
+{
+    struct subscriber_list *list, *removed = NULL;
+
+    CHECK_EQ(subscriber_list_remove(list_of(s), addrs, n, AF_INET, found, &list, &removed), 0);
+    replace_list(s, list);
+    if (removed)
+        subscriber_list_free(removed);
 }
 
 static void test_removal_keeps_the_others_in_order(void)
 {
     for (uint16_t gone = 1; gone <= 5; gone++) {
-        struct rf_addr a = address("127.0.0.1", gone), stranger = address("127.0.0.1", 99);
-        struct rf_addr other_family = address("::1", gone);
+        struct rf_addr a = address("127.0.0.1", gone);
+        struct rf_addr strangers[] = {address("127.0.0.1", 99), address("::1", gone)};
         struct session_pool pool;
-        struct subscriber_list *list;
-        struct subscriber *removed;
-        bool added;
+        struct subscriber_list *list, *removed = NULL;
+        bool found[2] = {true, true};
 
         CHECK_EQ(session_pool_init(&pool, 1), 0);
         struct session *s = fresh(&pool, 1);
 
         for (uint16_t port = 1; port <= 5; port++)
-            CHECK_EQ(add(s, "127.0.0.1", port, 5, &added), 0);
+            CHECK_EQ(add(s, "127.0.0.1", port, 5, found), 0);
         struct subscriber_list *old = list_of(s);
 
-        CHECK_EQ(subscriber_list_remove(old, &stranger, AF_INET, &list, &removed), -ESRCH);
-        CHECK_EQ(subscriber_list_remove(old, &other_family, AF_INET, &list, &removed), -ESRCH);
+        CHECK_EQ(subscriber_list_remove(old, strangers, 2, AF_INET, found, &list, &removed), 0);
+        CHECK(list == old && removed == NULL && !found[0] && !found[1]);
         counter_add(&old->item[gone % 5]->packets_sent, 4);
-        CHECK_EQ(subscriber_list_remove(old, &a, AF_INET, &list, &removed), 0);
+        CHECK_EQ(subscriber_list_remove(old, &a, 1, AF_INET, found, &list, &removed), 0);
+        CHECK(found[0]);
         CHECK_EQ(list->count, 4);
         for (uint32_t i = 0; i < 4; i++)
             CHECK(list->item[i] == old->item[i + (i + 1 >= gone)]);
-        CHECK_EQ(ntohs(removed->name.v4.sin_port), gone);
-        store_rlx(&s->subscribers, list);
-        free(old);
-        free(removed);
+        CHECK_EQ(removed->count, 1);
+        CHECK_EQ(ntohs(removed->item[0]->name.v4.sin_port), gone);
+        replace_list(s, list);
+        subscriber_list_free(removed);
         session_pool_destroy(&pool);
     }
+}
+
+static void test_many_removed_at_once(void)
+{
+    static const uint16_t ports[] = {40, 2, 77, 2, 100, 1, 40, 101};
+    static const bool there[] = {true, true, true, false, true, true, false, false};
+    struct rf_addr addrs[COUNT(ports)];
+    struct session_pool pool;
+    bool found[COUNT(ports)];
+
+    CHECK_EQ(session_pool_init(&pool, 1), 0);
+    struct session *s = fresh(&pool, 1);
+
+    for (uint16_t port = 1; port <= 100; port++)
+        CHECK_EQ(add(s, "127.0.0.1", port, 100, found), 0);
+    for (unsigned i = 0; i < COUNT(ports); i++)
+        addrs[i] = address("127.0.0.1", ports[i]);
+    remove_and_free(s, addrs, 0, found);
+    CHECK_EQ(list_of(s)->count, 100);
+    remove_and_free(s, addrs, COUNT(ports), found);
+    for (unsigned i = 0; i < COUNT(ports); i++)
+        CHECK_EQ(found[i], there[i]);
+    CHECK_EQ(list_of(s)->count, 95);
+    for (uint32_t i = 0, port = 1; i < 95; i++, port++) {
+        while (port == 1 || port == 2 || port == 40 || port == 77 || port == 100)
+            port++;
+        CHECK_EQ(ntohs(list_of(s)->item[i]->name.v4.sin_port), port);
+    }
+    remove_and_free(s, addrs, COUNT(ports), found); /* all of them are strangers now */
+    for (unsigned i = 0; i < COUNT(ports); i++)
+        CHECK(!found[i]);
+    CHECK_EQ(list_of(s)->count, 95);
+    CHECK_EQ(add(s, "127.0.0.1", 2, 100, found), 0); /* and may come back, to the end */
+    CHECK(found[0]);
+    CHECK_EQ(ntohs(list_of(s)->item[95]->name.v4.sin_port), 2);
+    session_pool_destroy(&pool);
 }
 
 static void test_a_subscriber_is_small(void)
@@ -193,7 +310,10 @@ int main(void)
     RUN(test_snapshot_and_rate);
     RUN(test_list_grows_in_order_without_doubles);
     RUN(test_many_at_once_all_or_none);
+    RUN(test_doubles_take_no_room);
+    RUN(test_since_grows_strictly);
     RUN(test_removal_keeps_the_others_in_order);
+    RUN(test_many_removed_at_once);
     RUN(test_a_subscriber_is_small);
     return 0;
 }

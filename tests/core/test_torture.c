@@ -10,7 +10,7 @@
 #include "random.h"
 #include "table.h"
 
-enum { READERS = 2, KEYS = 384, GROUPS = 32, BATCH_OF_REMOVALS = 16, MEMBERS = 24 };
+enum { READERS = 2, KEYS = 384, GROUPS = 32, BATCH_OF_REMOVALS = 16, MEMBERS = 24, AT_ONCE = 6 };
 
 static struct {
     uint64_t lookups, updates, fills, list_updates;
@@ -251,32 +251,42 @@ static void publish(struct subscriber_list *list)
     qsbr_reclaim(&qsbr);
 }
 
-static void add_member(unsigned port)
+/* `n` ports from `first` on, of which those that are not yet members become so. */
+static void add_members(bool *member, unsigned first, unsigned n)
 {
-    struct rf_addr a = address("127.0.0.1", (uint16_t)port);
-    struct subscriber_list *list;
-    bool added;
+    struct subscriber_list *list, *old = load_rlx(&published->subscribers);
+    struct rf_addr addrs[AT_ONCE] = {0};
+    bool added[AT_ONCE];
 
-    CHECK_EQ(subscriber_list_add(load_rlx(&published->subscribers), &a, 1, AF_INET, MEMBERS,
-                                 &added, &list),
-             0);
-    CHECK(added);
+    for (unsigned i = 0; i < n; i++)
+        addrs[i] = address("127.0.0.1", (uint16_t)(first + i));
+    CHECK_EQ(subscriber_list_add(old, addrs, n, AF_INET, MEMBERS, 0, added, &list), 0);
+    for (unsigned i = 0; i < n; i++) {
+        CHECK_EQ(added[i], !member[first + i]);
+        member[first + i] = true;
+    }
     publish(list);
 }
 
-static void remove_member(unsigned port)
+/* The same ports cease to be members. */
+static void remove_members(bool *member, unsigned first, unsigned n)
 {
-    struct rf_addr a = address("127.0.0.1", (uint16_t)port);
-    struct subscriber_list *list;
-    struct subscriber *removed;
+    struct subscriber_list *list, *removed, *old = load_rlx(&published->subscribers);
+    struct rf_addr addrs[AT_ONCE] = {0};
+    bool found[AT_ONCE];
 
-    CHECK_EQ(subscriber_list_remove(load_rlx(&published->subscribers), &a, AF_INET, &list,
-                                    &removed),
-             0);
+    for (unsigned i = 0; i < n; i++)
+        addrs[i] = address("127.0.0.1", (uint16_t)(first + i));
+    CHECK_EQ(subscriber_list_remove(old, addrs, n, AF_INET, found, &list, &removed), 0);
+    for (unsigned i = 0; i < n; i++) {
+        CHECK_EQ(found[i], member[first + i]);
+        member[first + i] = false;
+    }
     publish(list);
     qsbr_synchronize(&qsbr);
-    memset(removed, 0xdd, sizeof *removed);
-    free(removed);
+    for (uint32_t i = 0; i < removed->count; i++)
+        memset(removed->item[i], 0xdd, sizeof *removed->item[i]);
+    subscriber_list_free(removed);
 }
 
 static void test_lists_under_a_reader(void)
@@ -290,16 +300,16 @@ static void test_lists_under_a_reader(void)
     qsbr_init(&qsbr);
     CHECK_EQ(session_pool_init(&pool, 1), 0);
     CHECK_EQ(session_new(&pool, &source, 1, 0, &published), 0);
-    add_member(1);
+    add_members(member, 1, 1);
     CHECK(pthread_create(&thread, NULL, read_list, NULL) == 0);
     for (; updates < quota.list_updates || load_rlx(&fills_done) < quota.fills; updates++) {
-        unsigned port = 2 + (unsigned)(next_random(&random) % (MEMBERS - 1));
+        unsigned first = 2 + random_below(&random, MEMBERS - 1);
+        unsigned n = 1 + random_below(&random, AT_ONCE), room = MEMBERS + 1 - first;
 
-        if (member[port])
-            remove_member(port);
+        if (member[first])
+            remove_members(member, first, n < room ? n : room);
         else
-            add_member(port);
-        member[port] = !member[port];
+            add_members(member, first, n < room ? n : room);
     }
     store_rls(&finished, true);
     pthread_join(thread, NULL);

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from fastpath.engines import add, bound_to, engine, local
+from fastpath.engines import add, bound_to, engine, local, subscribe, subscribers_of
 from support import eventually, receive, rtp_packet, running_engine, target
 
 from rtpfanout.model import Address
@@ -56,11 +56,18 @@ def test_session_errors() -> None:
         e.add_session(local(1), 7, 0)
     assert clash.value.errno == errno.EEXIST
     handle = e.add_session(local(2), 7, 0)  # the same SSRC from another source is another one
+    with pytest.raises(FileExistsError):  # said of a full engine as well
+        e.add_session(local(1), 7, 0)
     with pytest.raises(BlockingIOError) as full:
         e.add_session(local(3), 7, 0)
     assert full.value.errno == errno.EAGAIN
     e.remove_session(handle)
-    for call in (e.remove_session, e.subscribers, lambda h: e.session_stats(h, 0)):
+    for call in (
+        e.remove_session,
+        e.session_latency,
+        lambda h: e.subscribers(h, 0, 1),
+        lambda h: e.session_stats(h, 0),
+    ):
         with pytest.raises(KeyError):
             call(handle)
     e.add_session(local(3), 7, 0)
@@ -75,28 +82,92 @@ def test_ssrc_is_32_bits(ssrc: int) -> None:
 def test_subscriber_errors_change_nothing() -> None:
     e = engine(max_subscribers=2)
     handle = e.add_session(local(1), 7, 0)
-    assert e.add_subscribers(handle, []) == []
+    assert e.add_subscribers(handle, [], 0) == []
     with pytest.raises(BlockingIOError):
-        e.add_subscribers(handle, [local(port) for port in (10, 11, 12)])
+        e.add_subscribers(handle, [local(port) for port in (10, 11, 12)], 0)
     with pytest.raises(OSError, match="not supported") as family:
-        e.add_subscribers(handle, [local(10), IPV6])
+        e.add_subscribers(handle, [local(10), IPV6], 0)
     assert family.value.errno == errno.EAFNOSUPPORT
+    not_addresses: list[Any] = [local(10), "127.0.0.1:11"]
     with pytest.raises(AttributeError):
-        e.add_subscribers(handle, [local(10), "127.0.0.1:11"])  # type: ignore[list-item]
-    assert e.subscribers(handle) == []
-    assert e.add_subscribers(handle, [local(10), local(11), local(10)]) == [True, True, False]
-    for call in (e.add_subscribers, e.subscribers, e.remove_subscriber):
-        arguments = {
-            e.add_subscribers: ([local(10)],),
-            e.subscribers: (),
-            e.remove_subscriber: (local(10),),
-        }[call]
+        e.add_subscribers(handle, not_addresses, 0)
+    with pytest.raises(AttributeError):
+        e.remove_subscribers(handle, not_addresses)
+    assert e.subscribers(handle, 0, 10) == []
+    assert e.add_subscribers(handle, [local(10), local(11), local(10)], 0) == [True, True, False]
+    for call in (
+        lambda: e.add_subscribers(UNKNOWN, [local(10)], 0),
+        lambda: e.subscribers(UNKNOWN, 0, 1),
+        lambda: e.remove_subscribers(UNKNOWN, [local(10)]),
+    ):
         with pytest.raises(KeyError):
-            call(UNKNOWN, *arguments)
-    for stranger in (local(12), IPV6):
-        with pytest.raises(KeyError):
-            e.remove_subscriber(handle, stranger)
-    assert e.subscribers(handle) == [local(10), local(11)]
+            call()
+    assert e.remove_subscribers(handle, []) == []
+    assert e.remove_subscribers(handle, [local(12), IPV6]) == [False, False]
+    assert subscribers_of(e, handle) == [local(10), local(11)]
+    strangers_too = [local(12), local(11), IPV6, local(11)]
+    assert e.remove_subscribers(handle, strangers_too) == [False, True, False, False]
+    assert subscribers_of(e, handle) == [local(10)]
+
+
+@pytest.mark.parametrize(
+    ("bind", "possible"), [("127.0.0.1:0", "4"), ("[::1]:0", "6"), ("[::]:0", "46")]
+)
+def test_subscribers_are_those_the_socket_can_reach(bind: str, possible: str, ipv6: None) -> None:  # noqa: ARG001
+    e = engine(bind)
+    assert (e.sends_ipv4, e.sends_ipv6) == ("4" in possible, "6" in possible)
+    handle = e.add_session(local(1), 7, 0)
+    for version, address in (("4", local(10)), ("6", IPV6)):
+        if version in possible:
+            assert e.add_subscribers(handle, [address], 0) == [True]
+        else:
+            with pytest.raises(OSError, match="not supported"):
+                e.add_subscribers(handle, [address], 0)
+
+
+def test_pages_of_subscribers() -> None:
+    """`since` tells them apart even when all were added at one time."""
+    e = engine()
+    handle = e.add_session(local(1), 7, 0)
+    addresses = [local(port) for port in range(100, 110)]
+    e.add_subscribers(handle, addresses, 5_000)
+    e.remove_subscribers(handle, [addresses[3]])
+    e.add_subscribers(handle, [addresses[3]], 5_000)
+    first = e.subscribers(handle, 0, 4)
+    rest = e.subscribers(handle, first[-1][1], 1000)
+    assert e.subscribers(handle, 0, 0) == []
+    assert [entry[0] for entry in first + rest] == [*addresses[:3], *addresses[4:], addresses[3]]
+    times = [since for _, since, *_ in first + rest]
+    assert times[0] == 5_000
+    assert times == sorted(set(times))
+    assert e.subscribers(handle, times[-1], 1000) == []
+    for huge in (2**58, 2**64 - 1):
+        with pytest.raises(MemoryError):
+            e.subscribers(handle, 0, huge)
+
+
+def test_each_subscriber_has_its_own_counts(udp: Callable[..., socket.socket]) -> None:
+    """From the moment it was added; one that comes back starts anew."""
+    e, camera, viewers = engine(), udp(), [udp(), udp()]
+    handle = add(e, camera, 1, viewers[0])
+    refused = Address.parse("255.255.255.255:9")  # needs SO_BROADCAST
+    subscribe(e, handle, refused)
+
+    def counts() -> dict[Address, tuple[int, int]]:
+        return {a: (sent, failed) for a, _, sent, failed in e.subscribers(handle, 0, 10)}
+
+    with running_engine(e):
+        camera.sendto(rtp_packet(1), target(e.bound))
+        assert receive(viewers[0], 1) == [rtp_packet(1)]
+        eventually(counts, lambda c: c[refused] == (0, 1), "a failure counted")
+        subscribe(e, handle, viewers[1])
+        camera.sendto(rtp_packet(1, 1), target(e.bound))
+        assert receive(viewers[1], 1) == [rtp_packet(1, 1)]
+        expected = {bound_to(viewers[0]): (2, 0), refused: (0, 2), bound_to(viewers[1]): (1, 0)}
+        eventually(counts, lambda c: c == expected, "every copy counted")
+        e.remove_subscribers(handle, [bound_to(viewers[0])])
+        subscribe(e, handle, viewers[0])
+        assert counts()[bound_to(viewers[0])] == (0, 0)
 
 
 def test_addresses_come_back_as_they_went(ipv6: None) -> None:  # noqa: ARG001
@@ -106,9 +177,9 @@ def test_addresses_come_back_as_they_went(ipv6: None) -> None:  # noqa: ARG001
         Address.parse(text)
         for text in ("192.0.2.1:1", "[2001:db8::1]:65535", "[fe80::1%1]:9", "[fe80::1%2]:9")
     ]
-    assert e.add_subscribers(handle, addresses) == [True] * 4
-    assert e.subscribers(handle) == addresses
-    assert e.add_subscribers(handle, [Address.parse("[::ffff:192.0.2.1]:1")]) == [False]
+    assert e.add_subscribers(handle, addresses, 0) == [True] * 4
+    assert subscribers_of(e, handle) == addresses
+    assert e.add_subscribers(handle, [Address.parse("[::ffff:192.0.2.1]:1")], 0) == [False]
 
 
 def test_handles_are_never_used_again() -> None:
@@ -130,6 +201,8 @@ def test_ten_thousand_sessions(udp: Callable[..., socket.socket]) -> None:
         for ssrc in range(0, count, 97):
             camera.sendto(rtp_packet(ssrc), target(e.bound))
             assert receive(viewer, 1) == [rtp_packet(ssrc)]
+        while e.all_session_stats(0)[handles[ssrc]]["packets_sent"] == 0:
+            time.sleep(0.001)  # counted after the packet has left
         everything = e.all_session_stats(0)
         assert list(everything) == handles
         assert [s["packets_sent"] for s in everything.values()] == [
@@ -144,16 +217,19 @@ def test_ten_thousand_sessions(udp: Callable[..., socket.socket]) -> None:
     assert e.stats()["dropped_unknown_ssrc"] == 1
 
 
-def test_tick_names_idle_sessions_a_batch_at_a_time() -> None:
-    e = engine(max_sessions=1000)
-    handles = {e.add_session(local(1), i, 1000) for i in range(300)}
+def test_tick_names_all_idle_sessions_in_one_call() -> None:
+    e = engine(max_sessions=10_000)
+    idle = [e.add_session(local(1), i, 1000) for i in range(9_000)]
+    for i in range(9_000, 10_000):
+        e.add_session(local(1), i, 1001)
     assert e.tick(10_000, 0) == []
     assert e.tick(1000 + 499, 500) == []
-    some = e.tick(1000 + 500, 500)
-    assert len(some) == 256
-    for handle in some:
+    assert e.tick(1000 + 500, 500) == idle
+    assert e.tick(1000 + 500, 500) == idle  # until somebody removes them
+    for handle in idle:
         e.remove_session(handle)
-    assert set(some) | set(e.tick(1000 + 500, 500)) == handles
+    assert e.tick(1000 + 500, 500) == []
+    assert len(e.tick(1000 + 501, 500)) == 1_000
 
 
 def test_control_before_run_and_after_stop(udp: Callable[..., socket.socket]) -> None:
@@ -164,7 +240,7 @@ def test_control_before_run_and_after_stop(udp: Callable[..., socket.socket]) ->
         assert receive(viewer, 1) == [rtp_packet(1)]
     assert e.session_stats(handle, 0)["packets_sent"] == 1
     other = add(e, camera, 2, viewer)
-    e.remove_subscriber(handle, bound_to(viewer))
+    e.remove_subscribers(handle, [bound_to(viewer)])
     e.remove_session(handle)
     assert list(e.all_session_stats(0)) == [other]
     assert e.stats()["packets_sent"] == 1
@@ -204,10 +280,10 @@ def test_control_calls_from_many_threads() -> None:
         try:
             for round_ in range(150):
                 handle = e.add_session(local(1), ssrc, round_)
-                assert e.add_subscribers(handle, [local(5), local(6)]) == [True, True]
+                assert e.add_subscribers(handle, [local(5), local(6)], 0) == [True, True]
                 e.tick(round_, 0)
-                e.remove_subscriber(handle, local(5))
-                assert e.subscribers(handle) == [local(6)]
+                assert e.remove_subscribers(handle, [local(5), local(9)]) == [True, False]
+                assert subscribers_of(e, handle) == [local(6)]
                 assert e.all_session_stats(round_)[handle]["subscribers"] == 1
                 e.remove_session(handle)
         except BaseException as error:

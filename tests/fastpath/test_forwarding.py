@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 import pytest
-from fastpath.engines import add, bound_to, engine
+from fastpath.engines import add, engine, packet_of, subscribe
 from support import eventually, queued, receive, rtp_packet, running_engine, target, transfer
 
 from rtpfanout.model import Address
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Udp = Callable[..., socket.socket]
-
-
-def packet_of(size: int, ssrc: int, sequence: int) -> bytes:
-    """An RTP packet of so many bytes in all."""
-    return rtp_packet(ssrc, sequence, random.Random(size).randbytes(size - 12))
 
 
 @pytest.mark.parametrize("ssrc", [0, 1, 0x80000000, 0xFFFFFFFF])
@@ -119,7 +113,7 @@ def test_no_subscribers_is_no_drop(udp: Udp) -> None:
         camera.sendto(rtp_packet(5), target(e.bound))
         eventually(lambda: e.stats()["packets_forwarded"], lambda n: n == 1, "one forwarded")
     assert e.stats()["copies_attempted"] == 0
-    assert sum(e.latency()[0]) == 0
+    assert [sum(counts) for counts, _ in e.latency()] == [0, 0]
 
 
 def test_families_mix_on_a_dual_stack(udp: Udp, ipv6: None) -> None:  # noqa: ARG001
@@ -138,9 +132,9 @@ def test_families_mix_on_a_dual_stack(udp: Udp, ipv6: None) -> None:  # noqa: AR
 def test_a_bad_subscriber_costs_the_others_nothing(udp: Udp) -> None:
     e, camera, viewers = engine(), udp(), [udp() for _ in range(3)]
     handle = add(e, camera, 5, viewers[0])
-    e.add_subscribers(handle, [Address.parse("255.255.255.255:9")])  # needs SO_BROADCAST
-    e.add_subscribers(handle, [bound_to(viewers[1]), Address.parse("127.0.0.1:0")])
-    e.add_subscribers(handle, [bound_to(viewers[2])])
+    subscribe(e, handle, Address.parse("255.255.255.255:9"))  # needs SO_BROADCAST
+    subscribe(e, handle, viewers[1], Address.parse("127.0.0.1:0"))
+    subscribe(e, handle, viewers[2])
     packets = [rtp_packet(5, n) for n in range(100)]
     with running_engine(e):
         assert transfer(camera, target(e.bound), packets, viewers) == [packets] * 3
@@ -170,8 +164,7 @@ def test_lists_as_long_as_a_batch(subscribers: int, udp: Udp) -> None:
     e, camera, first, last = engine(), udp(), udp(), udp()
     handle = add(e, camera, 5, first)
     between = [Address.parse(f"127.0.0.2:{20000 + i}") for i in range(subscribers - 2)]
-    e.add_subscribers(handle, between)
-    e.add_subscribers(handle, [bound_to(last)])
+    subscribe(e, handle, *between, last)
     packets = [rtp_packet(5, n) for n in range(10)]
     with running_engine(e):
         assert transfer(camera, target(e.bound), packets, [first, last]) == [packets, packets]
@@ -180,12 +173,15 @@ def test_lists_as_long_as_a_batch(subscribers: int, udp: Udp) -> None:
 
 def test_latency_once_for_each_packet(udp: Udp) -> None:
     e, camera, viewers = engine(), udp(), [udp() for _ in range(3)]
-    add(e, camera, 5, *viewers)
+    handle = add(e, camera, 5, *viewers)
+    add(e, camera, 6)
     with running_engine(e):
         transfer(camera, target(e.bound), [rtp_packet(5, n) for n in range(50)], viewers)
-    counts, total = e.latency()
-    assert sum(counts) == 50
-    assert total > 0
+        camera.sendto(rtp_packet(6), target(e.bound))  # to nobody: no latency
+        eventually(e.stats, lambda s: s["packets_forwarded"] == 51, "51 forwarded")
+    for first, last in (e.latency(), e.session_latency(handle)):
+        assert sum(first[0]) == sum(last[0]) == 50
+        assert 0 < first[1] <= last[1]
 
 
 def test_kernel_drops_are_exact(udp: Udp) -> None:

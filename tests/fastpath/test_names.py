@@ -25,7 +25,9 @@ def declared() -> dict[str, list[str]]:
     """Each X-macro list of stats_fields.h, lists within lists written out."""
     text = (FASTPATH / "core" / "stats_fields.h").read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).replace("\\\n", " ")
-    lines = dict(re.findall(r"#define RF_(\w+_(?:REASONS|FAILURES|FIELDS))\(X\) (.*)", text))
+    lines = dict(
+        re.findall(r"#define RF_(\w+_(?:REASONS|FAILURES|FALLBACKS|FIELDS))\(X\) (.*)", text)
+    )
     prefixes = dict(re.findall(r"#define (RF_\w+)\(name\) X\((\w+?)##name\)", text))
     found: dict[str, list[str]] = {}
     for name, line in lines.items():
@@ -57,9 +59,11 @@ def test_snapshots_have_every_field() -> None:
 
 
 def test_latency_bounds_and_counts_fit() -> None:
-    counts, total = engine().latency()
-    assert len(counts) == len(LATENCY_BOUNDS_NS) + 1
-    assert total == sum(counts) == 0
+    e = engine()
+    handle = e.add_session(local(1), 1, 5)
+    for counts, total in (*e.latency(), *e.session_latency(handle)):
+        assert len(counts) == len(LATENCY_BOUNDS_NS) + 1
+        assert total == sum(counts) == 0
     assert list(LATENCY_BOUNDS_NS) == sorted(set(LATENCY_BOUNDS_NS))
     assert LATENCY_BOUNDS_NS[0] == 1_000
     assert LATENCY_BOUNDS_NS[-1] == 1_000 << 24

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fastpath.engines import add, bound_to, engine
+from fastpath.engines import add, bound_to, engine, subscribe
 from support import eventually, queued, receive, rtp_packet, running_engine, target
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_nothing_leaves_after_the_call(udp: Callable[..., socket.socket]) -> Non
             if race % 2:
                 e.remove_session(handle)
             else:
-                e.remove_subscriber(handle, bound_to(viewer))
+                e.remove_subscribers(handle, [bound_to(viewer)])
             sent = e.stats()["packets_sent"]
             received = e.stats()["packets_received"]
             eventually(
@@ -83,9 +83,9 @@ def test_others_lose_nothing(udp: Callable[..., socket.socket]) -> None:
         races = 0
         while races < RACES or traffic.sent < 5000:
             races += 1
-            e.add_subscribers(handle, [bound_to(passing)])
+            subscribe(e, handle, passing)
             other = add(e, passing, 1, passing)
-            e.remove_subscriber(handle, bound_to(passing))
+            e.remove_subscribers(handle, [bound_to(passing)])
             e.remove_session(other)
             heard += queued(standing)
             traffic.allowed = len(heard) + 200  # no queue overflows, however slow we are

@@ -17,7 +17,7 @@ from core import build
 HERE = Path(__file__).resolve().parent
 FULL = os.environ.get("RTPFANOUT_FUZZ") == "full"
 RUNS = {"fuzz_rtp": 10_000_000 if FULL else 200_000, "fuzz_turn": 1_000_000 if FULL else 10_000}
-LONGEST = {"fuzz_rtp": 512, "fuzz_turn": 2048}
+LONGEST = {"fuzz_rtp": 512, "fuzz_turn": 4096}
 LIBFUZZER = "fuzzer,address,undefined"
 
 

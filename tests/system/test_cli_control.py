@@ -103,6 +103,11 @@ def test_packets_flow_from_send_to_recv_and_are_counted(served, cli, cli_json):
     assert stats["packets_received"] == stats["packets_sent"] == 140
     assert stats["bytes_received"] == stats["bytes_sent"] == sent["bytes"]
     assert (stats["send_failures"], stats["subscriber_count"]) == (0, 1)
+    for name in ("first_copy_latency", "last_copy_latency"):
+        assert stats[name]["count"] == 140
+        assert 0 < stats[name]["p50_seconds"] <= stats[name]["max_seconds"]
+    shown = cli("session", "stats", session_id).stdout
+    assert re.search(r"^last_copy_latency +p50 \S+ ms p99 \S+ ms p99.9 \S+ ms max", shown, re.M)
     assert cli_json("subscriber", "rm", session_id, address) == {
         "session_id": session_id,
         "removed": [address],
@@ -117,6 +122,7 @@ def test_stats_of_a_silent_session(cli, cli_json, session):
     assert stats["seconds_since_last_packet"] is None
     shown = cli("session", "stats", session["session_id"]).stdout
     assert re.search(r"^seconds_since_last_packet +-$", shown, re.MULTILINE)
+    assert re.search(r"^last_copy_latency +-$", shown, re.MULTILINE)
 
 
 def test_watch_prints_an_object_a_line_until_it_is_ended(served, session):
@@ -160,9 +166,39 @@ def test_denied_subscribers_and_limits_have_their_codes(served, cli, session):
     assert denied.stderr.startswith("error: subscriber_address: ")
     full = add(*(f"127.0.0.1:{port}" for port in range(6001, 6005)))
     assert full.returncode == 1
-    assert full.stdout == "".join(f"added 127.0.0.1:{port}\n" for port in range(6001, 6004))
-    assert full.stderr.startswith("error: ")
+    assert full.stdout == ""  # all or none
+    assert full.stderr.startswith("error: max_fanout_per_session: ")
     assert cli("subscriber", "rm", session["session_id"], "127.0.0.1:9").returncode == 3
+
+
+def test_subscribers_added_together_are_listed_and_removed_together(cli, cli_json, session):
+    session_id = session["session_id"]
+    addresses = [f"127.0.0.1:{port}" for port in (6001, 6002, 6003)]
+    added = cli("subscriber", "add", session_id, *addresses[:2])
+    assert added.stdout == "".join(f"added {address}\n" for address in addresses[:2])
+    again = cli("subscriber", "add", session_id, *addresses)
+    assert again.returncode == 0
+    assert "2 of them had been added before" in again.stderr
+    listed = cli_json("subscriber", "list", session_id)
+    assert [s["subscriber_address"] for s in listed] == addresses
+    assert {(s["packets_sent"], s["send_failures"]) for s in listed} == {(0, 0)}
+    assert all(s["since"].endswith("Z") for s in listed)
+    header, *rows = cli("subscriber", "list", session_id, "--limit", "2").stdout.splitlines()
+    assert header.split() == ["ADDRESS", "SENT", "FAILED", "AGE"]
+    assert [row.split()[:3] for row in rows] == [[address, "0", "0"] for address in addresses[:2]]
+    removed = cli("subscriber", "rm", session_id, addresses[0], "127.0.0.1:9", addresses[2])
+    assert removed.returncode == 3
+    assert removed.stdout == f"removed {addresses[0]}\nremoved {addresses[2]}\n"
+    assert "127.0.0.1:9" in removed.stderr
+    assert cli_json("session", "get", session_id)["subscriber_count"] == 1
+
+
+def test_each_bad_address_of_several_is_a_line(cli, session):
+    done = cli("subscriber", "add", session["session_id"], "127.0.0.1:6001", "x", "0.0.0.0:1")
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("error: subscriber_addresses[1]: 'x' is not ")
+    assert lines[1].startswith("error: subscriber_addresses[2]: 0.0.0.0:1 is an unspecified ")
 
 
 def test_no_server_is_code_4_and_names_the_address():

@@ -271,7 +271,7 @@ def test_an_oversized_or_broken_request_hurts_nobody(server: ServerProcess) -> N
     call = server.channel.unary_unary("/rtpfanout.SessionService/GetSession")
     for request, code in (
         (b"\x0a\xff\xff\xff\x7f", grpc.StatusCode.UNKNOWN),  # gRPC's own answer
-        (b"\x0a\xe8\x07" + b"x" * 100_000, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (b"\x0a\xe8\x07" + b"x" * 300_000, grpc.StatusCode.RESOURCE_EXHAUSTED),
     ):
         with pytest.raises(grpc.RpcError) as error:
             call(request)

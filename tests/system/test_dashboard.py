@@ -236,8 +236,9 @@ def test_every_metric_of_ours_is_shown_or_alerted_on(prometheus: Prometheus) -> 
     )
     unseen = {name for name in ours if name not in asked}
     assert unseen <= {
-        "rtpfanout_fanout_latency_seconds_count",
-        "rtpfanout_fanout_latency_seconds_sum",
+        f"rtpfanout_{name}_latency_seconds_{what}"
+        for name in ("fanout", "first_copy")
+        for what in ("count", "sum")
     }
 
 

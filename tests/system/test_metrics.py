@@ -221,7 +221,7 @@ from rtpfanout import _fastpath, server
 from rtpfanout.config import load_settings
 
 class Broken(_fastpath.Engine):
-    def run(self):
+    def run(self, worker):
         raise RuntimeError("a fault in the packet loop")
 
 _fastpath.Engine = Broken

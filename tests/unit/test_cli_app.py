@@ -59,7 +59,7 @@ def test_each_setting_has_a_flag():
     [
         ("rtpfanout ses", {"session"}),
         ("rtpfanout session ", {"create", "list", "get", "rm", "stats"}),
-        ("rtpfanout subscriber ", {"add", "rm"}),
+        ("rtpfanout subscriber ", {"add", "list", "rm"}),
         ("rtpfanout session create --media-type ", {"audio", "video", "data"}),
         ("rtpfanout session list -o ", {"table", "json"}),
     ],

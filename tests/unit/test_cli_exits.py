@@ -17,6 +17,7 @@ CODES = {
     "StartError": 2,
     "InvalidArgumentError": 2,
     "NotFoundError": 3,
+    "UnimplementedError": 1,
     "UnreachableError": 4,
     "AddressDeniedError": 5,
     "PermissionDeniedError": 5,
@@ -24,7 +25,11 @@ CODES = {
 
 
 def error_classes():
-    return dict(inspect.getmembers(errors, inspect.isclass))
+    return {
+        name: kind
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, Exception)
+    }
 
 
 def test_every_error_has_a_documented_exit_code():
@@ -46,6 +51,12 @@ def test_errors_end_the_command_with_their_code_and_line(name, code, capsys):
 def test_each_problem_of_a_configuration_is_a_line():
     error = errors.ConfigError("a = 1: wrong\nb = 2: wrong")
     assert exits.error_text(error) == "error: a = 1: wrong\nerror: b = 2: wrong"
+
+
+def test_each_violation_is_a_line():
+    violations = (errors.Violation("a[1]", "odd"), errors.Violation("a[2]", "even"))
+    error = errors.InvalidArgumentError("two", field="a[1]", violations=violations)
+    assert exits.error_text(error) == "error: a[1]: odd\nerror: a[2]: even"
 
 
 def test_a_reader_that_went_away_is_no_traceback():

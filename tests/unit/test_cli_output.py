@@ -26,6 +26,10 @@ def test_message_dict_keeps_64_bit_numbers_and_tells_absent_fields():
     assert fields["seconds_since_last_packet"] is None
     stats.seconds_since_last_packet = 0.0
     assert output.message_dict(stats)["seconds_since_last_packet"] == 0.0
+    assert fields["first_copy_latency"] is None
+    stats.first_copy_latency.count = 3
+    nested = output.message_dict(stats)["first_copy_latency"]
+    assert (nested["count"], nested["p50_seconds"]) == (3, 0.0)
 
 
 def test_talk_goes_to_stderr(capsys):

@@ -46,6 +46,17 @@ class ScriptedService(session_pb2_grpc.SessionServiceServicer):
     def RemoveSubscriber(self, request, context):  # noqa: N802
         return self._answer(request, context, empty_pb2.Empty())
 
+    def BatchAddSubscribers(self, request, context):  # noqa: N802
+        response = session_pb2.BatchAddSubscribersResponse(added=1, already_present=1)
+        return self._answer(request, context, response)
+
+    def BatchRemoveSubscribers(self, request, context):  # noqa: N802
+        response = session_pb2.BatchRemoveSubscribersResponse(removed=1, not_found=["x"])
+        return self._answer(request, context, response)
+
+    def ListSubscribers(self, request, context):  # noqa: N802
+        return self._answer(request, context, self.pages.pop(0))
+
     def GetSessionStats(self, request, context):  # noqa: N802
         stats = session_pb2.SessionStatsResponse(packets_received=2**63)
         return self._answer(request, context, stats)
@@ -87,6 +98,8 @@ def test_each_call_sends_its_request(client, service):
     client.add_subscriber("id", "192.0.2.2:6000")
     client.remove_subscriber("id", "192.0.2.2:6000")
     assert client.get_session_stats("id").packets_received == 2**63
+    assert client.add_subscribers("id", ["a", "b"]).already_present == 1
+    assert client.remove_subscribers("id", ["a", "b"]).not_found == ["x"]
     assert service.requests == [
         session_pb2.CreateSessionRequest(
             source_address="192.0.2.1:5000", ssrc=0xFFFFFFFF, media_type="video"
@@ -96,6 +109,8 @@ def test_each_call_sends_its_request(client, service):
         session_pb2.AddSubscriberRequest(session_id="id", subscriber_address="192.0.2.2:6000"),
         session_pb2.RemoveSubscriberRequest(session_id="id", subscriber_address="192.0.2.2:6000"),
         session_pb2.GetSessionStatsRequest(session_id="id"),
+        session_pb2.BatchAddSubscribersRequest(session_id="id", subscriber_addresses=["a", "b"]),
+        session_pb2.BatchRemoveSubscribersRequest(session_id="id", subscriber_addresses=["a", "b"]),
     ]
 
 
@@ -111,6 +126,49 @@ def test_iter_sessions_walks_the_pages(client, service):
         (2, "1"),
         (2, "2"),
     ]
+
+
+def test_iter_subscribers_walks_the_pages(client, service):
+    def page(addresses, cursor):
+        found = [session_pb2.SubscriberResponse(subscriber_address=a) for a in addresses]
+        return session_pb2.ListSubscribersResponse(subscribers=found, next_cursor=cursor)
+
+    service.pages = [page("ab", "1"), page("", "2"), page("c", "")]
+    found = [subscriber.subscriber_address for subscriber in client.iter_subscribers("id", 2)]
+    assert found == ["a", "b", "c"]
+    assert [(r.session_id, r.limit, r.cursor) for r in service.requests] == [
+        ("id", 2, ""),
+        ("id", 2, "1"),
+        ("id", 2, "2"),
+    ]
+
+
+def test_an_older_server_is_told_apart(client, service):
+    service.status = failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    with pytest.raises(errors.UnimplementedError, match=client.target):
+        client.add_subscribers("id", ["a"])
+
+
+def test_each_violation_of_a_batch_is_kept(client, service):
+    detail = error_details_pb2.BadRequest(
+        field_violations=[
+            {"field": "subscriber_addresses[1]", "description": "odd"},
+            {"field": "subscriber_addresses[4]", "description": "port 0"},
+        ]
+    )
+    info = error_details_pb2.ErrorInfo(reason="DENIED", metadata={"field": "something"})
+    for code, kind, details in [
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidArgumentError, [detail]),
+        (grpc.StatusCode.PERMISSION_DENIED, errors.PermissionDeniedError, [info, detail]),
+    ]:
+        service.status = failure(code, "2 of 5 are refused", *details)
+        with pytest.raises(kind) as caught:
+            client.add_subscribers("id", ["a"])
+        assert caught.value.field == "subscriber_addresses[1]"
+        assert caught.value.violations == (
+            errors.Violation("subscriber_addresses[1]", "odd"),
+            errors.Violation("subscriber_addresses[4]", "port 0"),
+        )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,15 @@ import pytest
 from google.rpc import error_details_pb2
 
 from rtpfanout import convert, errors
+from rtpfanout.api import session_pb2
 from rtpfanout.model import Address, MediaType, SessionStatus
-from rtpfanout.sessions import SessionStats, SessionView
+from rtpfanout.sessions import (
+    LatencySummary,
+    SessionLatency,
+    SessionStats,
+    SessionView,
+    SubscriberView,
+)
 
 # Raised before there is a server, or by the client.
 NOT_THE_SERVERS = {
@@ -19,6 +26,7 @@ NOT_THE_SERVERS = {
     errors.ConfigError,
     errors.StartError,
     errors.UnreachableError,
+    errors.UnimplementedError,
     errors.PermissionDeniedError,
 }
 SERVERS = [
@@ -95,9 +103,41 @@ def test_stats_as_the_api_shows_them(since: float | None) -> None:
         "packets_per_second": 8.5,
     }
     stats = SessionStats(session_id="id", seconds_since_last_packet=since, **values)  # type: ignore[arg-type]
-    response = convert.session_stats_response(stats)
+    response = convert.session_stats_response(stats, SessionLatency(None, None))
     assert {name: getattr(response, name) for name in values} == values
     assert response.HasField("seconds_since_last_packet") == (since is not None)
+
+
+def test_latencies_as_the_api_shows_them() -> None:
+    stats = SessionStats("id", 1, 1, 1, 1, 0, 1, 1.0, 1.0, None)
+    first = LatencySummary(0.001, 0.002, 0.003, 0.004, 5)
+    response = convert.session_stats_response(stats, SessionLatency(first, None))
+    assert response.first_copy_latency == session_pb2.LatencySummary(
+        p50_seconds=0.001, p99_seconds=0.002, p999_seconds=0.003, max_seconds=0.004, count=5
+    )
+    assert not response.HasField("last_copy_latency")
+
+
+def test_a_subscriber_as_the_api_shows_it() -> None:
+    since = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    view = SubscriberView(Address.parse("[2001:db8::1]:6000"), since, 2**63, 3)
+    assert convert.subscriber_response(view) == session_pb2.SubscriberResponse(
+        subscriber_address="[2001:db8::1]:6000",
+        since="2026-03-01T12:00:00.000000Z",
+        packets_sent=2**63,
+        send_failures=3,
+    )
+
+
+@pytest.mark.parametrize("kind", [errors.InvalidArgumentError, errors.AddressDeniedError])
+def test_each_entry_at_fault_is_named(kind: type[errors.RtpFanoutError]) -> None:
+    violations = (errors.Violation("a[3]", "odd"), errors.Violation("a[7]", "also odd"))
+    status = convert.error_status(kind("two", field="a[3]", violations=violations))
+    bad_request = error_details_pb2.BadRequest()
+    assert status.details[-1].Unpack(bad_request)
+    named = [(each.field, each.description) for each in bad_request.field_violations]
+    assert named == [("a[3]", "odd"), ("a[7]", "also odd")]
+    assert len(status.details) == (1 if kind is errors.InvalidArgumentError else 2)
 
 
 def test_times_are_rfc_3339_in_utc() -> None:

@@ -19,6 +19,10 @@ from rtpfanout.sessions import SessionManager
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Latency = tuple[list[int], int]
+
+GSO_FALLBACKS = ("invalid", "too_big", "io")
+
 
 class EngineWithNumbers(Engine):
     """An engine whose every counter is different, so that no two can be mixed up."""
@@ -26,8 +30,14 @@ class EngineWithNumbers(Engine):
     def stats(self) -> dict[str, int]:
         return {name: 1000 + i for i, name in enumerate(super().stats())}
 
-    def latency(self) -> tuple[list[int], int]:
-        return [1] * (len(LATENCY_BOUNDS_NS) + 1), 5_000_000
+    def latency(self) -> tuple[Latency, Latency]:
+        counts = [1] * (len(LATENCY_BOUNDS_NS) + 1)
+        return ([2 * count for count in counts], 1_000_000), (counts, 5_000_000)
+
+
+def manager_of(engine: Engine) -> SessionManager:
+    policy = AddressPolicy(engine.bound, True, False, (), (), True, lambda _ip: False)
+    return SessionManager(engine, policy, max_sessions=1, max_subscribers=1, session_timeout_ns=0)
 
 
 @pytest.fixture
@@ -35,11 +45,8 @@ def registry() -> CollectorRegistry:
     engine = EngineWithNumbers(
         Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
     )
-    policy = AddressPolicy(engine.bound, True, False, (), (), True, lambda _ip: False)
-    manager = SessionManager(
-        engine, policy, max_sessions=1, max_subscribers=1, session_timeout_ns=0
-    )
-    return metrics.server_registry(engine, manager, Counter({("GetSession", "NOT_FOUND"): 3}))
+    requests = Counter({("GetSession", "NOT_FOUND"): 3})
+    return metrics.server_registry(engine, manager_of(engine), requests)
 
 
 def test_each_series_shows_its_own_counter(registry: CollectorRegistry) -> None:
@@ -56,12 +63,16 @@ def test_each_series_shows_its_own_counter(registry: CollectorRegistry) -> None:
         "rtpfanout_copies_attempted_total": "copies_attempted",
         "rtpfanout_kernel_receive_drops_total": "kernel_drops",
         "rtpfanout_receive_errors_total": "receive_errors",
+        "rtpfanout_receives_total": "receives",
+        "rtpfanout_sends_total": "sends",
+        "rtpfanout_tasks_shared_total": "tasks_shared",
     }
     for name, field in plain.items():
         assert registry.get_sample_value(name) == stats[field], name
     for name, prefix, reasons in (
         ("rtpfanout_packets_dropped_total", "dropped_", DROP_REASONS),
         ("rtpfanout_send_failures_total", "failed_", SEND_FAILURES),
+        ("rtpfanout_gso_fallbacks_total", "gso_fallback_", GSO_FALLBACKS),
     ):
         for reason in reasons:
             value = registry.get_sample_value(name, {"reason": reason})
@@ -76,6 +87,7 @@ def test_every_counter_of_the_engine_has_a_series() -> None:
     shown = {field for _name, field, _text in metrics._COUNTERS}
     shown |= {f"dropped_{reason}" for reason in DROP_REASONS}
     shown |= {f"failed_{reason}" for reason in SEND_FAILURES}
+    shown |= {f"gso_fallback_{reason}" for reason in GSO_FALLBACKS}
     engine = Engine(
         Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
     )
@@ -93,6 +105,29 @@ def test_buckets_are_octaves_with_nothing_lost(registry: CollectorRegistry) -> N
     assert bucket("+Inf") == len(LATENCY_BOUNDS_NS) + 1
     assert registry.get_sample_value("fanout_latency_ms_sum") == 5
     assert registry.get_sample_value("rtpfanout_fanout_latency_seconds_sum") == 0.005
+    assert registry.get_sample_value("rtpfanout_first_copy_latency_seconds_sum") == 0.001
+    count = registry.get_sample_value("rtpfanout_first_copy_latency_seconds_count")
+    assert count == 2 * (len(LATENCY_BOUNDS_NS) + 1)
+
+
+@pytest.mark.parametrize(("value", "told"), [(True, "yes"), (False, "no")])
+def test_workers_and_what_the_kernel_has(value: bool, told: str) -> None:
+    class EngineOfThree(EngineWithNumbers):
+        gso = gro = value
+
+    engine = EngineOfThree(
+        Address.parse("127.0.0.1:0"),
+        max_sessions=1,
+        max_subscribers=1,
+        receive_queue_packets=64,
+        workers=3,
+    )
+    collector = metrics.ServerCollector(engine, manager_of(engine), {})
+    found = {sample.name: sample for metric in collector.collect() for sample in metric.samples}
+    assert found["rtpfanout_workers"].value == 3
+    assert found["rtpfanout_receiving_workers"].value == engine.receiving_workers
+    build = found["rtpfanout_build_info"].labels
+    assert (build["gso"], build["gro"]) == (told, told)
 
 
 @pytest.mark.parametrize(("page", "what"), [("/healthz", "is_alive"), ("/readyz", "is_ready")])

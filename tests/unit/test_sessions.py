@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import running_engine, udp_socket
+from support import eventually, running_engine, udp_socket
 
 from rtpfanout import netif, rtp
 from rtpfanout._fastpath import Engine
@@ -28,7 +28,8 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import LARGEST_PAGE, SessionManager
+from rtpfanout.sessions import LARGEST_PAGE, SessionLatency, SessionManager
+from rtpfanout.sessions.cursor import CursorKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,3 +306,92 @@ def test_no_python_object_per_subscriber(manager: SessionManager) -> None:
     gc.collect()
     held = [a for a in gc.get_objects() if isinstance(a, Address) and str(a) == SUBSCRIBER]
     assert held == []
+
+
+def test_a_batch_is_added_whole_or_not_at_all(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    manager.add_subscriber(session_id, SUBSCRIBER)
+    two = ["127.0.0.1:6001", "[::ffff:127.0.0.1]:6001", SUBSCRIBER]
+    assert manager.add_subscribers(session_id, two) == 1
+    for texts, kind in (
+        (["127.0.0.1:6002", "127.0.0.1:6003"], LimitError),  # three is the limit
+        (["127.0.0.1:6002", "x"], InvalidArgumentError),
+        (["127.0.0.1:6002", "224.0.0.1:6000"], AddressDeniedError),
+        ([], InvalidArgumentError),
+    ):
+        with pytest.raises(kind):
+            manager.add_subscribers(session_id, texts)
+        assert manager.get(session_id).subscriber_count == manager.total_subscribers == 2
+    with pytest.raises(NotFoundError):
+        manager.add_subscribers(str(uuid.uuid4()), two)
+
+
+def test_a_batch_of_removals_tells_who_was_not_there(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    manager.add_subscribers(session_id, [f"127.0.0.1:{port}" for port in (6000, 6001, 6002)])
+    asked = ["127.0.0.1:6002", "127.0.0.1:7", SUBSCRIBER, SUBSCRIBER]
+    assert manager.remove_subscribers(session_id, asked) == ["127.0.0.1:7", SUBSCRIBER]
+    assert manager.get(session_id).subscriber_count == manager.total_subscribers == 1
+    with pytest.raises(InvalidArgumentError) as error:
+        manager.remove_subscribers(session_id, ["127.0.0.1:6001", "x"])
+    assert error.value.field == "subscriber_addresses[1]"
+    assert manager.total_subscribers == 1
+    manager.delete(session_id)
+    with pytest.raises(NotFoundError) as gone:
+        manager.remove_subscribers(session_id, [SUBSCRIBER])
+    assert gone.value.field == "session_id"
+
+
+def test_subscribers_are_listed_in_pages_that_stay_stable(
+    manager: SessionManager, clock: Clock
+) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    assert manager.list_subscribers(session_id) == ([], "")
+    clock.now += 2 * SECOND
+    texts = [f"127.0.0.1:{port}" for port in (6000, 6001, 6002)]
+    manager.add_subscribers(session_id, texts[:2])
+    clock.now += SECOND
+    manager.add_subscriber(session_id, texts[2])
+    views, end = manager.list_subscribers(session_id, 3)
+    assert ([str(view.address) for view in views], end) == (texts, "")
+    assert [(view.since - MOMENT).total_seconds() for view in views] == [2, 2, 3]
+    assert {(view.packets_sent, view.send_failures) for view in views} == {(0, 0)}
+
+    (first,), cursor = manager.list_subscribers(session_id, 1)
+    manager.remove_subscribers(session_id, texts[:2])
+    manager.add_subscriber(session_id, "127.0.0.1:6003")
+    rest, end = manager.list_subscribers(session_id, 1000, cursor)
+    assert [str(view.address) for view in (first, *rest)] == [*texts[::2], "127.0.0.1:6003"]
+    assert end == ""
+    _page, other = manager.list_page(1)
+    for wrong in ({"limit": -1}, {"cursor": "x"}, {"cursor": CursorKind.SESSIONS.write(1)}):
+        with pytest.raises(InvalidArgumentError) as error:
+            manager.list_subscribers(session_id, **wrong)
+        assert error.value.field in wrong
+    assert other == ""
+
+
+def test_latency_of_a_session(manager: SessionManager) -> None:
+    with udp_socket() as source, udp_socket() as one, udp_socket() as two:
+        host, port = source.getsockname()
+        session_id = manager.create(f"{host}:{port}", 1, "video").session_id
+        assert manager.latency(session_id) == SessionLatency(None, None)
+        manager.add_subscribers(
+            session_id, ["{}:{}".format(*sock.getsockname()) for sock in (one, two)]
+        )
+        ingest = manager._policy.ingest
+        for n in range(10):
+            packet = rtp.build(b"x", ssrc=1, sequence=n, timestamp=n)
+            source.sendto(packet, (str(ingest.ip), ingest.port))
+            one.recv(100)
+            two.recv(100)
+    latency = eventually(
+        lambda: manager.latency(session_id),
+        lambda found: found.last_copy is not None and found.last_copy.count == 10,
+        "ten packets measured",
+    )
+    assert latency.first_copy is not None
+    assert latency.last_copy is not None
+    assert latency.first_copy.count == 10
+    assert 0 < latency.first_copy.p50_seconds <= latency.first_copy.max_seconds
+    assert latency.first_copy.p50_seconds <= latency.last_copy.p50_seconds

@@ -19,7 +19,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   grace period: no packet of that session, or to those subscribers, leaves after.
 * ``add_subscribers`` adds all or none: it returns, for each address, True if it
   is new and False if it was there already; it raises BlockingIOError when the
-  list would exceed `max_subscribers`. ``remove_subscribers`` returns, for each
+  list would exceed `max_subscribers`. ``add_packed_subscribers`` is the same for
+  addresses written by `model.ADDRESS_RECORD` one behind the other, with no object for
+  each, and returns how many are new. ``remove_subscribers`` returns, for each
   address, whether it was there.
 * ``subscribers`` lists (address, since, packets sent, send failures) of up to
   `limit` subscribers added after `after_ns`, oldest first; no two subscribers of

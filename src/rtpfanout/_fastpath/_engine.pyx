@@ -7,7 +7,7 @@ import errno
 import os
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from rtpfanout._fastpath cimport core
@@ -106,9 +106,10 @@ cdef class AddressArray:
 
 
 cdef class Engine:
-    """One UDP socket, one session table, one packet loop."""
+    """One UDP port, one session table, one packet loop per worker."""
 
     cdef core.rf_engine *engine
+    cdef readonly uint32_t workers
 
     def __cinit__(
         self,
@@ -127,7 +128,7 @@ cdef class Engine:
         config.max_sessions = max_sessions
         config.max_subscribers = max_subscribers
         config.receive_queue_packets = receive_queue_packets
-        config.workers = workers
+        config.workers = self.workers = workers
         config.split_threshold = split_threshold
         config.busy_poll_ns = busy_poll_us * 1000
         config.check_padding = check_padding
@@ -210,6 +211,24 @@ cdef class Engine:
         )
         return array.flag_list()
 
+    def add_packed_subscribers(self, uint64_t handle, bytes records, uint64_t now_ns):
+        cdef const core.rf_addr *addrs = <const core.rf_addr *><const char *>records
+        cdef size_t count = len(records) // sizeof(core.rf_addr)
+        cdef core.rf_bool *added
+        cdef int rc
+        if len(records) % sizeof(core.rf_addr) != 0:
+            raise ValueError(f"records are of {sizeof(core.rf_addr)} bytes each")
+        added = <core.rf_bool *>malloc((count + 1) * sizeof(core.rf_bool))
+        if added == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                rc = core.rf_subscribers_add(self.engine, handle, addrs, count, now_ns, added)
+            check(rc)
+            return sum(added[i] for i in range(count))
+        finally:
+            free(added)
+
     def remove_subscribers(self, uint64_t handle, list addresses):
         cdef AddressArray array = AddressArray(addresses)
         cdef int rc
@@ -222,8 +241,9 @@ cdef class Engine:
 
     def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0
-        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>malloc(
-            (limit + 1) * sizeof(core.rf_subscriber_stats)
+        # calloc refuses what malloc's argument could not express
+        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>calloc(
+            max(limit, <size_t>1), sizeof(core.rf_subscriber_stats)
         )
         if stats == NULL:
             raise MemoryError
@@ -266,17 +286,19 @@ cdef class Engine:
         return read_latency(&first), read_latency(&last)
 
     def all_session_stats(self, uint64_t now_ns):
-        cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 64
-        cdef size_t n
-        cdef core.rf_session_stats *stats = <core.rf_session_stats *>malloc(
-            capacity * sizeof(core.rf_session_stats)
-        )
-        if stats == NULL:
-            raise MemoryError
+        cdef size_t capacity = 0
+        cdef size_t n = core.rf_sessions_stats(self.engine, now_ns, NULL, 0)
+        cdef core.rf_session_stats *stats = NULL
         try:
-            with nogil:
-                n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
-            return {stats[i].handle: session_dict(&stats[i]) for i in range(min(n, capacity))}
+            while n > capacity:  # there may be more of them each time
+                capacity = n + 64
+                free(stats)
+                stats = <core.rf_session_stats *>calloc(capacity, sizeof(core.rf_session_stats))
+                if stats == NULL:
+                    raise MemoryError
+                with nogil:
+                    n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
+            return {stats[i].handle: session_dict(&stats[i]) for i in range(n)}
         finally:
             free(stats)
 

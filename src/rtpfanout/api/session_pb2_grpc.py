@@ -72,6 +72,21 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.GetSessionStatsRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.SessionStatsResponse.FromString,
                 _registered_method=True)
+        self.BatchAddSubscribers = channel.unary_unary(
+                '/rtpfanout.SessionService/BatchAddSubscribers',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.BatchAddSubscribersRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.BatchAddSubscribersResponse.FromString,
+                _registered_method=True)
+        self.BatchRemoveSubscribers = channel.unary_unary(
+                '/rtpfanout.SessionService/BatchRemoveSubscribers',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.BatchRemoveSubscribersRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.BatchRemoveSubscribersResponse.FromString,
+                _registered_method=True)
+        self.ListSubscribers = channel.unary_unary(
+                '/rtpfanout.SessionService/ListSubscribers',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -134,6 +149,31 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchAddSubscribers(self, request, context):
+        """AddSubscriber of many addresses: all are added, or none. The details name
+        each bad address (at most 20) as subscriber_addresses[i]. INVALID_ARGUMENT,
+        NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRemoveSubscribers(self, request, context):
+        """RemoveSubscriber of many addresses. Those that are no subscribers are
+        answered, not an error. INVALID_ARGUMENT, NOT_FOUND (session).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubscribers(self, request, context):
+        """Oldest first. Pages stay stable while subscribers come and go.
+        INVALID_ARGUMENT, NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,6 +211,21 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.GetSessionStats,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.GetSessionStatsRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.SessionStatsResponse.SerializeToString,
+            ),
+            'BatchAddSubscribers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchAddSubscribers,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.BatchAddSubscribersRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.BatchAddSubscribersResponse.SerializeToString,
+            ),
+            'BatchRemoveSubscribers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRemoveSubscribers,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.BatchRemoveSubscribersRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.BatchRemoveSubscribersResponse.SerializeToString,
+            ),
+            'ListSubscribers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscribers,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -364,6 +419,87 @@ class SessionService(object):
             '/rtpfanout.SessionService/GetSessionStats',
             rtpfanout_dot_api_dot_session__pb2.GetSessionStatsRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.SessionStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchAddSubscribers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/BatchAddSubscribers',
+            rtpfanout_dot_api_dot_session__pb2.BatchAddSubscribersRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.BatchAddSubscribersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRemoveSubscribers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/BatchRemoveSubscribers',
+            rtpfanout_dot_api_dot_session__pb2.BatchRemoveSubscribersRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.BatchRemoveSubscribersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscribers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/ListSubscribers',
+            rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ def exit_code(error: errors.RtpFanoutError) -> int:
 
 def error_text(error: errors.RtpFanoutError) -> str:
     """``error: field: message``, one line per problem."""
+    if error.violations:
+        return "\n".join(f"error: {v.field}: {v.message}" for v in error.violations)
     field = f"{error.field}: " if error.field else ""
     return "\n".join(f"error: {field}{line}" for line in error.message.splitlines())
 

@@ -4,6 +4,7 @@ import enum
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,9 +114,24 @@ def message_dict(message: Any) -> dict[str, Any]:
     64-bit counters stay numbers (protobuf's own JSON makes them strings); an
     optional field that is absent is None.
     """
-    return {
-        field.name: getattr(message, field.name)
-        if not field.has_presence or message.HasField(field.name)
-        else None
-        for field in message.DESCRIPTOR.fields
-    }
+    return {field.name: _field_value(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _field_value(message: Any, field: Any) -> Any:
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    value = getattr(message, field.name)
+    return message_dict(value) if field.message_type else value
+
+
+def age(created_at: str) -> str:
+    """``42s``, ``17m``, ``3h`` or ``12d`` since an RFC 3339 time."""
+    try:
+        created = datetime.fromisoformat(created_at)
+    except ValueError:
+        return "?"
+    seconds = max(0, int((datetime.now(UTC) - created).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -31,6 +31,18 @@ def serve(
     buffer_size: Annotated[
         int | None, typer.Option(help="Packets the receive queue can hold.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads for packets; 0: one for each CPU.")
+    ] = None,
+    worker_cpus: Annotated[
+        str | None, typer.Option(metavar="LIST", help="CPUs to pin the workers to, such as 2,3.")
+    ] = None,
+    split_threshold: Annotated[
+        int | None, typer.Option(help="Sends at a time from which idle workers take a part.")
+    ] = None,
+    busy_poll_us: Annotated[
+        int | None, typer.Option(help="Look for packets this long before sleeping.")
+    ] = None,
     session_timeout_secs: Annotated[
         float | None, typer.Option(help="Sessions without packets for this long expire; 0: never.")
     ] = None,
@@ -84,6 +96,10 @@ def serve(
         "max_sessions": max_sessions,
         "max_fanout_per_session": max_fanout_per_session,
         "buffer_size": buffer_size,
+        "workers": workers,
+        "worker_cpus": worker_cpus,
+        "split_threshold": split_threshold,
+        "busy_poll_us": busy_poll_us,
         "session_timeout_secs": session_timeout_secs,
         "check_padding": check_padding,
         "enable_metrics": enable_metrics,

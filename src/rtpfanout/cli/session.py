@@ -1,7 +1,6 @@
 """`rtpfanout session`: create, look at and delete sessions over gRPC."""
 
 import sys
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from rtpfanout.cli.output import (
     Output,
     OutputFormat,
     Server,
+    age,
     message_dict,
     say,
     write,
@@ -174,7 +174,18 @@ def _readable_stats(fields: dict[str, Any]) -> dict[str, object]:
     readable["packets_per_second"] = f"{fields['packets_per_second']:.1f}"
     last = fields["seconds_since_last_packet"]
     readable["seconds_since_last_packet"] = "-" if last is None else f"{last:.1f}"
+    for name in ("first_copy_latency", "last_copy_latency"):
+        readable[name] = _readable_latency(fields[name])
     return readable
+
+
+def _readable_latency(summary: dict[str, Any] | None) -> str:
+    if summary is None:
+        return "-"
+    return " ".join(
+        f"{label} {1000 * summary[f'{key}_seconds']:.3g} ms"
+        for label, key in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("max", "max"))
+    )
 
 
 def _print_session(session: Any, output: OutputFormat) -> None:
@@ -193,21 +204,8 @@ def _list_row(session: Any) -> tuple[object, ...]:
         session.media_type,
         session.subscriber_count,
         session.status,
-        _age(session.created_at),
+        age(session.created_at),
     )
-
-
-def _age(created_at: str) -> str:
-    """``42s``, ``17m``, ``3h`` or ``12d`` since an RFC 3339 time."""
-    try:
-        created = datetime.fromisoformat(created_at)
-    except ValueError:
-        return "?"
-    seconds = max(0, int((datetime.now(UTC) - created).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def _client(server: str) -> "SessionClient":

@@ -1,18 +1,37 @@
-"""`rtpfanout subscriber`: aim a session's copies at addresses, and stop that."""
+"""`rtpfanout subscriber`: aim a session's copies at addresses, stop that, and list them."""
 
-from collections.abc import Callable
-from typing import Annotated
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtpfanout.cli.output import DEFAULT_SERVER, Output, OutputFormat, Server, write, write_json
+from rtpfanout.cli.output import (
+    DEFAULT_SERVER,
+    Output,
+    OutputFormat,
+    Server,
+    age,
+    message_dict,
+    say,
+    write,
+    write_json,
+    write_table,
+)
+from rtpfanout.errors import NotFoundError, UnimplementedError
 
-app = typer.Typer(help="Add and remove the subscribers of a session.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rtpfanout.client import SessionClient
+
+app = typer.Typer(help="Add, remove and list the subscribers of a session.", no_args_is_help=True)
 
 SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
 Addresses = Annotated[
     list[str], typer.Argument(metavar="ADDRESS", help="Where copies go, ip:port or [ipv6]:port.")
 ]
+
+LIST_COLUMNS = ("ADDRESS", "SENT", "FAILED", "AGE")
 
 
 @app.command("add")
@@ -22,11 +41,18 @@ def add(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Copy the session to these addresses too; adding one twice changes nothing."""
-    from rtpfanout.client import SessionClient
+    """Copy the session to these addresses too; adding one twice changes nothing.
 
-    with SessionClient(server) as client:
-        _each(client.add_subscriber, "added", session_id, addresses, output)
+    Up to 1000 are added together: all of them, or none if one is refused.
+    """
+    present = 0
+    with _client(server) as client:
+        for batch in _batches(addresses):
+            present += _add(client, session_id, batch, output)
+    if output is OutputFormat.JSON:
+        write_json({"session_id": session_id, "added": addresses})
+    if present:
+        say(f"{present} of them had been added before")
 
 
 @app.command("rm")
@@ -37,22 +63,94 @@ def remove(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Stop copying to these addresses; no packet leaves to them afterwards."""
+    addresses = list(dict.fromkeys(addresses))
+    missing: list[str] = []
+    with _client(server) as client:
+        for batch in _batches(addresses):
+            missing += _remove(client, session_id, batch, output)
+    if output is OutputFormat.JSON:
+        removed = [address for address in addresses if address not in missing]
+        write_json({"session_id": session_id, "removed": removed})
+    if missing:
+        lines = (f"session {session_id} has no subscriber {address}" for address in missing)
+        raise NotFoundError("\n".join(lines), field="subscriber_address")
+
+
+@app.command("list")
+def list_subscribers(
+    session_id: SessionId,
+    limit: Annotated[int, typer.Option(min=1, help="Show this many at most.")] = 100,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --limit.")] = False,
+    output: Output = OutputFormat.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """List a session's subscribers with their counters, oldest first."""
+    with _client(server) as client:
+        found = client.iter_subscribers(session_id, 1000 if every else min(limit + 1, 1000))
+        subscribers = list(found if every else islice(found, limit))
+        more = not every and next(found, None) is not None
+    if output is OutputFormat.JSON:
+        write_json([message_dict(subscriber) for subscriber in subscribers])
+    else:
+        rows = (
+            (s.subscriber_address, s.packets_sent, s.send_failures, age(s.since))
+            for s in subscribers
+        )
+        write_table(LIST_COLUMNS, rows)
+    if more:
+        say(f"there are more than these {limit} subscribers: see them with --all")
+
+
+def _add(
+    client: "SessionClient", session_id: str, addresses: list[str], output: OutputFormat
+) -> int:
+    """How many had been added before, as far as the server tells."""
+    if len(addresses) > 1:
+        try:
+            response = client.add_subscribers(session_id, addresses)
+        except UnimplementedError:
+            pass  # a server of the first version: one by one
+        else:
+            _done("added", addresses, output)
+            return response.already_present
+    for address in addresses:
+        client.add_subscriber(session_id, address)
+        _done("added", [address], output)
+    return 0
+
+
+def _remove(
+    client: "SessionClient", session_id: str, addresses: list[str], output: OutputFormat
+) -> list[str]:
+    """Those that were no subscribers; one by one, the first of them is an error."""
+    if len(addresses) > 1:
+        try:
+            not_found = list(client.remove_subscribers(session_id, addresses).not_found)
+        except UnimplementedError:
+            pass
+        else:
+            _done("removed", [a for a in addresses if a not in not_found], output)
+            return not_found
+    for address in addresses:
+        client.remove_subscriber(session_id, address)
+        _done("removed", [address], output)
+    return []
+
+
+def _done(what: str, addresses: list[str], output: OutputFormat) -> None:
+    if output is OutputFormat.TABLE:
+        for address in addresses:
+            write(f"{what} {address}")
+
+
+def _batches(addresses: list[str]) -> "Iterator[list[str]]":
+    from rtpfanout.client import BATCH_SIZE
+
+    for start in range(0, len(addresses), BATCH_SIZE):
+        yield addresses[start : start + BATCH_SIZE]
+
+
+def _client(server: str) -> "SessionClient":
     from rtpfanout.client import SessionClient
 
-    with SessionClient(server) as client:
-        _each(client.remove_subscriber, "removed", session_id, addresses, output)
-
-
-def _each(
-    call: Callable[[str, str], None],
-    done: str,
-    session_id: str,
-    addresses: list[str],
-    output: OutputFormat,
-) -> None:
-    for address in addresses:
-        call(session_id, address)
-        if output is OutputFormat.TABLE:
-            write(f"{done} {address}")
-    if output is OutputFormat.JSON:
-        write_json({"session_id": session_id, done: addresses})
+    return SessionClient(server)

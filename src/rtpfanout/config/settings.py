@@ -73,6 +73,23 @@ def _parse_networks(value: object) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def _parse_cpus(value: object) -> tuple[int, ...]:
+    """A list; as a flag or in the environment a JSON list or comma-separated text."""
+    if isinstance(value, str):
+        value = _split_list(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    return tuple(map(_parse_cpu, value))
+
+
+def _parse_cpu(entry: object) -> int:
+    if isinstance(entry, str) and entry.isascii() and entry.isdigit() and len(entry) <= 4:
+        entry = int(entry)
+    if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry < 8192:
+        raise ValueError(f"{entry!r} is not the number of a CPU")
+    return entry
+
+
 def _split_list(text: str) -> object:
     if text.lstrip().startswith("["):
         try:
@@ -120,6 +137,13 @@ Networks = Annotated[
     PlainValidator(_parse_networks),
     PlainSerializer(lambda networks: [str(network) for network in networks]),
     Expected('a list of networks such as ["10.0.0.0/8", "2001:db8::/32"]'),
+]
+Cpus = Annotated[
+    tuple[int, ...],
+    NoDecode,
+    PlainValidator(_parse_cpus),
+    PlainSerializer(list),
+    Expected("a list of CPU numbers such as [0, 1]"),
 ]
 Switch = Annotated[bool, Expected("true or false")]
 Number = Annotated[int, BeforeValidator(_not_bool)]
@@ -183,6 +207,32 @@ class Settings(BaseSettings):
         le=16_777_216,
         description="Packets the receive queue can hold. The kernel's socket buffer is sized from "
         "it, as far as net.core.rmem_max allows.",
+    )
+    workers: Number = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Threads that receive and send packets. 0: one for each CPU this process may "
+        "use.",
+    )
+    worker_cpus: Cpus = Field(
+        default=(),
+        description="CPUs that the workers are pinned to, one each, from the front again when "
+        "there are more workers. Empty: the kernel places them.",
+    )
+    split_threshold: Number = Field(
+        default=256,
+        ge=2,
+        le=1_000_000,
+        description="When the packets received at a time make at least this many sends, idle "
+        "workers take a part of them.",
+    )
+    busy_poll_us: Number = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Microseconds a worker goes on looking for packets before it sleeps: lower "
+        "latency for CPU time. 0: it sleeps at once.",
     )
     session_timeout_secs: Seconds = Field(
         default=300,

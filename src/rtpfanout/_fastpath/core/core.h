@@ -1,9 +1,9 @@
 /* The packet path behind opaque types and plain structs: all that Cython sees.
  *
- * Functions return 0 or -errno, and write their out-parameters only on success.
- * Control calls take the engine's writer mutex and may come from any thread; the
- * packet loop never takes it. Times are nanoseconds, of CLOCK_MONOTONIC unless a
- * name says otherwise, and are always passed in. */
+ * Functions return 0 or -errno, and write their out-parameters only on success, but for
+ * added[] and found[]. Control calls take the engine's writer mutex and may come from any
+ * thread; the packet loop never takes it. Times are nanoseconds, of CLOCK_MONOTONIC unless
+ * a name says otherwise, and are always passed in. */
 #ifndef RF_CORE_H
 #define RF_CORE_H
 
@@ -98,7 +98,8 @@ void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);
  * the first, and for the last, subscriber served; one observation per packet in each. */
 void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_latency *last);
 
-/* -EEXIST (SSRC and source are taken), -EAGAIN (max_sessions), -ENOMEM. */
+/* -EEXIST (SSRC and source are taken, also when there are max_sessions), -EAGAIN (max_sessions),
+ * -ENOMEM. */
 int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle);
 /* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */
@@ -112,12 +113,14 @@ int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *
 size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_stats *out,
                          size_t capacity);
 
-/* All or none. added[i] tells a new address from one that was there already.
+/* All or none. added[i] tells a new address from one that was there already or stands
+ * before in this call; after an error, nothing.
  * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added);
-/* found[i] tells whether addrs[i] was a subscriber. Returns after the grace period: no packet
- * leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is removed then). */
+/* found[i] tells whether addrs[i] was a subscriber; after an error, nothing. Returns after the
+ * grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is
+ * removed then). */
 int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
                           size_t n, bool *found);
 /* Those whose `since_ns` is above `after`, in that order: writes up to `capacity` and sets

@@ -1,4 +1,4 @@
-#include "fanout.h"
+#include "egress.h"
 
 #include <errno.h>
 #include <netinet/udp.h>
@@ -98,8 +98,8 @@ static bool try_again(struct flush *f, int error)
 
 static void count_sent(struct flush *f, const struct copy *c, uint32_t packets, uint64_t bytes)
 {
-    c->share->packets_sent += packets;
-    c->share->bytes_sent += bytes;
+    c->tally->packets_sent += packets;
+    c->tally->bytes_sent += bytes;
     counter_add(&c->subscriber->packets_sent, packets);
     counter_add(&f->counters->copies_attempted, packets);
     counter_add(&f->counters->packets_sent, packets);
@@ -109,7 +109,7 @@ static void count_sent(struct flush *f, const struct copy *c, uint32_t packets, 
 
 static void count_failed(struct flush *f, const struct copy *c, uint32_t packets, int error)
 {
-    c->share->packets_failed += packets;
+    c->tally->packets_failed += packets;
     counter_add(&c->subscriber->send_failures, packets);
     counter_add(&f->counters->copies_attempted, packets);
     stats_count_failures(f->counters, egress_failure(error), packets);

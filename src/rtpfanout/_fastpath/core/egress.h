@@ -31,11 +31,14 @@ struct group {
     } control; /* UDP_SEGMENT; not sent with a single packet */
 };
 
-struct share;
+/* What came of some of a session's copies. */
+struct tally {
+    uint64_t packets_sent, bytes_sent, packets_failed;
+};
 
 /* One send entry: a whole group, or one packet of it where segments don't pass. */
 struct copy {
-    struct share *share;
+    struct tally *tally;
     struct subscriber *subscriber;
     struct group *group;
     struct packet *packet; /* NULL: the whole group */
@@ -76,7 +79,7 @@ bool egress_may_segment(struct subscriber *s, const struct group *g, uint32_t no
  * is settled and skipped, and those behind it go on. */
 enum send_failure egress_failure(int error);
 
-/* Sends every entry once and counts each of its packets, by worker, share and subscriber, as
+/* Sends every entry once and counts each of its packets, by worker, tally and subscriber, as
  * sent or failed; there is no error to return. */
 void egress_flush(int fd, struct batch *b, struct worker_counters *counters, int wait_ms,
                   uint32_t now_secs);

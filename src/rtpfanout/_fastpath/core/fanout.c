@@ -103,7 +103,7 @@ static uint32_t share_width(uint32_t groups, uint32_t count, bool split)
 
 void plan_session(struct plan *p, struct session *s, bool gso, bool split)
 {
-    /* Pairs with the release in engine.c that publishes a list. */
+    /* Pairs with the release in control.c that publishes a list. */
     const struct subscriber_list *list = load_acq(&s->subscribers);
     uint32_t first_group = p->groups_used, count = list->count;
 
@@ -134,7 +134,7 @@ static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, sockle
 {
     uint32_t count = s->subscribers->count, i = s->rotation + s->served;
     struct copy c = {
-        .share = s,
+        .tally = &s->tally,
         .subscriber = s->subscribers->item[i < count ? i : i - count],
         .group = s->group,
         .first = s->served == 0,
@@ -214,13 +214,13 @@ static void observe(const struct group *g, struct latency_histogram *first,
 void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last)
 {
     for (uint32_t i = 0; i < p->shares_used; i++) {
-        const struct share *s = &p->shares[i];
-        struct session_counters *c = &s->session->counters;
+        const struct tally *t = &p->shares[i].tally;
+        struct session_counters *c = &p->shares[i].session->counters;
 
-        counter_add(&c->copies_attempted, s->packets_sent + s->packets_failed);
-        counter_add(&c->packets_sent, s->packets_sent);
-        counter_add(&c->bytes_sent, s->bytes_sent);
-        counter_add(&c->send_failures, s->packets_failed);
+        counter_add(&c->copies_attempted, t->packets_sent + t->packets_failed);
+        counter_add(&c->packets_sent, t->packets_sent);
+        counter_add(&c->bytes_sent, t->bytes_sent);
+        counter_add(&c->send_failures, t->packets_failed);
     }
     for (uint32_t i = 0; i < p->groups_used; i++)
         observe(&p->groups[i], first, last);

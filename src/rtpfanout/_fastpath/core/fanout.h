@@ -25,8 +25,7 @@ struct share {
     struct packet *packet; /* the next */
     uint32_t singly;       /* how many are left */
 
-    /* What came of it; counted by whoever serves it, for the session's owner. */
-    uint64_t packets_sent, bytes_sent, packets_failed;
+    struct tally tally; /* counted by whoever serves it, for the session's owner */
 };
 
 /* Room for what one turn sends. It lives until the batches that name it are flushed. */

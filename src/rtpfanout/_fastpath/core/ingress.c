@@ -57,9 +57,9 @@ bool ingress_has_gro(const struct ingress *in)
     return in->gro;
 }
 
-int ingress_receive(struct ingress *in, unsigned limit)
+int ingress_receive(struct ingress *in)
 {
-    int n = recvmmsg(in->fd, in->header, limit, MSG_DONTWAIT, NULL);
+    int n = recvmmsg(in->fd, in->header, INGRESS_BATCH, MSG_DONTWAIT, NULL);
 
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;

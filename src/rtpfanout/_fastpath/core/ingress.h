@@ -31,10 +31,9 @@ int ingress_new(int fd, struct ingress **out);
 void ingress_free(struct ingress *in);
 bool ingress_has_gro(const struct ingress *in);
 
-/* What is queued, up to `limit` buffers (INGRESS_BATCH at the most), without waiting: the
- * number filled, 0 when there is nothing, or -errno. A zero-length datagram counts like any
- * other. */
-int ingress_receive(struct ingress *in, unsigned limit);
+/* What is queued, up to INGRESS_BATCH buffers, without waiting: the number filled, 0 when
+ * there is nothing, or -errno. A zero-length datagram counts like any other. */
+int ingress_receive(struct ingress *in);
 void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out);
 
 #endif

@@ -113,7 +113,7 @@ void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);
 
 /* Build the list that follows `old`; nothing is published or retired here.
- * added[i] tells whether addrs[i] is new. `*out` is `old` when none is.
+ * added[i] tells whether addrs[i] is new; after an error, nothing. `*out` is `old` when none is.
  * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
 int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
                         int family, uint32_t max, uint64_t now, bool *added,

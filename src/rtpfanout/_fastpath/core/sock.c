@@ -144,6 +144,16 @@ void sock_close(struct sock *s)
     s->fd = -1;
 }
 
+bool sock_sends_ipv4(const struct sock *s)
+{
+    return s->family == AF_INET || s->dual_stack;
+}
+
+bool sock_sends_ipv6(const struct sock *s)
+{
+    return s->family == AF_INET6;
+}
+
 uint32_t sock_buffer_size(const struct sock *s, int option)
 {
     int value = 0;

@@ -27,6 +27,10 @@ void sock_close(struct sock *s);
  * way UDP_GRO puts its packets together. 0 or -errno. */
 int sock_steer_by_source(const struct sock *s, unsigned count);
 
+/* Whether it can send to addresses of that family. */
+bool sock_sends_ipv4(const struct sock *s);
+bool sock_sends_ipv6(const struct sock *s);
+
 /* SO_RCVBUF or SO_SNDBUF as the kernel accounts it: twice what was granted. */
 uint32_t sock_buffer_size(const struct sock *s, int option);
 /* Datagrams the receive queue had no room for since the socket was opened, modulo 2^32

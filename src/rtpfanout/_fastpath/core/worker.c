@@ -14,7 +14,7 @@ enum {
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
-    TURN_ENTRIES = 4096,               /* about 12 ms of plain sends */
+    FAN_OUT_ENTRIES = 4096,            /* about 12 ms of plain sends */
     LISTS_AHEAD = 4,                   /* subscriber lists that are prefetched */
 };
 
@@ -55,13 +55,17 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
     memset(w, 0, sizeof *w);
     w->options = *options;
     w->sock = sock;
-    w->table = table;
     w->qsbr = qsbr;
     w->crew = crew;
     w->crew_size = crew_size;
+    w->gate = (struct gate){
+        .table = table,
+        .check_padding = options->check_padding,
+        .worker = options->index,
+        .counters = &w->counters,
+    };
     w->gso = egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-    w->receive_limit = INGRESS_BATCH;
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->wake_fd < 0)
         return -errno;
@@ -77,15 +81,6 @@ void worker_destroy(struct worker *w)
     close(w->wake_fd);
 }
 
-/* One worker receives a session's packets, for its run and its counters have one writer:
- * whoever comes first. Steering by source address keeps it so. */
-static bool owns(struct worker *w, struct session *s)
-{
-    uint32_t me = w->options.index + 1, owner = load_rlx(&s->owner);
-
-    return owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me));
-}
-
 static void append_to_run(struct worker *w, struct session *s, struct packet *p)
 {
     if (s->run.first)
@@ -97,11 +92,19 @@ static void append_to_run(struct worker *w, struct session *s, struct packet *p)
     s->run.last = p;
 }
 
+/* Will the packet open a send entry of its own for every subscriber? Roughly: fanout.c decides. */
+static bool opens_group(const struct worker *w, const struct session *s, uint32_t len)
+{
+    return !w->gso || !s->run.first || s->run.last->bytes.iov_len != len;
+}
+
 static void accept_packet(struct worker *w, const struct arrival *a)
 {
     struct packet *p = &w->packets[w->packet_count++];
     struct session *s = a->session;
 
+    if (opens_group(w, s, a->len))
+        w->entries_ahead += load_acq(&s->subscribers)->count;
     *p = (struct packet){{a->data, a->len}, a->datagram->received_ns, NULL};
     append_to_run(w, s, p);
     counter_add(&s->counters.packets_received, 1);
@@ -191,7 +194,6 @@ static void run_plan(struct worker *w)
         serve(w, &w->plan, 0, w->plan.shares_used);
     }
     plan_account(&w->plan, &w->latency_first, &w->latency_last);
-    w->entries += w->plan.entries;
     plan_clear(&w->plan);
 }
 
@@ -209,64 +211,23 @@ static void fan_out(struct worker *w)
     }
     run_plan(w);
     w->packet_count = w->session_count = 0;
+    w->entries_ahead = 0;
 }
 
-static enum drop_reason drop_reason(const struct arrival *a)
-{
-    switch (a->kind) {
-    case RTP_PACKET:
-        return a->session ? DROP_misrouted : a->ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
-    case RTP_CONTROL:
-        return DROP_rtcp;
-    case RTP_FOREIGN:
-        return DROP_not_rtp;
-    default:
-        return DROP_malformed;
-    }
-}
-
-/* What the packet is, and for RTP the key to look it up by. */
-static void classify(struct worker *w, struct arrival *a, const struct arrival *previous)
-{
-    uint32_t ssrc = 0;
-
-    a->session = NULL;
-    a->kind = rtp_classify(a->data, a->len, w->options.check_padding, &ssrc);
-    if (a->kind != RTP_PACKET)
-        return;
-    if (previous && previous->kind == RTP_PACKET && previous->datagram == a->datagram &&
-        previous->key.ssrc == ssrc)
-        a->key = previous->key;
-    else
-        a->key = table_key(w->table, ssrc, &a->datagram->source);
-    table_prefetch(w->table, &a->key);
-}
-
-static void look_up(struct worker *w, struct arrival *a)
-{
-    if (a->kind != RTP_PACKET)
-        return;
-    a->session = table_find_key(w->table, &a->key, &a->ssrc_known);
-    if (a->session)
-        __builtin_prefetch(&a->session->counters, 1);
-}
-
-/* Exactly one of forwarded and dropped_* for each arrival of the block. */
+/* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES: other sessions
+ * and whoever waits for a grace period wait no longer than that. */
 static void pass_gate(struct worker *w)
 {
-    for (uint32_t i = 0; i < w->arrival_count; i++)
-        classify(w, &w->arrivals[i], i > 0 ? &w->arrivals[i - 1] : NULL);
-    for (uint32_t i = 0; i < w->arrival_count; i++)
-        look_up(w, &w->arrivals[i]);
-    for (uint32_t i = 0; i < w->arrival_count; i++) {
-        struct arrival *a = &w->arrivals[i];
-
-        if (a->session && owns(w, a->session))
-            accept_packet(w, a);
-        else
-            stats_count_drop(&w->counters, drop_reason(a));
+    gate_pass(&w->gate);
+    for (uint32_t i = 0; i < w->gate.count; i++) {
+        if (w->gate.arrival[i].session)
+            accept_packet(w, &w->gate.arrival[i]);
     }
-    w->arrival_count = 0;
+    w->gate.count = 0;
+    if (w->entries_ahead >= FAN_OUT_ENTRIES || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
+        fan_out(w);
+        qsbr_quiescent(w->qsbr, w->options.index);
+    }
 }
 
 /* Every packet of the buffer: to the gate, or dropped. */
@@ -284,42 +245,26 @@ static void take_datagram(struct worker *w, const struct datagram *d)
         uint32_t left = d->len - at, len = left < d->segment ? left : d->segment;
 
         counter_add(&w->counters.packets_received, 1);
-        w->arrivals[w->arrival_count++] =
-            (struct arrival){.data = d->data + at, .len = len, .datagram = d};
-        if (w->arrival_count == GATE_BLOCK)
+        if (gate_add(&w->gate, d->data + at, len, d))
             pass_gate(w);
-        if (w->packet_count + GATE_BLOCK > TURN_PACKETS)
-            fan_out(w);
         at += len;
     } while (at < d->len);
-}
-
-/* A turn is to send about TURN_ENTRIES, so that neither other sessions nor a grace period
- * wait long for it: the next one receives by what this one came to. */
-static void set_receive_limit(struct worker *w, unsigned received)
-{
-    uint64_t limit = w->entries > TURN_ENTRIES ? received * (uint64_t)TURN_ENTRIES / w->entries
-                                               : (uint64_t)w->receive_limit * 2;
-
-    w->receive_limit = limit < 1 ? 1 : limit > INGRESS_BATCH ? INGRESS_BATCH : (unsigned)limit;
 }
 
 /* Returns how many buffers it took, or -errno. */
 static int turn(struct worker *w)
 {
-    int n = w->options.receives ? ingress_receive(w->ingress, w->receive_limit) : 0;
+    int n = w->options.receives ? ingress_receive(w->ingress) : 0;
 
     if (n <= 0)
         return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
-    w->entries = 0;
     for (unsigned i = 0; i < (unsigned)n; i++) {
         ingress_datagram(w->ingress, i, &w->datagrams[i]);
         take_datagram(w, &w->datagrams[i]);
     }
     pass_gate(w);
     fan_out(w);
-    set_receive_limit(w, (unsigned)n);
     counter_add(&w->counters.receives, (uint64_t)n);
     counter_add(&w->counters.turns, 1);
     return n;

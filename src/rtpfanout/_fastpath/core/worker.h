@@ -4,10 +4,8 @@
 
 #include "crew.h"
 #include "fanout.h"
-#include "ingress.h"
-#include "rtp.h"
+#include "gate.h"
 #include "sock.h"
-#include "table.h"
 
 struct worker_options {
     unsigned index; /* in the crew, and as a QSBR reader */
@@ -17,24 +15,9 @@ struct worker_options {
     uint64_t busy_poll_ns;    /* look for packets that long before sleeping */
 };
 
-/* Packets pass the gate in blocks, so that lookups overlap in the memory system. */
-enum { GATE_BLOCK = 32 };
-
-/* A packet before the gate. */
-struct arrival {
-    uint8_t *data;
-    uint32_t len;
-    enum rtp_kind kind;
-    struct table_key key; /* of RTP_PACKET */
-    struct session *session;
-    bool ssrc_known;
-    const struct datagram *datagram;
-};
-
 struct worker {
     struct worker_options options;
     const struct sock *sock;
-    const struct table *table;
     struct qsbr *qsbr;
     struct worker **crew; /* all workers, this one included */
     unsigned crew_size;
@@ -44,14 +27,12 @@ struct worker {
 
     struct ingress *ingress;
     struct batch batch;
-    unsigned receive_limit; /* buffers the next turn may fill */
 
     /* Of the turn at hand. */
     struct datagram datagrams[INGRESS_BATCH];
-    struct arrival arrivals[GATE_BLOCK];
-    uint32_t arrival_count;
-    uint64_t now;     /* CLOCK_MONOTONIC at its beginning */
-    uint64_t entries; /* handed to egress */
+    struct gate gate;
+    uint64_t now;           /* CLOCK_MONOTONIC at its beginning */
+    uint64_t entries_ahead; /* that what was accepted will come to, roughly */
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import bisect
 import re
 import threading
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -20,64 +18,33 @@ from rtpfanout.errors import (
     LimitError,
     NotFoundError,
 )
-from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
+from rtpfanout.model import MediaType
+from rtpfanout.policy import SOURCE_FIELD, SUBSCRIBER_FIELD
+from rtpfanout.sessions.admission import Admission, read_address, read_batch
+from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.views import (
+    LatencySummary,
+    Session,
+    SessionLatency,
+    SessionStats,
+    SessionView,
+    SubscriberView,
+    stats_of,
+    view_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
     from rtpfanout._fastpath import Engine
+    from rtpfanout.model import Address
     from rtpfanout.policy import AddressPolicy
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
 
-_CURSOR_VERSION = b"\x01"
-_CURSOR_BYTES = 9  # version and a 64-bit sequence number: 12 characters without padding
 _BY_SEQUENCE = attrgetter("sequence")
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
-
-
-@dataclass(frozen=True, slots=True)
-class SessionView:
-    """A session as it was when asked. `created_at` is in UTC."""
-
-    session_id: str
-    source: Address
-    ssrc: int
-    media_type: MediaType
-    subscriber_count: int
-    created_at: datetime
-    status: SessionStatus
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStats:
-    """A session's counters since its creation; bytes are of UDP payload."""
-
-    session_id: str
-    packets_received: int
-    packets_sent: int
-    bytes_received: int
-    bytes_sent: int
-    send_failures: int
-    subscriber_count: int
-    uptime_seconds: float
-    packets_per_second: float
-    seconds_since_last_packet: float | None
-
-
-@dataclass(slots=True)
-class _Session:
-    """What the engine does not keep; `subscribers` changes under the manager's lock."""
-
-    session_id: str
-    sequence: int
-    handle: int
-    source: Address
-    ssrc: int
-    media_type: MediaType
-    created_at: datetime
-    subscribers: int = 0
 
 
 def _utc_now() -> datetime:
@@ -106,15 +73,16 @@ class SessionManager:
         """`max_sessions` and `max_subscribers` are the engine's; a timeout of 0 means never."""
         self._engine = engine
         self._policy = policy
+        self._admission = Admission(policy)
         self._max_sessions = max_sessions
         self._max_subscribers = max_subscribers
         self._session_timeout_ns = session_timeout_ns
         self._monotonic_ns = monotonic_ns
         self._utc_now = utc_now
         self._lock = threading.Lock()
-        self._by_id: dict[str, _Session] = {}
-        self._by_handle: dict[int, _Session] = {}
-        self._in_order: list[_Session] = []  # by sequence, which only grows
+        self._by_id: dict[str, Session] = {}
+        self._by_handle: dict[int, Session] = {}
+        self._in_order: list[Session] = []  # by sequence, which only grows
         self._total_subscribers = 0
         self._created_total = 0
         self._deleted_total = 0
@@ -151,15 +119,16 @@ class SessionManager:
         Raises InvalidArgumentError, AlreadyExistsError (same SSRC and source), LimitError,
         and what the address policy raises.
         """
-        source = _address(source_text, "source_address")
+        source = read_address(source_text, SOURCE_FIELD)
         kind = _media_type(media_type)
         if not 0 <= ssrc <= 0xFFFFFFFF:
             raise InvalidArgumentError(f"{ssrc} is not 0 to {0xFFFFFFFF}", field="ssrc")
         self._policy.check_source(source)
         with self._lock:
-            handle = self._engine_add_session(source, ssrc)
+            now = self._monotonic_ns()
+            handle = self._engine_add_session(source, ssrc, now)
             self._created_total += 1
-            session = _Session(
+            session = Session(
                 session_id=str(uuid.uuid4()),
                 sequence=self._created_total,
                 handle=handle,
@@ -167,11 +136,12 @@ class SessionManager:
                 ssrc=ssrc,
                 media_type=kind,
                 created_at=self._utc_now(),
+                created_ns=now,
             )
             self._by_id[session.session_id] = session
             self._by_handle[handle] = session
             self._in_order.append(session)
-            return self._view(session, self._monotonic_ns())
+            return self._view(session, now)
 
     def get(self, session_id: str) -> SessionView:
         """Raises InvalidArgumentError (not a UUID), NotFoundError."""
@@ -185,17 +155,15 @@ class SessionManager:
         that exist throughout appear exactly once, whatever comes and goes between pages.
         Raises InvalidArgumentError.
         """
-        if limit < 0:
-            raise InvalidArgumentError(f"{limit} is negative", field="limit")
-        size = min(limit or DEFAULT_PAGE, LARGEST_PAGE)
-        after = _read_cursor(cursor) if cursor else 0
+        size = _page_size(limit)
+        after = CursorKind.SESSIONS.read(cursor)
         with self._lock:
             start = bisect.bisect_right(self._in_order, after, key=_BY_SEQUENCE)
             page = self._in_order[start : start + size]
             is_last = start + size >= len(self._in_order)
             now = self._monotonic_ns()
             views = [self._view(session, now) for session in page]
-        return views, "" if is_last else _cursor(page[-1].sequence)
+        return views, "" if is_last else CursorKind.SESSIONS.write(page[-1].sequence)
 
     def delete(self, session_id: str) -> None:
         """Returns when no further packet of the session will leave.
@@ -213,40 +181,68 @@ class SessionManager:
 
         Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError.
         """
-        address = _address(address_text, "subscriber_address")
-        self._policy.check_subscriber(address)
-        with self._found(session_id) as session:
-            added = self._engine_add_subscriber(session, address)
-            session.subscribers += added
-            self._total_subscribers += added
-            return added
+        return self._add(session_id, self._admission.record(address_text)) == 1
+
+    def add_subscribers(self, session_id: str, address_texts: Sequence[str]) -> int:
+        """The same for 1 to LARGEST_BATCH addresses, all or none; how many are new."""
+        return self._add(session_id, self._admission.records(address_texts))
 
     def remove_subscriber(self, session_id: str, address_text: str) -> None:
         """Returns when no further packet will leave to `address_text`.
 
         Raises InvalidArgumentError, NotFoundError (session or subscriber).
         """
-        address = _address(address_text, "subscriber_address")
+        address = read_address(address_text, SUBSCRIBER_FIELD)
+        if not all(self._remove(session_id, [address])):
+            raise NotFoundError(
+                f"session {session_id} has no subscriber {address}", field=SUBSCRIBER_FIELD
+            )
+
+    def remove_subscribers(self, session_id: str, address_texts: Sequence[str]) -> list[str]:
+        """The same for 1 to LARGEST_BATCH addresses; those that were no subscribers.
+
+        Raises InvalidArgumentError, NotFoundError (session).
+        """
+        addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
+        found = self._remove(session_id, addresses)
+        return [text for text, was_there in zip(address_texts, found, strict=True) if not was_there]
+
+    def list_subscribers(
+        self, session_id: str, limit: int = 0, cursor: str = ""
+    ) -> tuple[list[SubscriberView], str]:
+        """Up to `limit` subscribers, in order of arrival, and the next page's cursor, or "".
+
+        Limits and stability are those of `list_page`. Raises InvalidArgumentError, NotFoundError.
+        """
+        size = _page_size(limit)
+        after_ns = CursorKind.SUBSCRIBERS.read(cursor)
         with self._found(session_id) as session:
-            pass
-        try:
-            self._engine.remove_subscriber(session.handle, address)
-        except KeyError:
-            with self._found(session_id):  # or else it is the session that is gone
-                raise NotFoundError(
-                    f"session {session_id} has no subscriber {address}", field="subscriber_address"
-                ) from None
-        with self._lock:
-            # The count of a session deleted meanwhile left the total as a whole.
-            if self._by_id.get(session.session_id) is session:
-                session.subscribers -= 1
-                self._total_subscribers -= 1
+            rows = self._engine.subscribers(session.handle, after_ns, size + 1)
+        page = rows[:size]
+        views = [
+            SubscriberView(
+                address=address,
+                # By the session's creation, so that two looks never tell two times.
+                since=session.created_at
+                + timedelta(microseconds=(since - session.created_ns) // 1000),
+                packets_sent=sent,
+                send_failures=failures,
+            )
+            for address, since, sent, failures in page
+        ]
+        return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
 
     def stats(self, session_id: str) -> SessionStats:
         """Raises InvalidArgumentError, NotFoundError."""
         with self._found(session_id) as session:
             now = self._monotonic_ns()
-            return _stats(session, self._engine.session_stats(session.handle, now), now)
+            return stats_of(session, self._engine.session_stats(session.handle, now), now)
+
+    def latency(self, session_id: str) -> SessionLatency:
+        """Raises InvalidArgumentError, NotFoundError."""
+        with self._found(session_id) as session:
+            (first, _), (last, _) = self._engine.session_latency(session.handle)
+        return SessionLatency(LatencySummary.of(first), LatencySummary.of(last))
 
     def all_stats(self) -> list[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, read in one pass over the engine."""
@@ -255,7 +251,7 @@ class SessionManager:
             counters = self._engine.all_session_stats(now)
             sessions = list(self._in_order)
         return [
-            (_view(session, values, now), _stats(session, values, now))
+            (view_of(session, values, now), stats_of(session, values, now))
             for session in sessions
             if (values := counters.get(session.handle)) is not None
         ]
@@ -279,7 +275,7 @@ class SessionManager:
         return expired
 
     @contextmanager
-    def _found(self, session_id: str) -> Iterator[_Session]:
+    def _found(self, session_id: str) -> Iterator[Session]:
         """The session under the lock. Raises InvalidArgumentError, NotFoundError."""
         canonical = _session_id(session_id)
         with self._lock:
@@ -288,19 +284,19 @@ class SessionManager:
                 raise NotFoundError(f"no session {canonical}", field="session_id")
             yield session
 
-    def _forget(self, session: _Session) -> None:
+    def _forget(self, session: Session) -> None:
         """No call finds it from here on. The lock is held."""
         del self._by_id[session.session_id]
         del self._by_handle[session.handle]
         del self._in_order[bisect.bisect_left(self._in_order, session.sequence, key=_BY_SEQUENCE)]
         self._total_subscribers -= session.subscribers
 
-    def _view(self, session: _Session, now_ns: int) -> SessionView:
-        return _view(session, self._engine.session_stats(session.handle, now_ns), now_ns)
+    def _view(self, session: Session, now_ns: int) -> SessionView:
+        return view_of(session, self._engine.session_stats(session.handle, now_ns), now_ns)
 
-    def _engine_add_session(self, source: Address, ssrc: int) -> int:
+    def _engine_add_session(self, source: Address, ssrc: int, now_ns: int) -> int:
         try:
-            return self._engine.add_session(source, ssrc, self._monotonic_ns())
+            return self._engine.add_session(source, ssrc, now_ns)
         except FileExistsError:
             raise AlreadyExistsError(
                 f"a session with SSRC {ssrc:#010x} from {source} exists", field="ssrc"
@@ -312,54 +308,44 @@ class SessionManager:
                 limit=self._max_sessions,
             ) from None
 
-    def _engine_add_subscriber(self, session: _Session, address: Address) -> bool:
+    def _add(self, session_id: str, records: bytes) -> int:
+        """How many of the subscribers are new."""
+        with self._found(session_id) as session:
+            now = self._monotonic_ns()
+            try:
+                added = self._engine.add_packed_subscribers(session.handle, records, now)
+            except BlockingIOError:
+                raise LimitError(
+                    f"session {session.session_id} has {session.subscribers} subscribers, and would"
+                    f" have more than the {self._max_subscribers} of max_fanout_per_session",
+                    field="max_fanout_per_session",
+                    limit=self._max_subscribers,
+                ) from None
+            session.subscribers += added
+            self._total_subscribers += added
+            return added
+
+    def _remove(self, session_id: str, addresses: list[Address]) -> list[bool]:
+        """Which of them were subscribers; waits for a grace period without the lock."""
+        with self._found(session_id) as session:
+            pass
         try:
-            return self._engine.add_subscribers(session.handle, [address])[0]
-        except BlockingIOError:
-            raise LimitError(
-                f"session {session.session_id} has {self._max_subscribers} subscribers, "
-                "as many as max_fanout_per_session allows",
-                field="max_fanout_per_session",
-                limit=self._max_subscribers,
-            ) from None
+            found = self._engine.remove_subscribers(session.handle, addresses)
+        except KeyError:  # deleted meanwhile
+            raise NotFoundError(f"no session {session.session_id}", field="session_id") from None
+        removed = sum(found)
+        with self._lock:
+            # The count of a session deleted meanwhile left the total as a whole.
+            if self._by_id.get(session.session_id) is session:
+                session.subscribers -= removed
+                self._total_subscribers -= removed
+        return found
 
 
-def _view(session: _Session, values: Mapping[str, float], now_ns: int) -> SessionView:
-    last = values["last_packet_ns"]
-    is_active = last > 0 and now_ns - last <= ACTIVE_WINDOW_NS
-    return SessionView(
-        session_id=session.session_id,
-        source=session.source,
-        ssrc=session.ssrc,
-        media_type=session.media_type,
-        subscriber_count=int(values["subscribers"]),
-        created_at=session.created_at,
-        status=SessionStatus.ACTIVE if is_active else SessionStatus.IDLE,
-    )
-
-
-def _stats(session: _Session, values: Mapping[str, float], now_ns: int) -> SessionStats:
-    last = values["last_packet_ns"]
-    return SessionStats(
-        session_id=session.session_id,
-        packets_received=int(values["packets_received"]),
-        packets_sent=int(values["packets_sent"]),
-        bytes_received=int(values["bytes_received"]),
-        bytes_sent=int(values["bytes_sent"]),
-        send_failures=int(values["send_failures"]),
-        subscriber_count=int(values["subscribers"]),
-        uptime_seconds=(now_ns - values["created_ns"]) / 1e9,
-        packets_per_second=values["packets_per_second"],
-        # A packet may have come in since the clock was read.
-        seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,
-    )
-
-
-def _address(text: str, field: str) -> Address:
-    try:
-        return Address.parse(text)
-    except ValueError as error:
-        raise InvalidArgumentError(str(error), field=field) from None
+def _page_size(limit: int) -> int:
+    if limit < 0:
+        raise InvalidArgumentError(f"{limit} is negative", field="limit")
+    return min(limit or DEFAULT_PAGE, LARGEST_PAGE)
 
 
 def _media_type(text: str) -> MediaType:
@@ -379,21 +365,3 @@ def _session_id(text: str) -> str:
         shown = repr(text if len(text) <= 80 else text[:77] + "...")
         raise InvalidArgumentError(f"{shown} is not a UUID", field="session_id")
     return canonical
-
-
-def _cursor(sequence: int) -> str:
-    raw = _CURSOR_VERSION + sequence.to_bytes(_CURSOR_BYTES - 1, "big")
-    return base64.urlsafe_b64encode(raw).decode()
-
-
-def _read_cursor(text: str) -> int:
-    try:
-        raw = base64.urlsafe_b64decode(text.encode("ascii"))
-    except ValueError:  # UnicodeEncodeError and binascii.Error are kinds of it
-        raw = b""
-    sequence = int.from_bytes(raw[1:_CURSOR_BYTES], "big")
-    if text != _cursor(sequence):  # the decoder overlooks much, the encoder nothing
-        raise InvalidArgumentError(
-            "not a next_cursor of ListSessions: leave it empty for the first page", field="cursor"
-        )
-    return sequence

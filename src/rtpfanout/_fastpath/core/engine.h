@@ -1,0 +1,33 @@
+/* What stands behind core.h's opaque engine: one port, one table, one packet loop per worker. */
+#ifndef RF_ENGINE_H
+#define RF_ENGINE_H
+
+#include <pthread.h>
+
+#include "core.h"
+#include "worker.h"
+
+struct rf_engine {
+    uint32_t max_subscribers;
+    uint32_t requested_receive_buffer;
+    uint32_t worker_count, sock_count;
+    struct sock sock[RF_MAX_WORKERS];
+    struct worker *worker[RF_MAX_WORKERS];
+    _Atomic bool running[RF_MAX_WORKERS];
+    struct qsbr qsbr;
+
+    /* The writer mutex. It guards the session pool, the table's writer side, the publication of
+     * subscriber lists, the retired list and the kernel drop count. It is never held while a
+     * grace period is awaited, and it nests inside no other lock. */
+    pthread_mutex_t control;
+    struct session_pool sessions;
+    struct table table;
+    uint64_t kernel_drops;
+    uint32_t kernel_drops_seen[RF_MAX_WORKERS]; /* as the sockets count them, modulo 2^32 */
+};
+
+/* Widens the sockets' 32-bit counts into `kernel_drops`; under `control`. Called at every tick,
+ * so no wrap goes unseen. */
+void engine_read_kernel_drops(struct rf_engine *e);
+
+#endif

@@ -1,0 +1,113 @@
+"""Subscribers' addresses by the thousand: read, checked, and packed for the engine.
+
+The plain way of an address (Address.parse, AddressPolicy.check_subscriber, Address.record)
+takes about 20 us, nearly all of it in making objects. An IPv4 address that the policy
+admits takes about 1 us here; every other goes the plain way, which also says what is wrong.
+"""
+
+from __future__ import annotations
+
+import bisect
+import socket
+from typing import TYPE_CHECKING, TypeVar
+
+from rtpfanout.errors import InvalidArgumentError, RtpFanoutError, Violation
+from rtpfanout.model import ADDRESS_RECORD, Address
+from rtpfanout.policy import SUBSCRIBER_FIELD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rtpfanout.policy import AddressPolicy
+
+LARGEST_BATCH = 1000
+BATCH_FIELD = "subscriber_addresses"
+_MOST_VIOLATIONS = 20
+_IPV4_PREFIX = bytes(10) + b"\xff\xff"
+
+_Value = TypeVar("_Value")
+
+
+class Admission:
+    """The way in for subscribers under one policy. Thread-safe, as nothing changes."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._ingest_port = policy.ingest.port
+        self._starts, self._admitted = policy.ipv4_verdicts()
+
+    def record(self, text: str) -> bytes:
+        """The ADDRESS_RECORD of a subscriber to be.
+
+        Raises InvalidArgumentError, AddressDeniedError with field ``subscriber_address``.
+        """
+        record = self._ipv4_record(text)
+        if record is None:
+            address = read_address(text, SUBSCRIBER_FIELD)
+            self._policy.check_subscriber(address)
+            record = address.record
+        return record
+
+    def records(self, texts: Sequence[str]) -> bytes:
+        """The records of a batch, one behind the other. Raises as `read_batch` does."""
+        return b"".join(read_batch(texts, self.record))
+
+    def _ipv4_record(self, text: str) -> bytes | None:
+        """None if it is not, or perhaps not, an IPv4 address that may be a subscriber."""
+        host, _, digits = text.rpartition(":")
+        if not (digits.isdigit() and digits.isascii() and len(digits) <= 5):
+            return None
+        port = int(digits)
+        if not 0 < port <= 65535 or port == self._ingest_port:
+            return None
+        try:
+            ip = socket.inet_pton(socket.AF_INET, host)
+        except (OSError, ValueError):  # ValueError: a NUL inside
+            return None
+        if not self._admitted[bisect.bisect_right(self._starts, ip) - 1]:
+            return None
+        return ADDRESS_RECORD.pack(_IPV4_PREFIX + ip, 0, port)
+
+
+def read_address(text: str, field: str) -> Address:
+    """Raises InvalidArgumentError about `field`."""
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error), field=field) from None
+
+
+def read_batch(texts: Sequence[str], read: Callable[[str], _Value]) -> list[_Value]:
+    """`read` of each of 1 to LARGEST_BATCH addresses.
+
+    Raises InvalidArgumentError if one is malformed, else what `read` raised first, with a
+    violation for each of the first refused ones, such as ``subscriber_addresses[17]``.
+    """
+    if not 0 < len(texts) <= LARGEST_BATCH:
+        raise InvalidArgumentError(
+            f"there are {len(texts)} addresses; give 1 to {LARGEST_BATCH} in a call",
+            field=BATCH_FIELD,
+        )
+    values: list[_Value] = []
+    faults: list[tuple[int, RtpFanoutError]] = []
+    for index, text in enumerate(texts):
+        try:
+            values.append(read(text))
+        except RtpFanoutError as error:
+            faults.append((index, error))
+    if faults:
+        raise _batch_error(faults, len(texts))
+    return values
+
+
+def _batch_error(faults: list[tuple[int, RtpFanoutError]], count: int) -> RtpFanoutError:
+    violations = tuple(
+        Violation(f"{BATCH_FIELD}[{index}]", error.message)
+        for index, error in faults[:_MOST_VIOLATIONS]
+    )
+    message = violations[0].message
+    if len(faults) > 1:
+        message = f"{len(faults)} of {count} addresses are refused; the first: {message}"
+    kinds = [type(error) for _index, error in faults]
+    kind = InvalidArgumentError if InvalidArgumentError in kinds else kinds[0]
+    return kind(message, field=violations[0].field, violations=violations)

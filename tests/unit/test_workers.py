@@ -1,0 +1,109 @@
+"""The threads of the packet path."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+from support import eventually
+
+from rtpfanout._fastpath import Engine
+from rtpfanout.errors import StartError
+from rtpfanout.model import Address
+from rtpfanout.workers import Workers, check_cpus, worker_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def engine_of(workers: int) -> Engine:
+    return Engine(
+        Address.parse("127.0.0.1:0"),
+        max_sessions=1,
+        max_subscribers=1,
+        receive_queue_packets=64,
+        workers=workers,
+    )
+
+
+@contextmanager
+def running(count: int, cpus: Sequence[int] = ()) -> Iterator[tuple[Workers, threading.Event]]:
+    ended = threading.Event()
+    workers = Workers(engine_of(count), count, cpus, ended.set)
+    workers.start()
+    try:
+        yield workers, ended
+    finally:
+        workers.stop()
+
+
+def tasks() -> dict[str, set[int]]:
+    """The CPUs of each thread of this process named like a worker."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        if name.startswith("rtp-worker-"):
+            found[name] = os.sched_getaffinity(int(task.name))
+    return found
+
+
+def test_each_has_a_name_that_the_kernel_shows() -> None:
+    with running(3) as (workers, ended):
+        names = {f"rtp-worker-{index}" for index in range(3)}
+        eventually(lambda: set(tasks()), lambda found: found == names, "three named threads")
+        assert {"rtpfanout-worker-2"} < {thread.name for thread in threading.enumerate()}
+        assert workers.are_alive
+        assert not ended.is_set()
+    assert not workers.are_alive
+    assert not workers.failed
+    assert ended.is_set()
+
+
+def test_each_is_pinned_from_the_front_again() -> None:
+    cpus = sorted(os.sched_getaffinity(0))[-2:]
+    expected = {f"rtp-worker-{index}": {cpus[index % len(cpus)]} for index in range(3)}
+    with running(3, cpus):
+        eventually(tasks, lambda found: found == expected, f"{expected}")
+    assert os.sched_getaffinity(0) >= set(cpus)
+
+
+def test_the_death_of_one_is_told() -> None:
+    with capture_logs() as log, running(2, [8191]) as (workers, ended):
+        assert ended.wait(30)
+        eventually(lambda: workers.failed, bool, "the failure")
+        assert not workers.are_alive
+    assert {entry["event"] for entry in log} == {"packet loop failed"}
+
+
+def test_a_loop_that_returns_by_itself_is_a_failure() -> None:
+    ended = threading.Event()
+    engine = engine_of(1)
+    workers = Workers(engine, 1, (), ended.set)
+    with capture_logs() as log:
+        workers.start()
+        time.sleep(0.05)
+        engine.stop()
+        assert ended.wait(30)
+    assert workers.failed
+    assert log[0]["event"] == "packet loop returned without being told to"
+
+
+def test_as_many_as_there_are_cpus_unless_told() -> None:
+    assert worker_count(0) == min(64, len(os.sched_getaffinity(0)))
+    assert worker_count(7) == 7
+
+
+def test_a_cpu_that_is_not_there_is_refused_with_those_that_are() -> None:
+    available = sorted(os.sched_getaffinity(0))
+    check_cpus(available)
+    with pytest.raises(StartError) as error:
+        check_cpus([available[0], 8191])
+    assert error.value.field == "worker_cpus"
+    assert "CPU 8191" in error.value.message
+    assert ", ".join(map(str, available)) in error.value.message
