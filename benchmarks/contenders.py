@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import select
 import shutil
@@ -104,6 +105,7 @@ class Tool:
 class Contender:
     name: str
     takes_workers = False  # whether it can be told how many threads are to move packets
+    most_copies_per_s = math.inf  # never offered more
     tool: Tool
 
     def __init__(self, lab: Lab, cpus: str, control_cpus: str, workers: int = 1) -> None:
@@ -212,6 +214,8 @@ class RtpEngine(KernelCounted):
 
     name = "rtpengine"
     program = "rtpengine"
+    # When it five times finds more than 50 packets queued, it never reads that socket again.
+    most_copies_per_s = 100_000
     PORTS = (10000, 19999)  # two for each subscription
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002

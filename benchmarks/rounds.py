@@ -120,13 +120,14 @@ class Bench:
         counted = copies_after - copies_before
         delta = {name: counters_after[name] - counters_before[name] for name in counters_after}
         seconds, copies = last.at - first.at, last.copies - first.copies
+        process_cpu = last.process_cpu_s - first.process_cpu_s
         system_cpu = last.system_cpu_s - first.system_cpu_s - baseline * seconds
         return {
             "copies_per_s": copies / seconds,
-            "copies_per_process_cpu_s": copies / (last.process_cpu_s - first.process_cpu_s),
+            "copies_per_process_cpu_s": copies / process_cpu if process_cpu else 0.0,
             # Others' load cannot be told from ours, so there is no figure on a busy machine.
             "copies_per_system_cpu_s": copies / system_cpu if baseline < QUIET_CPUS else None,
-            "process_cpus": (last.process_cpu_s - first.process_cpu_s) / seconds,
+            "process_cpus": process_cpu / seconds,
             "system_cpus": system_cpu / seconds,
             "idle_cpus_before": baseline,
             "seconds": seconds,

@@ -14,6 +14,7 @@ import argparse
 import datetime
 import itertools
 import json
+import math
 import os
 import platform
 import signal
@@ -107,16 +108,21 @@ def measure_cell(bench: Bench, cell: Cell, options: argparse.Namespace) -> dict[
         capacities: dict[str, float] = {}
         if options.rate is None:
             with receiving(bench, cell, options):
-                capacities = {label: bench.capacity(cell, c) for label, c in contenders.items()}
+                capacities = {
+                    label: bench.capacity(cell, each)
+                    for label, each in contenders.items()
+                    if math.isinf(each.most_copies_per_s)
+                }
         rounds: dict[str, list[dict[str, Any]]] = {label: [] for label in contenders}
         rate = offered_rate(options, capacities)
         for _ in range(options.rounds):
             for label, contender in contenders.items():
+                offered = min(rate, contender.most_copies_per_s / cell.subscribers)
                 if options.measure == "latency":
-                    rounds[label].append(bench.latency(cell, contender, rate))
+                    rounds[label].append(bench.latency(cell, contender, offered))
                 else:
                     with receiving(bench, cell, options):
-                        rounds[label].append(bench.throughput(cell, contender, rate))
+                        rounds[label].append(bench.throughput(cell, contender, offered))
     return {"cell": asdict(cell), "rate": rate, "capacities": capacities, "rounds": rounds}
 
 
@@ -132,8 +138,8 @@ def offered_rate(options: argparse.Namespace, capacities: dict[str, float]) -> f
     if options.rate is not None:
         return float(options.rate)
     if options.measure == "latency":
-        return min(capacities.values()) / 2
-    return max(capacities.values()) * OVERLOAD
+        return min(capacities.values()) / 2 if capacities else 420.0
+    return max(capacities.values(), default=1000.0) * OVERLOAD
 
 
 def machine() -> dict[str, Any]:

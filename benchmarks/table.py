@@ -55,8 +55,10 @@ def spread_and_ratio(
     median = statistics.median(values)
     return {
         key: median,
-        f"{key}_spread": (max(values) - min(values)) / median,
-        f"{key}_ratio": statistics.median(value / other for value, other in pairs),
+        f"{key}_spread": (max(values) - min(values)) / median if median else None,
+        f"{key}_ratio": statistics.median(
+            value / other if other else 0.0 for value, other in pairs
+        ),
     }
 
 
