@@ -215,7 +215,7 @@ class RtpEngine(KernelCounted):
     name = "rtpengine"
     program = "rtpengine"
     # When it five times finds more than 50 packets queued, it never reads that socket again.
-    most_copies_per_s = 100_000
+    most_copies_per_s = 30_000
     PORTS = (10000, 19999)  # two for each subscription
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002

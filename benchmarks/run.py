@@ -201,6 +201,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--server-cpus", help="taskset list for the contenders; default: the last, one a worker")
     first_cpu = str(min(os.sched_getaffinity(0)))
     add("--generator-cpus", default=first_cpu, help="taskset list for generator and receiver")
+    add("--nice", type=int, default=0, help="of all that is started; below 0 on a busy machine")
     add("--output", type=Path, help="the JSON; default: benchmarks/results/<time>.json")
     chosen = parser.parse_args()
     parser.set_defaults(**PRESETS.get((chosen.preset, chosen.measure), {}))
@@ -221,11 +222,13 @@ def make_lab(options: argparse.Namespace, offload: str) -> Lab:
             deliver=options.deliver or options.measure == "latency",
             segmentation_offload=offload == "on",
             by_address=options.by_address,
+            receiver_cpus=options.generator_cpus,
+            nice=options.nice,
         )
     if os.geteuid() != 0:
         print("run.py: network namespaces need root; falling back to loopback", file=sys.stderr)
     options.deliver = True
-    return LoopbackLab()
+    return LoopbackLab(options.nice)
 
 
 def measure(options: argparse.Namespace, offload: str, document: dict[str, Any]) -> None:
