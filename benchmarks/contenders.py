@@ -7,9 +7,12 @@ CONTENDERS.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,20 +104,29 @@ class Tool:
 
 class Contender:
     name: str
+    takes_workers = False  # whether it can be told how many threads are to move packets
+    most_copies_per_s = math.inf  # never offered more
     tool: Tool
 
-    def __init__(self, lab: Lab, cpus: str, control_cpus: str) -> None:
+    def __init__(self, lab: Lab, cpus: str, control_cpus: str, workers: int = 1) -> None:
         self.lab = lab
         self.cpus = cpus
         self.control_cpus = control_cpus
+        self.workers = workers
         self.ingress = f"{lab.addresses.ingress}:{free_port()}"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What this host lacks for it, or None."""
+        return None
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:
         """Start and be ready for packets. `queue`: packets the ingress socket can hold."""
         raise NotImplementedError
 
     def counters(self) -> dict[str, int]:
-        """Running totals: received (datagrams), sent (copies), failed (copies)."""
+        """Running totals: received (packets), sent (copies), failed (copies) and, where it is
+        known, sends (calls or entries of sendmmsg that took one or several copies)."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -138,7 +150,7 @@ class PlainLoop(Contender):
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002
         addresses = self.lab.addresses
-        argv = [str(BIN / "plainloop"), "--bind", self.ingress, "--to", addresses.first_subscriber]
+        argv = [str(BIN / self.name), "--bind", self.ingress, "--to", addresses.first_subscriber]
         argv += ["--count", str(subscribers), "--receive-buffer", str(queue * SKB_BYTES)]
         argv += ["--by-address"] if addresses.by_address else []
         self.tool = Tool(self.lab, "server", argv, self.cpus)
@@ -146,6 +158,91 @@ class PlainLoop(Contender):
 
     def counters(self) -> dict[str, int]:
         return {name: int(value) for name, value in self.tool.report().items()}
+
+
+class GsoLoop(PlainLoop):
+    """The same with UDP_GRO in and UDP_SEGMENT out: the most there is to be had."""
+
+    name = "gsoloop"
+
+
+class KernelCounted(Contender):
+    """A program without counters of its own: the kernel's, of the contenders' namespace.
+
+    Contenders take turns and nobody else there speaks UDP, so differences are this one's.
+    """
+
+    program: str
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if shutil.which(cls.program) else f"{cls.program} is not installed"
+
+    def counters(self) -> dict[str, int]:
+        text = Path(f"/proc/{self.tool.process.pid}/net/snmp").read_text()
+        names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Udp:"))
+        udp = dict(zip(names, map(int, values), strict=True))
+        return {
+            "received": udp["InDatagrams"],
+            "sent": udp["OutDatagrams"],
+            "failed": udp["SndbufErrors"],
+            "kernel_drops": udp["RcvbufErrors"],
+        }
+
+
+class GStreamer(KernelCounted):
+    """gst-launch-1.0 udpsrc ! multiudpsink: GStreamer's own way to send to many."""
+
+    name = "gstreamer"
+    program = "gst-launch-1.0"
+
+    def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002
+        address, port = self.ingress.rsplit(":", 1)
+        clients = ",".join(self.lab.addresses.subscribers(subscribers))
+        source = ["udpsrc", f"address={address}", f"port={port}", "auto-multicast=false"]
+        source += [f"buffer-size={queue * SKB_BYTES}"]
+        sink = ["multiudpsink", f"clients={clients}", f"buffer-size={4 << 20}"]
+        sink += ["sync=false", "async=false"]
+        argv = [self.program, *source, "!", *sink]
+        self.tool = Tool(self.lab, "server", argv, self.cpus)
+        while "PLAYING" not in self.tool.line(30):
+            pass
+
+
+class RtpEngine(KernelCounted):
+    """rtpengine without its kernel module: one publisher, every subscriber a subscription."""
+
+    name = "rtpengine"
+    program = "rtpengine"
+    # When it five times finds more than 50 packets queued, it never reads that socket again.
+    most_copies_per_s = 30_000
+    PORTS = (10000, 19999)  # two for each subscription
+
+    def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002
+        if sessions != 1:
+            raise LabError("rtpengine gives each session an ingress of its own: one session only")
+        control = f"127.0.0.1:{free_port()}"
+        address = self.lab.addresses.ingress
+        argv = [self.program, "--foreground", "--log-stderr", "--log-level=3", "--table=-1"]
+        argv += [f"--interface={address}", f"--listen-ng={control}", "--num-threads=1"]
+        argv += [f"--port-min={self.PORTS[0]}", f"--port-max={self.PORTS[1]}", "--timeout=3600"]
+        argv += [f"--pidfile={BIN / f'rtpengine-{os.getpid()}.pid'}"]
+        self.tool = Tool(self.lab, "server", argv, self.cpus, log=Path(os.devnull))
+        client = [sys.executable, str(HERE / "rtpengine_control.py"), "--ng", control]
+        self.control = Tool(self.lab, "server", client, self.control_cpus)
+        try:
+            self.control.line(20)
+            order = create_order(self.lab, first_ssrc, sessions, subscribers)
+            port = self.control.ask(order)["port"]
+        except (EOFError, TimeoutError):
+            raise LabError("rtpengine does not do as it is told") from None
+        finally:
+            self.control.stop()
+        self.ingress = f"{address}:{port}"
+
+    def stop(self) -> None:
+        super().stop()
+        (BIN / f"rtpengine-{os.getpid()}.pid").unlink(missing_ok=True)
 
 
 def create_order(lab: Lab, first_ssrc: int, sessions: int, subscribers: int) -> dict[str, Any]:
@@ -163,10 +260,12 @@ class EngineAlone(Contender):
     """The packet path in a bare Python process: no gRPC, no metrics."""
 
     name = "engine"
+    takes_workers = True
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:
         argv = [sys.executable, str(HERE / "engine_host.py"), "--bind", self.ingress]
-        self.tool = Tool(self.lab, "server", [*argv, "--queue", str(queue)], self.cpus)
+        options = ["--queue", str(queue), "--workers", str(self.workers)]
+        self.tool = Tool(self.lab, "server", [*argv, *options], self.cpus)
         self.tool.line()
         self.tool.ask(create_order(self.lab, first_ssrc, sessions, subscribers))
 
@@ -181,10 +280,24 @@ class EngineAlone(Contender):
         }
 
 
+@functools.cache
+def serve_takes_workers() -> bool:
+    command = [sys.executable, "-m", "rtpfanout", "serve", "--help"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+    return "--workers" in done.stdout
+
+
 class Rtpfanout(Contender):
     """The real server, driven over gRPC with the generated stub."""
 
     name = "rtpfanout"
+    takes_workers = True
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:
         control = f"127.0.0.1:{free_port()}"
@@ -197,10 +310,15 @@ class Rtpfanout(Contender):
             "MAX_FANOUT_PER_SESSION": str(max(1000, subscribers)),
             "MAX_SESSIONS": str(max(10_000, sessions)),
         }
+        serve = [sys.executable, "-m", "rtpfanout", "serve"]
+        if serve_takes_workers():
+            serve += ["--workers", str(self.workers)]
+        elif self.workers != 1:
+            raise LabError("this rtpfanout has no `serve --workers`")
         environment = {f"RTP_FANOUT__{key}": value for key, value in settings.items()}
         self.log = HERE / "results" / f"rtpfanout-{os.getpid()}.log"
         self.tool = Tool(
-            *(self.lab, "server", [sys.executable, "-m", "rtpfanout", "serve"], self.cpus),
+            *(self.lab, "server", serve, self.cpus),
             log=self.log,
             environment=environment,
         )
@@ -222,8 +340,9 @@ class Rtpfanout(Contender):
             "dropped": "rtpfanout_packets_dropped_total",
             "attempted": "rtpfanout_copies_attempted_total",
             "kernel_drops": "rtpfanout_kernel_receive_drops_total",
+            "sends": "rtpfanout_sends_total",
         }
-        return {ours: int(samples[theirs]) for ours, theirs in names.items()}
+        return {ours: int(samples.get(theirs, 0)) for ours, theirs in names.items()}
 
     def stop(self) -> None:
         if hasattr(self, "control"):
@@ -233,5 +352,5 @@ class Rtpfanout(Contender):
 
 
 CONTENDERS: dict[str, type[Contender]] = {
-    kind.name: kind for kind in (PlainLoop, EngineAlone, Rtpfanout)
+    kind.name: kind for kind in (PlainLoop, GsoLoop, EngineAlone, Rtpfanout, GStreamer, RtpEngine)
 }

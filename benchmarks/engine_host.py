@@ -19,15 +19,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bind", required=True)
     parser.add_argument("--queue", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     engine = Engine(
         Address.parse(options.bind),
         max_sessions=65536,
         max_subscribers=65536,
         receive_queue_packets=options.queue,
+        workers=options.workers,
     )
-    loop = threading.Thread(target=engine.run)
-    loop.start()
+    loops = [threading.Thread(target=engine.run, args=(i,)) for i in range(options.workers)]
+    for loop in loops:
+        loop.start()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -43,7 +46,8 @@ def main() -> None:
         else:
             print(json.dumps(engine.stats()), flush=True)
     engine.stop()
-    loop.join()
+    for loop in loops:
+        loop.join()
 
 
 if __name__ == "__main__":

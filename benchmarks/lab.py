@@ -36,10 +36,17 @@ def run(*command: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def confined(argv: Sequence[str], cpus: str | None) -> list[str]:
-    """`argv` on those CPUs, ended with the process that starts it."""
+def confined(argv: Sequence[str], cpus: str | None, nice: int) -> list[str]:
+    """`argv` on those CPUs at that niceness, ended with the process that starts it."""
     pinned = ["taskset", "-c", cpus] if cpus is not None else []
-    return [*pinned, "setpriv", "--pdeathsig", "TERM", *argv]
+    ranked = ["nice", "-n", str(nice)] if nice != 0 else []
+    return [*ranked, *pinned, "setpriv", "--pdeathsig", "TERM", *argv]
+
+
+def listed(cpus: str) -> list[int]:
+    """The CPUs of a list like "0,2-3"."""
+    ranges = [part.split("-") for part in cpus.split(",")]
+    return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,19 @@ class NamespaceLab:
     label = "network namespaces over veth"
     counts_copies = True
 
-    def __init__(self, *, deliver: bool, segmentation_offload: bool, by_address: bool) -> None:
-        """`segmentation_offload`: veth passes GSO packets on whole, like a NIC with USO."""
+    def __init__(
+        self,
+        *,
+        deliver: bool,
+        segmentation_offload: bool,
+        by_address: bool,
+        receiver_cpus: str,
+        nice: int = 0,
+    ) -> None:
+        """`segmentation_offload`: veth passes GSO packets on whole, like a NIC with USO.
+        `receiver_cpus` (a list like taskset's) deliver to the subscribers' sockets."""
+        self._receiver_cpus = receiver_cpus
+        self._nice = nice
         pid = os.getpid()
         self._names: dict[Place, str] = {
             "generator": f"rtpbench{pid}g",
@@ -94,6 +112,8 @@ class NamespaceLab:
         server, subscribers = self._names["server"], self._names["subscribers"]
         run("ip", "-n", server, "route", "add", "10.202.0.0/16", "via", "10.201.2.2")
         run("ip", "-n", subscribers, "route", "add", "local", "10.202.0.0/16", "dev", "lo")
+        if self._deliver:
+            self._deliver_elsewhere()
         verdict = "accept" if self._deliver else "drop"
         rules = f"""table netdev bench {{
             counter copies {{ }}
@@ -104,13 +124,26 @@ class NamespaceLab:
         }}"""
         run(*self.command("subscribers", ["nft", "-f", "-"]), stdin=rules)
 
+    def _deliver_elsewhere(self) -> None:
+        """Receive packet steering: copies are received on the receiver's CPUs, as if on a host of
+        their own, and not within the contender's send. The kernel stamps them before."""
+        mask = sum(1 << cpu for cpu in listed(self._receiver_cpus))
+        steering = "/sys/class/net/eth0/queues/rx-0/rps_cpus"
+        command = ["ip", "netns", "exec", self._names["subscribers"]]
+        run(*command, "tee", steering, stdin=f"{mask:x}")
+
     def close(self) -> None:
         for name in self._names.values():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
     def command(self, place: Place, argv: Sequence[str], cpus: str | None = None) -> list[str]:
         """`argv` so that it runs in that namespace, on those CPUs."""
-        return ["nsenter", f"--net=/run/netns/{self._names[place]}", "--", *confined(argv, cpus)]
+        return [
+            "nsenter",
+            f"--net=/run/netns/{self._names[place]}",
+            "--",
+            *confined(argv, cpus, self._nice),
+        ]
 
     def copies(self, packet_size: int) -> int:
         """Copies that reached the subscribers' interface so far; a GSO packet is many."""
@@ -159,7 +192,8 @@ class LoopbackLab:
     label = "LOOPBACK (not root): delivery to the receiver is billed to the contender"
     counts_copies = False
 
-    def __init__(self) -> None:
+    def __init__(self, nice: int = 0) -> None:
+        self._nice = nice
         self.addresses = Addresses(
             source=f"127.0.0.1:{SOURCE_PORT}",
             ingress="127.0.0.1",
@@ -174,7 +208,7 @@ class LoopbackLab:
         return
 
     def command(self, place: Place, argv: Sequence[str], cpus: str | None = None) -> list[str]:  # noqa: ARG002
-        return confined(argv, cpus)
+        return confined(argv, cpus, self._nice)
 
     def copies(self, packet_size: int) -> int:
         raise NotImplementedError("loopback has no interface of its own to count at")

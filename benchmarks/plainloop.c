@@ -4,8 +4,7 @@
  * SIGUSR1 prints one line of counters; SIGTERM prints them and ends. See README.md. */
 #define _GNU_SOURCE
 #include "bench.h"
-
-#include <getopt.h>
+#include "loop_options.h"
 
 enum {
     RECEIVE_BATCH = 64,
@@ -103,38 +102,13 @@ static void prepare(struct loop *loop, struct sockaddr_in bind_address,
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {
-        { "bind", required_argument, NULL, 'b' },  { "to", required_argument, NULL, 't' },
-        { "count", required_argument, NULL, 'c' }, { "by-address", no_argument, NULL, 'a' },
-        { "limit", required_argument, NULL, 'l' },
-        { "receive-buffer", required_argument, NULL, 'r' }, { 0 },
-    };
+    struct loop_options options = parse_loop_options(argc, argv);
     struct loop *loop = must_alloc(1, sizeof(*loop));
-    struct sockaddr_in bind_address = { 0 }, first_destination = { 0 };
-    unsigned limit_seconds = 600;
-    int letter, by_address = 0;
 
-    loop->destinations = 1;
-    loop->receive_buffer = 64 << 20;
-    while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        switch (letter) {
-        case 'b': bind_address = parse_endpoint("bind", optarg); break;
-        case 't': first_destination = parse_endpoint("to", optarg); break;
-        case 'c': loop->destinations = (unsigned)parse_number("count", optarg, 1, 60000); break;
-        case 'a': by_address = 1; break;
-        case 'l': limit_seconds = (unsigned)parse_number("limit", optarg, 1, 3600); break;
-        case 'r':
-            loop->receive_buffer = (int)parse_number("receive-buffer", optarg, 4096, 1 << 30);
-            break;
-        default:
-            die("usage: plainloop --bind ip:port --to ip:first_port [--count N] [--by-address]"
-                " [--receive-buffer BYTES] [--limit SECONDS]");
-        }
-    }
-    if (bind_address.sin_port == 0 || first_destination.sin_port == 0)
-        die("--bind ip:port and --to ip:port are needed");
-    prepare(loop, bind_address, first_destination, by_address);
-    install_signals(limit_seconds);
+    loop->destinations = options.destinations;
+    loop->receive_buffer = options.receive_buffer;
+    prepare(loop, options.bind_address, options.first_destination, options.by_address);
+    install_signals(options.limit_seconds);
     puts("ready");
     fflush(stdout);
     while (!stop_requested) {

@@ -83,11 +83,11 @@ def test_publish_subscriber_list(
     """One more subscriber on a list of that length, and off it again."""
     handle = fill(running, sessions)[sessions // 2]
     *present, extra = subscriber_addresses(subscribers + 1)
-    running.add_subscribers(handle, present)
+    running.add_subscribers(handle, present, 1)
 
     def add_and_remove() -> None:
-        running.add_subscribers(handle, [extra])
-        running.remove_subscriber(handle, extra)
+        running.add_subscribers(handle, [extra], 1)
+        running.remove_subscribers(handle, [extra])
 
     benchmark(add_and_remove)
 
@@ -96,8 +96,8 @@ def test_add_a_thousand_subscribers_at_once(benchmark: Any, engine: Engine) -> N
     addresses = subscriber_addresses(1_000)
     ssrcs = itertools.count()
 
-    def new_session() -> tuple[tuple[int, list[Address]], dict[str, Any]]:
-        return (engine.add_session(SOURCE, next(ssrcs), 1), addresses), {}
+    def new_session() -> tuple[tuple[int, list[Address], int], dict[str, Any]]:
+        return (engine.add_session(SOURCE, next(ssrcs), 1), addresses, 1), {}
 
     benchmark.pedantic(engine.add_subscribers, setup=new_session, rounds=50)
 
