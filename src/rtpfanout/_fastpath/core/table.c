@@ -89,7 +89,8 @@ struct session *table_find_key(const struct table *t, const struct table_key *ke
     struct table_key any = ssrc_key(t, key->ssrc);
 
     *ssrc_known = index_find(t, &t->by_ssrc, &any, NULL) != NULL;
-    return NULL;
+    /* Perhaps the session came between the two looks. */
+    return *ssrc_known ? index_find(t, &t->by_source, key, NULL) : NULL;
 }
 
 struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
@@ -197,14 +198,11 @@ int table_insert(struct table *t, struct session *s)
     return 0;
 }
 
-void table_remove(struct table *t, struct session *s)
+static void unlink_ssrc(struct table *t, struct session *s)
 {
-    struct table_key exact = table_key(t, s->ssrc, &s->source);
     struct table_key any = ssrc_key(t, s->ssrc);
     table_word *word;
 
-    index_find(t, &t->by_source, &exact, &word);
-    index_clear(&t->by_source, word);
     if (s->ssrc_next)
         s->ssrc_next->ssrc_previous = s->ssrc_previous;
     if (s->ssrc_previous) {
@@ -216,6 +214,18 @@ void table_remove(struct table *t, struct session *s)
         store_rls(word, word_make(any.hash, s->ssrc_next->index));
     else
         index_clear(&t->by_ssrc, word);
+}
+
+/* The SSRC goes first: a reader that finds neither is right, and one that finds the session
+ * still is, too; the other way round it would take the last packets for a stranger's. */
+void table_remove(struct table *t, struct session *s)
+{
+    struct table_key exact = table_key(t, s->ssrc, &s->source);
+    table_word *word;
+
+    unlink_ssrc(t, s);
+    index_find(t, &t->by_source, &exact, &word);
+    index_clear(&t->by_source, word);
 }
 
 int table_init(struct table *t, const struct session_pool *sessions, struct qsbr *qsbr)
