@@ -11,7 +11,7 @@
 enum {
     BATCH = 64,
     WINDOW = 1024,    /* indices behind the highest that tell duplicate from late */
-    STEPS = 8,        /* histogram steps per octave, from 1 us */
+    STEPS = 32,       /* histogram steps per octave, from 1 us */
     BUCKETS = 24 * STEPS,
     PENDING = 1 << 16, /* packets of which not every copy has come yet */
     FLOWS = 1 << 21,
