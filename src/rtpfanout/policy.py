@@ -71,7 +71,12 @@ class AddressPolicy:
             reason = self._never(view, address.port) or self._refusal(view)
             if reason:
                 raise AddressDeniedError(_sentence(address, view, reason), field=SUBSCRIBER_FIELD)
-        self._check_family(address, "send to", SUBSCRIBER_FIELD)
+        if not (self.sends_ipv4 if address.ip.version == 4 else self.sends_ipv6):
+            raise InvalidArgumentError(
+                f"{address} is IPv{address.ip.version}, which bind_address = {self.ingest} cannot "
+                f"send to; set bind_address = [::]:{self.ingest.port} for both IPv4 and IPv6",
+                field=SUBSCRIBER_FIELD,
+            )
 
     def ipv4_verdicts(self) -> tuple[list[bytes], list[bool]]:
         """Which IPv4 subscribers `check_subscriber` lets pass, on other ports than 0 and ingest's.
@@ -105,7 +110,6 @@ class AddressPolicy:
             raise InvalidArgumentError(
                 f"{address} has port 0; give the port the source sends from", field=SOURCE_FIELD
             )
-        self._check_family(address, "receive from", SOURCE_FIELD)
         for view in views(address.ip):
             if reason := self._own_ingest(view, address.port):
                 raise AddressDeniedError(_sentence(address, view, reason), field=SOURCE_FIELD)
@@ -113,15 +117,6 @@ class AddressPolicy:
             if kind:
                 reason = f"is {kind}, which nothing sends from; give the source's own address"
                 raise InvalidArgumentError(_sentence(address, view, reason), field=SOURCE_FIELD)
-
-    def _check_family(self, address: Address, what: str, field: str) -> None:
-        if self.sends_ipv4 if address.ip.version == 4 else self.sends_ipv6:
-            return
-        raise InvalidArgumentError(
-            f"{address} is IPv{address.ip.version}, which bind_address = {self.ingest} cannot "
-            f"{what}; set bind_address = [::]:{self.ingest.port} for both IPv4 and IPv6",
-            field=field,
-        )
 
     def _never(self, view: IPAddress, port: int) -> str | None:
         """Why a view is refused whatever is configured."""
