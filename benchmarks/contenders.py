@@ -272,11 +272,14 @@ class EngineAlone(Contender):
     def counters(self) -> dict[str, int]:
         totals = self.tool.ask({"counters": True})
         failed = sum(value for name, value in totals.items() if name.startswith("failed_"))
+        dropped = sum(value for name, value in totals.items() if name.startswith("dropped_"))
         return {
             **totals,
             "received": totals["packets_received"],
             "sent": totals["packets_sent"],
             "failed": failed,
+            "forwarded": totals["packets_forwarded"],
+            "dropped": dropped,
         }
 
 
