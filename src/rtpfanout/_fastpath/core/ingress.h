@@ -23,7 +23,9 @@ struct datagram {
     uint32_t segment; /* not 0; at least `len` when there is one datagram */
     bool truncated;
     struct rf_addr source;
-    uint64_t received_ns; /* CLOCK_REALTIME, by the kernel; 0 when it gave none */
+    /* CLOCK_REALTIME, by the kernel; 0 when it gave none. Of the first packets after no socket
+     * of the host had stamps it is the time of reading: the kernel begins to stamp later. */
+    uint64_t received_ns;
 };
 
 /* Turns UDP_GRO on where the kernel has it. 0 or -ENOMEM. */
