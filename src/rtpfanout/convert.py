@@ -6,16 +6,21 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from rtpfanout.api import session_pb2
 from rtpfanout.errors import (
+    AbortedError,
     AddressDeniedError,
     AlreadyExistsError,
     InvalidArgumentError,
     LimitError,
     NotFoundError,
+    PermissionDeniedError,
     RtpFanoutError,
+    UnauthenticatedError,
+    UnavailableError,
     Violation,
 )
 
@@ -139,6 +144,14 @@ def _quota_failure(error: RtpFanoutError) -> Message:
     return detail
 
 
+def _retry_info(error: RtpFanoutError) -> Message:
+    assert isinstance(error, UnavailableError)
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(round(error.retry_after * 1e9))
+    detail: Message = error_details_pb2.RetryInfo(retry_delay=delay)
+    return detail
+
+
 def _error_info(reason: str) -> Callable[[RtpFanoutError], Message]:
     def build(error: RtpFanoutError) -> Message:
         metadata = {"field": error.field} if error.field else {}
@@ -158,4 +171,8 @@ _STATUSES: dict[
     NotFoundError: (grpc.StatusCode.NOT_FOUND, _error_info("NOT_FOUND")),
     LimitError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _quota_failure),
     AddressDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _error_info("ADDRESS_DENIED")),
+    PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _error_info("ROLE")),
+    UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, _error_info("UNAUTHENTICATED")),
+    AbortedError: (grpc.StatusCode.ABORTED, _error_info("REVISION")),
+    UnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_info),
 }

@@ -71,6 +71,22 @@ class AddressDeniedError(RtpFanoutError):
     """The address policy does not let traffic be aimed at this address."""
 
 
+class UnavailableError(RtpFanoutError):
+    """Nothing was changed, and the same call may succeed after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, field=field)
+        self.retry_after = retry_after
+
+
+class AbortedError(RtpFanoutError):
+    """The session has changed since the revision that the caller named."""
+
+
+class UnauthenticatedError(RtpFanoutError):
+    """The call has no credentials, or none that are good."""
+
+
 class UnimplementedError(RtpFanoutError):
     """The server is older than the client and does not know the call."""
 
@@ -80,4 +96,4 @@ class UnreachableError(RtpFanoutError):
 
 
 class PermissionDeniedError(RtpFanoutError):
-    """The server refused a client call (address policy, credentials)."""
+    """The caller may not do this: its role, or to a client also the address policy."""

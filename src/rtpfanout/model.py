@@ -113,10 +113,35 @@ class MediaType(enum.StrEnum):
 
 
 class SessionStatus(enum.StrEnum):
-    """ACTIVE while packets arrive (one within ACTIVE_WINDOW_NS), else IDLE."""
+    """ACTIVE while packets arrive (one within ACTIVE_WINDOW_NS), else IDLE; PAUSED by a call."""
 
     ACTIVE = "active"
     IDLE = "idle"
+    PAUSED = "paused"
+
+
+class SourcePolicy(enum.StrEnum):
+    """Who may feed a session: one address, any port of one, a network, or who comes first."""
+
+    EXACT = "exact"
+    IP = "ip"
+    CIDR = "cidr"
+    LATCH = "latch"
+
+
+class SubscriberClass(enum.StrEnum):
+    """Who goes first under overload: MONITOR, then RECORDER, PILOT last."""
+
+    PILOT = "pilot"
+    RECORDER = "recorder"
+    MONITOR = "monitor"
+
+
+class Consent(enum.StrEnum):
+    """What a subscriber has to do before packets leave to it (RFC 7675)."""
+
+    NONE = "none"
+    ECHO = "echo"
 
 
 ACTIVE_WINDOW_NS = 5_000_000_000

@@ -17,10 +17,13 @@ CODES = {
     "StartError": 2,
     "InvalidArgumentError": 2,
     "NotFoundError": 3,
+    "AbortedError": 1,
     "UnimplementedError": 1,
     "UnreachableError": 4,
+    "UnavailableError": 4,
     "AddressDeniedError": 5,
     "PermissionDeniedError": 5,
+    "UnauthenticatedError": 5,
 }
 
 

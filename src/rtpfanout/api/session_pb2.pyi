@@ -1,5 +1,6 @@
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -8,14 +9,39 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("source_address", "ssrc", "media_type")
+    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SSRC_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LATCH_WINDOW_SECS_FIELD_NUMBER: _ClassVar[int]
+    RELATCH_AFTER_SECS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    INGEST_LIMIT_BPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
+    MOVE_KEY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     source_address: str
     ssrc: int
     media_type: str
-    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ...) -> None: ...
+    source_policy: str
+    latch_window_secs: float
+    relatch_after_secs: float
+    labels: _containers.ScalarMap[str, str]
+    ingest_limit_bps: int
+    max_subscribers: int
+    consent: str
+    move_key: bytes
+    request_id: str
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -24,10 +50,12 @@ class GetSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class DeleteSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GetSessionStatsRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -36,12 +64,14 @@ class GetSessionStatsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
-    __slots__ = ("limit", "cursor")
+    __slots__ = ("limit", "cursor", "label_selector")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
     limit: int
     cursor: str
-    def __init__(self, limit: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+    label_selector: str
+    def __init__(self, limit: _Optional[int] = ..., cursor: _Optional[str] = ..., label_selector: _Optional[str] = ...) -> None: ...
 
 class ListSessionsResponse(_message.Message):
     __slots__ = ("sessions", "next_cursor")
@@ -52,28 +82,42 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[SessionResponse, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
 
 class AddSubscriberRequest(_message.Message):
-    __slots__ = ("session_id", "subscriber_address")
+    __slots__ = ("session_id", "subscriber_address", "ttl_secs", "subscriber_class", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     subscriber_address: str
-    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ...) -> None: ...
+    ttl_secs: float
+    subscriber_class: str
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ..., ttl_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RemoveSubscriberRequest(_message.Message):
-    __slots__ = ("session_id", "subscriber_address")
+    __slots__ = ("session_id", "subscriber_address", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     subscriber_address: str
-    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class BatchAddSubscribersRequest(_message.Message):
-    __slots__ = ("session_id", "subscriber_addresses")
+    __slots__ = ("session_id", "subscriber_addresses", "ttl_secs", "subscriber_class", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     subscriber_addresses: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., subscriber_addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+    ttl_secs: float
+    subscriber_class: str
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_addresses: _Optional[_Iterable[str]] = ..., ttl_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class BatchAddSubscribersResponse(_message.Message):
     __slots__ = ("added", "already_present")
@@ -84,12 +128,14 @@ class BatchAddSubscribersResponse(_message.Message):
     def __init__(self, added: _Optional[int] = ..., already_present: _Optional[int] = ...) -> None: ...
 
 class BatchRemoveSubscribersRequest(_message.Message):
-    __slots__ = ("session_id", "subscriber_addresses")
+    __slots__ = ("session_id", "subscriber_addresses", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     subscriber_addresses: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., subscriber_addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_addresses: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class BatchRemoveSubscribersResponse(_message.Message):
     __slots__ = ("removed", "not_found")
@@ -118,19 +164,32 @@ class ListSubscribersResponse(_message.Message):
     def __init__(self, subscribers: _Optional[_Iterable[_Union[SubscriberResponse, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
 
 class SubscriberResponse(_message.Message):
-    __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures")
+    __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures", "subscriber_class", "expires_at", "state")
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
     SEND_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     subscriber_address: str
     since: str
     packets_sent: int
     send_failures: int
-    def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ...) -> None: ...
+    subscriber_class: str
+    expires_at: str
+    state: str
+    def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SSRC_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +197,16 @@ class SessionResponse(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICY_FIELD_NUMBER: _ClassVar[int]
+    PINNED_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    INGEST_LIMIT_BPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_MOVE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LATCH_WINDOW_SECS_FIELD_NUMBER: _ClassVar[int]
+    RELATCH_AFTER_SECS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     ssrc: int
@@ -145,10 +214,113 @@ class SessionResponse(_message.Message):
     created_at: str
     status: str
     media_type: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ...) -> None: ...
+    source_policy: str
+    pinned_source: str
+    labels: _containers.ScalarMap[str, str]
+    ingest_limit_bps: int
+    max_subscribers: int
+    consent: str
+    signed_move: bool
+    revision: int
+    latch_window_secs: float
+    relatch_after_secs: float
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ...) -> None: ...
+
+class UpdateSessionRequest(_message.Message):
+    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LATCH_WINDOW_SECS_FIELD_NUMBER: _ClassVar[int]
+    RELATCH_AFTER_SECS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    INGEST_LIMIT_BPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
+    MOVE_KEY_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    source_address: str
+    source_policy: str
+    latch_window_secs: float
+    relatch_after_secs: float
+    paused: bool
+    ingest_limit_bps: int
+    max_subscribers: int
+    consent: str
+    move_key: bytes
+    labels: _containers.ScalarMap[str, str]
+    request_id: str
+    if_revision: int
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ...) -> None: ...
+
+class WatchSessionsRequest(_message.Message):
+    __slots__ = ("after_revision", "label_selector")
+    AFTER_REVISION_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    after_revision: int
+    label_selector: str
+    def __init__(self, after_revision: _Optional[int] = ..., label_selector: _Optional[str] = ...) -> None: ...
+
+class SessionEvent(_message.Message):
+    __slots__ = ("type", "revision", "session")
+    class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TYPE_UNSPECIFIED: _ClassVar[SessionEvent.Type]
+        RESET: _ClassVar[SessionEvent.Type]
+        SNAPSHOT: _ClassVar[SessionEvent.Type]
+        SYNCED: _ClassVar[SessionEvent.Type]
+        CREATED: _ClassVar[SessionEvent.Type]
+        UPDATED: _ClassVar[SessionEvent.Type]
+        DELETED: _ClassVar[SessionEvent.Type]
+        HEARTBEAT: _ClassVar[SessionEvent.Type]
+    TYPE_UNSPECIFIED: SessionEvent.Type
+    RESET: SessionEvent.Type
+    SNAPSHOT: SessionEvent.Type
+    SYNCED: SessionEvent.Type
+    CREATED: SessionEvent.Type
+    UPDATED: SessionEvent.Type
+    DELETED: SessionEvent.Type
+    HEARTBEAT: SessionEvent.Type
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    type: SessionEvent.Type
+    revision: int
+    session: SessionResponse
+    def __init__(self, type: _Optional[_Union[SessionEvent.Type, str]] = ..., revision: _Optional[int] = ..., session: _Optional[_Union[SessionResponse, _Mapping]] = ...) -> None: ...
+
+class IssueJoinTokenRequest(_message.Message):
+    __slots__ = ("session_id", "ttl_secs", "lease_secs", "subscriber_class")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    ttl_secs: float
+    lease_secs: float
+    subscriber_class: str
+    def __init__(self, session_id: _Optional[str] = ..., ttl_secs: _Optional[float] = ..., lease_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ...) -> None: ...
+
+class JoinTokenResponse(_message.Message):
+    __slots__ = ("token", "expires_at")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    expires_at: str
+    def __init__(self, token: _Optional[str] = ..., expires_at: _Optional[str] = ...) -> None: ...
 
 class SessionStatsResponse(_message.Message):
-    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency")
+    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +333,10 @@ class SessionStatsResponse(_message.Message):
     SECONDS_SINCE_LAST_PACKET_FIELD_NUMBER: _ClassVar[int]
     FIRST_COPY_LATENCY_FIELD_NUMBER: _ClassVar[int]
     LAST_COPY_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_OVERLOAD_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_PAUSED_FIELD_NUMBER: _ClassVar[int]
+    COPIES_WITHHELD_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     packets_received: int
     packets_sent: int
@@ -173,7 +349,11 @@ class SessionStatsResponse(_message.Message):
     seconds_since_last_packet: float
     first_copy_latency: LatencySummary
     last_copy_latency: LatencySummary
-    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ...) -> None: ...
+    dropped_overload: int
+    dropped_rate_limit: int
+    dropped_paused: int
+    copies_withheld: int
+    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ...) -> None: ...
 
 class LatencySummary(_message.Message):
     __slots__ = ("p50_seconds", "p99_seconds", "p999_seconds", "max_seconds", "count")

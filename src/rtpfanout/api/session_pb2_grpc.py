@@ -87,6 +87,21 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.FromString,
                 _registered_method=True)
+        self.UpdateSession = channel.unary_unary(
+                '/rtpfanout.SessionService/UpdateSession',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.UpdateSessionRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.SessionResponse.FromString,
+                _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/rtpfanout.SessionService/WatchSessions',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.SessionEvent.FromString,
+                _registered_method=True)
+        self.IssueJoinToken = channel.unary_unary(
+                '/rtpfanout.SessionService/IssueJoinToken',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -174,6 +189,32 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSession(self, request, context):
+        """Changes what is named and nothing else, in one step: a packet is judged by the
+        session as it was before or as it is after. INVALID_ARGUMENT, NOT_FOUND,
+        ALREADY_EXISTS (the new source), ABORTED (if_revision), PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSessions(self, request, context):
+        """The sessions as they are, then every change, until the caller ends the call.
+        INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueJoinToken(self, request, context):
+        """A token with which a receiver, behind NAT too, makes itself a subscriber by
+        a datagram to the port that RTP comes in on (docs/api.md, "Signed join").
+        INVALID_ARGUMENT, NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -226,6 +267,21 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListSubscribers,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.SerializeToString,
+            ),
+            'UpdateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSession,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.UpdateSessionRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.SessionResponse.SerializeToString,
+            ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.SessionEvent.SerializeToString,
+            ),
+            'IssueJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueJoinToken,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -500,6 +556,87 @@ class SessionService(object):
             '/rtpfanout.SessionService/ListSubscribers',
             rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/UpdateSession',
+            rtpfanout_dot_api_dot_session__pb2.UpdateSessionRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rtpfanout.SessionService/WatchSessions',
+            rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.SessionEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/IssueJoinToken',
+            rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,8 +22,10 @@ _EXIT_CODES: tuple[tuple[type[errors.RtpFanoutError], int], ...] = (
     (errors.InvalidArgumentError, USAGE),
     (errors.NotFoundError, NOT_FOUND),
     (errors.UnreachableError, UNREACHABLE),
+    (errors.UnavailableError, UNREACHABLE),
     (errors.AddressDeniedError, DENIED),
     (errors.PermissionDeniedError, DENIED),
+    (errors.UnauthenticatedError, DENIED),
     (errors.RtpFanoutError, FAILURE),
 )
 

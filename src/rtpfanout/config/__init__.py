@@ -4,12 +4,8 @@ Flags win over environment, environment over file, file over defaults.
 """
 
 from rtpfanout.config.load import LoadedSettings, load_settings
-from rtpfanout.config.settings import (
-    ENV_PREFIX,
-    AddressPolicySettings,
-    LogSettings,
-    Settings,
-)
+from rtpfanout.config.sections import AddressPolicySettings, LogSettings
+from rtpfanout.config.settings import ENV_PREFIX, Settings
 from rtpfanout.config.text import annotated_toml, example_toml, plain_values, settings_to_toml
 
 __all__ = [

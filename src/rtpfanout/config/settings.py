@@ -3,41 +3,18 @@
 Messages, `config example` and config/server.toml are made from these fields.
 """
 
-import ipaddress
-import json
-from dataclasses import dataclass
-from typing import Annotated, Literal, Self, get_args
+from typing import Self, get_args
 
 from annotated_types import Ge, Le
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from rtpfanout.config.sections import AddressPolicySettings, LogSettings
+from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch
 from rtpfanout.model import Address
 
 ENV_PREFIX = "RTP_FANOUT__"
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """Metadata of a field: what its value must be, in words."""
-
-    text: str
 
 
 class ConflictError(ValueError):
@@ -46,137 +23,6 @@ class ConflictError(ValueError):
     def __init__(self, conflicts: list[tuple[str, str]]) -> None:
         super().__init__("; ".join(sentence for _key, sentence in conflicts))
         self.conflicts = conflicts
-
-
-def _parse_endpoint(value: object) -> Address:
-    if isinstance(value, Address):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("not a text")
-    return Address.parse(value)
-
-
-def _parse_networks(value: object) -> tuple[Network, ...]:
-    """A list, or (from the environment) a JSON list or comma-separated text."""
-    if isinstance(value, str):
-        value = _split_list(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError("not a list")
-    networks, wrong = [], []
-    for entry in value:
-        try:
-            networks.append(_parse_network(entry))
-        except ValueError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ValueError(", ".join(wrong))
-    return tuple(networks)
-
-
-def _parse_cpus(value: object) -> tuple[int, ...]:
-    """A list; as a flag or in the environment a JSON list or comma-separated text."""
-    if isinstance(value, str):
-        value = _split_list(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError("not a list")
-    return tuple(map(_parse_cpu, value))
-
-
-def _parse_cpu(entry: object) -> int:
-    if isinstance(entry, str) and entry.isascii() and entry.isdigit() and len(entry) <= 4:
-        entry = int(entry)
-    if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry < 8192:
-        raise ValueError(f"{entry!r} is not the number of a CPU")
-    return entry
-
-
-def _split_list(text: str) -> object:
-    if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"not a JSON list ({error})") from None
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _parse_network(entry: object) -> Network:
-    if isinstance(entry, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        return entry
-    if not isinstance(entry, str) or "%" in entry:
-        raise ValueError(f"{entry!r} is not a network")
-    try:
-        network = ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        raise ValueError(f"{entry!r} is not a network") from None
-    if "/" in entry and ipaddress.ip_address(entry.partition("/")[0]) != network.network_address:
-        raise ValueError(f"{entry!r} has host bits set, did you mean {str(network)!r}?")
-    return network
-
-
-def _not_bool(value: object) -> object:
-    # Python counts True as the number 1; `max_sessions = true` is a mistake.
-    if isinstance(value, bool):
-        raise ValueError("not a number")
-    return value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-Endpoint = Annotated[
-    Address,
-    NoDecode,
-    PlainValidator(_parse_endpoint),
-    PlainSerializer(lambda address: str(address)),
-    Expected("ip:port or [ipv6]:port, without host names"),
-]
-Networks = Annotated[
-    tuple[Network, ...],
-    NoDecode,
-    PlainValidator(_parse_networks),
-    PlainSerializer(lambda networks: [str(network) for network in networks]),
-    Expected('a list of networks such as ["10.0.0.0/8", "2001:db8::/32"]'),
-]
-Cpus = Annotated[
-    tuple[int, ...],
-    NoDecode,
-    PlainValidator(_parse_cpus),
-    PlainSerializer(list),
-    Expected("a list of CPU numbers such as [0, 1]"),
-]
-Switch = Annotated[bool, Expected("true or false")]
-Number = Annotated[int, BeforeValidator(_not_bool)]
-Seconds = Annotated[float, BeforeValidator(_not_bool)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
-LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
-
-
-class AddressPolicySettings(BaseModel):
-    """Where subscribers may be. See `policy` for the rules that always hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    allow: Networks = Field(
-        default=(),
-        description="Networks that subscribers may be in; empty: any. Multicast, link-local and "
-        "loopback addresses also need an entry inside those ranges here, for instance "
-        '["239.0.0.0/8", "0.0.0.0/0", "::/0"] for one multicast range beside all else.',
-    )
-    deny: Networks = Field(
-        default=(), description="Networks that subscribers may not be in. Wins over allow."
-    )
-
-
-class LogSettings(BaseModel):
-    """The server's own log, on stderr."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    level: LogLevel = Field(default="info", description="The least severe level that is logged.")
-    format: LogFormat = Field(
-        default="auto", description="auto is console on a terminal and json everywhere else."
-    )
 
 
 class Settings(BaseSettings):

@@ -1,4 +1,4 @@
-"""The gRPC SessionService: decode, ask the SessionManager, encode; and the server around it."""
+"""The calls of session.proto: decode, ask the SessionManager, encode."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import structlog
 from google.protobuf import empty_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from rtpfanout import convert
@@ -28,22 +26,6 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
-
-SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    # Two servers on one port would each get some of the calls.
-    ("grpc.so_reuseport", 0),
-    # The largest request, a batch of 1000 addresses, is 66 KB; room for being told of the limit.
-    # The largest answer is a page of 1000 sessions.
-    ("grpc.max_receive_message_length", 256 * 1024),
-    ("grpc.max_send_message_length", 4 * 1024 * 1024),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 256),
-    # A peer that vanished without a word is noticed within 80 seconds, even between calls.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 _log = structlog.stdlib.get_logger(__name__)
 _Servicer = TypeVar("_Servicer", bound="SessionServicer")
@@ -174,42 +156,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return session_pb2.ListSubscribersResponse(
             subscribers=map(convert.subscriber_response, views), next_cursor=next_cursor
         )
-
-
-class ControlServer:
-    """The gRPC server: SessionService, health checking (grpc.health.v1) and reflection.
-
-    Health is SERVING, for "" and for the service, from `start` until `drain`.
-    """
-
-    def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
-        self._health = health.aio.HealthServicer()
-        session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            SessionServicer(manager, requests), self._server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
-
-    def listen(self, address: str) -> int:
-        """Binds "ip:port" without credentials; the port it has. Raises RuntimeError."""
-        return int(self._server.add_insecure_port(address))
-
-    async def start(self) -> None:
-        """Answers calls from here on."""
-        await self._server.start()
-        serving = health_pb2.HealthCheckResponse.SERVING
-        await self._health.set("", serving)
-        await self._health.set(SERVICE.full_name, serving)
-
-    async def drain(self) -> None:
-        """Tells those who watch our health that we are about to go."""
-        await self._health.enter_graceful_shutdown()
-
-    async def stop(self, grace: float) -> None:
-        """Takes no new call, and ends those that run after `grace` seconds."""
-        await self._server.stop(grace)
 
 
 def _code_name(status: status_pb2.Status) -> str:

@@ -1,0 +1,6 @@
+"""The gRPC SessionService: its calls (`calls`) and the server around them (`server`)."""
+
+from rtpfanout.service.calls import SERVICE, SessionServicer
+from rtpfanout.service.server import ControlServer
+
+__all__ = ["SERVICE", "ControlServer", "SessionServicer"]

@@ -1,0 +1,69 @@
+"""The gRPC server around the calls: where it listens, its limits, health and reflection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rtpfanout.api import session_pb2_grpc
+from rtpfanout.service.calls import SERVICE, SessionServicer
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from rtpfanout.sessions import SessionManager
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Two servers on one port would each get some of the calls.
+    ("grpc.so_reuseport", 0),
+    # The largest request, a batch of 1000 addresses, is 66 KB; room for being told of the limit.
+    # The largest answer is a page of 1000 sessions.
+    ("grpc.max_receive_message_length", 256 * 1024),
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 256),
+    # A peer that vanished without a word is noticed within 80 seconds, even between calls.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class ControlServer:
+    """The gRPC server: SessionService, health checking (grpc.health.v1) and reflection.
+
+    Health is SERVING, for "" and for the service, from `start` until `drain`.
+    """
+
+    def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            SessionServicer(manager, requests), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def listen(self, address: str) -> int:
+        """Binds "ip:port" without credentials; the port it has. Raises RuntimeError."""
+        return int(self._server.add_insecure_port(address))
+
+    async def start(self) -> None:
+        """Answers calls from here on."""
+        await self._server.start()
+        serving = health_pb2.HealthCheckResponse.SERVING
+        await self._health.set("", serving)
+        await self._health.set(SERVICE.full_name, serving)
+
+    async def drain(self) -> None:
+        """Tells those who watch our health that we are about to go."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Takes no new call, and ends those that run after `grace` seconds."""
+        await self._server.stop(grace)
