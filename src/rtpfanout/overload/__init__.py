@@ -1,0 +1,9 @@
+"""Too much to do: refuse newcomers first (`marks`), then shed subscribers by class (`shedding`).
+
+Both are plain arithmetic over what housekeeping measures once a second; neither touches a packet.
+"""
+
+from rtpfanout.overload.marks import HighWater, Limits, Sample
+from rtpfanout.overload.shedding import SheddingPolicy, Standing, Step
+
+__all__ = ["HighWater", "Limits", "Sample", "SheddingPolicy", "Standing", "Step"]

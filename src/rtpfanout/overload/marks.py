@@ -1,0 +1,93 @@
+"""High-water marks with hysteresis: while one is passed, no session and no subscriber is added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtpfanout.errors import UnavailableError
+
+RETRY_AFTER = 2.0
+"""Seconds that a refused caller is asked to wait."""
+CALM_SAMPLES = 2
+"""Samples in a row below the low mark that open the door again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The high mark of each measure; 0: it isn't watched. The low mark is `low_share` of it."""
+
+    busy: float = 0.95
+    """Share of its time that the busiest worker spends in turns, 0 to 1."""
+    kernel_drops: float = 1.0
+    """Datagrams a second that the receive queues had no room for."""
+    memory_bytes: float = 0.0
+    """Resident memory of the process."""
+    low_share: float = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was measured over the last second or so, in the units of Limits."""
+
+    busy: float
+    kernel_drops: float
+    memory_bytes: float
+
+
+class Mark:
+    """One measure: passed at `high` or above, until it was below `low` for CALM_SAMPLES."""
+
+    def __init__(self, name: str, high: float, low: float) -> None:
+        self.name = name
+        self._high = high
+        self._low = low
+        self._calm = 0
+        self.is_passed = False
+
+    def observe(self, value: float) -> bool:
+        """True if this sample changed `is_passed`."""
+        if self._high <= 0:
+            return False
+        if not self.is_passed:
+            self.is_passed = value >= self._high
+            self._calm = 0
+            return self.is_passed
+        self._calm = self._calm + 1 if value < self._low else 0
+        self.is_passed = self._calm < CALM_SAMPLES
+        return not self.is_passed
+
+
+class HighWater:
+    """The marks together. `refused_total` counts the calls that `admit` turned away."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.refused_total = 0
+        self.marks = tuple(
+            Mark(name, high, high * limits.low_share)
+            for name, high in (
+                ("busy", limits.busy),
+                ("kernel_drops", limits.kernel_drops),
+                ("memory", limits.memory_bytes),
+            )
+        )
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """Names of the marks that are passed."""
+        return tuple(mark.name for mark in self.marks if mark.is_passed)
+
+    def observe(self, sample: Sample) -> list[Mark]:
+        """The marks that this sample passed, or came below again."""
+        values = (sample.busy, sample.kernel_drops, sample.memory_bytes)
+        return [mark for mark, value in zip(self.marks, values, strict=True) if mark.observe(value)]
+
+    def admit(self) -> None:
+        """Before a session or a subscriber is added. Raises UnavailableError."""
+        passed = self.passed
+        if passed:
+            self.refused_total += 1
+            raise UnavailableError(
+                f"the server is overloaded ({', '.join(passed)}) and takes nobody new; "
+                f"try again in {RETRY_AFTER:g} s, or another server",
+                retry_after=RETRY_AFTER,
+            )
