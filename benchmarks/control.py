@@ -3,6 +3,7 @@
 One JSON command a line on stdin, one JSON answer a line on stdout:
   {"create": {"source": "ip:port", "first_ssrc": n, "sessions": n, "subscribers": ["ip:port", ...]}}
   {"counters": true}
+  {"probe": seconds}
 """
 
 from __future__ import annotations
@@ -60,6 +61,50 @@ def create(stub: Any, order: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
+def probe(stub: Any, seconds: float) -> dict[str, Any]:
+    """Calls one after the other, 4 rounds a second: how long each took, in ms."""
+    session = stub.ListSessions(session_pb2.ListSessionsRequest(limit=1)).sessions[0].session_id
+    spare = {"session_id": session, "subscriber_address": "10.201.2.2:9"}
+    calls = (
+        (stub.GetSession, session_pb2.GetSessionRequest(session_id=session)),
+        (stub.GetSessionStats, session_pb2.GetSessionStatsRequest(session_id=session)),
+        (stub.ListSessions, session_pb2.ListSessionsRequest()),
+        (stub.AddSubscriber, session_pb2.AddSubscriberRequest(**spare)),
+        (stub.RemoveSubscriber, session_pb2.RemoveSubscriberRequest(**spare)),
+    )
+    took: dict[str, list[float]] = {}
+    refused = 0
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for call, request in calls:
+            start = time.perf_counter()
+            try:
+                call(request, timeout=30)
+            except grpc.RpcError as error:  # a passed high-water mark is an answer, too
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+                    raise
+                refused += 1
+            name = type(request).__name__.removesuffix("Request")
+            took.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+        time.sleep(0.2)
+    return {
+        "refused": refused,
+        **spread([each for some in took.values() for each in some]),
+        "by_call": {name: spread(some) for name, some in took.items()},
+    }
+
+
+def spread(milliseconds: list[float]) -> dict[str, float]:
+    """How they are distributed."""
+    ordered = sorted(milliseconds)
+    return {
+        "calls": len(ordered),
+        "p50_ms": ordered[len(ordered) // 2],
+        "p99_ms": ordered[int(len(ordered) * 0.99)],
+        "max_ms": ordered[-1],
+    }
+
+
 def counters(metrics: str) -> dict[str, float]:
     """Every sample summed over its labels, by name."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
@@ -81,9 +126,12 @@ def main() -> None:
         print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             order = json.loads(line)
-            answer = (
-                create(stub, order["create"]) if "create" in order else counters(options.metrics)
-            )
+            if "create" in order:
+                answer = create(stub, order["create"])
+            elif "probe" in order:
+                answer = probe(stub, order["probe"])
+            else:
+                answer = counters(options.metrics)
             print(json.dumps(answer), flush=True)
 
 

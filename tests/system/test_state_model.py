@@ -1,4 +1,4 @@
-"""The whole API against a model: any order of calls, packets between them, and kill -9 of the server.
+"""The whole API against a model: any order of calls, with packets and kill -9 between them.
 
 One machine drives a real server over gRPC and real sockets. After every step that sends a packet,
 exactly those sockets have it that the model says; every list agrees with the model.

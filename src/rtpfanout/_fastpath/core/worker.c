@@ -15,6 +15,7 @@ enum {
     DRAIN_NS = 200000000,
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
     FAN_OUT_ENTRIES = 4096,            /* about 12 ms of plain sends */
+    FAN_OUT_COPIES = 32768,            /* about 27 ms where the kernel segments */
     LISTS_AHEAD = 4,                   /* subscriber lists that are prefetched */
 };
 
@@ -112,8 +113,11 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     struct packet *p = &w->packets[w->packet_count++];
     struct session *s = a->session;
 
+    uint32_t subscribers = load_acq(&s->subscribers)->count;
+
     if (opens_group(w, s, a->len))
-        w->entries_ahead += load_acq(&s->subscribers)->count;
+        w->entries_ahead += subscribers;
+    w->copies_ahead += subscribers;
     *p = (struct packet){{a->data, a->len}, a->datagram->received_ns, NULL};
     append_to_run(w, s, p);
     counter_add(&s->counters.packets_received, 1);
@@ -220,7 +224,7 @@ static void fan_out(struct worker *w)
     }
     run_plan(w);
     w->packet_count = w->session_count = 0;
-    w->entries_ahead = 0;
+    w->entries_ahead = w->copies_ahead = 0;
 }
 
 /* How long it has waited since the kernel received it. */
@@ -231,8 +235,8 @@ static uint64_t age_of(const struct datagram *d)
     return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
 }
 
-/* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES: other sessions
- * and whoever waits for a grace period wait no longer than that. */
+/* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES or FAN_OUT_COPIES:
+ * other sessions and whoever waits for a grace period wait no longer than that. */
 static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
@@ -245,7 +249,8 @@ static void pass_gate(struct worker *w)
             accept_packet(w, &w->gate.arrival[i]);
     }
     w->gate.count = 0;
-    if (w->entries_ahead >= FAN_OUT_ENTRIES || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
+    if (w->entries_ahead >= FAN_OUT_ENTRIES || w->copies_ahead >= FAN_OUT_COPIES ||
+        w->packet_count + GATE_BLOCK > TURN_PACKETS) {
         fan_out(w);
         qsbr_quiescent(w->qsbr, w->options.index);
     }

@@ -35,6 +35,7 @@ struct worker {
     struct gate gate;
     uint64_t now;           /* CLOCK_MONOTONIC at its beginning */
     uint64_t entries_ahead; /* that what was accepted will come to, roughly */
+    uint64_t copies_ahead;
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */
