@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from contenders import HERE, Rtpfanout
@@ -62,9 +63,8 @@ class Run:
 
     def resident_mib(self) -> float:
         pid = self.server.tool.process.pid
-        with open(f"/proc/{pid}/status", encoding="ascii") as status:
-            line = next(line for line in status if line.startswith("VmRSS"))
-        return int(line.split()[1]) / 1024
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
