@@ -163,7 +163,7 @@ def test_hand_over_loses_and_doubles_nothing(udp: Callable[..., socket.socket]) 
 
     def flow() -> None:
         for i in range(count):
-            while i > len(got) + 1000 and not done.is_set():  # no queue ever overflows
+            while i > len(got) + 300 and not done.is_set():  # no queue ever overflows
                 time.sleep(0.001)
             camera.sendto(rtp_packet(1, i), address)
 
