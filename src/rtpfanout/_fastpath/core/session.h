@@ -36,6 +36,11 @@ struct fair_use {
     counter dropped;
 };
 
+/* Whether waiting for more of its frame paid; see linger.h. */
+struct linger_use {
+    uint8_t failures, skip;
+};
+
 struct session {
     /* Written before publication. */
     alignas(CACHE_LINE) struct rf_addr source;
@@ -47,10 +52,11 @@ struct session {
     struct run run;
     _Atomic uint32_t owner; /* index + 1 of the one worker that receives its packets */
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
-    struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
+    struct session_counters counters; /* but for the last, this cache line is full */
     struct fair_use fair_use;
+    struct linger_use linger_use;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
