@@ -12,7 +12,8 @@
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
     X(misrouted)    /* of a session whose packets another worker receives */ \
-    X(overload)     /* beyond its session's share while more comes than can be sent */
+    X(overload)     /* beyond its session's share while more comes than can be sent, or \
+                       than a stop has time for */
 
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \
