@@ -43,14 +43,15 @@ CORE_LAYERS = (
     {"atomic", "error", "hash", "rtp", "stats_fields"},
     {"core"},
     {"addr", "stats"},
-    {"qsbr", "rtcp", "sock", "crew"},
+    {"qsbr", "rtcp", "sock", "crew", "notice"},
+    {"rule", "local"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair"},
     {"fanout", "gate"},
     {"worker"},
     {"engine"},
-    {"control"},
+    {"control", "sources"},
 )
 SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.

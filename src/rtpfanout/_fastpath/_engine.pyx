@@ -5,10 +5,11 @@ The contract is the docstring of `rtpfanout._fastpath`.
 
 import errno
 import os
+import time
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from rtpfanout._fastpath cimport core
 
@@ -59,8 +60,45 @@ cdef int write_address(core.rf_addr *out, object address) except -1:
     return 0
 
 
+cdef int write_network(core.rf_network *out, object address, object prefix) except -1:
+    """`prefix` counts the address's own bits: 0 to 32 for IPv4, where C counts the mapped 128."""
+    cdef int bits = 32 if address.ip.version == 4 else 128
+    if not 0 <= prefix <= bits:
+        raise ValueError(f"prefix {prefix} of {address.ip} is not a number from 0 to {bits}")
+    write_address(&out.addr, address)
+    out.prefix = 128 - bits + prefix
+    return 0
+
+
+cdef int write_source(
+    core.rf_source *out, object address, object prefix, bint latch, uint64_t after, object relatch
+) except -1:
+    memset(out, 0, sizeof(core.rf_source))
+    if latch and prefix is None:
+        prefix = 32 if address.ip.version == 4 else 128
+    if prefix is None:
+        out.policy = core.RF_EXACT
+        write_address(&out.exact, address)
+        if relatch is not None:
+            out.relatch_after_ns = after
+            write_network(&out.network, relatch[0], relatch[1])
+    else:
+        out.policy = core.RF_LATCH if latch else core.RF_NETWORK
+        write_network(&out.network, address, prefix)
+    return 0
+
+
 cdef object read_address(const core.rf_addr *addr):
     return Address.unpack((<const char *>addr.ip)[:16], addr.port, addr.scope)
+
+
+cdef tuple read_notice(const core.rf_notice *notice):
+    source = read_address(&notice.source)
+    if notice.kind == core.RF_NOTICE_DATAGRAM:
+        return "datagram", source, (<const char *>notice.data)[: notice.len]
+    if notice.kind == core.RF_NOTICE_SOURCE:
+        return "source", notice.handle, source
+    return "misrouted", notice.handle
 
 
 cdef dict counters(tuple fields, const uint64_t *first):
@@ -71,6 +109,8 @@ cdef dict session_dict(const core.rf_session_stats *s):
     cdef dict values = counters(SESSION_FIELDS, &s.packets_received)
     values["subscribers"] = s.subscribers
     values["dropped_overload"] = s.dropped_overload
+    values["dropped_rate_limit"] = s.dropped_rate_limit
+    values["dropped_paused"] = s.dropped_paused
     values["created_ns"] = s.created_ns
     values["last_packet_ns"] = s.last_packet_ns
     values["packets_per_second"] = s.packets_per_second
@@ -199,12 +239,92 @@ cdef class Engine:
     def stop(self):
         core.rf_engine_stop(self.engine)
 
-    def add_session(self, source, ssrc, now_ns):
-        cdef core.rf_addr addr
+    def add_session(
+        self,
+        source,
+        uint32_t ssrc,
+        uint64_t now_ns,
+        *,
+        prefix=None,
+        latch=False,
+        relatch_after_ns=0,
+        relatch=None,
+    ):
+        cdef core.rf_source from_
         cdef uint64_t handle = 0
-        write_address(&addr, source)
-        check(core.rf_session_add(self.engine, &addr, ssrc, now_ns, &handle))
+        cdef int rc
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        with nogil:  # a move may be under way, and its grace period
+            rc = core.rf_session_add_from(self.engine, &from_, ssrc, now_ns, &handle)
+        check(rc)
         return handle
+
+    def move_session(
+        self,
+        uint64_t handle,
+        source,
+        *,
+        prefix=None,
+        latch=False,
+        relatch_after_ns=0,
+        relatch=None,
+    ):
+        cdef core.rf_source from_
+        cdef uint64_t now_ns = time.monotonic_ns()
+        cdef int rc
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        with nogil:
+            rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
+        check(rc)
+
+    def rehome_session(self, uint64_t handle):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_rehome(self.engine, handle)
+        check(rc)
+
+    def pause_session(self, uint64_t handle, bint paused):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_pause(self.engine, handle, paused)
+        check(rc)
+
+    def limit_session(self, uint64_t handle, uint64_t bits_per_second):
+        check(core.rf_session_limit(self.engine, handle, bits_per_second))
+
+    def set_local_addresses(self, addresses):
+        cdef AddressArray array = AddressArray(list(addresses))
+        check(core.rf_local_addresses(self.engine, array.addrs, array.count))
+
+    @property
+    def notice_fd(self):
+        return core.rf_notice_fd(self.engine)
+
+    def notices(self):
+        cdef size_t capacity = 64
+        cdef size_t n = capacity
+        cdef core.rf_notice *taken = <core.rf_notice *>malloc(capacity * sizeof(core.rf_notice))
+        if taken == NULL:
+            raise MemoryError
+        found = []
+        try:
+            while n == capacity and len(found) < 256 * self.workers:
+                with nogil:
+                    n = core.rf_notices(self.engine, taken, capacity)
+                found.extend([read_notice(&taken[i]) for i in range(n)])
+            return found
+        finally:
+            free(taken)
+
+    def send(self, address, bytes data):
+        cdef core.rf_addr to
+        cdef const char *bytes_ = data
+        cdef size_t size = len(data)
+        cdef int rc
+        write_address(&to, address)
+        with nogil:
+            rc = core.rf_send(self.engine, &to, bytes_, size)
+        return rc == 0
 
     def remove_session(self, uint64_t handle):
         cdef int rc
@@ -276,6 +396,8 @@ cdef class Engine:
         core.rf_engine_stats(self.engine, &stats)
         values = counters(WORKER_FIELDS, &stats.packets_received)
         values["kernel_drops"] = stats.kernel_drops
+        values["control_sent"] = stats.control_sent
+        values["control_send_failures"] = stats.control_send_failures
         return values
 
     def latency(self):

@@ -33,6 +33,9 @@ static int turn_room_new(struct worker *w)
 
     if (rc)
         return rc;
+    w->gate.mailbox = mailbox_new();
+    if (!w->gate.mailbox)
+        return -ENOMEM;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
     return w->packets && w->sessions ? ingress_new(w->sock->fd, &w->ingress) : -ENOMEM;
@@ -42,6 +45,7 @@ static void turn_room_free(struct worker *w)
 {
     ingress_free(w->ingress);
     plan_destroy(&w->plan);
+    free(w->gate.mailbox);
     free(w->packets);
     free(w->sessions);
 }
@@ -63,7 +67,9 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
         .check_padding = options->check_padding,
         .worker = options->index,
         .counters = &w->counters,
+        .own = &sock->bound,
     };
+    w->notice_fd = -1;
     fair_init(&w->gate.fair);
     w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
@@ -82,6 +88,12 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
     w->egress.lanes = w->batch.lanes = count;
     for (unsigned i = 0; i < count; i++)
         w->egress.fd[i] = lanes[i].fd;
+}
+
+void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd)
+{
+    w->gate.local = local;
+    w->notice_fd = notice_fd;
 }
 
 void worker_destroy(struct worker *w)
@@ -157,19 +169,19 @@ static uint32_t cut_tasks(struct job *j, const struct plan *plan)
     return count;
 }
 
-static void wake(struct worker *w)
+static void wake(int fd)
 {
     uint64_t one = 1;
 
     /* EAGAIN means that the counter is full of earlier wake-ups: it wakes all the same. */
-    (void)!write(w->wake_fd, &one, sizeof one);
+    (void)!write(fd, &one, sizeof one);
 }
 
 static void wake_idle(struct worker *w, uint32_t wanted)
 {
     for (unsigned i = 0; i < w->crew_size && wanted > 0; i++) {
         if (w->crew[i] != w && load_seq(&w->crew[i]->idle)) {
-            wake(w->crew[i]);
+            wake(w->crew[i]->wake_fd);
             wanted--;
         }
     }
@@ -237,8 +249,8 @@ static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
         return;
-    fair_block(&w->gate.fair, clock_ns(CLOCK_MONOTONIC),
-              age_of(w->gate.arrival[w->gate.count - 1].datagram));
+    w->gate.now = clock_ns(CLOCK_MONOTONIC);
+    fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
     gate_pass(&w->gate);
     for (uint32_t i = 0; i < w->gate.count; i++) {
         if (w->gate.arrival[i].session)
@@ -286,6 +298,9 @@ static int turn(struct worker *w)
     }
     pass_gate(w);
     fan_out(w);
+    if (w->gate.posted && w->notice_fd >= 0)
+        wake(w->notice_fd);
+    w->gate.posted = false;
     counter_add(&w->counters.receives, (uint64_t)n);
     counter_add(&w->counters.turns, 1);
     return n;
@@ -386,5 +401,5 @@ void worker_run(struct worker *w)
 void worker_stop(struct worker *w)
 {
     store_rls(&w->stopping, true);
-    wake(w);
+    wake(w->wake_fd);
 }
