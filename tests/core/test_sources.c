@@ -1,8 +1,10 @@
-/* sources.c: who may feed a session, of a whole engine over loopback. */
+/* sources.c: who may feed a session, of a whole engine over loopback.
+ * wraps: qsbr_synchronize */
 #include "core.h"
 
 #include <pthread.h>
 
+#include "qsbr.h"
 #include "segments.h"
 
 enum { SSRC = 7, LEN = 40 };
@@ -11,6 +13,17 @@ static struct rf_engine *engine;
 static struct rf_addr bound;
 static unsigned workers;
 static pthread_t loop[4];
+
+static unsigned grace_periods; /* that control calls waited for */
+
+void __real_qsbr_synchronize(struct qsbr *q);
+void __wrap_qsbr_synchronize(struct qsbr *q);
+
+void __wrap_qsbr_synchronize(struct qsbr *q)
+{
+    grace_periods++;
+    __real_qsbr_synchronize(q);
+}
 
 static void *run(void *index)
 {
@@ -116,7 +129,9 @@ static void subscribe(uint64_t handle, struct rf_addr a, uint64_t now)
 
 static void move(uint64_t handle, struct rf_source source)
 {
+    grace_periods = 0;
     CHECK_EQ(rf_session_move(engine, handle, &source, clock_now(CLOCK_MONOTONIC)), 0);
+    CHECK(grace_periods > 0);
 }
 
 static bool notice(struct rf_notice *n)
@@ -247,7 +262,9 @@ static void test_pause_and_limit(void)
 
     CHECK_EQ(rf_session_pause(engine, handle + 1, true), -ENOENT);
     CHECK_EQ(rf_session_limit(engine, handle + 1, 1), -ENOENT);
+    grace_periods = 0;
     CHECK_EQ(rf_session_pause(engine, handle, true), 0);
+    CHECK_EQ(grace_periods, 1);
     send_rtp(fd, 1);
     CHECK_EQ(rf_session_pause(engine, handle, false), 0);
     send_rtp(fd, 2);
