@@ -53,6 +53,21 @@ _COUNTERS = (
         "Copies handed to the kernel; attempted = sent + send failures.",
     ),
     (
+        "rtpfanout_copies_withheld",
+        "copies_withheld",
+        "Copies not made: the subscriber's consent is missing, or its class is shed.",
+    ),
+    (
+        "rtpfanout_control_sent",
+        "control_sent",
+        "Control datagrams sent from the ingest port; no copies.",
+    ),
+    (
+        "rtpfanout_control_send_failures",
+        "control_send_failures",
+        "Control datagrams the kernel did not take.",
+    ),
+    (
         "rtpfanout_kernel_receive_drops",
         "kernel_drops",
         "Datagrams the kernel dropped because the receive queue was full.",

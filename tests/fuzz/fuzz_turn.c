@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "controls.h"
 #include "endpoints.h"
 #include "naive.h"
 #include "worker.h"
@@ -139,7 +140,7 @@ static void expect_datagram(uint8_t flags, const uint8_t *data, size_t len)
         expected.dropped_rtcp++;
         break;
     case RTP_FOREIGN:
-        expected.dropped_not_rtp++;
+        expect_foreign(&expected, data, len);
         break;
     case RTP_MALFORMED:
         expected.dropped_malformed++;
@@ -488,8 +489,8 @@ static void setup_sessions(void)
             addrs[v] = address("192.0.2.9", (uint16_t)(10 * (i + 1) + v));
         CHECK_EQ(session_new(&pool, &sources[plan[i].stranger], plan[i].ssrc, 0, &s), 0);
         old = load_rlx(&s->subscribers);
-        CHECK_EQ(subscriber_list_add(old, addrs, plan[i].viewers, AF_INET, VIEWERS, 0, added,
-                                     &list),
+        CHECK_EQ(subscriber_list_add(old, addrs, plan[i].viewers, 
+                                     &(struct joining){AF_INET, VIEWERS, 0}, added, &list),
                  0);
         store_rlx(&s->subscribers, list);
         if (list != old)
@@ -581,6 +582,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     store_rlx(&worker.stopping, false);
     worker_run(&worker);
     CHECK_EQ(trouble.singles, 0);
+    check_mailbox(worker.gate.mailbox);
     for (unsigned i = 0; i < SESSIONS; i++)
         check_session(i);
     check_worker();
