@@ -135,6 +135,10 @@ class AddressPolicy:
                     field=SOURCE_FIELD,
                 )
 
+    def is_own_ingest(self, address: Address) -> bool:
+        """Whether a datagram to `address` would come in here, in whatever spelling."""
+        return any(self._own_ingest(view, address.port) for view in views(address.ip))
+
     def _never(self, view: IPAddress, port: int) -> str | None:
         """Why a view is refused whatever is configured."""
         if _in(view, _THIS_HOST):

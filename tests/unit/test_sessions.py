@@ -28,8 +28,9 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import LARGEST_PAGE, SessionLatency, SessionManager
+from rtpfanout.sessions import LARGEST_PAGE, Limits, SessionLatency, SessionManager
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,9 +79,8 @@ def manager(engine: Engine, clock: Clock) -> SessionManager:
     return SessionManager(
         engine,
         policy,
-        max_sessions=50,
-        max_subscribers=3,
-        session_timeout_ns=30 * SECOND,
+        Journal(),
+        limits=Limits(50, 3, session_timeout_ns=30 * SECOND),
         monotonic_ns=clock,
         utc_now=lambda: MOMENT,
     )
@@ -143,7 +143,7 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
     )
     policy = AddressPolicy(engine.bound, True, False, (), (), True, netif.address_is_local)
     manager = SessionManager(
-        engine, policy, max_sessions=1, max_subscribers=1, session_timeout_ns=0
+        engine, policy, Journal(), limits=Limits(1, 1)
     )
     for call in (
         lambda: manager.get(text),
@@ -228,7 +228,7 @@ def test_delete_wins_once_and_holds_nobody_up(
     session_id = manager.create(SOURCE, 1, "video").session_id
     other = manager.create(SOURCE, 2, "video").session_id
     waiting, may_go_on = threading.Event(), threading.Event()
-    engine = manager._engine
+    engine = manager._registry.engine
 
     class SlowEngine:
         def __getattr__(self, name: str) -> object:
@@ -239,7 +239,7 @@ def test_delete_wins_once_and_holds_nobody_up(
             assert may_go_on.wait(30)
             engine.remove_session(handle)
 
-    monkeypatch.setattr(manager, "_engine", SlowEngine())
+    monkeypatch.setattr(manager._registry, "engine", SlowEngine())
     deleting = threading.Thread(target=manager.delete, args=[session_id])
     deleting.start()
     assert waiting.wait(30)
@@ -280,7 +280,7 @@ def test_stats_and_status_follow_the_packets(manager: SessionManager, clock: Clo
         session_id = manager.create(f"{host}:{port}", 1, "video").session_id
         manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
         assert manager.stats(session_id).seconds_since_last_packet is None
-        ingest = manager._policy.ingest
+        ingest = manager._registry.policy.ingest
         packet = rtp.build(b"x" * 88, ssrc=1, sequence=1, timestamp=1)
         for _ in range(10):
             source.sendto(packet, (str(ingest.ip), ingest.port))
@@ -379,7 +379,7 @@ def test_latency_of_a_session(manager: SessionManager) -> None:
         manager.add_subscribers(
             session_id, ["{}:{}".format(*sock.getsockname()) for sock in (one, two)]
         )
-        ingest = manager._policy.ingest
+        ingest = manager._registry.policy.ingest
         for n in range(10):
             packet = rtp.build(b"x", ssrc=1, sequence=n, timestamp=n)
             source.sendto(packet, (str(ingest.ip), ingest.port))

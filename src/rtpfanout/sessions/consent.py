@@ -56,21 +56,6 @@ class Consents:
         with self._registry.lock:
             return list(self._until.get(address.record, ()))
 
-    def awaited(self) -> list[tuple[bytes, str]]:
-        """(record, session) of all that have not consented."""
-        with self._registry.lock:
-            return [
-                (record, session_id)
-                for record, sessions in self._until.items()
-                for session_id, until in sessions.items()
-                if until == _AWAITED
-            ]
-
-    def all(self) -> list[bytes]:
-        """The records of all that are asked from time to time."""
-        with self._registry.lock:
-            return list(self._until)
-
     def give(self, session: Session, records: Iterable[bytes], until: float) -> None:
         """They get packets until then, in seconds of time.monotonic()."""
         with self._registry.lock:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import LimitError
-from rtpfanout.model import Address, SubscriberClass
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
@@ -19,8 +16,9 @@ from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.life import Life
+from rtpfanout.sessions.packet_side import PacketSide
 from rtpfanout.sessions.registry import BY_SEQUENCE, Clock, Limits, Registry
-from rtpfanout.sessions.requests import Once, Requests
+from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.journal import Journal
 
-_NO_ID = Once("", b"", None, 0)
 _NO_LABELS: Mapping[str, str] = {}
 
 
@@ -48,16 +45,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class MoveTarget:
-    """A session whose source can sign that it moved; `counter` is the last one accepted."""
-
-    session_id: str
-    move_key: bytes
-    counter: int
-
-
-class SessionManager:
+class SessionManager(PacketSide):
     """Creates, finds and ends sessions. Every method may be called from any thread.
 
     Everything raised is of `errors.py`. What changes something returns when the change is in the
@@ -101,8 +89,26 @@ class SessionManager:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What happened since the start, by the names of COUNTS."""
+        """What happened since the start: sessions "created", "deleted" and "expired",
+        sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
+        "loops_removed", sessions "rehomed" to another worker.
+        """
         return self._registry.counts
+
+    @property
+    def created_total(self) -> int:
+        """Sessions created since the start."""
+        return self._registry.counts["created"]
+
+    @property
+    def deleted_total(self) -> int:
+        """Sessions deleted by a call since the start."""
+        return self._registry.counts["deleted"]
+
+    @property
+    def expired_total(self) -> int:
+        """Sessions removed by the idle timeout since the start."""
+        return self._registry.counts["expired"]
 
     def create(
         self,

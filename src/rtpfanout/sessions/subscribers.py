@@ -78,6 +78,7 @@ class Subscribers:
                 withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
                 self._engine_add(session, records, since, lease_until, kind, withheld)
                 session.last_since = since + len(new) - 1 if new else session.last_since
+                session.at_ingest_port |= self._any_at_ingest_port(new)
                 self._count(session, new, 1)
                 if withheld:
                     self._consents.expect(session.session_id, new)
@@ -185,6 +186,7 @@ class Subscribers:
     def count_restored(self, session: Session, records: Sequence[bytes]) -> None:
         """Those that the store had; the lock is held or nobody else is there."""
         self._count(session, records, 1)
+        session.at_ingest_port |= self._any_at_ingest_port(records)
 
     def _standings(
         self, session: Session, records: Sequence[bytes]
@@ -265,6 +267,10 @@ class Subscribers:
                     subscriber_class=number,
                     withheld=withheld,
                 )
+
+    def _any_at_ingest_port(self, records: Sequence[bytes]) -> bool:
+        port = self._registry.policy.ingest.port
+        return any(ADDRESS_RECORD.unpack(record)[2] == port for record in records)
 
     def _count(self, session: Session, records: Sequence[bytes], sign: int) -> None:
         registry = self._registry
