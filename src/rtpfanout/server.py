@@ -21,7 +21,8 @@ from rtpfanout import _fastpath, log, netif
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import SessionManager
+from rtpfanout.sessions import Limits, SessionManager
+from rtpfanout.sessions.journal import Journal
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
@@ -137,9 +138,14 @@ class Server:
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
-            max_sessions=settings.max_sessions,
-            max_subscribers=settings.max_fanout_per_session,
-            session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+            Journal(),
+            limits=Limits(
+                sessions=settings.max_sessions,
+                fanout=settings.max_fanout_per_session,
+                subscribers=settings.limits.max_subscribers,
+                subscribers_per_ip=settings.limits.max_subscribers_per_ip,
+                session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+            ),
         )
         loop = asyncio.get_running_loop()
 
@@ -228,6 +234,7 @@ class Server:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 # In a thread: it waits for the packet loop to let go of each.
+                await asyncio.to_thread(self.manager.expire_subscribers)
                 expired = await asyncio.to_thread(self.manager.expire_idle)
             except Exception:
                 _log.exception("housekeeping failed")
@@ -236,7 +243,7 @@ class Server:
                 _log.info(
                     "session expired",
                     session_id=view.session_id,
-                    source=str(view.source),
+                    source=view.source_address,
                     ssrc=f"{view.ssrc:#010x}",
                     subscribers=view.subscriber_count,
                     session_timeout_secs=self.settings.session_timeout_secs,

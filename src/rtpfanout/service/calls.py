@@ -157,9 +157,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def DeleteSession(  # noqa: N802
         self, request: session_pb2.DeleteSessionRequest
     ) -> empty_pb2.Empty:
-        await self._change(
-            self.manager.delete, request.session_id, request_id=request.request_id
-        )
+        await self._change(self.manager.delete, request.session_id, request_id=request.request_id)
         return empty_pb2.Empty()
 
     @_call

@@ -105,9 +105,7 @@ async def _wait(woken: asyncio.Event, stopping: asyncio.Event, seconds: float) -
     """Until one of them is set, or it took too long."""
     tasks = [asyncio.ensure_future(event.wait()) for event in (woken, stopping)]
     try:
-        await asyncio.wait(
-            tasks, timeout=max(0, seconds), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait(tasks, timeout=max(0, seconds), return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()

@@ -34,7 +34,6 @@ class Consents:
         self._registry = registry
         self._until: dict[bytes, dict[str, float]] = {}
         self._due: Deadlines[tuple[bytes, str]] = Deadlines()
-        self.lapsed_total = 0
 
     def expect(self, session_id: str, records: Iterable[bytes]) -> None:
         """They get nothing until they consent. The lock is held."""
@@ -89,7 +88,7 @@ class Consents:
                 by_session.setdefault(session, []).append(record)
         for session, records in by_session.items():
             self._withhold(session, records, on=True)  # waits for a grace period
-            self.lapsed_total += len(records)
+            registry.counts["consents_lapsed"] += len(records)
             with registry.lock:
                 again = [
                     record

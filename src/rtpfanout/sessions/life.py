@@ -99,9 +99,7 @@ class Life:
         with registry.work(session_id) as session:
             with registry.lock:
                 slot = registry.changes.begin()
-                written = registry.journal.delete_session(
-                    session, slot.revision, once.answer("")
-                )
+                written = registry.journal.delete_session(session, slot.revision, once.answer(""))
             self._end(session, slot, written, "deleted")
 
     def expire_idle(self) -> list[SessionView]:
@@ -203,7 +201,7 @@ def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
         raise source_taken(ssrc, str(terms.feeder or terms.source.text))
     try:
         handle = engine.add_session(
-            address, ssrc, now_ns, prefix=options.get("prefix"), latch=options.get("latch", False)
+            address, ssrc, now_ns
         )
     except FileExistsError:
         raise source_taken(ssrc, str(terms.feeder or terms.source.text)) from None

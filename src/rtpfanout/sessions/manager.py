@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,11 +31,12 @@ from rtpfanout.sessions.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.journal import Journal
+    from rtpfanout.sessions.record import Session
 
 _NO_LABELS: Mapping[str, str] = {}
 
@@ -91,7 +91,7 @@ class SessionManager(PacketSide):
     def counts(self) -> Mapping[str, int]:
         """What happened since the start: sessions "created", "deleted" and "expired",
         sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
-        "loops_removed", sessions "rehomed" to another worker.
+        "consents_lapsed", "loops_removed", sessions "rehomed" to another worker.
         """
         return self._registry.counts
 
@@ -213,7 +213,7 @@ class SessionManager(PacketSide):
         after = CursorKind.SESSIONS.read(cursor)
         selector = fields.label_selector_of(label_selector)
         registry = self._registry
-        page = []
+        page: list[Session] = []
         is_last = True
         with registry.lock:
             in_order = registry.in_order

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
+from rtpfanout.errors import LimitError, NotFoundError
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.requests import Once
 from rtpfanout.sessions.subscribers import address_of, records_of
@@ -71,8 +70,8 @@ class PacketSide:
     def move_source(self, session_id: str, source: Address, counter: int) -> None:
         """The source of a session signed that it is now at `source`.
 
-        An exact source becomes this one, one of policy ip any port of its address; a latch is pinned
-        to it; a network has to contain it. Raises InvalidArgumentError, NotFoundError,
+        An exact source becomes this one, one of policy ip any port of its address; a latch is
+        pinned to it; a network has to contain it. Raises InvalidArgumentError, NotFoundError,
         PermissionDeniedError (counter not above the last, outside the network),
         AddressDeniedError, AlreadyExistsError, UnavailableError.
         """

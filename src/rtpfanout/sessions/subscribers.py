@@ -150,9 +150,7 @@ class Subscribers:
         except KeyError:  # deleted meanwhile
             return []
 
-    def page(
-        self, session_id: str, limit: int, cursor: str
-    ) -> tuple[list[SubscriberView], str]:
+    def page(self, session_id: str, limit: int, cursor: str) -> tuple[list[SubscriberView], str]:
         """See SessionManager.list_subscribers."""
         registry = self._registry
         size = fields.page_size(limit)

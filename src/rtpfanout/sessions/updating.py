@@ -28,7 +28,7 @@ from rtpfanout.sessions.source import Source, moved, read_source, refuse_loop
 from rtpfanout.sessions.subscribers import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rtpfanout.model import Address
     from rtpfanout.sessions.consent import Consents
@@ -215,14 +215,16 @@ class Updating:
 
 def read_limits(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of Terms that are read alike by CreateSession and UpdateSession."""
-    readers = {
+    readers: dict[str, Callable[[Any], object]] = {
         "paused": bool,
         "ingest_limit_bps": lambda v: fields.whole(v, "ingest_limit_bps", LARGEST_LIMIT_BPS),
         "max_subscribers": lambda v: fields.whole(v, "max_subscribers", LARGEST_COUNT),
         "consent": fields.consent_of,
         "move_key": fields.move_key_of,
     }
-    read = {name: reader(values[name]) for name, reader in readers.items() if name in values}
+    read: dict[str, Any] = {
+        name: reader(values[name]) for name, reader in readers.items() if name in values
+    }
     if "move_key" in read:
         read["move_counter"] = 0  # of another key
     return read

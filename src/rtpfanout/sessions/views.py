@@ -32,7 +32,6 @@ SHED = 2
 """The engine's bits for why a subscriber's copies are withheld."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class SessionView:
     """A session. `created_at` is in UTC.
