@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rtpfanout.service import ControlServer
 
 HOUSEKEEPING_SECONDS = 1.0
+LOCAL_ADDRESSES_SECONDS = 5.0
 CALL_GRACE_SECONDS = 0.25
 """What is left to running calls at the end; the whole of `stop` has to fit in a second."""
 LISTEN_BACKLOG = 128
@@ -147,6 +148,7 @@ class Server:
                 session_timeout_ns=round(settings.session_timeout_secs * 1e9),
             ),
         )
+        self._read_local_addresses()
         loop = asyncio.get_running_loop()
 
         def on_end() -> None:
@@ -229,10 +231,20 @@ class Server:
             self._http.should_exit = True
             await self._http_task
 
+    def _read_local_addresses(self) -> None:
+        try:
+            self.manager.on_local_addresses(netif.local_addresses())
+        except OSError as error:
+            _log.warning("this host's addresses can't be read", reason=str(error))
+
     async def _housekeep(self) -> None:
+        looked_at = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
+                if asyncio.get_running_loop().time() >= looked_at + LOCAL_ADDRESSES_SECONDS:
+                    looked_at = asyncio.get_running_loop().time()
+                    await asyncio.to_thread(self._read_local_addresses)
                 # In a thread: it waits for the packet loop to let go of each.
                 await asyncio.to_thread(self.manager.expire_subscribers)
                 expired = await asyncio.to_thread(self.manager.expire_idle)

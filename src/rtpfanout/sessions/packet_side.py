@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError
+from rtpfanout.model import Address
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.requests import Once
 from rtpfanout.sessions.subscribers import address_of, records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from rtpfanout.model import Address
+    from rtpfanout.model import IPAddress
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.life import Life
@@ -50,6 +51,7 @@ class PacketSide:
     _subscribers: Subscribers
     _updating: Updating
     _life: Life
+    _local_addresses: set[IPAddress] | None = None
 
     def secret(self, name: str) -> bytes:
         """32 random bytes of that name, the same as long as the store lives.
@@ -153,12 +155,25 @@ class PacketSide:
         self._registry.show_touched()
         return ended
 
-    def remove_own_ingest(self) -> int:
-        """After this host got another address: removes subscribers that are our own ingest now.
+    def on_local_addresses(self, addresses: Collection[IPAddress]) -> int:
+        """This host has these addresses, which matters where we are bound to all of them.
 
-        How many were removed. Looks at every subscriber with the port of our ingest.
+        The packet path drops what comes from them and our port: our own copies, as a loop.
+        When one is new, subscribers that are our own ingest because of it are removed; returns
+        how many. Raises OSError.
         """
         registry = self._registry
+        before = self._local_addresses
+        own = set(addresses)
+        ingest = registry.policy.ingest.ip
+        if not ingest.is_unspecified:
+            own = {ingest}
+        if own == before:
+            return 0
+        registry.engine.set_local_addresses([Address(ip, 0) for ip in sorted(own, key=str)])
+        self._local_addresses = own
+        if before is None or own <= before:
+            return 0
         with registry.lock:
             candidates = [session for session in registry.in_order if session.at_ingest_port]
         removed = 0
