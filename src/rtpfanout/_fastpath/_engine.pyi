@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Literal
 
 from rtpfanout.model import Address
 
@@ -9,6 +10,11 @@ SESSION_FIELDS: tuple[str, ...]
 LATENCY_BOUNDS_NS: tuple[int, ...]
 
 Latency = tuple[list[int], int]
+Notice = (
+    tuple[Literal["datagram"], Address, bytes]
+    | tuple[Literal["source"], int, Address]
+    | tuple[Literal["misrouted"], int]
+)
 
 def open_sockets(bind: Address, count: int, receive_queue_packets: int) -> list[int]: ...
 
@@ -54,7 +60,35 @@ class Engine:
     def run(self, worker: int = 0) -> None: ...
     def stop(self, drain: bool = True) -> None: ...
     def worker_health(self) -> list[tuple[int, int]]: ...
-    def add_session(self, source: Address, ssrc: int, now_ns: int) -> int: ...
+    def add_session(
+        self,
+        source: Address,
+        ssrc: int,
+        now_ns: int,
+        *,
+        prefix: int | None = None,
+        latch: bool = False,
+        relatch_after_ns: int = 0,
+        relatch: tuple[Address, int] | None = None,
+    ) -> int: ...
+    def move_session(
+        self,
+        handle: int,
+        source: Address,
+        *,
+        prefix: int | None = None,
+        latch: bool = False,
+        relatch_after_ns: int = 0,
+        relatch: tuple[Address, int] | None = None,
+    ) -> None: ...
+    def rehome_session(self, handle: int) -> None: ...
+    def pause_session(self, handle: int, paused: bool) -> None: ...
+    def limit_session(self, handle: int, bits_per_second: int) -> None: ...
+    def set_local_addresses(self, addresses: Sequence[Address]) -> None: ...
+    @property
+    def notice_fd(self) -> int: ...
+    def notices(self) -> list[Notice]: ...
+    def send(self, address: Address, data: bytes) -> bool: ...
     def remove_session(self, handle: int) -> None: ...
     def add_subscribers(self, handle: int, addresses: list[Address], now_ns: int) -> list[bool]: ...
     def add_packed_subscribers(

@@ -200,9 +200,7 @@ def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
     if (ssrc, terms.source.key(terms.pinned)) in registry.keys:
         raise source_taken(ssrc, str(terms.feeder or terms.source.text))
     try:
-        handle = engine.add_session(
-            address, ssrc, now_ns
-        )
+        handle = engine.add_session(address, ssrc, now_ns, **options)
     except FileExistsError:
         raise source_taken(ssrc, str(terms.feeder or terms.source.text)) from None
     except BlockingIOError:
@@ -212,8 +210,6 @@ def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
             field="max_sessions",
             limit=most,
         ) from None
-    if "relatch" in options:
-        engine.move_session(handle, address, **options)
     if terms.paused:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:
