@@ -52,7 +52,7 @@ CORE_LAYERS = (
     {"worker"},
     {"worker_room"},
     {"engine"},
-    {"control", "sources", "subscription"},
+    {"control", "subscription", "sources"},
 )
 SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.

@@ -222,20 +222,7 @@ cdef class Engine:
         return core.rf_notice_fd(self.engine)
 
     def notices(self):
-        cdef size_t capacity = 64
-        cdef size_t n = capacity
-        cdef core.rf_notice *taken = <core.rf_notice *>malloc(capacity * sizeof(core.rf_notice))
-        if taken == NULL:
-            raise MemoryError
-        found = []
-        try:
-            while n == capacity and len(found) < 256 * self.workers:
-                with nogil:
-                    n = core.rf_notices(self.engine, taken, capacity)
-                found.extend([read_notice(&taken[i]) for i in range(n)])
-            return found
-        finally:
-            free(taken)
+        return take_notices(self.engine, 256 * self.workers)
 
     def send(self, address, bytes data):
         cdef core.rf_addr to

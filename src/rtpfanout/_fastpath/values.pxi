@@ -68,6 +68,23 @@ cdef tuple read_notice(const core.rf_notice *notice):
     return "misrouted", notice.handle
 
 
+cdef list take_notices(core.rf_engine *engine, size_t most):
+    cdef size_t capacity = 64
+    cdef size_t n = capacity
+    cdef core.rf_notice *taken = <core.rf_notice *>malloc(capacity * sizeof(core.rf_notice))
+    if taken == NULL:
+        raise MemoryError
+    found = []
+    try:
+        while n == capacity and len(found) < most:
+            with nogil:
+                n = core.rf_notices(engine, taken, capacity)
+            found.extend([read_notice(&taken[i]) for i in range(n)])
+        return found
+    finally:
+        free(taken)
+
+
 cdef dict counters(tuple fields, const uint64_t *first):
     return {name: first[i] for i, name in enumerate(fields)}
 

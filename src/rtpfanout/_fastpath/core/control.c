@@ -1,5 +1,5 @@
-/* The facade of core.h: figures are read, under the writer mutex. sources.c has the sessions,
- * subscription.c who gets their packets. */
+/* The facade of core.h: figures of sessions, and housekeeping, under the writer mutex. sources.c
+ * and subscription.c have the calls that change something. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
