@@ -8,15 +8,14 @@ import re
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import eventually, running_engine, udp_socket
+from managers import MOMENT, SECOND, SOURCE, SUBSCRIBER, Clock, manager_of
+from support import eventually, udp_socket
 
-from rtpfanout import netif, rtp
+from rtpfanout import rtp
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
     AddressDeniedError,
@@ -27,63 +26,8 @@ from rtpfanout.errors import (
     RtpFanoutError,
 )
 from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
-from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import LARGEST_PAGE, Limits, SessionLatency, SessionManager
+from rtpfanout.sessions import LARGEST_PAGE, SessionLatency, SessionManager
 from rtpfanout.sessions.cursor import CursorKind
-from rtpfanout.sessions.journal import Journal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SECOND = 1_000_000_000
-SOURCE = "192.0.2.1:5000"
-SUBSCRIBER = "127.0.0.1:6000"
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
-class Clock:
-    """Monotonic nanoseconds that move when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000 * SECOND
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine(
-        Address.parse("127.0.0.1:0"), max_sessions=50, max_subscribers=3, receive_queue_packets=256
-    )
-    with running_engine(engine):
-        yield engine
-
-
-@pytest.fixture
-def manager(engine: Engine, clock: Clock) -> SessionManager:
-    policy = AddressPolicy(
-        ingest=engine.bound,
-        sends_ipv4=engine.sends_ipv4,
-        sends_ipv6=engine.sends_ipv6,
-        allow=(),
-        deny=(),
-        loopback_allowed=True,
-        is_local=netif.address_is_local,
-    )
-    return SessionManager(
-        engine,
-        policy,
-        Journal(),
-        limits=Limits(50, 3, session_timeout_ns=30 * SECOND),
-        monotonic_ns=clock,
-        utc_now=lambda: MOMENT,
-    )
 
 
 def test_a_new_session(manager: SessionManager) -> None:
@@ -141,10 +85,7 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
     engine = Engine(
         Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
     )
-    policy = AddressPolicy(engine.bound, True, False, (), (), True, netif.address_is_local)
-    manager = SessionManager(
-        engine, policy, Journal(), limits=Limits(1, 1)
-    )
+    manager = manager_of(engine, Clock(), sessions=1, fanout=1)
     for call in (
         lambda: manager.get(text),
         lambda: manager.create(text, 1, "video"),

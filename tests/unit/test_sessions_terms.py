@@ -100,7 +100,9 @@ def test_sources_that_are_none(manager: SessionManager, policy: str, text: str) 
         ("request_id", {"request_id": "with space"}),
     ],
 )
-def test_a_bad_field_is_named(manager: SessionManager, field: str, values: dict[str, object]) -> None:
+def test_a_bad_field_is_named(
+    manager: SessionManager, field: str, values: dict[str, object]
+) -> None:
     with pytest.raises(InvalidArgumentError) as error:
         manager.create(SOURCE, 1, "video", **values)  # type: ignore[arg-type]
     assert error.value.field == field
@@ -109,7 +111,9 @@ def test_a_bad_field_is_named(manager: SessionManager, field: str, values: dict[
 
 def test_labels_select(manager: SessionManager) -> None:
     ids = [
-        manager.create(SOURCE, n, "video", labels={"vehicle": f"rover-{n % 2}", "n": str(n)}).session_id
+        manager.create(
+            SOURCE, n, "video", labels={"vehicle": f"rover-{n % 2}", "n": str(n)}
+        ).session_id
         for n in range(5)
     ]
     assert manager.labels(ids[1]) == {"vehicle": "rover-1", "n": "1"}

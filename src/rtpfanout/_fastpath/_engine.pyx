@@ -280,26 +280,7 @@ cdef class Engine:
             free(added)
 
     def find_subscribers(self, uint64_t handle, bytes records):
-        cdef size_t count = record_count(records)
-        cdef const core.rf_addr *addrs = record_addresses(records)
-        cdef core.rf_terms *terms = <core.rf_terms *>calloc(count + 1, sizeof(core.rf_terms))
-        cdef core.rf_bool *found = <core.rf_bool *>calloc(count + 1, sizeof(core.rf_bool))
-        cdef int rc
-        try:
-            if terms == NULL or found == NULL:
-                raise MemoryError
-            with nogil:
-                rc = core.rf_subscribers_find(self.engine, handle, addrs, count, terms, found)
-            check(rc)
-            return [
-                (terms[i].lease_until, terms[i].subscriber_class, terms[i].withheld)
-                if found[i]
-                else None
-                for i in range(count)
-            ]
-        finally:
-            free(terms)
-            free(found)
+        return find_terms(self.engine, handle, records)
 
     def withhold(self, uint64_t handle, bytes records, uint8_t reason, bint on):
         cdef size_t count = record_count(records)

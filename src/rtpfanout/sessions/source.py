@@ -154,6 +154,8 @@ def _network_of(kind: SourcePolicy, text: str) -> tuple[Network, str]:
         ip = _ip_of(text, kind)
         return _network_of_one(ip), str(ip)
     try:
+        if "/" not in text:
+            raise ValueError
         network = canonical_network(ipaddress.ip_network(text))
     except ValueError as error:
         reason = str(error) if "host bits" in str(error) else f"{fields.shown(text)} is no network"
