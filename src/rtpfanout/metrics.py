@@ -218,8 +218,8 @@ class ServerCollector(Collector):
             "Calls of the SessionService, by method and gRPC status code.",
             labels=("method", "code"),
         )
-        for labels, count in sorted(dict(self._requests).items()):
-            requests.add_metric(labels, count)
+        for labels, number in sorted(dict(self._requests).items()):
+            requests.add_metric(labels, number)
         yield requests
 
     def _buffers(self) -> Iterator[Metric]:

@@ -242,7 +242,7 @@ class Server:
         if restored.sessions:
             _log.info(
                 "restored",
-                store=self.store.path,
+                store=self.store.path if self.store else None,
                 sessions=restored.sessions,
                 subscribers=restored.subscribers,
                 expired_subscribers=restored.expired_subscribers,
