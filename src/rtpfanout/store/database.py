@@ -37,6 +37,7 @@ _log = structlog.stdlib.get_logger(__name__)
 APPLICATION_ID = 0x52464F53  # "RFOS"
 SCHEMA_VERSION = 1
 _MOST_VERSIONS = 1000  # a greater one was not written by any version of us
+_SESSIONS_AT_A_TIME = 100
 SLICE = 1000
 """Addresses that are taken apart at a time: as many as the table `number` has rows."""
 
@@ -86,7 +87,8 @@ DELETE FROM subscriber WHERE session = ?1 AND address IN
 # group_concat is for text: bytes that are zero would be undefined in it.
 _RUNS = """
 SELECT session, lease_ns, class, min(since_ns), group_concat(hex(address), '') FROM
-(SELECT * FROM subscriber ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
+(SELECT * FROM subscriber WHERE session BETWEEN ? AND ?
+ ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
  LIMIT -1)
 GROUP BY session, since_ns / 1000000000, lease_ns, class
 """
@@ -138,8 +140,14 @@ class Database:
 
     def runs(self) -> Iterator[SubscriberRun]:
         """By session, within one by time."""
-        for session, lease, number, since, text in self.connection.execute(_RUNS):
-            yield SubscriberRun(session, lease, number, since, bytes.fromhex(text))
+        # Some sessions at a time, so that what is sorted fits into memory.
+        keys = [
+            key for (key,) in self.connection.execute("SELECT sequence FROM session ORDER BY 1")
+        ]
+        for start in range(0, len(keys), _SESSIONS_AT_A_TIME):
+            ends = (keys[start], keys[start : start + _SESSIONS_AT_A_TIME][-1])
+            for session, lease, number, since, text in self.connection.execute(_RUNS, ends):
+                yield SubscriberRun(session, lease, number, since, bytes.fromhex(text))
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
@@ -279,7 +287,7 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     """Each statement that reads can be prepared, and the single row is there."""
     try:
         connection.execute(f"EXPLAIN SELECT {_SESSION_COLUMNS} FROM session")  # noqa: S608
-        connection.execute(f"EXPLAIN {_RUNS}")
+        connection.execute(f"EXPLAIN {_RUNS}", (0, 0))
         connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
         connection.execute("EXPLAIN SELECT name, value FROM secret")
         (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
