@@ -62,9 +62,7 @@ def create(server: ServerProcess, ssrc: int, **labels: str) -> Any:
     )
 
 
-def mirror(
-    events: Iterator[pb.SessionEvent] | list[pb.SessionEvent],
-) -> dict[str, pb.SessionResponse]:
+def mirror(events: list[pb.SessionEvent]) -> dict[str, pb.SessionResponse]:
     """What a client knows that applies each event as session.proto says."""
     known: dict[str, pb.SessionResponse] = {}
     for event in events:
