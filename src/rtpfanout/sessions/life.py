@@ -120,8 +120,9 @@ class Life:
             for handle in handles:
                 with registry.lock:
                     session = registry.by_handle.get(handle)
-                if session is None:
-                    continue  # deleted by a call meanwhile, or not yet created
+                    is_idle = session is not None and self._is_idle(session)
+                if session is None or not is_idle:
+                    continue  # deleted by a call meanwhile, not yet created, paused
                 try:
                     stack.enter_context(registry.work(session.session_id))
                 except NotFoundError:
@@ -136,6 +137,12 @@ class Life:
                 except RtpFanoutError as error:  # tried again in a second
                     _log.warning("session can't expire", reason=error.message)
         return ended
+
+    def _is_idle(self, session: Session) -> bool:
+        """A pause is no silence of the source, and a new source has all of the timeout."""
+        registry = self._registry
+        age = registry.clock.monotonic_ns() - session.fed_since_ns
+        return not session.terms.paused and age >= registry.limits.session_timeout_ns
 
     def expire_leases(self) -> int:
         """Ends subscribers whose lease is over; how many.
