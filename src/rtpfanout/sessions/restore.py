@@ -144,7 +144,7 @@ class Restoring:
         added = len(records) // RECORD_BYTES
         session.last_since = since + added - 1
         if lease_until:
-            self._leases.add(lease_until + 1, session.handle)
+            self._leases.add(lease_until, session.handle)
         with registry.lock:
             self._subscribers.count_restored(session, records)
             if is_echo:
