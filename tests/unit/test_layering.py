@@ -47,7 +47,7 @@ CORE_LAYERS = (
     {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},
-    {"ingress", "egress", "fair"},
+    {"ingress", "egress", "fair", "linger"},
     {"fanout", "gate"},
     {"worker"},
     {"worker_room"},

@@ -41,7 +41,7 @@ struct fair_use {
 enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
 
 /* No worker's: for the grace period in which a session changes its owner. */
-#define OWNER_NONE UINT16_MAX
+#define OWNER_NONE UINT8_MAX
 
 /* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
  * scheduling): `full_at` is when it would be full again. */
@@ -49,6 +49,11 @@ struct ingest_limit {
     _Atomic uint64_t bits_per_second; /* the writer's; the rest is the worker's */
     uint64_t full_at;
     counter dropped;
+};
+
+/* Whether waiting for more of its frame paid; see linger.h. */
+struct linger_use {
+    uint8_t failures, skip;
 };
 
 struct session {
@@ -61,12 +66,13 @@ struct session {
 
     /* The worker's own. */
     struct run run;
-    _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
-    _Atomic uint16_t gating;
+    _Atomic uint8_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint8_t gating;
+    struct linger_use linger_use;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
-    struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
+    struct session_counters counters; /* but for the last, this cache line is full */
     struct fair_use fair_use;
     struct ingest_limit limit;
     counter dropped_paused;

@@ -12,7 +12,8 @@
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
     X(misrouted)    /* of a session whose packets another worker receives */ \
-    X(overload)     /* beyond its session's share while more comes than can be sent */ \
+    X(overload)     /* beyond its session's share while more comes than can be sent, or \
+                       than a stop has time for */ \
     X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
     X(paused)       /* of a paused session */ \
     X(rate_limit)   /* beyond its session's ingest limit */ \
@@ -58,6 +59,7 @@
     X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
     X(turns) \
+    X(lingers) /* turns that waited for the rest of a frame */ \
     X(tasks_shared) /* of other workers' turns */
 
 /* Per session; written by the one worker that owns it. */
@@ -65,9 +67,9 @@
     X(packets_received) \
     X(bytes_received) \
     X(copies_attempted) \
-    X(copies_withheld) \
     X(packets_sent) \
     X(bytes_sent) \
-    X(send_failures)
+    X(send_failures) \
+    X(copies_withheld)
 
 #endif

@@ -164,6 +164,18 @@ static uint64_t age_of(const struct datagram *d)
     return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
 }
 
+/* Asked to stop, and the time for what is queued is over. What is handed over is not dropped. */
+static bool out_of_time(struct worker *w)
+{
+    if (!load_acq(&w->stopping) || load_acq(&w->handing_over))
+        return false;
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+    if (w->stop_by == 0)
+        w->stop_by = now + DRAIN_NS;
+    return now >= w->stop_by;
+}
+
 /* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES: other sessions
  * and whoever waits for a grace period wait no longer than that. */
 static void pass_gate(struct worker *w)
@@ -181,6 +193,7 @@ static void pass_gate(struct worker *w)
     if (w->entries_ahead >= FAN_OUT_ENTRIES || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
         fan_out(w);
         qsbr_quiescent(w->qsbr, w->options.index);
+        w->out_of_time = out_of_time(w);
     }
 }
 
@@ -199,7 +212,9 @@ static void take_datagram(struct worker *w, const struct datagram *d)
         uint32_t left = d->len - at, len = left < d->segment ? left : d->segment;
 
         counter_add(&w->counters.packets_received, 1);
-        if (gate_add(&w->gate, d->data + at, len, d))
+        if (w->out_of_time)
+            stats_count_drop(&w->counters, DROP_overload);
+        else if (gate_add(&w->gate, d->data + at, len, d))
             pass_gate(w);
         at += len;
     } while (at < d->len);
@@ -214,6 +229,51 @@ static void note_work(struct worker *w, uint64_t began)
     counter_add(&w->busy_ns, now - began);
 }
 
+static bool help_wanted(struct worker *w)
+{
+    for (unsigned i = 0; i < w->crew_size; i++) {
+        if (job_offers(&w->crew[i]->job))
+            return true;
+    }
+    return false;
+}
+
+static void take_buffers(struct worker *w, unsigned begin, unsigned end)
+{
+    for (unsigned i = begin; i < end; i++) {
+        ingress_datagram(w->ingress, i, &w->datagrams[i]);
+        take_datagram(w, &w->datagrams[i]);
+    }
+    pass_gate(w);
+}
+
+/* Waits for the rest of a frame where that is worth it: while nobody else's packets are here, nobody
+ * asks for help and nobody wants to stop. Returns how many buffers there are then. */
+static unsigned await_frame(struct worker *w, unsigned used)
+{
+    uint64_t now = w->now;
+    struct frame_wait l;
+
+    if (!w->gso || w->session_count != 1 || !linger_begin(&l, w->sessions[0], used, now))
+        return used;
+    do {
+        int n = ingress_receive_behind(w->ingress, used);
+
+        if (n > 0) {
+            take_buffers(w, used, used + (unsigned)n);
+            used += (unsigned)n;
+        }
+        if (n < 0)
+            counter_add(&w->counters.receive_errors, 1);
+        if (n < 0 || used == INGRESS_BATCH || w->session_count != 1 || help_wanted(w))
+            break;
+        now = clock_ns(CLOCK_MONOTONIC);
+    } while (linger_goes_on(&l, now) && !load_rlx(&w->stopping));
+    linger_end(&l);
+    counter_add(&w->counters.lingers, 1);
+    return used;
+}
+
 /* Returns how many buffers it took, or -errno. */
 static int turn(struct worker *w)
 {
@@ -223,11 +283,8 @@ static int turn(struct worker *w)
         return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    for (unsigned i = 0; i < (unsigned)n; i++) {
-        ingress_datagram(w->ingress, i, &w->datagrams[i]);
-        take_datagram(w, &w->datagrams[i]);
-    }
-    pass_gate(w);
+    take_buffers(w, 0, (unsigned)n);
+    n = (int)await_frame(w, (unsigned)n);
     fan_out(w);
     if (w->gate.posted && w->notice_fd >= 0)
         wake(w->notice_fd);
@@ -253,15 +310,6 @@ static bool help(struct worker *w)
             note_work(w, began);
             return true;
         }
-    }
-    return false;
-}
-
-static bool help_wanted(struct worker *w)
-{
-    for (unsigned i = 0; i < w->crew_size; i++) {
-        if (job_offers(&w->crew[i]->job))
-            return true;
     }
     return false;
 }
@@ -304,9 +352,7 @@ static void bear_receive_error(struct worker *w)
 
 static void drain(struct worker *w)
 {
-    uint64_t end = clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
-
-    while (turn(w) > 0 && clock_ns(CLOCK_MONOTONIC) < end)
+    while (!out_of_time(w) && turn(w) > 0)
         qsbr_quiescent(w->qsbr, w->options.index);
 }
 
