@@ -189,7 +189,7 @@ class Updating:
     def _check(self, session: Session, after: Terms, is_taken: bool) -> None:
         """Raises AlreadyExistsError, AddressDeniedError. The lock is held."""
         if is_taken:
-            raise source_taken(session.ssrc, str(after.feeder or after.source.text))
+            raise source_taken(session.ssrc, after)
         feeder = after.feeder
         if feeder is None or feeder == session.terms.feeder:
             return
@@ -265,8 +265,9 @@ def engine_source(terms: Terms) -> tuple[Address, dict[str, Any]]:
     }
 
 
-def source_taken(ssrc: int, source: str) -> AlreadyExistsError:
+def source_taken(ssrc: int, terms: Terms) -> AlreadyExistsError:
     """To be raised."""
+    source = terms.feeder or terms.source.text or "anybody"
     return AlreadyExistsError(
-        f"a session with SSRC {ssrc:#010x} from {source or 'anybody'} exists", field="ssrc"
+        f"a session with SSRC {ssrc:#010x} from {source} exists", field="ssrc"
     )

@@ -41,7 +41,7 @@ struct fair_use {
 enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
 
 /* No worker's: for the grace period in which a session changes its owner. */
-#define OWNER_NONE UINT16_MAX
+#define OWNER_NONE UINT8_MAX
 
 /* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
  * scheduling): `full_at` is when it would be full again. */
@@ -66,8 +66,9 @@ struct session {
 
     /* The worker's own. */
     struct run run;
-    _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
-    _Atomic uint16_t gating;
+    _Atomic uint8_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint8_t gating;
+    struct linger_use linger_use;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
@@ -75,7 +76,6 @@ struct session {
     struct fair_use fair_use;
     struct ingest_limit limit;
     counter dropped_paused;
-    struct linger_use linger_use;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
