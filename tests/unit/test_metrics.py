@@ -14,7 +14,8 @@ from rtpfanout import http, metrics
 from rtpfanout._fastpath import DROP_REASONS, LATENCY_BOUNDS_NS, SEND_FAILURES, Engine
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import SessionManager
+from rtpfanout.sessions import Limits, SessionManager
+from rtpfanout.store import MEMORY, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ class EngineWithNumbers(Engine):
 
 def manager_of(engine: Engine) -> SessionManager:
     policy = AddressPolicy(engine.bound, True, False, (), (), True, lambda _ip: False)
-    return SessionManager(engine, policy, max_sessions=1, max_subscribers=1, session_timeout_ns=0)
+    return SessionManager(engine, policy, Store(MEMORY), limits=Limits(1, 1))
 
 
 @pytest.fixture
