@@ -107,12 +107,13 @@ static void look_up(struct gate *g, struct arrival *a)
 
 static bool owns(struct gate *g, struct session *s, const struct rf_addr *source)
 {
-    uint16_t me = (uint16_t)(g->worker + 1), owner = load_rlx(&s->owner);
+    uint8_t me = (uint8_t)(g->worker + 1), owner = load_rlx(&s->owner);
 
     if (owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me)))
         return true;
     if (owner != OWNER_NONE)
         notify(g, s, RF_NOTICE_MISROUTED, source);
+    store_rlx(&s->last_packet_ns, g->now); /* it is not silent, whoever hears it */
     return false;
 }
 
