@@ -108,6 +108,8 @@ _CONTROL_COUNTERS = (
         "loops_removed",
         "Subscribers removed because their address became our own ingest.",
     ),
+    ("rtpfanout_subscribers_shed", "shed", "Subscribers that overload took the copies from."),
+    ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
 )
 
 # (name, field of SessionStats, help)
@@ -208,6 +210,17 @@ class ServerCollector(Collector):
             )
         for name, field, text in _CONTROL_COUNTERS:
             yield CounterMetricFamily(name, text, value=manager.counts.get(field, 0))
+        yield CounterMetricFamily(
+            "rtpfanout_overload_refused",
+            "Sessions and subscribers refused because a high-water mark was passed.",
+            value=manager.overload_refused_total,
+        )
+        marks = GaugeMetricFamily(
+            "rtpfanout_overload_mark_passed", "1 while nobody new is taken.", labels=("mark",)
+        )
+        for mark, is_passed in manager.overload_marks.items():
+            marks.add_metric((mark,), is_passed)
+        yield marks
         store = manager.store_counts
         for name, value, text in (
             ("commits", store.committed, "Changes that became durable."),

@@ -20,7 +20,9 @@ import structlog
 from rtpfanout import _fastpath, log, netif
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
+from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.policy import AddressPolicy
+from rtpfanout.pressure import Pressure
 from rtpfanout.sessions import Limits, SessionManager
 from rtpfanout.store import Store, default_path
 from rtpfanout.workers import Workers, check_cpus, worker_count
@@ -151,6 +153,12 @@ class Server:
                 subscribers=settings.limits.max_subscribers,
                 subscribers_per_ip=settings.limits.max_subscribers_per_ip,
                 session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+                overload=OverloadLimits(
+                    busy=settings.overload.busy,
+                    kernel_drops=settings.overload.kernel_drops,
+                    memory_bytes=settings.overload.memory_mib * 2**20,
+                ),
+                shed=settings.overload.shed,
             ),
         )
         self._restore()
@@ -256,12 +264,14 @@ class Server:
 
     async def _housekeep(self) -> None:
         looked_at = asyncio.get_running_loop().time()
+        pressure = Pressure(self.engine)
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 if asyncio.get_running_loop().time() >= looked_at + LOCAL_ADDRESSES_SECONDS:
                     looked_at = asyncio.get_running_loop().time()
                     await asyncio.to_thread(self._read_local_addresses)
+                await asyncio.to_thread(self.manager.on_sample, pressure.sample())
                 # In a thread: it waits for the packet loop to let go of each.
                 await asyncio.to_thread(self.manager.expire_subscribers)
                 expired = await asyncio.to_thread(self.manager.expire_idle)

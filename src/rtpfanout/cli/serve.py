@@ -89,6 +89,22 @@ def serve(
         str | None,
         typer.Option(metavar="FILE", help="File of the sessions; auto, :memory:."),
     ] = None,
+    overload_busy: Annotated[
+        float | None, typer.Option(help="Busy share of a worker from which nobody new is taken.")
+    ] = None,
+    overload_kernel_drops: Annotated[
+        float | None, typer.Option(help="Lost datagrams a second from which nobody new is taken.")
+    ] = None,
+    overload_memory_mib: Annotated[
+        int | None, typer.Option(help="Resident MiB from which nobody new is taken; 0: any.")
+    ] = None,
+    overload_shed: Annotated[
+        bool | None,
+        typer.Option(
+            "--overload-shed/--no-overload-shed",
+            help="Shed monitors, then recorders, of sessions that had to drop packets.",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
@@ -121,6 +137,10 @@ def serve(
         "limits.max_subscribers": limits_max_subscribers,
         "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
         "store.path": store_path,
+        "overload.busy": overload_busy,
+        "overload.kernel_drops": overload_kernel_drops,
+        "overload.memory_mib": overload_memory_mib,
+        "overload.shed": overload_shed,
         "log.level": log_level,
         "log.format": log_format,
     }

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rtpfanout.config.limits import LimitsSettings
+from rtpfanout.config.overload import OverloadSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.store import StoreSettings
 from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch
@@ -114,6 +115,7 @@ class Settings(BaseSettings):
     address_policy: AddressPolicySettings = AddressPolicySettings()
     limits: LimitsSettings = LimitsSettings()
     store: StoreSettings = StoreSettings()
+    overload: OverloadSettings = OverloadSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -56,6 +56,7 @@ class Life:
     def create(self, ssrc: int, media_type: str, terms: Terms, once: Once) -> SessionView:
         """Applied, then written; undone if the store refuses. Nobody sees it before."""
         registry = self._registry
+        registry.high_water.admit()
         clock = registry.clock
         kind = fields.media_type_of(media_type)
         key = ssrc, terms.source.key(terms.pinned)

@@ -20,6 +20,7 @@ from rtpfanout.sessions.packet_side import PacketSide
 from rtpfanout.sessions.registry import BY_SEQUENCE, Clock, Limits, Registry
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restored, Restoring
+from rtpfanout.sessions.shedding import Shedding
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
@@ -81,6 +82,7 @@ class SessionManager(PacketSide):
         self._consents = Consents(self._registry)
         self._subscribers = Subscribers(self._registry, self._leases, self._consents)
         self._updating = Updating(self._registry, self._consents)
+        self._shedding = Shedding(self._registry)
         self._life = Life(self._registry, self._subscribers, self._leases)
 
     def restore(self) -> Restored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,12 +15,14 @@ from rtpfanout.sessions.requests import Once
 from rtpfanout.sessions.subscribers import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from rtpfanout.model import IPAddress
+    from rtpfanout.overload import Sample
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.life import Life
     from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.shedding import Shedding
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.updating import Updating
     from rtpfanout.sessions.views import SessionView
@@ -52,6 +54,7 @@ class PacketSide:
     _subscribers: Subscribers
     _updating: Updating
     _life: Life
+    _shedding: Shedding
     _local_addresses: set[IPAddress] | None = None
 
     def secret(self, name: str) -> bytes:
@@ -155,6 +158,29 @@ class PacketSide:
         self._consents.lapse(self._registry.clock.monotonic_ns() / 1e9)
         self._registry.show_touched()
         return ended
+
+    def on_sample(self, sample: Sample) -> None:
+        """Housekeeping, about once a second, with what was measured since: opens and closes
+        the door for newcomers, and sheds subscribers of sessions that had to drop packets.
+        """
+        for mark in self._registry.high_water.observe(sample):
+            _log.warning(
+                "overload: nobody new is taken" if mark.is_passed else "overload is over",
+                mark=mark.name,
+                sample=asdict(sample),
+            )
+        if self._registry.limits.shed:
+            self._shedding.step()
+
+    @property
+    def overload_marks(self) -> Mapping[str, bool]:
+        """Each high-water mark, and whether it is passed."""
+        return {mark.name: mark.is_passed for mark in self._registry.high_water.marks}
+
+    @property
+    def overload_refused_total(self) -> int:
+        """Calls that were refused because a mark was passed."""
+        return self._registry.high_water.refused_total
 
     def on_local_addresses(self, addresses: Collection[IPAddress]) -> int:
         """This host has these addresses, which matters where we are bound to all of them.

@@ -6,12 +6,14 @@ import bisect
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import NotFoundError
+from rtpfanout.overload import HighWater
+from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.fields import session_id_of
 from rtpfanout.sessions.views import view_of
@@ -43,6 +45,10 @@ class Limits:
     """Subscriptions of one IP address, in all sessions; 0: any number."""
     session_timeout_ns: int = 0
     """0: never."""
+    overload: OverloadLimits = field(default_factory=OverloadLimits)
+    """While one of its marks is passed nobody new is taken."""
+    shed: bool = True
+    """Whether subscribers are shed where packets of their session had to be dropped."""
 
 
 class Clock:
@@ -105,6 +111,7 @@ class Registry:
         self.total_subscribers = 0
         self.per_ip: Counter[bytes] = Counter()  # only with limits.subscribers_per_ip
         self.counts: Counter[str] = Counter()
+        self.high_water = HighWater(limits.overload)
         self._touched: dict[Session, None] = {}
 
     @contextmanager

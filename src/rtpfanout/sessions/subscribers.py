@@ -71,6 +71,8 @@ class Subscribers:
                 self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
                 before = self._standings(session, each)
                 new = [record for record, standing in before.items() if standing is None]
+                if new:  # who renews a lease is not new
+                    registry.high_water.admit()
                 self._check_room(session, new)
                 now = clock.monotonic_ns()
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0

@@ -1,0 +1,93 @@
+"""Shedding carried out: which subscribers of a session get nothing while it has to drop packets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout.overload import SheddingPolicy, Standing
+from rtpfanout.sessions.subscribers import CLASSES
+from rtpfanout.sessions.views import SHED
+
+if TYPE_CHECKING:
+    from rtpfanout.model import SubscriberClass
+    from rtpfanout.overload import Step
+    from rtpfanout.sessions.registry import Registry
+
+_Members = dict["SubscriberClass", list[bytes]]
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Shedding:
+    """Called by one thread, about once a second; each step waits for a grace period."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._policy = SheddingPolicy()
+        self._dropped: dict[int, int] = {}
+        self._dropped_in_all = 0
+
+    def step(self) -> None:
+        """Sheds where packets were dropped since the last step, brings back where none were."""
+        engine = self._registry.engine
+        in_all = engine.stats()["dropped_overload"]
+        if in_all == self._dropped_in_all and not self._policy.watched:
+            return
+        self._dropped_in_all = in_all
+        stats = engine.all_session_stats(self._registry.clock.monotonic_ns())
+        now = {handle: int(of["dropped_overload"]) for handle, of in stats.items()}
+        before, self._dropped = self._dropped, {h: dropped for h, dropped in now.items() if dropped}
+        for handle in self._policy.watched:
+            if handle not in now:
+                self._policy.forget(handle)
+        for handle, dropped in now.items():
+            fresh = dropped - before.get(handle, 0)
+            if fresh > 0 or handle in self._policy.watched:
+                self._step_of(handle, fresh)
+
+    def _step_of(self, handle: int, dropped: int) -> None:
+        try:
+            sending, shed = self._members(handle)
+            standing = Standing(
+                dropped,
+                {kind: len(members) for kind, members in sending.items()},
+                {kind: len(members) for kind, members in shed.items()},
+            )
+            step = self._policy.step(handle, standing)
+            if step is not None:
+                self._carry_out(handle, step, sending, shed)
+        except KeyError:  # deleted meanwhile
+            self._policy.forget(handle)
+
+    def _carry_out(self, handle: int, step: Step, sending: _Members, shed: _Members) -> None:
+        """The newest go first, and come back last."""
+        registry = self._registry
+        kind = step.subscriber_class
+        chosen = sending[kind][-step.count :] if step.shed else shed[kind][: step.count]
+        registry.engine.withhold(handle, b"".join(chosen), SHED, step.shed)
+        with registry.lock:
+            registry.counts["shed" if step.shed else "unshed"] += len(chosen)
+            session = registry.by_handle.get(handle)
+            if session is not None:
+                registry.touch(session)
+        _log.warning(
+            "subscribers shed" if step.shed else "subscribers served again",
+            session_id=session.session_id if session else None,
+            subscriber_class=kind,
+            count=len(chosen),
+            left=len(sending[kind]) - len(chosen) if step.shed else None,
+        )
+
+    def _members(self, handle: int) -> tuple[_Members, _Members]:
+        """Records by class, oldest first: those that get copies, and those that are shed."""
+        sending: _Members = defaultdict(list)
+        shed: _Members = defaultdict(list)
+        rows = self._registry.engine.subscribers(handle, 0, self._registry.limits.fanout)
+        for address, _since, _sent, _failed, number, _lease, withheld in rows:
+            if withheld & SHED:
+                shed[CLASSES[number]].append(address.record)
+            elif not withheld:
+                sending[CLASSES[number]].append(address.record)
+        return sending, shed
