@@ -24,10 +24,16 @@ struct rate_point {
     uint64_t at, packets;
 };
 
+/* Whether waiting for more of a frame paid; see linger.h. */
+struct linger_use {
+    uint8_t failures, skip;
+};
+
 /* To the first and to the last subscriber served. Apart from the record, which lookups want
  * small: 10,000 sessions then fit a second-level cache. */
 struct session_latency {
     struct latency_histogram first, last;
+    struct linger_use linger;
 };
 
 /* What a session had of this window's capacity; see fair.h. */
@@ -49,11 +55,6 @@ struct ingest_limit {
     _Atomic uint64_t bits_per_second; /* the writer's; the rest is the worker's */
     uint64_t full_at;
     counter dropped;
-};
-
-/* Whether waiting for more of its frame paid; see linger.h. */
-struct linger_use {
-    uint8_t failures, skip;
 };
 
 struct session {
