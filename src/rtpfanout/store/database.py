@@ -73,9 +73,10 @@ CREATE INDEX answer_expires ON answer (expires);
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL,
     CHECK (typeof(name) = 'text' AND typeof(value) = 'blob')) WITHOUT ROWID;
 CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, sequence INTEGER NOT NULL);
+    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    buried INTEGER NOT NULL);
 CREATE TABLE number (i INTEGER PRIMARY KEY);
-INSERT INTO state VALUES (1, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0);
 INSERT INTO number WITH RECURSIVE n(i) AS
     (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999) SELECT i FROM n;
 """
@@ -206,10 +207,11 @@ class Database:
         """Overwrite what a failed commit may have left in the log.
 
         It can be whole there, only the fsync having failed: the next start would take it for
-        a commit. The frames of this one, which changes nothing, come to lie on its first ones,
-        and what follows no longer fits the checksums, even if this fsync fails too.
+        a commit. The frame of this one comes to lie on its first, and what follows no longer
+        fits the checksums, even if this fsync fails too. A number has to change: SQLite writes
+        no page that stays the same.
         """
-        self.write((), 0)
+        self.connection.execute("UPDATE state SET buried = buried + 1")
 
     def _apply(self, change: Change) -> None:
         execute = self.connection.execute
@@ -317,6 +319,6 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
     connection.execute("EXPLAIN SELECT name, value FROM secret")
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
-    state = connection.execute("SELECT revision, sequence FROM state").fetchone()
+    state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):
         raise DamagedError("rows that every store has are missing")
