@@ -69,7 +69,6 @@ struct session {
     struct run run;
     _Atomic uint8_t owner; /* index + 1 of the one worker that receives its packets */
     _Atomic uint8_t gating;
-    struct linger_use linger_use;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
