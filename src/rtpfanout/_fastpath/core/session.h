@@ -24,10 +24,16 @@ struct rate_point {
     uint64_t at, packets;
 };
 
+/* Whether waiting for more of a frame paid; see linger.h. */
+struct linger_use {
+    uint8_t failures, skip;
+};
+
 /* To the first and to the last subscriber served. Apart from the record, which lookups want
  * small: 10,000 sessions then fit a second-level cache. */
 struct session_latency {
     struct latency_histogram first, last;
+    struct linger_use linger;
 };
 
 /* What a session had of this window's capacity; see fair.h. */
@@ -41,7 +47,7 @@ struct fair_use {
 enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
 
 /* No worker's: for the grace period in which a session changes its owner. */
-#define OWNER_NONE UINT8_MAX
+#define OWNER_NONE UINT16_MAX
 
 /* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
  * scheduling): `full_at` is when it would be full again. */
@@ -49,11 +55,6 @@ struct ingest_limit {
     _Atomic uint64_t bits_per_second; /* the writer's; the rest is the worker's */
     uint64_t full_at;
     counter dropped;
-};
-
-/* Whether waiting for more of its frame paid; see linger.h. */
-struct linger_use {
-    uint8_t failures, skip;
 };
 
 struct session {
@@ -66,9 +67,8 @@ struct session {
 
     /* The worker's own. */
     struct run run;
-    _Atomic uint8_t owner; /* index + 1 of the one worker that receives its packets */
-    _Atomic uint8_t gating;
-    struct linger_use linger_use;
+    _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint16_t gating;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
