@@ -107,7 +107,7 @@ static void look_up(struct gate *g, struct arrival *a)
 
 static bool owns(struct gate *g, struct session *s, const struct rf_addr *source)
 {
-    uint8_t me = (uint8_t)(g->worker + 1), owner = load_rlx(&s->owner);
+    uint16_t me = (uint16_t)(g->worker + 1), owner = load_rlx(&s->owner);
 
     if (owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me)))
         return true;

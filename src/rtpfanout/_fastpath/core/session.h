@@ -47,7 +47,7 @@ struct fair_use {
 enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
 
 /* No worker's: for the grace period in which a session changes its owner. */
-#define OWNER_NONE UINT8_MAX
+#define OWNER_NONE UINT16_MAX
 
 /* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
  * scheduling): `full_at` is when it would be full again. */
@@ -67,8 +67,8 @@ struct session {
 
     /* The worker's own. */
     struct run run;
-    _Atomic uint8_t owner; /* index + 1 of the one worker that receives its packets */
-    _Atomic uint8_t gating;
+    _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint16_t gating;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;

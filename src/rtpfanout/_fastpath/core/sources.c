@@ -237,7 +237,7 @@ static void gate_by(struct session *s, unsigned bit, bool on)
 {
     unsigned gating = load_rlx(&s->gating);
 
-    store_rlx(&s->gating, (uint8_t)(on ? gating | bit : gating & ~bit));
+    store_rlx(&s->gating, (uint16_t)(on ? gating | bit : gating & ~bit));
 }
 
 int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
