@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
-    {"config", "policy", "netif", "host", "log", "_fastpath"},
+    {"config", "policy", "netif", "host", "log", "_fastpath", "signed"},
     {"sessions", "workers"},
     {"service", "convert", "metrics", "http", "client", "doctor"},
     {"server"},
