@@ -352,17 +352,17 @@ class Cookies:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def make(self, address: Address, now_ms: int) -> bytes:
+    def make(self, address: Address, now_us: int) -> bytes:
         """COOKIE_BYTES bytes."""
-        return now_ms.to_bytes(8) + self._mac(address, now_ms)
+        return now_us.to_bytes(8) + self._mac(address, now_us)
 
     def made_at(self, cookie: bytes, address: Address) -> int | None:
-        """When it was made, ms; None if it was not made here or not for this address."""
-        made_ms = int.from_bytes(cookie[:8])
-        return made_ms if hmac.compare_digest(cookie[8:], self._mac(address, made_ms)) else None
+        """When it was made, us; None if it was not made here or not for this address."""
+        made_us = int.from_bytes(cookie[:8])
+        return made_us if hmac.compare_digest(cookie[8:], self._mac(address, made_us)) else None
 
-    def _mac(self, address: Address, now_ms: int) -> bytes:
-        origin = _COOKIE_ORIGIN.pack(now_ms, address.packed, address.scope, address.port)
+    def _mac(self, address: Address, now_us: int) -> bytes:
+        origin = _COOKIE_ORIGIN.pack(now_us, address.packed, address.scope, address.port)
         return _mac(self._key, origin, _MAC_BYTES)
 
 

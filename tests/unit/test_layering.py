@@ -30,7 +30,7 @@ PYTHON_LAYERS = (
     {"model", "errors", "rtp"},
     {"config", "policy", "netif", "host", "log", "_fastpath", "signed"},
     {"sessions", "workers"},
-    {"service", "convert", "metrics", "http", "client", "doctor"},
+    {"service", "convert", "metrics", "http", "client", "doctor", "doorman"},
     {"server"},
     {"cli"},
     {"__main__"},
