@@ -29,7 +29,7 @@ PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
     {"config", "policy", "netif", "host", "log", "_fastpath", "signed"},
-    {"sessions", "workers"},
+    {"sessions", "workers", "tokens", "receiver", "mover"},
     {"service", "convert", "metrics", "http", "client", "doctor", "doorman"},
     {"server"},
     {"cli"},
