@@ -6,10 +6,12 @@ import itertools
 import os
 import uuid
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from rtpfanout import signed
 from rtpfanout.doorman import Doorman
-from rtpfanout.model import Address, SubscriberClass
+from rtpfanout.errors import NotFoundError
+from rtpfanout.model import Address, Consent, SubscriberClass
 from rtpfanout.signed import Answer, Claims, Token
 
 SESSION = str(uuid.UUID(int=1))
@@ -34,6 +36,12 @@ class FakeManager:
         self.consenting: dict[Address, list[str]] = {}
         self.calls: list[tuple] = []
         self.error: Exception | None = None
+        self.consent = Consent.NONE
+
+    def get(self, session_id):
+        if isinstance(self.error, NotFoundError):
+            raise self.error
+        return SimpleNamespace(session_id=session_id, consent=self.consent)
 
     def session_for_move(self, ssrc):
         return self.targets.get(ssrc, ())

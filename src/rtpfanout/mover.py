@@ -89,14 +89,3 @@ class Mover:
         else:
             self.error = RtpFanoutError(_TEXTS.get(answer.reason, "the server refused the move"))
         return True
-
-
-def read_key(text: str) -> bytes:
-    """A move key as its file has it: 32 to 128 hex digits. Raises ValueError."""
-    try:
-        key = bytes.fromhex(text.strip())
-    except ValueError:
-        raise ValueError("a move key is written in hex digits") from None
-    if len(key) not in signed.MOVE_KEY_BYTES:
-        raise ValueError(f"a move key has 16 to 64 bytes, not {len(key)}")
-    return key

@@ -33,9 +33,10 @@ from rtpfanout.errors import (
     InvalidArgumentError,
     LimitError,
     NotFoundError,
+    PermissionDeniedError,
     UnavailableError,
 )
-from rtpfanout.model import Address
+from rtpfanout.model import Address, Consent
 from rtpfanout.signed import Answer, Kind, Reason, Token
 
 
@@ -138,15 +139,15 @@ def test_consent_lasts_from_the_cookie_s_making(scene):
     scene.now += 10
     (data,) = scene.take(signed.build_echo(NONCE, cookie))
     assert scene.manager.calls == [
-        ("consent_given", SESSION, HERE, 1029.0),
-        ("consent_given", OTHER_SESSION, HERE, 1029.0),
+        ("consent_given", SESSION, HERE, 1028.0),
+        ("consent_given", OTHER_SESSION, HERE, 1028.0),
     ]
     answer = Answer.parse(data)
     assert answer.is_signed_with(cookie)
-    assert answer.lifetime_ms == 19_000
+    assert answer.lifetime_ms == 18_000
     scene.manager.calls.clear()
     assert scene.take(signed.build_echo(NONCE, answer.cookie))
-    assert scene.manager.calls[0] == ("consent_given", SESSION, HERE, 1039.0)
+    assert scene.manager.calls[0] == ("consent_given", SESSION, HERE, 1038.0)
 
 
 def test_a_replayed_echo_prolongs_nothing(scene):
@@ -156,8 +157,8 @@ def test_a_replayed_echo_prolongs_nothing(scene):
     for _ in range(5):
         scene.take(signed.build_echo(NONCE, cookie))
         scene.now += 5
-    assert {call[3] for call in scene.manager.calls} == {1029.0}
-    scene.now = 1029.0
+    assert {call[3] for call in scene.manager.calls} == {1028.0}
+    scene.now = 1028.0
     (again,) = scene.take(signed.build_echo(NONCE, cookie))
     assert signed.kind_of(again) is Kind.CHALLENGE
 
@@ -195,8 +196,8 @@ def test_a_shorter_consent_is_shorter():
     scene.manager.consenting[HERE] = [SESSION]
     (challenge,) = scene.take(signed.build_hello(NONCE))
     _, cookie = signed.parse_challenge(challenge)
-    assert Answer.parse(scene.take(signed.build_echo(NONCE, cookie))[0]).lifetime_ms == 2000
-    assert scene.manager.calls == [("consent_given", SESSION, HERE, 1002.0)]
+    assert Answer.parse(scene.take(signed.build_echo(NONCE, cookie))[0]).lifetime_ms == 1000
+    assert scene.manager.calls == [("consent_given", SESSION, HERE, 1001.0)]
 
 
 # --- signed join
@@ -290,12 +291,20 @@ def test_an_expired_token_is_denied(scene):
     assert len(scene.manager.calls) == 2
 
 
-def test_joining_a_session_with_consent_is_consent_for_that_long(scene):
-    scene.manager.consenting[HERE] = [SESSION]
-    token = scene.token(lease_ms=3_600_000)
-    answer = scene.join(token)
-    assert scene.manager.calls[-1] == ("consent_given", SESSION, HERE, 1029.0)
-    assert answer.lifetime_ms == 29_000
+def test_joining_a_session_with_consent_is_consent_and_no_longer_than_an_echo(scene):
+    scene.manager.consent = Consent.ECHO
+    assert scene.join(scene.token(lease_ms=3_600_000)).lifetime_ms == 28_000
+    assert scene.manager.calls == [("join", SESSION, HERE, 28.0, "recorder", None)]
+    assert scene.join(scene.token(lease_ms=5000, token_id=b"87654321")).lifetime_ms == 5000
+
+
+def test_a_move_that_another_thread_was_faster_with_is_a_replay(scene):
+    scene.manager.targets[7] = [Target(SESSION, KEY)]
+    scene.manager.error = PermissionDeniedError("not above", field="counter")
+    assert scene.take(move(scene)) == []
+    scene.manager.error = PermissionDeniedError("outside", field="source_address")
+    assert Answer.parse(scene.take(move(scene))[0]).reason is Reason.ADDRESS
+    assert scene.counted() == {("move", "replayed"): 1, ("move", "denied"): 1}
 
 
 def test_cookies_outlive_the_process(scene):

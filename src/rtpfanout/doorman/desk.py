@@ -8,6 +8,7 @@ by a few threads behind a bounded queue.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hmac
 import secrets
@@ -23,8 +24,15 @@ from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.doorman.reader import Reader
 from rtpfanout.doorman.work import Work
-from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError, UnavailableError
-from rtpfanout.signed import Join, Kind, Move, Reason
+from rtpfanout.errors import (
+    LimitError,
+    NotFoundError,
+    PermissionDeniedError,
+    RtpFanoutError,
+    UnavailableError,
+)
+from rtpfanout.model import Consent
+from rtpfanout.signed import Claims, Join, Kind, Move, Reason
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,8 +48,9 @@ MOVE_WINDOW_MS = 30_000
 COOKIE_US = 30_000_000
 """How long a cookie serves for joining."""
 _COOKIE_LEAD_US = 1_000_000  # cookies made within one microsecond get later ones
-HOUSEKEEPING_SECONDS = 1.0
-"""How late the SessionManager may notice that a consent is over."""
+LATE_SECS = 2.0
+"""How late the SessionManager may act on the end of a consent or a lease: it looks once a
+second, at whole seconds. What is granted ends earlier by that."""
 
 VERIFICATIONS_PER_SECOND = 20_000
 PER_ADDRESS_PER_SECOND = 10
@@ -67,12 +76,16 @@ class Doorman:
         monotonic: Callable[[], float] = time.monotonic,
         unix_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """Asks the manager for its secrets, which may wait for the store."""
+        """`consent_secs`: after so long without an echo an address gets no more packets.
+
+        Asks the manager for its secrets, which may wait for the store.
+        """
         self.counts = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
         self.answers = dict.fromkeys(ANSWERS, 0)
         self._engine = engine
         self._manager = manager
-        self._consent_us = round((consent_secs - HOUSEKEEPING_SECONDS) * 1e6)
+        self._consent_secs = consent_secs - LATE_SECS
+        self._consent_us = round(self._consent_secs * 1e6)
         self._last_cookie_us = 0
         self._monotonic = monotonic
         self._unix_ms = unix_ms
@@ -162,6 +175,11 @@ class Doorman:
         reason = None
         try:
             self._manager.move_source(target.session_id, source, move.counter)
+        except PermissionDeniedError as error:
+            if error.field == "counter":  # the same move twice, and the other was first
+                self._count("move", "replayed")
+                return
+            reason = Reason.ADDRESS
         except RtpFanoutError as error:
             reason = _reason_of(error)
         self._count("move", "denied" if reason else "accepted")
@@ -188,7 +206,10 @@ class Doorman:
         return self._submit("echo", source, self._consent, source, nonce, cookie, made_us)
 
     def _consent(self, source: Address, nonce: bytes, cookie: bytes, made_us: int) -> None:
-        self._give_consent(source, made_us)
+        """Counted from when the cookie left, so that a replayed echo prolongs nothing."""
+        for session_id in self._manager.consent_targets(source):
+            with contextlib.suppress(NotFoundError):  # deleted meanwhile
+                self._manager.consent_given(session_id, source, (made_us + self._consent_us) / 1e6)
         self._count("echo", "accepted")
         self._answer(
             source,
@@ -199,13 +220,6 @@ class Doorman:
                 cookie=self._cookie(source),
             ),
         )
-
-    def _give_consent(self, source: Address, made_us: int) -> bool:
-        """Counted from when the cookie left, so that a replayed echo prolongs nothing."""
-        targets = self._manager.consent_targets(source)
-        for session_id in targets:
-            self._manager.consent_given(session_id, source, (made_us + self._consent_us) / 1e6)
-        return bool(targets)
 
     def _on_join(self, source: Address, data: bytes) -> str | None:
         join = Join.parse(data)
@@ -235,25 +249,23 @@ class Doorman:
         ):
             self._count("join", "replayed")
             return
-        lifetime_ms = claims.lease_ms
+        lease_secs = 0.0
         reason = None
-        if not (member and made_us == member.cookie_us):  # else only our answer was lost
-            previous = member.address if member and member.address != source else None
-            try:
+        try:
+            lease_secs = self._lease_secs(claims)
+            if not (member and made_us == member.cookie_us):  # else only our answer was lost
+                previous = member.address if member and member.address != source else None
                 self._manager.join(
                     claims.session_id,
                     source,
-                    lease_secs=claims.lease_ms / 1000,
+                    lease_secs=lease_secs,
                     subscriber_class=claims.subscriber_class,
                     previous=previous,
                 )
-            except RtpFanoutError as error:
-                reason = _reason_of(error)
-            else:
-                forget_at = now + max(claims.lease_ms / 1e3, COOKIE_US / 1e6)
+                forget_at = now + max(lease_secs, COOKIE_US / 1e6)
                 self._members.put(token, Member(source, made_us, forget_at), now)
-        if reason is None and self._give_consent(source, made_us):
-            lifetime_ms = min(lifetime_ms, self._consent_left_ms(made_us))
+        except RtpFanoutError as error:
+            reason = _reason_of(error)
         self._count("join", "denied" if reason else "accepted")
         self._answer(
             source,
@@ -261,10 +273,17 @@ class Doorman:
                 key,
                 join.nonce,
                 reason=reason,
-                lifetime_ms=0 if reason else lifetime_ms,
+                lifetime_ms=0 if reason else round(lease_secs * 1000),
                 cookie=signed.NO_COOKIE if reason else self._cookie(source),
             ),
         )
+
+    def _lease_secs(self, claims: Claims) -> float:
+        """Where consent is asked for, joining is consent, and no longer than any other."""
+        lease_secs = claims.lease_ms / 1000
+        if self._manager.get(claims.session_id).consent is Consent.ECHO:
+            lease_secs = min(lease_secs, self._consent_secs)
+        return lease_secs
 
     def _leave(self, join: Join, key: bytes, source: Address, made_us: int) -> None:
         now = self._monotonic()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtpfanout.model import Address
+    from rtpfanout.model import Address, Consent
 
 
 class Mailbox(Protocol):
@@ -30,9 +30,17 @@ class MoveTarget(Protocol):
     def counter(self) -> int: ...
 
 
+class View(Protocol):
+    """A session."""
+
+    @property
+    def consent(self) -> Consent: ...
+
+
 class Rules(Protocol):
     """What is needed of the SessionManager."""
 
+    def get(self, session_id: str) -> View: ...
     def session_for_move(self, ssrc: int) -> Sequence[MoveTarget]: ...
     def move_source(self, session_id: str, source: Address, counter: int) -> None: ...
     def join(
