@@ -45,6 +45,7 @@ DEFAULTS = {
     "insecure": False,
     "address_policy.allow": [],
     "address_policy.deny": [],
+    "consent.timeout_secs": 30,
     "log.level": "info",
     "log.format": "auto",
 }
