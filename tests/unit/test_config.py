@@ -67,6 +67,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "insecure": ("true", True),
     "address_policy.allow": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "address_policy.deny": ('["192.0.2.1/32"]', ["192.0.2.1/32"]),
+    "consent.timeout_secs": ("12.5", 12.5),
     "log.level": ("WARNING", "warning"),
     "log.format": ("json", "json"),
 }
