@@ -75,5 +75,6 @@ def test_stub_and_extension_agree() -> None:
     variables = {n.target.id for n in stub.body if isinstance(n, ast.AnnAssign)}  # type: ignore[union-attr]
     (cls,) = (n for n in stub.body if isinstance(n, ast.ClassDef))
     methods = {n.name for n in cls.body if isinstance(n, ast.FunctionDef)}
-    assert variables | {"Engine"} == set(_fastpath.__all__)
+    functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
+    assert variables | functions | {"Engine"} == set(_fastpath.__all__)
     assert methods - {"__init__"} == {name for name in vars(Engine) if not name.startswith("_")}

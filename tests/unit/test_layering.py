@@ -44,15 +44,17 @@ CORE_LAYERS = (
     {"core"},
     {"addr", "stats"},
     {"qsbr", "rtcp", "sock", "crew"},
+    {"subscriber", "port"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair"},
     {"fanout", "gate"},
     {"worker"},
+    {"worker_room"},
     {"engine"},
-    {"control"},
+    {"control", "subscription"},
 )
-SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "engine"}
+SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {("hash", "getrandom"), ("qsbr", "nanosleep")}
 SYSTEM_CALL = re.compile(

@@ -8,9 +8,17 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
   ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
+* ``open_sockets(bind, count, receive_queue_packets)`` opens the ingress sockets alone, in
+  steering order: one for each of `count` workers, or one where the kernel can't steer.
+  ``Engine(bind, sockets=fds)`` then duplicates and adopts them in place of opening `bind`;
+  their address and buffers are as they are, kernel drops count from then on, and what
+  the engine opens to send by never gets a packet. Their owner keeps them while
+  engines come and go, crash or hand over: what comes meanwhile is queued. OSError EINVAL:
+  more sockets than workers, or not of one bound UDP port.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
-  having forwarded what was already queued (for 200 ms at the most).
+  having forwarded what was already queued (for 200 ms at the most). After
+  ``stop(drain=False)`` it ends with the turn at hand: the queue is left for the next engine.
 * Control calls may come from any thread, before, during and after ``run()``. They
   serialise on one writer mutex; the packet loop never takes it.
 * ``add_session`` returns a handle: an opaque int that stays unique when its slot
@@ -24,8 +32,17 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   addresses written by `model.ADDRESS_RECORD` one behind the other, with no object for
   each, and returns how many are new. ``remove_subscribers`` returns, for each
   address, whether it was there.
-* ``subscribers`` lists (address, since, packets sent, send failures) of up to
-  `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
+* ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
+  CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
+  OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
+  what is withheld. ``expired_subscribers`` gives the records of those whose lease is over; it
+  removes none.
+* ``withhold`` sets or clears bits (1 consent, 2 shed) of subscribers by record, ``shed_class``
+  bit 2 of all of a class that are there now; both return of how many. With any bit a subscriber
+  gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on releases
+  the GIL and returns after the grace period: nothing leaves to them after.
+* ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
+  withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
   a session have the same `since`, so the last one's is the next page's `after_ns`.
 * All of these raise KeyError for an unknown handle.
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
@@ -36,6 +53,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
       packets_received = packets_forwarded + sum of dropped_<reason>
       copies_attempted = packets_sent + sum of failed_<reason>
 
+* ``worker_health()`` gives, for each worker, CLOCK_MONOTONIC nanoseconds of its last sign of
+  life (now, while it sleeps because there is nothing to do; 0 if it never ran) and how many
+  it spent in turns and in shares of others' turns.
 * ``latency()`` is two histograms, to the first and to the last subscriber served:
   each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
   (one more count stands for everything above), and the sum in nanoseconds; from the
@@ -61,6 +81,7 @@ try:
         SESSION_FIELDS,
         WORKER_FIELDS,
         Engine,
+        open_sockets,
     )
 except ImportError as error:
     import sys
@@ -79,4 +100,5 @@ __all__ = [
     "SESSION_FIELDS",
     "WORKER_FIELDS",
     "Engine",
+    "open_sockets",
 ]

@@ -23,6 +23,8 @@ cdef extern from "core.h" nogil:
         uint32_t workers
         uint32_t split_threshold
         uint64_t busy_poll_ns
+        const int *sockets
+        uint32_t socket_count
         rf_bool check_padding
         rf_bool no_segmentation
 
@@ -52,11 +54,21 @@ cdef extern from "core.h" nogil:
         double packets_per_second
         uint32_t subscribers
 
+    struct rf_terms:
+        uint32_t lease_until
+        uint8_t subscriber_class
+        uint8_t withheld
+
     struct rf_subscriber_stats:
         rf_addr addr
         uint64_t since_ns
         uint64_t packets_sent
         uint64_t send_failures
+        rf_terms terms
+
+    struct rf_health:
+        uint64_t alive_ns
+        uint64_t busy_ns
 
     struct rf_latency:
         uint64_t *count  # RF_LATENCY_BOUNDS + 1 of them
@@ -64,13 +76,18 @@ cdef extern from "core.h" nogil:
 
     enum:
         RF_LATENCY_BOUNDS
+        RF_MAX_WORKERS
 
+    int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
+                        int *fds)
     int rf_engine_new(const rf_config *config, rf_engine **out)
     void rf_engine_free(rf_engine *e)
     int rf_engine_run(rf_engine *e, uint32_t worker)
     void rf_engine_stop(rf_engine *e)
+    void rf_engine_hand_over(rf_engine *e)
     void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
     void rf_engine_stats(rf_engine *e, rf_stats *out)
+    int rf_engine_health(rf_engine *e, uint32_t worker, uint64_t now, rf_health *out)
     void rf_engine_latency(rf_engine *e, rf_latency *first, rf_latency *last)
 
     int rf_session_add(rf_engine *e, const rf_addr *source, uint32_t ssrc, uint64_t now,
@@ -82,6 +99,14 @@ cdef extern from "core.h" nogil:
     size_t rf_sessions_stats(rf_engine *e, uint64_t now, rf_session_stats *out, size_t capacity)
     int rf_subscribers_add(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                            uint64_t now, rf_bool *added)
+    int rf_subscribers_add_on(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                              const rf_terms *terms, uint64_t now, rf_bool *added)
+    int rf_subscribers_withhold(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                                uint8_t reason, rf_bool on, size_t *changed)
+    int rf_subscribers_shed(rf_engine *e, uint64_t handle, uint8_t subscriber_class, rf_bool on,
+                            size_t *changed)
+    int rf_subscribers_expired(rf_engine *e, uint64_t handle, uint32_t now_secs, rf_addr *out,
+                               size_t capacity, size_t *count)
     int rf_subscribers_remove(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                               rf_bool *found)
     int rf_subscribers(rf_engine *e, uint64_t handle, uint64_t after, rf_subscriber_stats *out,

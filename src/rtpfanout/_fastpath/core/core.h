@@ -31,6 +31,9 @@ struct rf_config {
     uint32_t workers;               /* 1 to RF_MAX_WORKERS; each is to run in a thread */
     uint32_t split_threshold;       /* sends of a turn from which idle workers take part */
     uint64_t busy_poll_ns;          /* look for packets that long before sleeping */
+    /* Ingress sockets of rf_sockets_open, to duplicate and adopt in place of opening `bind`. */
+    const int *sockets;
+    uint32_t socket_count; /* 0: open them; else up to as many as workers */
     bool check_padding;
     bool no_segmentation; /* one send entry per copy, though the kernel has UDP_SEGMENT */
 };
@@ -67,11 +70,29 @@ struct rf_session_stats {
     uint32_t subscribers;
 };
 
+enum rf_class { RF_CLASS_PILOT, RF_CLASS_RECORDER, RF_CLASS_MONITOR, RF_CLASSES };
+
+/* Why a subscriber gets no copies. */
+enum { RF_WITHHELD_CONSENT = 1, RF_WITHHELD_SHED = 2 };
+
+/* On which a subscriber is one. */
+struct rf_terms {
+    uint32_t lease_until; /* seconds of CLOCK_MONOTONIC; 0: no lease */
+    uint8_t subscriber_class;
+    uint8_t withheld; /* bits; 0: it gets copies */
+};
+
 struct rf_subscriber_stats {
     struct rf_addr addr;
     uint64_t since_ns; /* when it was added; no two of a session have the same */
     uint64_t packets_sent;
     uint64_t send_failures;
+    struct rf_terms terms;
+};
+
+struct rf_health {
+    uint64_t alive_ns; /* last sign of life, CLOCK_MONOTONIC; 0: it never ran */
+    uint64_t busy_ns;  /* spent in turns and in shares of others' turns */
 };
 
 /* Latency buckets: 8 steps an octave from 1 us (1 us << 24 is 16.8 s), then one more for all above. */
@@ -87,7 +108,15 @@ struct rf_latency {
     uint64_t sum_ns;
 };
 
-/* Opens the socket. -EINVAL (a limit is 0), -ENOMEM, or what the kernel says to the bind. */
+/* The ingress sockets of an address, in steering order: one for each of `count` workers where
+ * the kernel can steer by source, else one. They outlive any engine that adopts them; what
+ * comes while none reads is queued. `fds` has room for `count`; returns how many it
+ * wrote, or -EINVAL (`count`), or what the kernel says to the bind. */
+int rf_sockets_open(const struct rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
+                    int *fds);
+/* Opens the sockets, or adopts them: counts kernel drops from now on. -EINVAL (a limit is 0;
+ * more sockets than workers, or they are not of one bound UDP port), -ENOMEM, or what the
+ * kernel says to the bind. */
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
 /* The packet loop must have returned. NULL is allowed. */
 void rf_engine_free(struct rf_engine *e);
@@ -95,9 +124,15 @@ void rf_engine_free(struct rf_engine *e);
  * (it is running). */
 int rf_engine_run(struct rf_engine *e, uint32_t worker);
 void rf_engine_stop(struct rf_engine *e);
+/* Ends each loop after the turn at hand; what is queued stays in the socket, for the next engine
+ * that adopts it. */
+void rf_engine_hand_over(struct rf_engine *e);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);
+/* `now`: the sign of life of a worker that sleeps because there is nothing to do. -EINVAL (no
+ * such worker). */
+int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct rf_health *out);
 /* From the kernel's receive time stamp to the return of the send that took a packet's copy for
  * the first, and for the last, subscriber served; one observation per packet in each. */
 void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_latency *last);
@@ -122,6 +157,21 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
  * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added);
+/* The same on these terms. Those that are there already get its lease and class, but what is
+ * withheld from them stays. -EINVAL (class). */
+int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                          const struct rf_terms *terms, uint64_t now, bool *added);
+/* Sets or clears bits of `withheld`, of subscribers by address or of all of a class, which is
+ * bit RF_WITHHELD_SHED; `changed` tells of how many. When switching on they return after
+ * the grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM. */
+int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
+                            size_t n, uint8_t reason, bool on, size_t *changed);
+int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
+                        size_t *changed);
+/* Those whose lease is over by `now_secs`: writes up to `capacity` and sets `count` to how many
+ * there are. They stay subscribers. -ENOENT. */
+int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_secs,
+                           struct rf_addr *out, size_t capacity, size_t *count);
 /* found[i] tells whether addrs[i] was a subscriber; after an error, nothing. Returns after the
  * grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is
  * removed then). */

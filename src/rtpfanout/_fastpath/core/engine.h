@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "core.h"
+#include "port.h"
 #include "worker.h"
 
 struct rf_engine {

@@ -57,7 +57,7 @@ static bool admit(struct gate *g, struct arrival *a)
         return false;
     }
     a->reason = DROP_overload;
-    return fair_admits(&g->fair, a->session, load_acq(&a->session->subscribers)->count);
+    return fair_admits(&g->fair, a->session, subscribers_served(load_acq(&a->session->subscribers)));
 }
 
 void gate_pass(struct gate *g)

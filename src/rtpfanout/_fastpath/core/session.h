@@ -1,31 +1,10 @@
-/* Session records and their immutable subscriber lists. */
+/* Session records. */
 #ifndef RF_SESSION_H
 #define RF_SESSION_H
 
 #include <sys/uio.h>
 
-#include "addr.h"
-#include "qsbr.h"
-#include "stats.h"
-
-/* One destination: `name` is written before publication, the rest by the worker that
- * serves it. */
-struct subscriber {
-    union sockaddr_any name;
-    uint32_t probe_at;      /* seconds of CLOCK_MONOTONIC: when to lift segment_limit */
-    uint16_t segment_limit; /* longer segments don't pass to it by UDP_SEGMENT */
-    bool leaving;           /* the writer's: not in the next list */
-    uint64_t since_ns; /* when it was added; grows strictly along the list */
-    counter packets_sent;
-    counter send_failures;
-};
-
-/* Immutable once published; a change builds another and retires this one. */
-struct subscriber_list {
-    struct qsbr_retired retired;
-    uint32_t count;
-    struct subscriber *item[];
-};
+#include "subscriber.h"
 
 /* A packet that leaves: received bytes and when the kernel received them. */
 struct packet {
@@ -119,19 +98,5 @@ struct session *session_by_handle(const struct session_pool *p, uint64_t handle)
 
 void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);
-
-/* Build the list that follows `old`; nothing is published or retired here.
- * added[i] tells whether addrs[i] is new; after an error, nothing. `*out` is `old` when none is.
- * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
-int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                        int family, uint32_t max, uint64_t now, bool *added,
-                        struct subscriber_list **out);
-/* found[i] tells whether addrs[i] was there; `*out` is `old` when none was. `*removed` holds those
- * left out, for subscriber_list_free after the grace period. -ENOMEM. */
-int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                           int family, bool *found, struct subscriber_list **out,
-                           struct subscriber_list **removed);
-/* The list and its subscribers. */
-void subscriber_list_free(struct subscriber_list *list);
 
 #endif

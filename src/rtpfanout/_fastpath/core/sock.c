@@ -1,6 +1,7 @@
 #include "sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <string.h>
@@ -86,6 +87,47 @@ int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buf
         return -errno;
     rc = open_bound(&s, true, receive_buffer, send_buffer);
     if (rc == 0)
+        *out = s;
+    return rc;
+}
+
+static bool is_option(int fd, int level, int option, int wanted)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+
+    return getsockopt(fd, level, option, &value, &len) == 0 && value == wanted;
+}
+
+/* What it is and where, by its own word; `fd` is set. */
+static int recognise(struct sock *s)
+{
+    union sockaddr_any name;
+    socklen_t len = sizeof name;
+    int on = 1;
+
+    memset(&name, 0, sizeof name);
+    if (getsockname(s->fd, &name.any, &len))
+        return -errno;
+    addr_from_sockaddr(&s->bound, &name);
+    s->family = name.any.sa_family;
+    s->dual_stack = s->family == AF_INET6 && is_option(s->fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    if (s->bound.port == 0 || !is_option(s->fd, SOL_SOCKET, SO_PROTOCOL, IPPROTO_UDP))
+        return -EINVAL;
+    return setsockopt(s->fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) ? -errno : 0;
+}
+
+int sock_adopt(struct sock *out, int fd)
+{
+    struct sock s = {.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+    int rc;
+
+    if (s.fd < 0)
+        return -errno;
+    rc = recognise(&s);
+    if (rc)
+        close(s.fd);
+    else
         *out = s;
     return rc;
 }

@@ -43,6 +43,7 @@
     X(bytes_forwarded) \
     RF_DROP_REASONS(RF_DROPPED) \
     X(copies_attempted) \
+    X(copies_withheld) /* not made: consent is missing, or its class is shed */ \
     X(packets_sent) \
     X(bytes_sent) \
     RF_SEND_FAILURES(RF_FAILED) \
@@ -58,6 +59,7 @@
     X(packets_received) \
     X(bytes_received) \
     X(copies_attempted) \
+    X(copies_withheld) \
     X(packets_sent) \
     X(bytes_sent) \
     X(send_failures)
