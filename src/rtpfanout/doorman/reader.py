@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SLICE = 128
 """Notices handled before calls get their turn."""
-BUSY_BATCH = 256
+BUSY_BATCH = 128
 REST = 3.0
 """After a batch of BUSY_BATCH or more the mailbox rests for so many times what it took.
 
