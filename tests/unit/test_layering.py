@@ -43,8 +43,8 @@ CORE_LAYERS = (
     {"atomic", "error", "hash", "rtp", "stats_fields"},
     {"core"},
     {"addr", "stats"},
-    {"qsbr", "rtcp", "sock", "crew"},
-    {"subscriber", "port"},
+    {"qsbr", "rtcp", "sock", "crew", "notice"},
+    {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair"},
@@ -52,7 +52,7 @@ CORE_LAYERS = (
     {"worker"},
     {"worker_room"},
     {"engine"},
-    {"control", "subscription"},
+    {"control", "subscription", "sources"},
 )
 SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.

@@ -9,7 +9,7 @@ import time
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from rtpfanout._fastpath cimport core
 
@@ -160,12 +160,79 @@ cdef class Engine:
             found.append((health.alive_ns, health.busy_ns))
         return found
 
-    def add_session(self, source, ssrc, now_ns):
-        cdef core.rf_addr addr
+    def add_session(
+        self,
+        source,
+        uint32_t ssrc,
+        uint64_t now_ns,
+        *,
+        prefix=None,
+        latch=False,
+        relatch_after_ns=0,
+        relatch=None,
+    ):
+        cdef core.rf_source from_
         cdef uint64_t handle = 0
-        write_address(&addr, source)
-        check(core.rf_session_add(self.engine, &addr, ssrc, now_ns, &handle))
+        cdef int rc
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        with nogil:  # a move may be under way, and its grace period
+            rc = core.rf_session_add_from(self.engine, &from_, ssrc, now_ns, &handle)
+        check(rc)
         return handle
+
+    def move_session(
+        self,
+        uint64_t handle,
+        source,
+        *,
+        prefix=None,
+        latch=False,
+        relatch_after_ns=0,
+        relatch=None,
+    ):
+        cdef core.rf_source from_
+        cdef uint64_t now_ns = time.monotonic_ns()
+        cdef int rc
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        with nogil:
+            rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
+        check(rc)
+
+    def rehome_session(self, uint64_t handle):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_rehome(self.engine, handle)
+        check(rc)
+
+    def pause_session(self, uint64_t handle, bint paused):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_pause(self.engine, handle, paused)
+        check(rc)
+
+    def limit_session(self, uint64_t handle, uint64_t bits_per_second):
+        check(core.rf_session_limit(self.engine, handle, bits_per_second))
+
+    def set_local_addresses(self, addresses):
+        cdef AddressArray array = AddressArray(list(addresses))
+        check(core.rf_local_addresses(self.engine, array.addrs, array.count))
+
+    @property
+    def notice_fd(self):
+        return core.rf_notice_fd(self.engine)
+
+    def notices(self):
+        return take_notices(self.engine, 256 * self.workers)
+
+    def send(self, address, bytes data):
+        cdef core.rf_addr to
+        cdef const char *bytes_ = data
+        cdef size_t size = len(data)
+        cdef int rc
+        write_address(&to, address)
+        with nogil:
+            rc = core.rf_send(self.engine, &to, bytes_, size)
+        return rc == 0
 
     def remove_session(self, uint64_t handle):
         cdef int rc
@@ -211,6 +278,9 @@ cdef class Engine:
             return sum(added[i] for i in range(count))
         finally:
             free(added)
+
+    def find_subscribers(self, uint64_t handle, bytes records):
+        return find_terms(self.engine, handle, records)
 
     def withhold(self, uint64_t handle, bytes records, uint8_t reason, bint on):
         cdef size_t count = record_count(records)
@@ -293,6 +363,8 @@ cdef class Engine:
         core.rf_engine_stats(self.engine, &stats)
         values = counters(WORKER_FIELDS, &stats.packets_received)
         values["kernel_drops"] = stats.kernel_drops
+        values["control_sent"] = stats.control_sent
+        values["control_send_failures"] = stats.control_send_failures
         return values
 
     def latency(self):

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rtpfanout.config.consent import ConsentSettings
+from rtpfanout.config.limits import LimitsSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch
 from rtpfanout.model import Address
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     )
     address_policy: AddressPolicySettings = AddressPolicySettings()
     consent: ConsentSettings = ConsentSettings()
+    limits: LimitsSettings = LimitsSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

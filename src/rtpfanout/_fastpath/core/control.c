@@ -1,53 +1,10 @@
-/* The facade of core.h: sessions come and go, under the writer mutex. */
+/* The facade of core.h: figures of sessions, and housekeeping, under the writer mutex. sources.c
+ * and subscription.c have the calls that change something. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
-
-int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc, uint64_t now,
-                   uint64_t *handle)
-{
-    struct session *s;
-    bool ssrc_known;
-    int rc = -EEXIST;
-
-    pthread_mutex_lock(&e->control);
-    qsbr_reclaim(&e->qsbr);
-    /* Asked first, so that a full pool does not hide it. */
-    if (!table_find(&e->table, ssrc, source, &ssrc_known))
-        rc = session_new(&e->sessions, source, ssrc, now, &s);
-    if (rc == 0) {
-        rc = table_insert(&e->table, s);
-        if (rc)
-            session_release(&e->sessions, s);
-        else
-            *handle = session_handle(s);
-    }
-    pthread_mutex_unlock(&e->control);
-    return rc;
-}
-
-int rf_session_remove(struct rf_engine *e, uint64_t handle)
-{
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
-
-    if (s) {
-        table_remove(&e->table, s);
-        s->in_use = false; /* no other control call finds it from here on */
-    }
-    pthread_mutex_unlock(&e->control);
-    if (!s)
-        return -ENOENT;
-
-    qsbr_synchronize(&e->qsbr);
-
-    pthread_mutex_lock(&e->control);
-    session_release(&e->sessions, s);
-    pthread_mutex_unlock(&e->control);
-    return 0;
-}
 
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
                      struct rf_session_stats *out)

@@ -23,6 +23,45 @@ struct rf_addr {
     uint16_t port;   /* host order */
 };
 
+/* The addresses whose first `prefix` bits are those of addr.ip, in the 128-bit space of that; its
+ * port means nothing, its scope something unless it is 0. */
+struct rf_network {
+    struct rf_addr addr;
+    uint8_t prefix; /* 0 to 128, of IPv4 96 to 128 */
+};
+
+enum rf_source_policy {
+    RF_EXACT,   /* `exact` alone */
+    RF_NETWORK, /* any port of any address in `network` */
+    RF_LATCH,   /* nobody; a packet from `network` makes an RF_NOTICE_SOURCE */
+};
+
+/* Who may feed a session. */
+struct rf_source {
+    enum rf_source_policy policy;
+    struct rf_addr exact;
+    struct rf_network network;
+    /* RF_EXACT: after so long a silence a packet of its SSRC from `network` makes an
+     * RF_NOTICE_SOURCE; 0: never. */
+    uint64_t relatch_after_ns;
+};
+
+enum rf_notice_kind {
+    RF_NOTICE_DATAGRAM,  /* a control datagram */
+    RF_NOTICE_SOURCE,    /* who wants to feed a session that is latching */
+    RF_NOTICE_MISROUTED, /* a session's packets come to a worker that does not own it */
+};
+
+enum { RF_CONTROL_MAX = 512, RF_SSRC_NETWORKS = 16 };
+
+struct rf_notice {
+    enum rf_notice_kind kind;
+    uint16_t len; /* of `data`, for a datagram */
+    uint64_t handle;
+    struct rf_addr source;
+    uint8_t data[RF_CONTROL_MAX];
+};
+
 struct rf_config {
     struct rf_addr bind;
     uint32_t max_sessions;
@@ -56,6 +95,8 @@ struct rf_stats {
     RF_WORKER_FIELDS(X)
 #undef X
     uint64_t kernel_drops; /* datagrams the socket queue had no room for */
+    uint64_t control_sent; /* by rf_send, which are no copies */
+    uint64_t control_send_failures;
 };
 
 struct rf_session_stats {
@@ -64,6 +105,8 @@ struct rf_session_stats {
     RF_SESSION_FIELDS(X)
 #undef X
     uint64_t dropped_overload; /* packets beyond its share of a server with too much to do */
+    uint64_t dropped_rate_limit;
+    uint64_t dropped_paused;
     uint64_t created_ns;
     uint64_t last_packet_ns; /* 0: none yet */
     double packets_per_second;
@@ -141,6 +184,23 @@ void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_
  * -ENOMEM. */
 int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle);
+/* The same for any policy. Also -EEXIST (a session of that SSRC has the very same network),
+ * -EMLINK (RF_SSRC_NETWORKS sessions of that SSRC have a network already), -EINVAL (prefix). */
+int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
+                        uint64_t now, uint64_t *handle);
+/* Another source, in one step: at no moment are both admitted, and after the return none that
+ * only the old one admits. Returns after the grace period. What it had counted goes on.
+ * -ENOENT, and as rf_session_add_from says; nothing is changed then. */
+int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
+                    uint64_t now);
+/* The worker that next receives a packet of it becomes its owner. Returns after the grace
+ * period, in which it has none. -ENOENT. */
+int rf_session_rehome(struct rf_engine *e, uint64_t handle);
+/* After a pause has begun, and a grace period, no packet of it leaves. -ENOENT. */
+int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused);
+/* Packets beyond so many bits a second (of UDP payload) are dropped; 0: none are. At once may
+ * come what makes 100 ms, and 64 KiB. -ENOENT. */
+int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_second);
 /* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */
 int rf_session_remove(struct rf_engine *e, uint64_t handle);
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
@@ -168,6 +228,9 @@ int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct r
                             size_t n, uint8_t reason, bool on, size_t *changed);
 int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
                         size_t *changed);
+/* found[i] tells whether addrs[i] is a subscriber; if so, out[i] its terms. -ENOENT, -ENOMEM. */
+int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                        struct rf_terms *out, bool *found);
 /* Those whose lease is over by `now_secs`: writes up to `capacity` and sets `count` to how many
  * there are. They stay subscribers. -ENOENT. */
 int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_secs,
@@ -181,6 +244,18 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
  * `count` to how many it wrote. -ENOENT. */
 int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
                    struct rf_subscriber_stats *out, size_t capacity, size_t *count);
+
+/* The addresses of this host (ports mean nothing). With our own port they are our egress, unless
+ * the socket is bound to one address: then only that is. -ENOMEM. */
+int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n);
+
+/* Readable while notices wait; non-blocking. */
+int rf_notice_fd(const struct rf_engine *e);
+/* Takes up to `capacity` notices and returns how many. The descriptor stays readable when that
+ * many were taken. */
+size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity);
+/* One datagram from the ingress port. -errno, counted, when the kernel does not take it. */
+int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len);
 
 /* Housekeeping, about once a second: rolls the rate windows, frees what is past its grace
  * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never).

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -72,11 +74,23 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             free(w);
             return rc;
         }
+        worker_report(w, &e->local, e->notice_fd);
         if (e->lane_count > 0)
             worker_use_lanes(w, e->lane, e->lane_count);
         e->worker[i] = w;
     }
     return 0;
+}
+
+static int open_notices(struct rf_engine *e)
+{
+    struct local_set *none = local_set_new(NULL, 0);
+
+    if (!none)
+        return -ENOMEM;
+    store_rlx(&e->local, none);
+    e->notice_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return e->notice_fd < 0 ? -errno : 0;
 }
 
 static int engine_init(struct rf_engine *e, const struct rf_config *config)
@@ -88,7 +102,9 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
     e->requested_receive_buffer = port_receive_buffer(config->receive_queue_packets);
     qsbr_init(&e->qsbr);
     pthread_mutex_init(&e->control, NULL);
-    if ((rc = session_pool_init(&e->sessions, config->max_sessions)) ||
+    pthread_mutex_init(&e->sources, NULL);
+    e->notice_fd = -1;
+    if ((rc = open_notices(e)) || (rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
         (rc = take_sockets(e, config)) || (rc = open_lanes(e)))
         return rc;
@@ -133,6 +149,10 @@ void rf_engine_free(struct rf_engine *e)
     session_pool_destroy(&e->sessions);
     qsbr_destroy(&e->qsbr);
     pthread_mutex_destroy(&e->control);
+    pthread_mutex_destroy(&e->sources);
+    free(load_rlx(&e->local));
+    if (e->notice_fd >= 0)
+        close(e->notice_fd);
     free(e);
 }
 
@@ -210,6 +230,8 @@ void rf_engine_stats(struct rf_engine *e, struct rf_stats *out)
     pthread_mutex_lock(&e->control);
     engine_read_kernel_drops(e);
     out->kernel_drops = e->kernel_drops;
+    out->control_sent = e->control_sent;
+    out->control_send_failures = e->control_send_failures;
     pthread_mutex_unlock(&e->control);
 }
 
@@ -221,4 +243,50 @@ void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_
         latency_sum(first, &e->worker[i]->latency_first);
         latency_sum(last, &e->worker[i]->latency_last);
     }
+}
+
+int rf_notice_fd(const struct rf_engine *e)
+{
+    return e->notice_fd;
+}
+
+/* The session may have gone since: then nobody wants to hear of it. From here on the worker may
+ * post another notice of the kind. */
+static bool is_of_interest(struct rf_engine *e, const struct rf_notice *notice)
+{
+    if (notice->kind == RF_NOTICE_DATAGRAM)
+        return true;
+    struct session *s = session_by_handle(&e->sessions, notice->handle);
+
+    if (s)
+        fetch_and_acq_rel(&s->noticed, ~(1u << notice->kind));
+    return s != NULL;
+}
+
+/* The descriptor first: what is posted later makes it readable again. */
+size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity)
+{
+    uint64_t wakeups;
+    size_t n = 0;
+
+    (void)!read(e->notice_fd, &wakeups, sizeof wakeups);
+    pthread_mutex_lock(&e->control);
+    for (uint32_t i = 0; i < e->worker_count; i++) {
+        while (n < capacity && mailbox_take(e->worker[i]->gate.mailbox, &out[n]))
+            n += is_of_interest(e, &out[n]);
+    }
+    pthread_mutex_unlock(&e->control);
+    if (n == capacity) /* there may be more */
+        eventfd_write(e->notice_fd, 1);
+    return n;
+}
+
+int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len)
+{
+    int rc = sock_send(&e->sock[0], to, data, len);
+
+    pthread_mutex_lock(&e->control);
+    *(rc ? &e->control_send_failures : &e->control_sent) += 1;
+    pthread_mutex_unlock(&e->control);
+    return rc;
 }

@@ -23,6 +23,7 @@ void session_pool_destroy(struct session_pool *p)
 
         if (list)
             subscriber_list_free(list);
+        free(load_rlx(&session_at(p, i)->rule));
     }
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
         free(load_rlx(&p->chunks[i / SESSION_CHUNK]));
@@ -96,6 +97,7 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
     s->generation = generation + 1;
     s->in_use = true;
     s->source = *source;
+    s->exact = true;
     s->ssrc = ssrc;
     s->created_ns = now;
     s->older.at = s->newer.at = now;
@@ -108,6 +110,8 @@ void session_release(struct session_pool *p, struct session *s)
 {
     subscriber_list_free(load_rlx(&s->subscribers));
     store_rlx(&s->subscribers, NULL);
+    free(load_rlx(&s->rule));
+    store_rlx(&s->rule, NULL);
     s->in_use = false;
     s->next_free = p->free;
     p->free = s;
@@ -136,6 +140,8 @@ void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *
     out->handle = session_handle(s);
     session_counters_read(out, &s->counters);
     out->dropped_overload = load_rlx(&s->fair_use.dropped);
+    out->dropped_rate_limit = load_rlx(&s->limit.dropped);
+    out->dropped_paused = load_rlx(&s->dropped_paused);
     out->created_ns = s->created_ns;
     out->last_packet_ns = load_rlx(&s->last_packet_ns);
     out->subscribers = load_rlx(&s->subscribers)->count;

@@ -180,6 +180,16 @@ int sock_steer_by_source(const struct sock *s, unsigned count)
                                                                                          : 0;
 }
 
+int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len)
+{
+    union sockaddr_any name;
+    socklen_t name_len = addr_to_sockaddr(&name, to, s->family);
+
+    if (name_len == 0)
+        return -EAFNOSUPPORT;
+    return sendto(s->fd, data, len, MSG_DONTWAIT, &name.any, name_len) < 0 ? -errno : 0;
+}
+
 void sock_close(struct sock *s)
 {
     close(s->fd);

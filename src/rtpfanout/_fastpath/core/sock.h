@@ -24,6 +24,8 @@ int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buf
  * afterwards. -EINVAL (no such socket), or -errno. */
 int sock_adopt(struct sock *out, int fd);
 void sock_close(struct sock *s);
+/* One datagram; from any thread. 0 or -errno, -EAGAIN when there is no room for it. */
+int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len);
 
 /* Makes the kernel choose one of the group's `count` sockets by the source address and port of
  * a datagram, so that a flow stays with one worker, whatever its SSRCs and in whatever

@@ -89,19 +89,19 @@ static uint32_t cut_tasks(struct job *j, const struct plan *plan)
     return count;
 }
 
-static void wake(struct worker *w)
+static void wake(int fd)
 {
     uint64_t one = 1;
 
     /* EAGAIN means that the counter is full of earlier wake-ups: it wakes all the same. */
-    (void)!write(w->wake_fd, &one, sizeof one);
+    (void)!write(fd, &one, sizeof one);
 }
 
 static void wake_idle(struct worker *w, uint32_t wanted)
 {
     for (unsigned i = 0; i < w->crew_size && wanted > 0; i++) {
         if (w->crew[i] != w && load_seq(&w->crew[i]->idle)) {
-            wake(w->crew[i]);
+            wake(w->crew[i]->wake_fd);
             wanted--;
         }
     }
@@ -170,8 +170,8 @@ static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
         return;
-    fair_block(&w->gate.fair, clock_ns(CLOCK_MONOTONIC),
-              age_of(w->gate.arrival[w->gate.count - 1].datagram));
+    w->gate.now = clock_ns(CLOCK_MONOTONIC);
+    fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
     gate_pass(&w->gate);
     for (uint32_t i = 0; i < w->gate.count; i++) {
         if (w->gate.arrival[i].session)
@@ -229,6 +229,9 @@ static int turn(struct worker *w)
     }
     pass_gate(w);
     fan_out(w);
+    if (w->gate.posted && w->notice_fd >= 0)
+        wake(w->notice_fd);
+    w->gate.posted = false;
     counter_add(&w->counters.receives, (uint64_t)n);
     counter_add(&w->counters.turns, 1);
     note_work(w, w->now);
@@ -347,7 +350,7 @@ void worker_run(struct worker *w)
 void worker_stop(struct worker *w)
 {
     store_rls(&w->stopping, true);
-    wake(w);
+    wake(w->wake_fd);
 }
 
 void worker_hand_over(struct worker *w)

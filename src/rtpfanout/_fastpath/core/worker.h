@@ -28,6 +28,7 @@ struct worker {
     bool gso;
     socklen_t name_len;
     int wake_fd; /* eventfd: ends a wait */
+    int notice_fd; /* eventfd: tells the control plane that there are notices; -1: nobody asks */
 
     struct ingress *ingress;
     struct batch batch;
@@ -61,6 +62,9 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
 void worker_destroy(struct worker *w);
 /* Before worker_run: send by these sockets of the same port, 1 to EGRESS_LANES. */
 void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count);
+
+/* Before worker_run: which addresses are ours, and the eventfd to tell of notices by. */
+void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd);
 
 /* Until worker_stop; then forwards what is queued, for 200 ms at the most. */
 void worker_run(struct worker *w);

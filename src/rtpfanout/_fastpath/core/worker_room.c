@@ -14,6 +14,9 @@ static int turn_room_new(struct worker *w)
 
     if (rc)
         return rc;
+    w->gate.mailbox = mailbox_new();
+    if (!w->gate.mailbox)
+        return -ENOMEM;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
     return w->packets && w->sessions ? ingress_new(w->sock->fd, &w->ingress) : -ENOMEM;
@@ -23,6 +26,7 @@ static void turn_room_free(struct worker *w)
 {
     ingress_free(w->ingress);
     plan_destroy(&w->plan);
+    free(w->gate.mailbox);
     free(w->packets);
     free(w->sessions);
 }
@@ -44,7 +48,9 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
         .check_padding = options->check_padding,
         .worker = options->index,
         .counters = &w->counters,
+        .own = &sock->bound,
     };
+    w->notice_fd = -1;
     fair_init(&w->gate.fair);
     w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
@@ -63,6 +69,12 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
     w->egress.lanes = w->batch.lanes = count;
     for (unsigned i = 0; i < count; i++)
         w->egress.fd[i] = lanes[i].fd;
+}
+
+void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd)
+{
+    w->gate.local = local;
+    w->notice_fd = notice_fd;
 }
 
 void worker_destroy(struct worker *w)
