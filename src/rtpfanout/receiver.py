@@ -15,7 +15,7 @@ import random
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from rtpfanout import signed
 from rtpfanout.errors import (
@@ -345,8 +345,7 @@ class AsyncReceiver(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio.DatagramProtocol, as the next two."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
         self._turn()
 
     def datagram_received(self, data: bytes, _address: object) -> None:

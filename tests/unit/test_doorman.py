@@ -327,6 +327,27 @@ def test_one_address_that_asks_too_often_is_ignored(scene):
     assert scene.take(signed.build_hello(NONCE))
 
 
+def test_what_others_send_in_its_name_does_not_keep_a_receiver_out(scene):
+    scene.manager.consenting[HERE] = [SESSION]
+    token = scene.token()
+    answer = scene.join(token)
+    (data,) = scene.take(signed.build_hello(NONCE))
+    _, cookie = signed.parse_challenge(data)
+    forged = signed.build_join(Token(token.claims, b"w" * 32), nonce=NONCE)
+    for junk in (forged, signed.build_hello(NONCE), signed.build_echo(NONCE, bytes(24))) * 2000:
+        scene.door.handle(("datagram", HERE, junk))
+    assert scene.join(token, cookie=answer.cookie).reason is None
+    (data,) = scene.take(signed.build_echo(NONCE, cookie))
+    assert signed.kind_of(data) is Kind.ACK
+
+
+def test_one_who_is_verified_may_not_ask_without_end_either(scene):
+    scene.manager.targets[7] = [Target(SESSION, KEY)]
+    answered = sum(len(scene.take(move(scene, counter=n + 1))) for n in range(100))
+    assert answered == 20
+    assert scene.counted() == {("move", "accepted"): 20, ("move", "limited"): 80}
+
+
 def test_strangers_use_up_their_own_share_of_verifying(scene):
     token = scene.token()
     answer = scene.join(token)

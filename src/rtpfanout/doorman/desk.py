@@ -53,7 +53,10 @@ LATE_SECS = 2.0
 second, at whole seconds. What is granted ends earlier by that."""
 
 VERIFICATIONS_PER_SECOND = 20_000
+"""Of addresses that have not proved anything lately; those that have are always heard."""
 PER_ADDRESS_PER_SECOND = 10
+"""Challenges, and apart from them verified requests, so that what others send in an
+address's name does not keep its own requests out."""
 _MOST_KEYS = 4  # of one SSRC and one key id: more than one is chance or a shared key
 
 KINDS = ("move", "hello", "echo", "join", "leave", "source", "misrouted", "other")
@@ -95,9 +98,9 @@ class Doorman:
         self._members = Members()
         self._work = Work()
         self._known = Acquaintances()
-        self._verify_known = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
-        self._verify_others = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
-        self._by_address = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._verifications = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
+        self._challenges = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._requests = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
         self._reader: Reader | None = None
         self._handlers = {
             Kind.MOVE: self._on_move,
@@ -168,7 +171,8 @@ class Doorman:
             return "bad_mac"
         if move.counter <= target.counter:
             return "replayed"
-        self._known.add(source)
+        if not self._is_verified(source):
+            return "limited"
         return self._submit("move", target.session_id, self._move, target, move, source)
 
     def _move(self, target: MoveTarget, move: Move, source: Address) -> None:
@@ -189,8 +193,6 @@ class Doorman:
         nonce = signed.parse_hello(data)
         if not self._manager.consent_targets(source):
             return "unknown"
-        if not self._may_verify(source):
-            return "limited"
         return self._challenge(source, nonce)
 
     def _on_echo(self, source: Address, data: bytes) -> str | None:
@@ -202,7 +204,8 @@ class Doorman:
         made_us = self._made_at(cookie, source, self._consent_us)
         if made_us is None:
             return self._challenge(source, nonce)
-        self._known.add(source)
+        if not self._is_verified(source):
+            return "limited"
         return self._submit("echo", source, self._consent, source, nonce, cookie, made_us)
 
     def _consent(self, source: Address, nonce: bytes, cookie: bytes, made_us: int) -> None:
@@ -231,7 +234,8 @@ class Doorman:
         made_us = self._made_at(join.cookie, source, COOKIE_US)
         if made_us is None:
             return self._challenge(source, join.nonce)
-        self._known.add(source)
+        if not self._is_verified(source):
+            return "limited"
         kind = join.kind.name.lower()
         if join.claims.expires_ms <= self._unix_ms():
             self._answer(source, signed.build_answer(key, join.nonce, reason=Reason.EXPIRED))
@@ -322,17 +326,21 @@ class Doorman:
         return max(0, made_us + self._consent_us - self._now_us()) // 1000
 
     def _challenge(self, source: Address, nonce: bytes) -> str:
+        if not self._challenges.take(source, self._monotonic()):
+            return "limited"
         self._answer(source, signed.build_challenge(nonce, self._cookie(source)))
         return "challenged"
 
     def _may_verify(self, source: Address, cost: float = 1.0) -> bool:
-        """Whom we know is not held up by strangers, and nobody by one that asks too often."""
-        now = self._monotonic()
-        bucket = self._verify_known if source in self._known else self._verify_others
-        return self._by_address.take(source, now) and bucket.take(now, cost)
+        return source in self._known or self._verifications.take(self._monotonic(), cost)
+
+    def _is_verified(self, source: Address) -> bool:
+        """What came is really of `source`, or of who has the key; False if it asks too often."""
+        self._known.add(source)
+        return self._requests.take(source, self._monotonic())
 
     def _submit(
-        self, kind: str, key: Hashable, carry_out: Callable[..., None], *arguments: Any
+        self, kind: str, key: Hashable, carry_out: Callable[..., object], *arguments: Any
     ) -> str | None:
         def task() -> None:
             try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rtpfanout.doorman.needs import Mailbox
 
-SLICE = 128
+SLICE = 64
 """Notices handled before calls get their turn."""
 BUSY_BATCH = 128
 REST = 3.0
