@@ -281,6 +281,33 @@ def test_a_mirror_takes_changes_that_come_amid_a_snapshot() -> None:
     ]
 
 
+def test_a_mirror_does_not_fall_back_behind_its_snapshot() -> None:
+    """Sessions that change while a snapshot is made are in it as they are, and follow again."""
+    mirror = SessionMirror()
+    events = [
+        session_event(Event.RESET),
+        session_event(Event.SNAPSHOT, "a", subscriber_count=2),
+        session_event(Event.SYNCED, revision=5),
+        session_event(Event.UPDATED, "a", 6, subscriber_count=1),
+        session_event(Event.UPDATED, "a", 7, subscriber_count=2),
+    ]
+    events[1].session.revision = 7
+    events[3].session.revision = 6
+    events[4].session.revision = 7
+    assert [len(mirror.apply(event)) for event in events] == [0, 0, 1, 0, 0]
+    assert (mirror.sessions["a"].subscriber_count, mirror.revision) == (2, 7)
+
+
+@both_clients
+def test_a_server_that_has_forgotten_all_is_asked_for_all(
+    take: Callable[..., list[Event]], script: Script, target: str
+) -> None:
+    reset, synced = session_event(Event.RESET), session_event(Event.SYNCED)
+    script.streams = [[*SNAPSHOT, unavailable()], [reset, synced], [reset, synced, None]]
+    assert take(target, 8) == [*SNAPSHOT, reset, synced, reset, synced]
+    assert asked_after(script) == [0, 5, 0]
+
+
 def test_a_mirror_follows_an_asynchronous_watch_over_a_lost_connection(
     script: Script, target: str
 ) -> None:

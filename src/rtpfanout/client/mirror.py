@@ -66,7 +66,7 @@ class SessionMirror:
             self._aside = {}
             return []
         changes = self._taken_in(event)
-        if self._aside is None and event.revision:
+        if self._aside is None and (event.revision or event.type == _Event.SYNCED):
             self.revision = event.revision
         return changes
 
@@ -89,6 +89,9 @@ class SessionMirror:
         shown = self._sessions if self._aside is None else self._aside
         id_ = event.session.session_id
         before = shown.get(id_)
+        stale = before is not None and before.revision > event.session.revision
+        if stale and event.type != _Event.DELETED:
+            return []  # the snapshot had it later than the change that comes after it
         if event.type in (_Event.SNAPSHOT, _Event.CREATED, _Event.UPDATED):
             shown[id_] = event.session
             changes = _differences({id_: before} if before else {}, {id_: event.session})

@@ -46,7 +46,8 @@ class WatchState:
             self._in_snapshot = True
         elif event.type == _Event.SYNCED:
             self._in_snapshot = False
-        if not self._in_snapshot and event.revision:
+            self.revision = event.revision  # also 0: of a server that has forgotten all
+        elif not self._in_snapshot and event.revision:
             self.revision = event.revision
         return self._heartbeats or event.type != _Event.HEARTBEAT
 
