@@ -21,7 +21,8 @@ from rtpfanout import _fastpath, log, netif
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import SessionManager
+from rtpfanout.sessions import Limits, SessionManager
+from rtpfanout.sessions.journal import Journal
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rtpfanout.service import ControlServer
 
 HOUSEKEEPING_SECONDS = 1.0
+LOCAL_ADDRESSES_SECONDS = 5.0
 CALL_GRACE_SECONDS = 0.25
 """What is left to running calls at the end; the whole of `stop` has to fit in a second."""
 LISTEN_BACKLOG = 128
@@ -137,10 +139,16 @@ class Server:
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
-            max_sessions=settings.max_sessions,
-            max_subscribers=settings.max_fanout_per_session,
-            session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+            Journal(),
+            limits=Limits(
+                sessions=settings.max_sessions,
+                fanout=settings.max_fanout_per_session,
+                subscribers=settings.limits.max_subscribers,
+                subscribers_per_ip=settings.limits.max_subscribers_per_ip,
+                session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+            ),
         )
+        self._read_local_addresses()
         loop = asyncio.get_running_loop()
 
         def on_end() -> None:
@@ -223,11 +231,22 @@ class Server:
             self._http.should_exit = True
             await self._http_task
 
+    def _read_local_addresses(self) -> None:
+        try:
+            self.manager.on_local_addresses(netif.local_addresses())
+        except OSError as error:
+            _log.warning("this host's addresses can't be read", reason=str(error))
+
     async def _housekeep(self) -> None:
+        looked_at = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
+                if asyncio.get_running_loop().time() >= looked_at + LOCAL_ADDRESSES_SECONDS:
+                    looked_at = asyncio.get_running_loop().time()
+                    await asyncio.to_thread(self._read_local_addresses)
                 # In a thread: it waits for the packet loop to let go of each.
+                await asyncio.to_thread(self.manager.expire_subscribers)
                 expired = await asyncio.to_thread(self.manager.expire_idle)
             except Exception:
                 _log.exception("housekeeping failed")
@@ -236,7 +255,7 @@ class Server:
                 _log.info(
                     "session expired",
                     session_id=view.session_id,
-                    source=str(view.source),
+                    source=view.source_address,
                     ssrc=f"{view.ssrc:#010x}",
                     subscribers=view.subscriber_count,
                     session_timeout_secs=self.settings.session_timeout_secs,

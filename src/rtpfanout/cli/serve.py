@@ -79,6 +79,12 @@ def serve(
         list[str] | None,
         typer.Option(metavar="CIDR", help="Networks subscribers may not be in; repeat for more."),
     ] = None,
+    limits_max_subscribers: Annotated[
+        int | None, typer.Option(help="Subscribers of all sessions together.")
+    ] = None,
+    limits_max_subscribers_per_ip: Annotated[
+        int | None, typer.Option(help="Subscriptions of one IP address; 0: any number.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
@@ -108,6 +114,8 @@ def serve(
         "insecure": insecure,
         "address_policy.allow": address_policy_allow or None,
         "address_policy.deny": address_policy_deny or None,
+        "limits.max_subscribers": limits_max_subscribers,
+        "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
         "log.level": log_level,
         "log.format": log_format,
     }
