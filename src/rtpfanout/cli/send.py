@@ -92,6 +92,8 @@ def send(
     """
     if bind is not None and bind.ip.version != target.ip.version:
         raise typer.BadParameter("TARGET and --bind must both be IPv4 or both IPv6")
+    if move_key_file is not None and ssrc is None:
+        raise typer.BadParameter("--move-key-file needs --ssrc, which is signed too")
     if pcap is not None:
         if frame_rate or burst:
             raise typer.BadParameter("--pcap goes at its own pace or at --rate, not by frames")
@@ -111,8 +113,7 @@ def send(
             udp = stack.enter_context(closing(open_socket(bind or source_for(target))))
             source = bound_address(udp)
         else:
-            if ssrc is None:
-                raise typer.BadParameter("--move-key-file needs --ssrc, which is signed too")
+            assert ssrc is not None
             mover = read_move_key(move_key_file, ssrc)
             udp = stack.enter_context(MovingSocket(target, bind, mover))
             source = udp.address
