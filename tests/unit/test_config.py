@@ -46,6 +46,9 @@ DEFAULTS = {
     "address_policy.allow": [],
     "address_policy.deny": [],
     "consent.timeout_secs": 30,
+    "limits.max_subscribers": 10_000_000,
+    "limits.max_subscribers_per_ip": 0,
+    "store.path": "auto",
     "log.level": "info",
     "log.format": "auto",
 }
@@ -68,6 +71,9 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "address_policy.allow": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "address_policy.deny": ('["192.0.2.1/32"]', ["192.0.2.1/32"]),
     "consent.timeout_secs": ("12.5", 12.5),
+    "limits.max_subscribers": ("7", 7),
+    "limits.max_subscribers_per_ip": ("8", 8),
+    "store.path": ("/srv/rtp.db", "/srv/rtp.db"),
     "log.level": ("WARNING", "warning"),
     "log.format": ("json", "json"),
 }
