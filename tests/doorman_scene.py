@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from rtpfanout import signed
 from rtpfanout.doorman import Doorman
-from rtpfanout.errors import NotFoundError
+from rtpfanout.errors import NotFoundError, UnavailableError
 from rtpfanout.model import Address, Consent, SubscriberClass
 from rtpfanout.signed import Answer, Claims, Token
 
@@ -31,12 +31,13 @@ class Target:
 
 
 class FakeManager:
-    def __init__(self) -> None:
+    def __init__(self, disk_is_full: bool = False) -> None:
         self.targets: dict[int, list[Target]] = {}
         self.consenting: dict[Address, list[str]] = {}
         self.calls: list[tuple] = []
         self.error: Exception | None = None
         self.consent = Consent.NONE
+        self.disk_is_full = disk_is_full
 
     def get(self, session_id):
         if isinstance(self.error, NotFoundError):
@@ -71,6 +72,8 @@ class FakeManager:
         self._called("on_misrouted", *arguments)
 
     def secret(self, name):
+        if self.disk_is_full:
+            raise UnavailableError("full")
         return name.encode().ljust(32, b".")
 
     def _called(self, *call):
@@ -102,9 +105,9 @@ class FakeEngine:
 class Scene:
     """A doorman whose threads are waited for after each datagram."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, *, disk_is_full: bool = False, **options) -> None:
         self.now = 1000.0
-        self.manager = FakeManager()
+        self.manager = FakeManager(disk_is_full)
         self.engine = FakeEngine()
         self.door = Doorman(
             self.engine,

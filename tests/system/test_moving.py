@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from datagram_support import counted, create, outcomes, source_of
+from datagram_support import counted, create, media, outcomes, source_of, token_of
 from support import address_of, eventually, receive, rtp_packet, transfer
 
 from rtpfanout import signed
 from rtpfanout.mover import Mover
+from rtpfanout.receiver import Receiver
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from pathlib import Path
 
     from support import ServerProcess
 
@@ -58,6 +61,37 @@ def test_bad_moves_are_refused_and_counted_and_the_good_session_loses_nothing(
     with contextlib.suppress(BlockingIOError):
         assert not attacker.recv(2048)
     assert server.settled().dropped()["wrong_source"] == sum(map(len, bad.values()))
+
+
+def test_what_was_accepted_stays_accepted_over_kill_9(
+    start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket], tmp_path: Path
+) -> None:
+    with udp() as free:
+        bind = address_of(free)
+    settings = {"bind_address": bind, "store__path": tmp_path / "rtp.db"}
+    server = start_server(**settings)
+    source, viewer, new, attacker = udp(), udp(), udp(), udp()
+    session = create(server, source, SSRC, move_key=KEY)
+    server.add(session, address_of(viewer))
+    with closing(Receiver(server.ingest, token_of(server, session))) as member:
+        member.join(30)
+        new.sendto(seen := move(7), server.ingest_target)
+        assert signed.Answer.parse(new.recv(2048)).reason is None
+        server.process.kill()
+        server.process.wait()
+        server = start_server(**settings)
+        assert source_of(server, session) == address_of(new)
+        attacker.sendto(seen, server.ingest_target)
+        counted(server, "move", "replayed", 1)
+        some = [rtp_packet(SSRC, n) for n in range(10)]
+        assert transfer(new, server.ingest_target, some, [viewer]) == [some]
+        assert media(member, 10) == some, "its place is kept"
+        member.membership._next = 0.0  # and renewed with the cookie it has
+        member.receive(0.5)
+        counted(server, "join", "accepted", 1)
+        assert ("join", "challenged") not in outcomes(server)
+    new.sendto(move(8), server.ingest_target)
+    assert signed.Answer.parse(new.recv(2048)).reason is None
 
 
 def test_under_traffic_the_new_address_is_let_in_at_once(

@@ -314,6 +314,19 @@ def test_cookies_outlive_the_process(scene):
     assert later.join(token, cookie=cookie).reason is None
 
 
+def test_a_full_disk_at_the_first_start_keeps_nobody_from_consenting():
+    scene = Scene(disk_is_full=True)
+    scene.manager.consenting[HERE] = [SESSION]
+    (challenge,) = scene.take(signed.build_hello(NONCE))
+    _, cookie = signed.parse_challenge(challenge)
+    assert scene.take(signed.build_echo(NONCE, cookie))
+    assert scene.take(signed.build_join(Scene().token(), nonce=NONCE)) == []
+    scene.manager.disk_is_full = False
+    token = scene.token()
+    assert scene.take(signed.build_join(token, nonce=NONCE)) == []
+    assert scene.join(token).reason is None, "as soon as there is room"
+
+
 # --- what junk may cost
 
 

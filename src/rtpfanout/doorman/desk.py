@@ -81,7 +81,8 @@ class Doorman:
     ) -> None:
         """`consent_secs`: after so long without an echo an address gets no more packets.
 
-        Asks the manager for its secrets, which may wait for the store.
+        Asks the manager for its secrets, which may wait for the store. If that can't keep new
+        ones, cookies are of this process only and nobody joins until it can.
         """
         self.counts = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
         self.answers = dict.fromkeys(ANSWERS, 0)
@@ -92,8 +93,9 @@ class Doorman:
         self._last_cookie_us = 0
         self._monotonic = monotonic
         self._unix_ms = unix_ms
-        self._join_secret = manager.secret("join")
-        self._cookies = signed.Cookies(_cookie_key(manager.secret("cookie")))
+        self._join_secret = self._secret("join")
+        cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
+        self._cookies = signed.Cookies(_cookie_key(cookie_secret))
         self._counting = threading.Lock()
         self._members = Members()
         self._work = Work()
@@ -226,6 +228,9 @@ class Doorman:
 
     def _on_join(self, source: Address, data: bytes) -> str | None:
         join = Join.parse(data)
+        if self._join_secret is None:
+            self._submit("join", "secret", self._ask_for_join_secret)
+            return "busy"
         if not self._may_verify(source):
             return "limited"
         key = signed.token_key(self._join_secret, join.packed_claims)
@@ -308,6 +313,18 @@ class Doorman:
             self._members.put(token, Member(None, made_us, now + COOKIE_US / 1e6), now)
         self._count("leave", "denied" if reason else "accepted")
         self._answer(source, signed.build_answer(key, join.nonce, reason=reason))
+
+    def _secret(self, name: str) -> bytes | None:
+        try:
+            return self._manager.secret(name)
+        except UnavailableError as error:
+            _log.warning("the store keeps no secret", name=name, reason=error.message)
+            return None
+
+    def _ask_for_join_secret(self) -> None:
+        if self._join_secret is None:
+            with contextlib.suppress(UnavailableError):
+                self._join_secret = self._manager.secret("join")
 
     def _made_at(self, cookie: bytes, source: Address, valid_us: int) -> int | None:
         """When a cookie that is good for `source` was made. The time is looked at first."""
