@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_SECS = 0.25
 LONGEST_RETRY_SECS = 5.0
-MEMBER_RETRY_SECS = 1.0
-"""The longest while what was granted lasts; afterwards there is less of a hurry."""
+MEMBER_RETRY_SECS = 0.5
+"""The longest while what was granted lasts: 40 tries before a lease of 30 s ends, so that one
+of them gets through to a server that is flooded, too."""
 REFRESH_SECS = 10.0
 """At the latest; sooner when what was granted lasts less than three times as long."""
 SILENCE_SECS = 1.0

@@ -236,6 +236,35 @@ def test_media_flows_while_it_is_consented_to_and_no_longer(
     receiver.close()
 
 
+def test_joining_where_consent_is_asked_for_ends_as_fast_as_consent(
+    start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket]
+) -> None:
+    server = start_server(consent__timeout_secs=CONSENT_SECS)
+    session = create(server, udp(), SSRC, consent="echo")
+    with closing(Receiver(server.ingest, token_of(server, session, lease_secs=3600))) as receiver:
+        receiver.join(30)
+        assert list(subscribers(server, session).values()) == ["sending"]
+        joined = time.monotonic()
+        eventually(lambda: subscribers(server, session), lambda left: not left, "it is over")
+        assert time.monotonic() - joined <= CONSENT_SECS + 0.5
+
+
+def test_over_ipv6(
+    start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket]
+) -> None:
+    server = start_server(bind_address="[::]:0")
+    source = udp("::1")
+    session = create(server, source, SSRC)
+    token = token_of(server, session)
+    for host in ("[::1]", "127.0.0.1"):
+        ingest = Address.parse(f"{host}:{server.ingest.port}")
+        with Receiver(ingest, token) as receiver:
+            receiver.join(30)
+            assert list(subscribers(server, session)) == [f"{host}:{receiver.local_port}"]
+            sent = feed(source, server, 10)
+            assert media(receiver, 10) == sent
+
+
 def test_a_victim_gets_no_media_and_no_more_bytes_than_are_sent_in_its_name(
     server: ServerProcess, udp: Callable[..., socket.socket]
 ) -> None:

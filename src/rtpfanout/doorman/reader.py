@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 SLICE = 64
 """Notices handled before calls get their turn."""
 BUSY_BATCH = 128
-REST = 3.0
+REST = 2.0
 """After a batch of BUSY_BATCH or more the mailbox rests for so many times what it took.
 
-A flood of notices thus gets a quarter of a core at most; what comes meanwhile fills the mailbox
+A flood of notices thus gets a third of a core at most; what comes meanwhile fills the mailbox
 and then is dropped and counted by the engine.
 """
 
