@@ -232,7 +232,7 @@ def test_a_lost_answer_is_given_again_and_a_replay_renews_nothing(scene):
     cookie = scene.cookie(token)
     assert scene.join(token, cookie=cookie)
     scene.now += 5
-    assert scene.join(token, cookie=cookie).reason is None
+    assert scene.join(token, cookie=cookie).lifetime_ms == 25_000
     assert len(scene.manager.calls) == 1
 
 
@@ -258,6 +258,22 @@ def test_after_a_leave_a_straggling_join_brings_nothing_back(scene):
     assert scene.join(token, cookie=first) is None
     scene.now += 1
     assert scene.join(token).reason is None, "but it may come again"
+
+
+def test_two_receivers_whose_nat_swaps_their_ports_keep_their_places(scene):
+    one, two = scene.token(token_id=b"receiver"), scene.token(token_id=b"receiveR")
+    scene.join(one, HERE)
+    scene.join(two, THERE)
+    scene.join(one, THERE)
+    assert scene.manager.calls[-1][-2:] == ("recorder", HERE), "its former place is given up"
+    scene.join(two, HERE)
+    assert scene.manager.calls[-1][-2:] == ("recorder", None), "but not what is the other's now"
+    scene.join(two, HERE, leave=True)
+    assert scene.manager.calls[-1] == ("remove_subscriber", SESSION, str(HERE))
+    scene.join(two, THERE)
+    calls = len(scene.manager.calls)
+    scene.join(one, THERE, leave=True)
+    assert len(scene.manager.calls) == calls, "the other has joined from there since"
 
 
 def test_a_leave_of_what_is_gone_is_fine_and_needs_a_cookie(scene):

@@ -9,17 +9,15 @@ by a few threads behind a bounded queue.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hmac
 import secrets
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from rtpfanout import signed
+from rtpfanout.doorman.cookie_key import cookie_key
 from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.doorman.reader import Reader
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable
 
+    from rtpfanout.doorman.members import TokenId
     from rtpfanout.doorman.needs import Mailbox, MoveTarget, Rules
     from rtpfanout.model import Address
 
@@ -95,7 +94,7 @@ class Doorman:
         self._unix_ms = unix_ms
         self._join_secret = self._secret("join")
         cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
-        self._cookies = signed.Cookies(_cookie_key(cookie_secret))
+        self._cookies = signed.Cookies(cookie_key(cookie_secret))
         self._counting = threading.Lock()
         self._members = Members()
         self._work = Work()
@@ -258,21 +257,23 @@ class Doorman:
         ):
             self._count("join", "replayed")
             return
-        lease_secs = 0.0
+        lease_until = 0.0
         reason = None
         try:
-            lease_secs = self._lease_secs(claims)
-            if not (member and made_us == member.cookie_us):  # else only our answer was lost
-                previous = member.address if member and member.address != source else None
+            if member and made_us == member.cookie_us:  # only our answer was lost
+                lease_until = member.lease_until
+            else:
+                lease_secs = self._lease_secs(claims)
+                lease_until = now + lease_secs
                 self._manager.join(
                     claims.session_id,
                     source,
                     lease_secs=lease_secs,
                     subscriber_class=claims.subscriber_class,
-                    previous=previous,
+                    previous=self._place_to_give_up(token, member, source),
                 )
                 forget_at = now + max(lease_secs, COOKIE_US / 1e6)
-                self._members.put(token, Member(source, made_us, forget_at), now)
+                self._members.put(token, Member(source, made_us, forget_at, lease_until), now)
         except RtpFanoutError as error:
             reason = _reason_of(error)
         self._count("join", "denied" if reason else "accepted")
@@ -282,10 +283,17 @@ class Doorman:
                 key,
                 join.nonce,
                 reason=reason,
-                lifetime_ms=0 if reason else round(lease_secs * 1000),
+                lifetime_ms=0 if reason else max(0, round((lease_until - now) * 1000)),
                 cookie=signed.NO_COOKIE if reason else self._cookie(source),
             ),
         )
+
+    def _place_to_give_up(
+        self, token: TokenId, member: Member | None, source: Address
+    ) -> Address | None:
+        if member is None or member.address is None or member.address == source:
+            return None
+        return member.address if self._members.holds(token, member.address) else None
 
     def _lease_secs(self, claims: Claims) -> float:
         """Where consent is asked for, joining is consent, and no longer than any other."""
@@ -303,7 +311,8 @@ class Doorman:
             return
         reason = None
         try:
-            self._manager.remove_subscriber(join.claims.session_id, str(source))
+            if member is None or member.address is None or self._members.holds(token, source):
+                self._manager.remove_subscriber(join.claims.session_id, str(source))
         except NotFoundError:
             pass  # it is gone, as asked
         except RtpFanoutError as error:
@@ -392,16 +401,3 @@ def _reason_of(error: RtpFanoutError) -> Reason:
     if isinstance(error, UnavailableError):
         return Reason.UNAVAILABLE
     return Reason.ADDRESS
-
-
-@functools.cache
-def _boot_id() -> bytes:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    except OSError:
-        return secrets.token_bytes(16)
-
-
-def _cookie_key(secret: bytes) -> bytes:
-    """Cookies outlive the process but not the boot, whose clock they carry."""
-    return hmac.digest(secret, _boot_id(), "sha256")

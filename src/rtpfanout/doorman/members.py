@@ -16,11 +16,15 @@ TokenId = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """`address` is None after a LEAVE. `cookie_us` is when the cookie it used was made."""
+    """`address` is None after a LEAVE. `cookie_us` is when the cookie it used was made.
+
+    The others are `time.monotonic()` seconds.
+    """
 
     address: Address | None
     cookie_us: int
     forget_at: float
+    lease_until: float = 0.0
 
 
 class Members:
@@ -34,6 +38,7 @@ class Members:
         self._size = size
         self._lock = threading.Lock()
         self._by_token: OrderedDict[TokenId, Member] = OrderedDict()
+        self._holders: dict[tuple[str, Address], TokenId] = {}
 
     def __len__(self) -> int:
         return len(self._by_token)
@@ -44,13 +49,27 @@ class Members:
             member = self._by_token.get(token)
         return None if member is None or member.forget_at <= now else member
 
+    def holds(self, token: TokenId, address: Address) -> bool:
+        """It was the last to join from `address`: a NAT may have given that to another since."""
+        with self._lock:
+            return self._holders.get((token[0], address)) == token
+
     def put(self, token: TokenId, member: Member, now: float) -> None:
         """Remember it, and forget whose time is over."""
         with self._lock:
+            self._remove(token)
             self._by_token[token] = member
-            self._by_token.move_to_end(token)
+            if member.address is not None:
+                self._holders[token[0], member.address] = token
             while len(self._by_token) > 1:
                 oldest = next(iter(self._by_token))
                 if self._by_token[oldest].forget_at > now and len(self._by_token) <= self._size:
                     break
-                del self._by_token[oldest]
+                self._remove(oldest)
+
+    def _remove(self, token: TokenId) -> None:
+        member = self._by_token.pop(token, None)
+        if member and member.address is not None:
+            place = token[0], member.address
+            if self._holders.get(place) == token:
+                del self._holders[place]
