@@ -19,7 +19,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Work:
     """Tasks with the same key run one after the other, in order; others beside them."""
 
-    def __init__(self, threads: int = 8, depth: int = 2048) -> None:
+    def __init__(self, threads: int = 32, depth: int = 2048) -> None:
         """`depth` is how many tasks can wait in all."""
         self._depth = depth
         self._waiting = 0
