@@ -39,7 +39,10 @@ engine = Extension(
         str(FASTPATH / "_engine.pyx"),
         *sorted(str(path) for path in (FASTPATH / "core").glob("*.c")),
     ],
-    depends=[str(path) for path in (FASTPATH / "core").glob("*.h")],
+    depends=[
+        str(FASTPATH / "values.pxi"),
+        *[str(path) for path in (FASTPATH / "core").glob("*.h")],
+    ],
     include_dirs=[str(FASTPATH / "core")],
     define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", "1")],
     extra_compile_args=compile_args,

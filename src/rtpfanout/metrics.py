@@ -53,6 +53,11 @@ _COUNTERS = (
         "Copies handed to the kernel; attempted = sent + send failures.",
     ),
     (
+        "rtpfanout_copies_withheld",
+        "copies_withheld",
+        "Copies not made: the subscriber's consent is missing, or its class is shed.",
+    ),
+    (
         "rtpfanout_kernel_receive_drops",
         "kernel_drops",
         "Datagrams the kernel dropped because the receive queue was full.",

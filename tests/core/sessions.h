@@ -27,7 +27,9 @@ static inline struct session *session_make(struct session_pool *pool, struct rf_
     CHECK(added != NULL);
     CHECK_EQ(session_new(pool, &source, ssrc, 0, &s), 0);
     old = load_rlx(&s->subscribers);
-    CHECK_EQ(subscriber_list_add(old, subscribers, n, AF_INET, n, 0, added, &list), 0);
+    struct joining joining = {AF_INET, n, 0};
+
+    CHECK_EQ(subscriber_list_add(old, subscribers, n, &joining, added, &list), 0);
     if (list != old)
         free(old);
     store_rlx(&s->subscribers, list);

@@ -3,6 +3,15 @@
 
 #include "endpoints.h"
 
+/* On the usual terms. */
+static int add_to(struct subscriber_list *old, const struct rf_addr *addrs, size_t n, int family,
+                  uint32_t max, uint64_t now, bool *added, struct subscriber_list **out)
+{
+    struct joining joining = {family, max, now, NULL};
+
+    return subscriber_list_add(old, addrs, n, &joining, added, out);
+}
+
 static struct session *fresh(struct session_pool *pool, uint32_t ssrc)
 {
     struct rf_addr source = address("192.0.2.1", 1);
@@ -100,7 +109,7 @@ static int add(struct session *s, const char *ip, uint16_t port, uint32_t max, b
 {
     struct rf_addr a = address(ip, port);
     struct subscriber_list *list;
-    int rc = subscriber_list_add(list_of(s), &a, 1, AF_INET, max, 0, added, &list);
+    int rc = add_to(list_of(s), &a, 1, AF_INET, max, 0, added, &list);
 
     if (rc == 0)
         replace_list(s, list);
@@ -144,13 +153,13 @@ static void test_many_at_once_all_or_none(void)
 
     for (unsigned i = 0; i < 6; i++)
         addrs[i] = address("127.0.0.1", (uint16_t)(1 + i % 4)); /* the last two are doubles */
-    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET, 3, 0, added, &list), -EAGAIN);
+    CHECK_EQ(add_to(old, addrs, 6, AF_INET, 3, 0, added, &list), -EAGAIN);
     CHECK_EQ(old->count, 0);
     addrs[3] = address("::1", 9);
-    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET, 9, 0, added, &list), -EAFNOSUPPORT);
-    CHECK_EQ(subscriber_list_add(old, addrs, 0, AF_INET, 9, 0, added, &list), 0);
+    CHECK_EQ(add_to(old, addrs, 6, AF_INET, 9, 0, added, &list), -EAFNOSUPPORT);
+    CHECK_EQ(add_to(old, addrs, 0, AF_INET, 9, 0, added, &list), 0);
     CHECK(list == old);
-    CHECK_EQ(subscriber_list_add(old, addrs, 6, AF_INET6, 4, 0, added, &list), 0);
+    CHECK_EQ(add_to(old, addrs, 6, AF_INET6, 4, 0, added, &list), 0);
     CHECK_EQ(list->count, 4);
     CHECK(added[0] && added[1] && added[2] && added[3] && !added[4] && !added[5]);
     replace_list(s, list);
@@ -178,9 +187,9 @@ static void test_doubles_take_no_room(void)
     counter_add(&before[0]->packets_sent, 5);
     for (unsigned i = 0; i < COUNT(ports); i++)
         addrs[i] = address("127.0.0.1", ports[i]);
-    CHECK_EQ(subscriber_list_add(list_of(s), addrs, COUNT(ports), AF_INET, 3, 0, added, &list),
+    CHECK_EQ(add_to(list_of(s), addrs, COUNT(ports), AF_INET, 3, 0, added, &list),
              -EAGAIN);
-    CHECK_EQ(subscriber_list_add(list_of(s), addrs, COUNT(ports), AF_INET, 4, 0, added, &list), 0);
+    CHECK_EQ(add_to(list_of(s), addrs, COUNT(ports), AF_INET, 4, 0, added, &list), 0);
     for (unsigned i = 0; i < COUNT(ports); i++)
         CHECK_EQ(added[i], new[i]);
     CHECK_EQ(list->count, 4);
@@ -210,7 +219,7 @@ static void test_since_grows_strictly(void)
 
         for (unsigned k = 0; k < 2; k++)
             addrs[k] = address("127.0.0.1", (uint16_t)(2 * i + k));
-        CHECK_EQ(subscriber_list_add(list_of(s), addrs, 2, AF_INET, 99, nows[i], added, &list), 0);
+        CHECK_EQ(add_to(list_of(s), addrs, 2, AF_INET, 99, nows[i], added, &list), 0);
         replace_list(s, list);
         uint64_t since = list->item[2 * i]->since_ns;
 

@@ -155,7 +155,7 @@ def test_each_subscriber_has_its_own_counts(udp: Callable[..., socket.socket]) -
     subscribe(e, handle, refused)
 
     def counts() -> dict[Address, tuple[int, int]]:
-        return {a: (sent, failed) for a, _, sent, failed in e.subscribers(handle, 0, 10)}
+        return {a: (sent, failed) for a, _, sent, failed, *_ in e.subscribers(handle, 0, 10)}
 
     with running_engine(e):
         camera.sendto(rtp_packet(1), target(e.bound))

@@ -53,8 +53,13 @@ def test_snapshots_have_every_field() -> None:
     e = engine()
     handle = e.add_session(local(1), 1, 5)
     times = {"subscribers", "created_ns", "last_packet_ns", "packets_per_second"}
-    times |= {"dropped_overload"}
-    assert set(e.stats()) == {*WORKER_FIELDS, "kernel_drops"}
+    times |= {"dropped_overload", "dropped_rate_limit", "dropped_paused"}
+    assert set(e.stats()) == {
+        *WORKER_FIELDS,
+        "kernel_drops",
+        "control_sent",
+        "control_send_failures",
+    }
     assert set(e.session_stats(handle, 5)) == {*SESSION_FIELDS, *times}
     assert set(e.all_session_stats(5)[handle]) == {*SESSION_FIELDS, *times}
 
@@ -75,5 +80,6 @@ def test_stub_and_extension_agree() -> None:
     variables = {n.target.id for n in stub.body if isinstance(n, ast.AnnAssign)}  # type: ignore[union-attr]
     (cls,) = (n for n in stub.body if isinstance(n, ast.ClassDef))
     methods = {n.name for n in cls.body if isinstance(n, ast.FunctionDef)}
-    assert variables | {"Engine"} == set(_fastpath.__all__)
+    functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
+    assert variables | functions | {"Engine"} == set(_fastpath.__all__)
     assert methods - {"__init__"} == {name for name in vars(Engine) if not name.startswith("_")}

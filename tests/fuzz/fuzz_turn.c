@@ -488,8 +488,8 @@ static void setup_sessions(void)
             addrs[v] = address("192.0.2.9", (uint16_t)(10 * (i + 1) + v));
         CHECK_EQ(session_new(&pool, &sources[plan[i].stranger], plan[i].ssrc, 0, &s), 0);
         old = load_rlx(&s->subscribers);
-        CHECK_EQ(subscriber_list_add(old, addrs, plan[i].viewers, AF_INET, VIEWERS, 0, added,
-                                     &list),
+        CHECK_EQ(subscriber_list_add(old, addrs, plan[i].viewers, 
+                                     &(struct joining){AF_INET, VIEWERS, 0}, added, &list),
                  0);
         store_rlx(&s->subscribers, list);
         if (list != old)

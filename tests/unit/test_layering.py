@@ -43,16 +43,18 @@ CORE_LAYERS = (
     {"atomic", "error", "hash", "rtp", "stats_fields"},
     {"core"},
     {"addr", "stats"},
-    {"qsbr", "rtcp", "sock", "crew"},
+    {"qsbr", "rtcp", "sock", "crew", "notice"},
+    {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair"},
     {"fanout", "gate"},
     {"worker"},
+    {"worker_room"},
     {"engine"},
-    {"control"},
+    {"control", "subscription", "sources"},
 )
-SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "engine"}
+SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {("hash", "getrandom"), ("qsbr", "nanosleep")}
 SYSTEM_CALL = re.compile(

@@ -8,14 +8,58 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
   ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
+* ``open_sockets(bind, count, receive_queue_packets)`` opens the ingress sockets alone, in
+  steering order: one for each of `count` workers, or one where the kernel can't steer.
+  ``Engine(bind, sockets=fds)`` then duplicates and adopts them in place of opening `bind`;
+  their address and buffers are as they are, kernel drops count from then on, and what
+  the engine opens to send by never gets a packet. Their owner keeps them while
+  engines come and go, crash or hand over: what comes meanwhile is queued. OSError EINVAL:
+  more sockets than workers, or not of one bound UDP port.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
-  having forwarded what was already queued (for 200 ms at the most).
+  having forwarded what was already queued (for 200 ms at the most). After
+  ``stop(drain=False)`` it ends with the turn at hand: the queue is left for the next engine.
 * Control calls may come from any thread, before, during and after ``run()``. They
   serialise on one writer mutex; the packet loop never takes it.
 * ``add_session`` returns a handle: an opaque int that stays unique when its slot
   is used again. It raises FileExistsError when SSRC and source are taken and
-  BlockingIOError (EAGAIN) when `max_sessions` are there.
+  BlockingIOError (EAGAIN) when `max_sessions` are there. Who may feed the session:
+
+  - no `prefix`: exactly `source`. With `relatch` (a network as (address, prefix)) a
+    packet of the SSRC from there makes a "source" notice once the session has had none
+    for `relatch_after_ns` (0: never), and is dropped as `latching`.
+  - `prefix` (0 to 32 for IPv4, else 0 to 128): any port of any address in
+    source.ip/prefix; no IPv4 address is in an IPv6 network. The most specific network
+    wins; an exact source goes before all. A packet from one of the session's own
+    subscribers is dropped as `loop`.
+  - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
+    packet from there makes a "source" notice and is dropped as `latching`.
+
+  FileExistsError as well when a session of the SSRC has the very same network (`relatch`
+  networks may be the same); OSError (EMLINK) when 16 of the SSRC have networks already,
+  `latch` and `relatch` ones included; ValueError for a prefix the address has not.
+* ``move_session`` gives a session another source, as ``add_session`` takes it, and raises the
+  same and KeyError; nothing is changed then. At no moment are the old and the new source both
+  admitted (packets that only one of them admits are dropped for a grace period), and when it
+  returns none is forwarded that only the old one admits. Handle, subscribers and counters stay.
+* One worker owns a session: who first receives a packet of it. What another one receives, which
+  can happen with networks and after moves, is dropped as `misrouted` and makes a
+  "misrouted" notice; after ``rehome_session`` the next that receives a packet owns it.
+* ``pause_session`` drops what comes as `paused`; when it has begun, no packet leaves any more.
+  ``limit_session`` drops what exceeds that many bits a second of RTP (0: no limit; at
+  once may come 100 ms of it, at least 64 KiB) as `rate_limit`. Such packets keep the session alive.
+* ``set_local_addresses`` tells the addresses of this host (ports are ignored). What comes from one
+  of them and our own port is our own egress, and dropped as `loop`. Bound to one address,
+  only that one counts.
+* A datagram that begins with ``52 46 4F 01`` is no packet of any session. It is dropped as
+  `control` and handed over by a notice, or as `control_full` when it is longer than 512
+  bytes or the mailbox (256 notices for each worker, 192 of them for datagrams) has no room.
+* ``notice_fd`` is an eventfd, readable while notices wait; it belongs to the engine. ``notices``
+  takes those that wait, and never blocks: ("datagram", source, data), ("source", handle, source)
+  or ("misrouted", handle). Of the last two one of a kind waits for each session at a time;
+  what finds no room is made again by the next such packet.
+* ``send`` sends one datagram from the port and tells whether the kernel took it. It counts as
+  ``control_sent`` or ``control_send_failures``, not as a copy.
 * ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
   grace period: no packet of that session, or to those subscribers, leaves after.
 * ``add_subscribers`` adds all or none: it returns, for each address, True if it
@@ -24,18 +68,31 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   addresses written by `model.ADDRESS_RECORD` one behind the other, with no object for
   each, and returns how many are new. ``remove_subscribers`` returns, for each
   address, whether it was there.
-* ``subscribers`` lists (address, since, packets sent, send failures) of up to
-  `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
+* ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
+  CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
+  OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
+  what is withheld. ``expired_subscribers`` gives the records of those whose lease is over; it
+  removes none.
+* ``withhold`` sets or clears bits (1 consent, 2 shed) of subscribers by record, ``shed_class``
+  bit 2 of all of a class that are there now; both return of how many. With any bit a subscriber
+  gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on releases
+  the GIL and returns after the grace period: nothing leaves to them after.
+* ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
+  withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
   a session have the same `since`, so the last one's is the next page's `after_ns`.
 * All of these raise KeyError for an unknown handle.
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
   forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
-  sent, ``failed_<reason>`` for each of `SEND_FAILURES`, kernel drops. Counters
+  sent, ``failed_<reason>`` for each of `SEND_FAILURES`, kernel drops, control
+  datagrams sent. Counters
   are 64 bits, are never reset, and obey, whenever no packet is in flight::
 
       packets_received = packets_forwarded + sum of dropped_<reason>
       copies_attempted = packets_sent + sum of failed_<reason>
 
+* ``worker_health()`` gives, for each worker, CLOCK_MONOTONIC nanoseconds of its last sign of
+  life (now, while it sleeps because there is nothing to do; 0 if it never ran) and how many
+  it spent in turns and in shares of others' turns.
 * ``latency()`` is two histograms, to the first and to the last subscriber served:
   each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
   (one more count stands for everything above), and the sum in nanoseconds; from the
@@ -43,8 +100,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   observation per forwarded packet with a subscriber. ``session_latency`` is the
   same of one session.
 * ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
-  ``subscribers``, ``dropped_overload``, ``created_ns``, ``last_packet_ns`` (0: none yet) and
-  ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
+  ``subscribers``, ``dropped_overload``, ``dropped_rate_limit``, ``dropped_paused``, ``created_ns``,
+  ``last_packet_ns`` (0: none yet) and ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
   (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
   frees memory whose grace period is over, and returns the handles of sessions
@@ -61,6 +118,7 @@ try:
         SESSION_FIELDS,
         WORKER_FIELDS,
         Engine,
+        open_sockets,
     )
 except ImportError as error:
     import sys
@@ -79,4 +137,5 @@ __all__ = [
     "SESSION_FIELDS",
     "WORKER_FIELDS",
     "Engine",
+    "open_sockets",
 ]

@@ -5,10 +5,11 @@ The contract is the docstring of `rtpfanout._fastpath`.
 
 import errno
 import os
+import time
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from rtpfanout._fastpath cimport core
 
@@ -32,77 +33,18 @@ WORKER_FIELDS = names(core.rf_worker_field_name)
 SESSION_FIELDS = names(core.rf_session_field_name)
 LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
 
-cdef dict EXCEPTIONS = {
-    errno.EEXIST: FileExistsError,
-    errno.EAGAIN: BlockingIOError,
-    errno.ENOENT: KeyError,
-    errno.ESRCH: KeyError,
-    errno.ENOMEM: MemoryError,
-}
+include "values.pxi"
 
 
-cdef int check(int rc) except -1:
-    """0, or the exception for -errno; what has no entry above is an OSError of that errno."""
-    if rc == 0:
-        return 0
-    kind = EXCEPTIONS.get(-rc, OSError)
-    if issubclass(kind, OSError):
-        raise kind(-rc, os.strerror(-rc))
-    raise kind(os.strerror(-rc))
-
-
-cdef int write_address(core.rf_addr *out, object address) except -1:
-    cdef bytes packed = address.packed
-    memcpy(out.ip, <const char *>packed, 16)
-    out.port = address.port
-    out.scope = address.scope
-    return 0
-
-
-cdef object read_address(const core.rf_addr *addr):
-    return Address.unpack((<const char *>addr.ip)[:16], addr.port, addr.scope)
-
-
-cdef dict counters(tuple fields, const uint64_t *first):
-    return {name: first[i] for i, name in enumerate(fields)}
-
-
-cdef dict session_dict(const core.rf_session_stats *s):
-    cdef dict values = counters(SESSION_FIELDS, &s.packets_received)
-    values["subscribers"] = s.subscribers
-    values["dropped_overload"] = s.dropped_overload
-    values["created_ns"] = s.created_ns
-    values["last_packet_ns"] = s.last_packet_ns
-    values["packets_per_second"] = s.packets_per_second
-    return values
-
-
-cdef tuple read_latency(const core.rf_latency *latency):
-    return [latency.count[i] for i in range(core.RF_LATENCY_BOUNDS + 1)], latency.sum_ns
-
-
-cdef class AddressArray:
-    """Addresses as C has them, and a flag for each that C fills in."""
-
-    cdef core.rf_addr *addrs
-    cdef core.rf_bool *flags
-    cdef size_t count
-
-    def __cinit__(self, list addresses):
-        self.count = len(addresses)
-        self.addrs = <core.rf_addr *>malloc((self.count + 1) * sizeof(core.rf_addr))
-        self.flags = <core.rf_bool *>malloc((self.count + 1) * sizeof(core.rf_bool))
-        if self.addrs == NULL or self.flags == NULL:
-            raise MemoryError
-        for i in range(self.count):
-            write_address(&self.addrs[i], addresses[i])
-
-    def __dealloc__(self):
-        free(self.addrs)
-        free(self.flags)
-
-    cdef list flag_list(self):
-        return [bool(self.flags[i]) for i in range(self.count)]
+def open_sockets(bind, count, receive_queue_packets):
+    """The ingress sockets of an address, for `Engine(sockets=...)`; the caller closes them."""
+    cdef core.rf_addr addr
+    cdef int fds[core.RF_MAX_WORKERS]
+    write_address(&addr, bind)
+    cdef int n = core.rf_sockets_open(&addr, count, receive_queue_packets, fds)
+    if n < 0:
+        check(n)
+    return [fds[i] for i in range(n)]
 
 
 cdef class Engine:
@@ -123,8 +65,16 @@ cdef class Engine:
         busy_poll_us=0,
         check_padding=True,
         segmentation=True,
+        sockets=(),
     ):
         cdef core.rf_config config
+        cdef int fds[core.RF_MAX_WORKERS]
+        if len(sockets) > core.RF_MAX_WORKERS:
+            check(-errno.EINVAL)
+        for i, fd in enumerate(sockets):
+            fds[i] = fd
+        config.sockets = fds
+        config.socket_count = len(sockets)
         write_address(&config.bind, bind)
         config.max_sessions = max_sessions
         config.max_subscribers = max_subscribers
@@ -196,15 +146,93 @@ cdef class Engine:
             rc = core.rf_engine_run(self.engine, index)
         check(rc)
 
-    def stop(self):
-        core.rf_engine_stop(self.engine)
+    def stop(self, drain=True):
+        if drain:
+            core.rf_engine_stop(self.engine)
+        else:
+            core.rf_engine_hand_over(self.engine)
 
-    def add_session(self, source, ssrc, now_ns):
-        cdef core.rf_addr addr
+    def worker_health(self):
+        cdef core.rf_health health
+        found = []
+        for i in range(self.workers):
+            check(core.rf_engine_health(self.engine, i, time.monotonic_ns(), &health))
+            found.append((health.alive_ns, health.busy_ns))
+        return found
+
+    def add_session(
+        self,
+        source,
+        uint32_t ssrc,
+        uint64_t now_ns,
+        *,
+        prefix=None,
+        latch=False,
+        relatch_after_ns=0,
+        relatch=None,
+    ):
+        cdef core.rf_source from_
         cdef uint64_t handle = 0
-        write_address(&addr, source)
-        check(core.rf_session_add(self.engine, &addr, ssrc, now_ns, &handle))
+        cdef int rc
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        with nogil:  # a move may be under way, and its grace period
+            rc = core.rf_session_add_from(self.engine, &from_, ssrc, now_ns, &handle)
+        check(rc)
         return handle
+
+    def move_session(
+        self,
+        uint64_t handle,
+        source,
+        *,
+        prefix=None,
+        latch=False,
+        relatch_after_ns=0,
+        relatch=None,
+    ):
+        cdef core.rf_source from_
+        cdef uint64_t now_ns = time.monotonic_ns()
+        cdef int rc
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        with nogil:
+            rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
+        check(rc)
+
+    def rehome_session(self, uint64_t handle):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_rehome(self.engine, handle)
+        check(rc)
+
+    def pause_session(self, uint64_t handle, bint paused):
+        cdef int rc
+        with nogil:
+            rc = core.rf_session_pause(self.engine, handle, paused)
+        check(rc)
+
+    def limit_session(self, uint64_t handle, uint64_t bits_per_second):
+        check(core.rf_session_limit(self.engine, handle, bits_per_second))
+
+    def set_local_addresses(self, addresses):
+        cdef AddressArray array = AddressArray(list(addresses))
+        check(core.rf_local_addresses(self.engine, array.addrs, array.count))
+
+    @property
+    def notice_fd(self):
+        return core.rf_notice_fd(self.engine)
+
+    def notices(self):
+        return take_notices(self.engine, 256 * self.workers)
+
+    def send(self, address, bytes data):
+        cdef core.rf_addr to
+        cdef const char *bytes_ = data
+        cdef size_t size = len(data)
+        cdef int rc
+        write_address(&to, address)
+        with nogil:
+            rc = core.rf_send(self.engine, &to, bytes_, size)
+        return rc == 0
 
     def remove_session(self, uint64_t handle):
         cdef int rc
@@ -221,23 +249,76 @@ cdef class Engine:
         )
         return array.flag_list()
 
-    def add_packed_subscribers(self, uint64_t handle, bytes records, uint64_t now_ns):
-        cdef const core.rf_addr *addrs = <const core.rf_addr *><const char *>records
-        cdef size_t count = len(records) // sizeof(core.rf_addr)
-        cdef core.rf_bool *added
+    def add_packed_subscribers(
+        self,
+        uint64_t handle,
+        bytes records,
+        uint64_t now_ns,
+        *,
+        lease_until=0,
+        subscriber_class=2,
+        withheld=0,
+    ):
+        cdef size_t count = record_count(records)
+        cdef const core.rf_addr *addrs = record_addresses(records)
+        cdef core.rf_terms terms
+        cdef core.rf_bool *added = <core.rf_bool *>malloc((count + 1) * sizeof(core.rf_bool))
         cdef int rc
-        if len(records) % sizeof(core.rf_addr) != 0:
-            raise ValueError(f"records are of {sizeof(core.rf_addr)} bytes each")
-        added = <core.rf_bool *>malloc((count + 1) * sizeof(core.rf_bool))
         if added == NULL:
             raise MemoryError
         try:
+            terms.lease_until = lease_until
+            terms.subscriber_class = subscriber_class
+            terms.withheld = withheld
             with nogil:
-                rc = core.rf_subscribers_add(self.engine, handle, addrs, count, now_ns, added)
+                rc = core.rf_subscribers_add_on(
+                    self.engine, handle, addrs, count, &terms, now_ns, added
+                )
             check(rc)
             return sum(added[i] for i in range(count))
         finally:
             free(added)
+
+    def withhold(self, uint64_t handle, bytes records, uint8_t reason, bint on):
+        cdef size_t count = record_count(records)
+        cdef const core.rf_addr *addrs = record_addresses(records)
+        cdef size_t changed = 0
+        cdef int rc
+        with nogil:
+            rc = core.rf_subscribers_withhold(
+                self.engine, handle, addrs, count, reason, on, &changed
+            )
+        check(rc)
+        return changed
+
+    def shed_class(self, uint64_t handle, uint8_t subscriber_class, bint on):
+        cdef size_t changed = 0
+        cdef int rc
+        with nogil:
+            rc = core.rf_subscribers_shed(self.engine, handle, subscriber_class, on, &changed)
+        check(rc)
+        return changed
+
+    def expired_subscribers(self, uint64_t handle, uint32_t now_secs):
+        cdef size_t capacity = 0
+        cdef size_t n = 0
+        cdef core.rf_addr *addrs = NULL
+        check(core.rf_subscribers_expired(self.engine, handle, now_secs, NULL, 0, &n))
+        try:
+            while n > capacity:  # there may be more of them each time
+                capacity = n
+                free(addrs)
+                addrs = <core.rf_addr *>calloc(capacity, sizeof(core.rf_addr))
+                if addrs == NULL:
+                    raise MemoryError
+                check(
+                    core.rf_subscribers_expired(
+                        self.engine, handle, now_secs, addrs, capacity, &n
+                    )
+                )
+            return (<const char *>addrs)[: n * sizeof(core.rf_addr)] if n else b""
+        finally:
+            free(addrs)
 
     def remove_subscribers(self, uint64_t handle, list addresses):
         cdef AddressArray array = AddressArray(addresses)
@@ -265,6 +346,9 @@ cdef class Engine:
                     stats[i].since_ns,
                     stats[i].packets_sent,
                     stats[i].send_failures,
+                    stats[i].terms.subscriber_class,
+                    stats[i].terms.lease_until,
+                    stats[i].terms.withheld,
                 )
                 for i in range(count)
             ]
@@ -276,6 +360,8 @@ cdef class Engine:
         core.rf_engine_stats(self.engine, &stats)
         values = counters(WORKER_FIELDS, &stats.packets_received)
         values["kernel_drops"] = stats.kernel_drops
+        values["control_sent"] = stats.control_sent
+        values["control_send_failures"] = stats.control_send_failures
         return values
 
     def latency(self):

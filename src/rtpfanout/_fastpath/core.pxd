@@ -15,6 +15,33 @@ cdef extern from "core.h" nogil:
         uint32_t scope
         uint16_t port
 
+    struct rf_network:
+        rf_addr addr
+        uint8_t prefix
+
+    enum rf_source_policy:
+        RF_EXACT
+        RF_NETWORK
+        RF_LATCH
+
+    struct rf_source:
+        rf_source_policy policy
+        rf_addr exact
+        rf_network network
+        uint64_t relatch_after_ns
+
+    enum rf_notice_kind:
+        RF_NOTICE_DATAGRAM
+        RF_NOTICE_SOURCE
+        RF_NOTICE_MISROUTED
+
+    struct rf_notice:
+        rf_notice_kind kind
+        uint16_t len
+        uint64_t handle
+        rf_addr source
+        uint8_t *data
+
     struct rf_config:
         rf_addr bind
         uint32_t max_sessions
@@ -23,6 +50,8 @@ cdef extern from "core.h" nogil:
         uint32_t workers
         uint32_t split_threshold
         uint64_t busy_poll_ns
+        const int *sockets
+        uint32_t socket_count
         rf_bool check_padding
         rf_bool no_segmentation
 
@@ -42,21 +71,35 @@ cdef extern from "core.h" nogil:
     struct rf_stats:
         uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow
         uint64_t kernel_drops
+        uint64_t control_sent
+        uint64_t control_send_failures
 
     struct rf_session_stats:
         uint64_t handle
         uint64_t packets_received  # first of RF_SESSION_FIELDS; the others follow
         uint64_t dropped_overload
+        uint64_t dropped_rate_limit
+        uint64_t dropped_paused
         uint64_t created_ns
         uint64_t last_packet_ns
         double packets_per_second
         uint32_t subscribers
+
+    struct rf_terms:
+        uint32_t lease_until
+        uint8_t subscriber_class
+        uint8_t withheld
 
     struct rf_subscriber_stats:
         rf_addr addr
         uint64_t since_ns
         uint64_t packets_sent
         uint64_t send_failures
+        rf_terms terms
+
+    struct rf_health:
+        uint64_t alive_ns
+        uint64_t busy_ns
 
     struct rf_latency:
         uint64_t *count  # RF_LATENCY_BOUNDS + 1 of them
@@ -64,17 +107,26 @@ cdef extern from "core.h" nogil:
 
     enum:
         RF_LATENCY_BOUNDS
+        RF_MAX_WORKERS
 
+    int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
+                        int *fds)
     int rf_engine_new(const rf_config *config, rf_engine **out)
     void rf_engine_free(rf_engine *e)
     int rf_engine_run(rf_engine *e, uint32_t worker)
     void rf_engine_stop(rf_engine *e)
+    void rf_engine_hand_over(rf_engine *e)
     void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
     void rf_engine_stats(rf_engine *e, rf_stats *out)
+    int rf_engine_health(rf_engine *e, uint32_t worker, uint64_t now, rf_health *out)
     void rf_engine_latency(rf_engine *e, rf_latency *first, rf_latency *last)
 
-    int rf_session_add(rf_engine *e, const rf_addr *source, uint32_t ssrc, uint64_t now,
-                       uint64_t *handle)
+    int rf_session_add_from(rf_engine *e, const rf_source *source, uint32_t ssrc, uint64_t now,
+                            uint64_t *handle)
+    int rf_session_move(rf_engine *e, uint64_t handle, const rf_source *source, uint64_t now)
+    int rf_session_rehome(rf_engine *e, uint64_t handle)
+    int rf_session_pause(rf_engine *e, uint64_t handle, rf_bool paused)
+    int rf_session_limit(rf_engine *e, uint64_t handle, uint64_t bits_per_second)
     int rf_session_remove(rf_engine *e, uint64_t handle)
     int session_stats "rf_session_stats"(rf_engine *e, uint64_t handle, uint64_t now,
                                          rf_session_stats *out)
@@ -82,10 +134,22 @@ cdef extern from "core.h" nogil:
     size_t rf_sessions_stats(rf_engine *e, uint64_t now, rf_session_stats *out, size_t capacity)
     int rf_subscribers_add(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                            uint64_t now, rf_bool *added)
+    int rf_subscribers_add_on(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                              const rf_terms *terms, uint64_t now, rf_bool *added)
+    int rf_subscribers_withhold(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                                uint8_t reason, rf_bool on, size_t *changed)
+    int rf_subscribers_shed(rf_engine *e, uint64_t handle, uint8_t subscriber_class, rf_bool on,
+                            size_t *changed)
+    int rf_subscribers_expired(rf_engine *e, uint64_t handle, uint32_t now_secs, rf_addr *out,
+                               size_t capacity, size_t *count)
     int rf_subscribers_remove(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                               rf_bool *found)
     int rf_subscribers(rf_engine *e, uint64_t handle, uint64_t after, rf_subscriber_stats *out,
                        size_t capacity, size_t *count)
+    int rf_local_addresses(rf_engine *e, const rf_addr *addrs, size_t n)
+    int rf_notice_fd(const rf_engine *e)
+    size_t rf_notices(rf_engine *e, rf_notice *out, size_t capacity)
+    int rf_send(rf_engine *e, const rf_addr *to, const void *data, size_t len)
     size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                           size_t capacity)
 

@@ -228,7 +228,7 @@ class SessionManager:
                 packets_sent=sent,
                 send_failures=failures,
             )
-            for address, since, sent, failures in page
+            for address, since, sent, failures, *_ in page
         ]
         return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
 

@@ -19,6 +19,8 @@
 #define compare_exchange_acq_rel(p, expected, v) \
     atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel, \
                                             memory_order_acquire)
+#define fetch_or_acq_rel(p, v) atomic_fetch_or_explicit((p), (v), memory_order_acq_rel)
+#define fetch_and_acq_rel(p, v) atomic_fetch_and_explicit((p), (v), memory_order_acq_rel)
 #define exchange_seq(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 
 #define CACHE_LINE 64

@@ -23,6 +23,45 @@ struct rf_addr {
     uint16_t port;   /* host order */
 };
 
+/* The addresses whose first `prefix` bits are those of addr.ip, in the 128-bit space of that; its
+ * port means nothing, its scope something unless it is 0. */
+struct rf_network {
+    struct rf_addr addr;
+    uint8_t prefix; /* 0 to 128, of IPv4 96 to 128 */
+};
+
+enum rf_source_policy {
+    RF_EXACT,   /* `exact` alone */
+    RF_NETWORK, /* any port of any address in `network` */
+    RF_LATCH,   /* nobody; a packet from `network` makes an RF_NOTICE_SOURCE */
+};
+
+/* Who may feed a session. */
+struct rf_source {
+    enum rf_source_policy policy;
+    struct rf_addr exact;
+    struct rf_network network;
+    /* RF_EXACT: after so long a silence a packet of its SSRC from `network` makes an
+     * RF_NOTICE_SOURCE; 0: never. */
+    uint64_t relatch_after_ns;
+};
+
+enum rf_notice_kind {
+    RF_NOTICE_DATAGRAM,  /* a control datagram */
+    RF_NOTICE_SOURCE,    /* who wants to feed a session that is latching */
+    RF_NOTICE_MISROUTED, /* a session's packets come to a worker that does not own it */
+};
+
+enum { RF_CONTROL_MAX = 512, RF_SSRC_NETWORKS = 16 };
+
+struct rf_notice {
+    enum rf_notice_kind kind;
+    uint16_t len; /* of `data`, for a datagram */
+    uint64_t handle;
+    struct rf_addr source;
+    uint8_t data[RF_CONTROL_MAX];
+};
+
 struct rf_config {
     struct rf_addr bind;
     uint32_t max_sessions;
@@ -31,6 +70,9 @@ struct rf_config {
     uint32_t workers;               /* 1 to RF_MAX_WORKERS; each is to run in a thread */
     uint32_t split_threshold;       /* sends of a turn from which idle workers take part */
     uint64_t busy_poll_ns;          /* look for packets that long before sleeping */
+    /* Ingress sockets of rf_sockets_open, to duplicate and adopt in place of opening `bind`. */
+    const int *sockets;
+    uint32_t socket_count; /* 0: open them; else up to as many as workers */
     bool check_padding;
     bool no_segmentation; /* one send entry per copy, though the kernel has UDP_SEGMENT */
 };
@@ -53,6 +95,8 @@ struct rf_stats {
     RF_WORKER_FIELDS(X)
 #undef X
     uint64_t kernel_drops; /* datagrams the socket queue had no room for */
+    uint64_t control_sent; /* by rf_send, which are no copies */
+    uint64_t control_send_failures;
 };
 
 struct rf_session_stats {
@@ -61,10 +105,24 @@ struct rf_session_stats {
     RF_SESSION_FIELDS(X)
 #undef X
     uint64_t dropped_overload; /* packets beyond its share of a server with too much to do */
+    uint64_t dropped_rate_limit;
+    uint64_t dropped_paused;
     uint64_t created_ns;
     uint64_t last_packet_ns; /* 0: none yet */
     double packets_per_second;
     uint32_t subscribers;
+};
+
+enum rf_class { RF_CLASS_PILOT, RF_CLASS_RECORDER, RF_CLASS_MONITOR, RF_CLASSES };
+
+/* Why a subscriber gets no copies. */
+enum { RF_WITHHELD_CONSENT = 1, RF_WITHHELD_SHED = 2 };
+
+/* On which a subscriber is one. */
+struct rf_terms {
+    uint32_t lease_until; /* seconds of CLOCK_MONOTONIC; 0: no lease */
+    uint8_t subscriber_class;
+    uint8_t withheld; /* bits; 0: it gets copies */
 };
 
 struct rf_subscriber_stats {
@@ -72,6 +130,12 @@ struct rf_subscriber_stats {
     uint64_t since_ns; /* when it was added; no two of a session have the same */
     uint64_t packets_sent;
     uint64_t send_failures;
+    struct rf_terms terms;
+};
+
+struct rf_health {
+    uint64_t alive_ns; /* last sign of life, CLOCK_MONOTONIC; 0: it never ran */
+    uint64_t busy_ns;  /* spent in turns and in shares of others' turns */
 };
 
 /* Latency buckets: 8 steps an octave from 1 us (1 us << 24 is 16.8 s), then one more for all above. */
@@ -87,7 +151,15 @@ struct rf_latency {
     uint64_t sum_ns;
 };
 
-/* Opens the socket. -EINVAL (a limit is 0), -ENOMEM, or what the kernel says to the bind. */
+/* The ingress sockets of an address, in steering order: one for each of `count` workers where
+ * the kernel can steer by source, else one. They outlive any engine that adopts them; what
+ * comes while none reads is queued. `fds` has room for `count`; returns how many it
+ * wrote, or -EINVAL (`count`), or what the kernel says to the bind. */
+int rf_sockets_open(const struct rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
+                    int *fds);
+/* Opens the sockets, or adopts them: counts kernel drops from now on. -EINVAL (a limit is 0;
+ * more sockets than workers, or they are not of one bound UDP port), -ENOMEM, or what the
+ * kernel says to the bind. */
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
 /* The packet loop must have returned. NULL is allowed. */
 void rf_engine_free(struct rf_engine *e);
@@ -95,9 +167,15 @@ void rf_engine_free(struct rf_engine *e);
  * (it is running). */
 int rf_engine_run(struct rf_engine *e, uint32_t worker);
 void rf_engine_stop(struct rf_engine *e);
+/* Ends each loop after the turn at hand; what is queued stays in the socket, for the next engine
+ * that adopts it. */
+void rf_engine_hand_over(struct rf_engine *e);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);
+/* `now`: the sign of life of a worker that sleeps because there is nothing to do. -EINVAL (no
+ * such worker). */
+int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct rf_health *out);
 /* From the kernel's receive time stamp to the return of the send that took a packet's copy for
  * the first, and for the last, subscriber served; one observation per packet in each. */
 void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_latency *last);
@@ -106,6 +184,23 @@ void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_
  * -ENOMEM. */
 int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle);
+/* The same for any policy. Also -EEXIST (a session of that SSRC has the very same network),
+ * -EMLINK (RF_SSRC_NETWORKS sessions of that SSRC have a network already), -EINVAL (prefix). */
+int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
+                        uint64_t now, uint64_t *handle);
+/* Another source, in one step: at no moment are both admitted, and after the return none that
+ * only the old one admits. Returns after the grace period. What it had counted goes on.
+ * -ENOENT, and as rf_session_add_from says; nothing is changed then. */
+int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
+                    uint64_t now);
+/* The worker that next receives a packet of it becomes its owner. Returns after the grace
+ * period, in which it has none. -ENOENT. */
+int rf_session_rehome(struct rf_engine *e, uint64_t handle);
+/* After a pause has begun, and a grace period, no packet of it leaves. -ENOENT. */
+int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused);
+/* Packets beyond so many bits a second (of UDP payload) are dropped; 0: none are. At once may
+ * come what makes 100 ms, and 64 KiB. -ENOENT. */
+int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_second);
 /* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */
 int rf_session_remove(struct rf_engine *e, uint64_t handle);
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
@@ -122,6 +217,21 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
  * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added);
+/* The same on these terms. Those that are there already get its lease and class, but what is
+ * withheld from them stays. -EINVAL (class). */
+int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                          const struct rf_terms *terms, uint64_t now, bool *added);
+/* Sets or clears bits of `withheld`, of subscribers by address or of all of a class, which is
+ * bit RF_WITHHELD_SHED; `changed` tells of how many. When switching on they return after
+ * the grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM. */
+int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
+                            size_t n, uint8_t reason, bool on, size_t *changed);
+int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
+                        size_t *changed);
+/* Those whose lease is over by `now_secs`: writes up to `capacity` and sets `count` to how many
+ * there are. They stay subscribers. -ENOENT. */
+int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_secs,
+                           struct rf_addr *out, size_t capacity, size_t *count);
 /* found[i] tells whether addrs[i] was a subscriber; after an error, nothing. Returns after the
  * grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM (nothing is
  * removed then). */
@@ -131,6 +241,18 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
  * `count` to how many it wrote. -ENOENT. */
 int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
                    struct rf_subscriber_stats *out, size_t capacity, size_t *count);
+
+/* The addresses of this host (ports mean nothing). With our own port they are our egress, unless
+ * the socket is bound to one address: then only that is. -ENOMEM. */
+int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n);
+
+/* Readable while notices wait; non-blocking. */
+int rf_notice_fd(const struct rf_engine *e);
+/* Takes up to `capacity` notices and returns how many. The descriptor stays readable when that
+ * many were taken. */
+size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity);
+/* One datagram from the ingress port. -errno, counted, when the kernel does not take it. */
+int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len);
 
 /* Housekeeping, about once a second: rolls the rate windows, frees what is past its grace
  * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never).

@@ -34,7 +34,7 @@ struct group {
 
 /* What came of some of a session's copies. */
 struct tally {
-    uint64_t packets_sent, bytes_sent, packets_failed;
+    uint64_t packets_sent, bytes_sent, packets_failed, packets_withheld;
 };
 
 /* One send entry: a whole group, or one packet of it where segments don't pass. */

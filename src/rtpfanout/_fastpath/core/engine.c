@@ -1,47 +1,30 @@
 /* The facade of core.h: an engine's life, its packet loops and its figures. control.c has the
- * calls about sessions and subscribers. */
+ * calls about sessions, subscription.c those about subscribers. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "engine.h"
 
-enum {
-    /* What one 1200-byte packet takes of SO_RCVBUF: half of its truesize, 2304 bytes of
-     * sk_buff and data, since the kernel doubles what is asked for (socket(7)). */
-    PACKET_CHARGE = 1152,
-    /* Large enough that what waits for dead neighbours (212,992 bytes each, the sysctl
-     * unres_qlen_bytes) and in slow queues never fills it: those queues then drop their own
-     * tail, and a good subscriber beside them loses nothing. */
-    SEND_BUFFER = 512 << 20,
-};
-
-static uint32_t receive_buffer(uint32_t packets)
+static int take_sockets(struct rf_engine *e, const struct rf_config *config)
 {
-    uint64_t bytes = (uint64_t)packets * PACKET_CHARGE;
+    int n;
 
-    return bytes > INT32_MAX / 2 ? INT32_MAX / 2 : (uint32_t)bytes;
-}
-
-/* One socket per worker where the kernel can steer by source address, else one for all. */
-static int open_sockets(struct rf_engine *e, const struct rf_addr *bind)
-{
-    int rc = sock_open(&e->sock[0], bind, e->requested_receive_buffer, SEND_BUFFER);
-
-    if (rc)
-        return rc;
-    e->sock_count = 1;
-    for (uint32_t i = 1; i < e->worker_count; i++) {
-        rc = sock_open_another(&e->sock[i], &e->sock[0], e->requested_receive_buffer, SEND_BUFFER);
-        if (rc)
-            return rc;
-        e->sock_count++;
-        /* At once, so that nothing is steered to a socket nobody reads. */
-        if (sock_steer_by_source(&e->sock[0], e->sock_count) != 0) {
-            sock_close(&e->sock[--e->sock_count]);
-            return 0;
-        }
+    if (config->socket_count > 0) {
+        n = port_adopt(e->sock, config->sockets, config->socket_count);
+        if (n)
+            return n;
+        e->sock_count = config->socket_count;
+        for (uint32_t i = 0; i < e->sock_count; i++)
+            e->kernel_drops_seen[i] = sock_drops(&e->sock[i]);
+        return 0;
     }
+    n = port_open(e->sock, &config->bind, e->worker_count, e->requested_receive_buffer);
+    if (n < 0)
+        return n;
+    e->sock_count = (uint32_t)n;
     return 0;
 }
 
@@ -91,11 +74,23 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             free(w);
             return rc;
         }
+        worker_report(w, &e->local, e->notice_fd);
         if (e->lane_count > 0)
             worker_use_lanes(w, e->lane, e->lane_count);
         e->worker[i] = w;
     }
     return 0;
+}
+
+static int open_notices(struct rf_engine *e)
+{
+    struct local_set *none = local_set_new(NULL, 0);
+
+    if (!none)
+        return -ENOMEM;
+    store_rlx(&e->local, none);
+    e->notice_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return e->notice_fd < 0 ? -errno : 0;
 }
 
 static int engine_init(struct rf_engine *e, const struct rf_config *config)
@@ -104,12 +99,14 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
 
     e->max_subscribers = config->max_subscribers;
     e->worker_count = config->workers;
-    e->requested_receive_buffer = receive_buffer(config->receive_queue_packets);
+    e->requested_receive_buffer = port_receive_buffer(config->receive_queue_packets);
     qsbr_init(&e->qsbr);
     pthread_mutex_init(&e->control, NULL);
-    if ((rc = session_pool_init(&e->sessions, config->max_sessions)) ||
+    pthread_mutex_init(&e->sources, NULL);
+    e->notice_fd = -1;
+    if ((rc = open_notices(e)) || (rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
-        (rc = open_sockets(e, &config->bind)) || (rc = open_lanes(e)))
+        (rc = take_sockets(e, config)) || (rc = open_lanes(e)))
         return rc;
     return start_workers(e, config);
 }
@@ -118,7 +115,7 @@ int rf_engine_new(const struct rf_config *config, struct rf_engine **out)
 {
     if (config->max_sessions == 0 || config->max_subscribers == 0 ||
         config->receive_queue_packets == 0 || config->workers == 0 ||
-        config->workers > RF_MAX_WORKERS)
+        config->workers > RF_MAX_WORKERS || config->socket_count > config->workers)
         return -EINVAL;
     struct rf_engine *e = aligned_alloc(alignof(struct rf_engine), sizeof *e);
 
@@ -152,6 +149,10 @@ void rf_engine_free(struct rf_engine *e)
     session_pool_destroy(&e->sessions);
     qsbr_destroy(&e->qsbr);
     pthread_mutex_destroy(&e->control);
+    pthread_mutex_destroy(&e->sources);
+    free(load_rlx(&e->local));
+    if (e->notice_fd >= 0)
+        close(e->notice_fd);
     free(e);
 }
 
@@ -170,6 +171,26 @@ void rf_engine_stop(struct rf_engine *e)
 {
     for (uint32_t i = 0; i < e->worker_count; i++)
         worker_stop(e->worker[i]);
+}
+
+void rf_engine_hand_over(struct rf_engine *e)
+{
+    for (uint32_t i = 0; i < e->worker_count; i++)
+        worker_hand_over(e->worker[i]);
+}
+
+int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct rf_health *out)
+{
+    if (worker >= e->worker_count)
+        return -EINVAL;
+    struct worker *w = e->worker[worker];
+    bool asleep = load_seq(&w->idle);
+
+    *out = (struct rf_health){
+        .alive_ns = asleep ? now : load_rlx(&w->alive_ns),
+        .busy_ns = load_rlx(&w->busy_ns),
+    };
+    return 0;
 }
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
@@ -209,6 +230,8 @@ void rf_engine_stats(struct rf_engine *e, struct rf_stats *out)
     pthread_mutex_lock(&e->control);
     engine_read_kernel_drops(e);
     out->kernel_drops = e->kernel_drops;
+    out->control_sent = e->control_sent;
+    out->control_send_failures = e->control_send_failures;
     pthread_mutex_unlock(&e->control);
 }
 
@@ -220,4 +243,50 @@ void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_
         latency_sum(first, &e->worker[i]->latency_first);
         latency_sum(last, &e->worker[i]->latency_last);
     }
+}
+
+int rf_notice_fd(const struct rf_engine *e)
+{
+    return e->notice_fd;
+}
+
+/* The session may have gone since: then nobody wants to hear of it. From here on the worker may
+ * post another notice of the kind. */
+static bool is_of_interest(struct rf_engine *e, const struct rf_notice *notice)
+{
+    if (notice->kind == RF_NOTICE_DATAGRAM)
+        return true;
+    struct session *s = session_by_handle(&e->sessions, notice->handle);
+
+    if (s)
+        fetch_and_acq_rel(&s->noticed, ~(1u << notice->kind));
+    return s != NULL;
+}
+
+/* The descriptor first: what is posted later makes it readable again. */
+size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity)
+{
+    uint64_t wakeups;
+    size_t n = 0;
+
+    (void)!read(e->notice_fd, &wakeups, sizeof wakeups);
+    pthread_mutex_lock(&e->control);
+    for (uint32_t i = 0; i < e->worker_count; i++) {
+        while (n < capacity && mailbox_take(e->worker[i]->gate.mailbox, &out[n]))
+            n += is_of_interest(e, &out[n]);
+    }
+    pthread_mutex_unlock(&e->control);
+    if (n == capacity) /* there may be more */
+        eventfd_write(e->notice_fd, 1);
+    return n;
+}
+
+int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len)
+{
+    int rc = sock_send(&e->sock[0], to, data, len);
+
+    pthread_mutex_lock(&e->control);
+    *(rc ? &e->control_send_failures : &e->control_sent) += 1;
+    pthread_mutex_unlock(&e->control);
+    return rc;
 }

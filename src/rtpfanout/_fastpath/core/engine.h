@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "core.h"
+#include "port.h"
 #include "worker.h"
 
 struct rf_engine {
@@ -17,13 +18,19 @@ struct rf_engine {
     struct worker *worker[RF_MAX_WORKERS];
     _Atomic bool running[RF_MAX_WORKERS];
     struct qsbr qsbr;
+    int notice_fd; /* -1: not yet open */
+    _Atomic(struct local_set *) local; /* never NULL once there are workers */
 
+    /* One change at a time of who may feed which session. It is held over a move's grace
+     * period, so that what the move asked of the table stays true; `control` nests in it. */
+    pthread_mutex_t sources;
     /* The writer mutex. It guards the session pool, the table's writer side, the publication of
-     * subscriber lists, the retired list and the kernel drop count. It is never held while a
-     * grace period is awaited, and it nests inside no other lock. */
+     * subscriber lists, the retired list, the mailboxes' reading side and the counts below. It
+     * is never held while a grace period is awaited. */
     pthread_mutex_t control;
     struct session_pool sessions;
     struct table table;
+    uint64_t control_sent, control_send_failures;
     uint64_t kernel_drops;
     uint32_t kernel_drops_seen[RF_MAX_WORKERS]; /* as the sockets count them, modulo 2^32 */
 };

@@ -27,7 +27,7 @@ void plan_destroy(struct plan *p)
 void plan_clear(struct plan *p)
 {
     p->groups_used = p->iovs_used = p->shares_used = 0;
-    p->entries = 0;
+    p->entries = p->withheld = 0;
 }
 
 bool plan_has_room(const struct plan *p)
@@ -90,6 +90,39 @@ static void cut_run(struct plan *plan, struct session *s, bool gso)
     }
 }
 
+/* Number i in serving order. */
+static struct subscriber *in_order(const struct subscriber_list *list, uint32_t rotation,
+                                   uint32_t i)
+{
+    i += rotation;
+    return list->item[i < list->count ? i : i - list->count];
+}
+
+static bool is_withheld(const struct subscriber_list *list, uint32_t rotation, uint32_t i)
+{
+    return load_rlx(&in_order(list, rotation, i)->withheld) != 0;
+}
+
+/* In serving order who is between the first and the last that get something; counts what
+ * those outside don't get. */
+static void trim(struct plan *p, struct session *s, const struct subscriber_list *list,
+                 uint32_t rotation, uint32_t *begin, uint32_t *end)
+{
+    uint64_t packets = 0, withheld;
+
+    if (subscribers_served(list) == 0)
+        *begin = *end;
+    while (*begin < *end && is_withheld(list, rotation, *begin))
+        ++*begin;
+    while (*end > *begin && is_withheld(list, rotation, *end - 1))
+        --*end;
+    for (const struct packet *packet = s->run.first; packet; packet = packet->next)
+        packets++;
+    withheld = packets * (list->count - (*end - *begin));
+    counter_add(&s->counters.copies_withheld, withheld);
+    p->withheld += withheld;
+}
+
 /* How many subscribers a share of `groups` groups is to have. */
 static uint32_t share_width(uint32_t groups, uint32_t count, bool split)
 {
@@ -103,30 +136,41 @@ static uint32_t share_width(uint32_t groups, uint32_t count, bool split)
 
 void plan_session(struct plan *p, struct session *s, bool gso, bool split)
 {
-    /* Pairs with the release in control.c that publishes a list. */
+    /* Pairs with the release in subscription.c that publishes a list. */
     const struct subscriber_list *list = load_acq(&s->subscribers);
-    uint32_t first_group = p->groups_used, count = list->count;
+    uint32_t first_group = p->groups_used, first = 0, end = list->count;
 
-    if (count == 0)
+    if (end == 0)
+        return;
+    /* Whoever is withheld while this turn goes on may still get its packets: that call waits
+     * for the grace period. */
+    bool sparse = load_rlx(&list->withheld) > 0;
+    uint32_t rotation = s->rotation++ % list->count;
+
+    if (sparse)
+        trim(p, s, list, rotation, &first, &end);
+    if (first == end)
         return;
     cut_run(p, s, gso);
 
-    uint32_t groups = p->groups_used - first_group;
-    uint32_t rotation = s->rotation++ % count, width = share_width(groups, count, split);
+    uint32_t groups = p->groups_used - first_group, width = share_width(groups, end - first, split);
 
-    for (uint32_t begin = 0; begin < count; begin += width) {
+    for (uint32_t begin = first; begin < end; begin += width) {
         p->shares[p->shares_used++] = (struct share){
             .session = s,
             .subscribers = list,
             .rotation = rotation,
             .begin = begin,
-            .end = begin + width < count ? begin + width : count,
+            .end = begin + width < end ? begin + width : end,
+            .first = first,
+            .last = end - 1,
+            .sparse = sparse,
             .served = begin,
             .group = &p->groups[first_group],
             .groups_end = &p->groups[first_group + groups],
         };
     }
-    p->entries += (uint64_t)groups * count;
+    p->entries += (uint64_t)groups * (end - first);
 }
 
 /* Neighbours in the list share a lane, so that one sendmmsg takes many. */
@@ -149,8 +193,8 @@ static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, sockle
         .subscriber = s->subscribers->item[i],
         .lane = lane_of(s, i, b->lanes),
         .group = s->group,
-        .first = s->served == 0,
-        .last = s->served == count - 1,
+        .first = s->served == s->first,
+        .last = s->served == s->last,
     };
 
     if (s->singly == 0 && s->group->packets > 1 &&
@@ -172,10 +216,22 @@ uint64_t share_entries(const struct share *s)
     return (uint64_t)(s->groups_end - s->group) * (s->end - s->begin);
 }
 
+/* Not in the middle of a group that goes packet by packet. */
+static bool passes_over(const struct share *s)
+{
+    return s->sparse && s->singly == 0 && s->served != s->first && s->served != s->last &&
+           is_withheld(s->subscribers, s->rotation, s->served);
+}
+
 bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
 {
     for (; s->group < s->groups_end; s->group++, s->served = s->begin) {
         while (s->served < s->end) {
+            if (passes_over(s)) {
+                s->tally.packets_withheld += s->group->packets;
+                s->served++;
+                continue;
+            }
             if (b->used == EGRESS_BATCH)
                 return false;
             if (add_copy(s, b, now_secs, name_len))
@@ -223,8 +279,11 @@ static void observe(const struct group *g, struct latency_histogram *first,
     }
 }
 
-void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last)
+uint64_t plan_account(struct plan *p, struct latency_histogram *first,
+                      struct latency_histogram *last)
 {
+    uint64_t withheld = p->withheld;
+
     for (uint32_t i = 0; i < p->shares_used; i++) {
         const struct tally *t = &p->shares[i].tally;
         struct session_counters *c = &p->shares[i].session->counters;
@@ -233,7 +292,10 @@ void plan_account(struct plan *p, struct latency_histogram *first, struct latenc
         counter_add(&c->packets_sent, t->packets_sent);
         counter_add(&c->bytes_sent, t->bytes_sent);
         counter_add(&c->send_failures, t->packets_failed);
+        counter_add(&c->copies_withheld, t->packets_withheld);
+        withheld += t->packets_withheld;
     }
     for (uint32_t i = 0; i < p->groups_used; i++)
         observe(&p->groups[i], first, last);
+    return withheld;
 }

@@ -19,6 +19,10 @@ struct share {
     const struct subscriber_list *subscribers; /* the snapshot of this turn */
     uint32_t rotation;                         /* who comes first in serving order */
     uint32_t begin, end;                       /* in serving order */
+    /* In serving order the first and the last who got something when the turn was planned: they
+     * get it, and between them those who are not withheld by then. */
+    uint32_t first, last;
+    bool sparse; /* some between them may be withheld */
     struct group *group, *groups_end;          /* the group at hand */
     uint32_t served;                           /* next in serving order for that group */
     /* For a subscriber that takes the group's packets one by one: */
@@ -31,7 +35,8 @@ struct share {
 /* Room for what one turn sends. It lives until the batches that name it are flushed. */
 struct plan {
     uint32_t groups_used, iovs_used, shares_used;
-    uint64_t entries; /* of all shares */
+    uint64_t entries; /* of all shares; of those withheld too */
+    uint64_t withheld; /* copies that no share has */
     uint32_t now_secs; /* CLOCK_MONOTONIC */
     struct group *groups;
     struct iovec *iovs;
@@ -60,7 +65,7 @@ uint64_t share_entries(const struct share *s);
 void batch_settle(struct batch *b, uint64_t realtime_now);
 
 /* When all shares are through: sessions get their counts and latencies, and `first` and
- * `last` the latencies to the first and the last subscriber served. */
-void plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last);
+ * `last` the latencies to the first and the last subscriber served. Returns the copies withheld. */
+uint64_t plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last);
 
 #endif

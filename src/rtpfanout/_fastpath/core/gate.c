@@ -6,15 +6,63 @@ bool gate_add(struct gate *g, uint8_t *data, uint32_t len, const struct datagram
     return g->count == GATE_BLOCK;
 }
 
+static bool is_unspecified(const uint8_t *ip)
+{
+    static const uint8_t none[16], none_v4[16] = {[10] = 0xff, [11] = 0xff};
+
+    return memcmp(ip, none, 16) == 0 || memcmp(ip, none_v4, 16) == 0;
+}
+
+/* Whether it is we who sent it. */
+static bool is_own(const struct gate *g, const struct rf_addr *source)
+{
+    if (source->port != g->own->port)
+        return false;
+    if (!is_unspecified(g->own->ip))
+        return memcmp(source->ip, g->own->ip, 16) == 0;
+    return g->local && local_set_has(load_acq(g->local), source->ip);
+}
+
+/* For the control plane? Copied into the mailbox, so nothing of the datagram is kept. */
+static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
+{
+    if (!notice_is_control(a->data, a->len))
+        return DROP_not_rtp;
+    if (!mailbox_post_datagram(g->mailbox, &a->datagram->source, a->data, a->len))
+        return DROP_control_full;
+    g->posted = true;
+    return DROP_control;
+}
+
+/* A notice about the session, unless one of the kind waits. The flag is cleared by who takes
+ * the notice (rf_notices). */
+static void notify(struct gate *g, struct session *s, enum rf_notice_kind kind,
+                   const struct rf_addr *source)
+{
+    uint32_t bit = 1u << kind;
+
+    if (load_rlx(&s->noticed) & bit || fetch_or_acq_rel(&s->noticed, bit) & bit)
+        return;
+    if (mailbox_post_session(g->mailbox, kind, session_handle(s), source))
+        g->posted = true;
+    else
+        fetch_and_acq_rel(&s->noticed, ~bit);
+}
+
 /* What the packet is, and for RTP the key to look it up by: its neighbour's, if they are alike. */
 static void classify(struct gate *g, struct arrival *a, const struct arrival *previous)
 {
     uint32_t ssrc = 0;
 
+    if (is_own(g, &a->datagram->source)) {
+        a->kind = RTP_FOREIGN;
+        a->reason = DROP_loop;
+        return;
+    }
     a->kind = rtp_classify(a->data, a->len, g->check_padding, &ssrc);
     if (a->kind != RTP_PACKET) {
         a->reason = a->kind == RTP_CONTROL   ? DROP_rtcp
-                    : a->kind == RTP_FOREIGN ? DROP_not_rtp
+                    : a->kind == RTP_FOREIGN ? take_foreign(g, a)
                                              : DROP_malformed;
         return;
     }
@@ -26,6 +74,21 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
     table_prefetch(g->table, &a->key);
 }
 
+/* The SSRC is known, but not from this source alone. */
+static void look_up_network(struct gate *g, struct arrival *a)
+{
+    struct session *latching;
+
+    a->reason = DROP_wrong_source;
+    a->session = table_match(g->table, &a->key, g->now, &latching);
+    if (a->session) {
+        a->by_network = true;
+    } else if (latching) {
+        a->reason = DROP_latching;
+        notify(g, latching, RF_NOTICE_SOURCE, &a->datagram->source);
+    }
+}
+
 static void look_up(struct gate *g, struct arrival *a)
 {
     bool ssrc_known = false;
@@ -33,18 +96,92 @@ static void look_up(struct gate *g, struct arrival *a)
     if (a->kind != RTP_PACKET)
         return;
     a->session = table_find_key(g->table, &a->key, &ssrc_known);
-    a->reason = ssrc_known ? DROP_wrong_source : DROP_unknown_ssrc;
+    a->reason = DROP_unknown_ssrc;
+    if (!a->session && ssrc_known)
+        look_up_network(g, a);
     if (a->session) {
         __builtin_prefetch(&a->session->counters, 1);
         __builtin_prefetch(load_rlx(&a->session->subscribers));
     }
 }
 
-static bool owns(struct gate *g, struct session *s)
+static bool owns(struct gate *g, struct session *s, const struct rf_addr *source)
 {
-    uint32_t me = g->worker + 1, owner = load_rlx(&s->owner);
+    uint16_t me = (uint16_t)(g->worker + 1), owner = load_rlx(&s->owner);
 
-    return owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me));
+    if (owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me)))
+        return true;
+    if (owner != OWNER_NONE)
+        notify(g, s, RF_NOTICE_MISROUTED, source);
+    return false;
+}
+
+static bool is_subscriber(const struct subscriber_list *list, const struct rf_addr *addr)
+{
+    union sockaddr_any name;
+
+    if (list->count == 0 || !addr_to_sockaddr(&name, addr, list->item[0]->name.any.sa_family))
+        return false;
+    for (uint32_t i = 0; i < list->count; i++) {
+        if (memcmp(&list->item[i]->name, &name, sizeof name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A packet that a network admits, from one of those it would go to: two servers subscribed to
+ * each other. Asked when the source is another than the last, or somebody has subscribed since. */
+static bool comes_back(struct session *s, const struct rf_addr *source)
+{
+    const struct subscriber_list *list = load_acq(&s->subscribers);
+    uint64_t newest = list->count ? list->item[list->count - 1]->since_ns : 0;
+
+    if (newest <= s->last_newest_ns && addr_equal(&s->last_source, source))
+        return false;
+    if (is_subscriber(list, source))
+        return true;
+    s->last_source = *source;
+    s->last_newest_ns = newest;
+    return false;
+}
+
+static bool within_limit(struct ingest_limit *limit, uint32_t len, uint64_t now)
+{
+    const uint64_t burst_bits = 8 * 65536, burst_ns = 100000000, second = 1000000000;
+    uint64_t bits_per_second = load_rlx(&limit->bits_per_second);
+
+    if (bits_per_second == 0)
+        return true;
+    uint64_t burst = burst_bits * second / bits_per_second, full = limit->full_at;
+
+    if (burst < burst_ns)
+        burst = burst_ns;
+    if (full < now)
+        full = now;
+    if (full > now + burst) /* the limit was lower before */
+        full = now + burst;
+    full += (uint64_t)len * 8 * second / bits_per_second;
+    if (full > now + burst) {
+        counter_add(&limit->dropped, 1);
+        return false;
+    }
+    limit->full_at = full;
+    return true;
+}
+
+/* What its own packets are asked beyond the source; they count as life of the session. */
+static bool gating_admits(struct gate *g, struct arrival *a, unsigned gating)
+{
+    struct session *s = a->session;
+
+    store_rlx(&s->last_packet_ns, g->now);
+    if (gating & GATING_PAUSED) {
+        a->reason = DROP_paused;
+        counter_add(&s->dropped_paused, 1);
+        return false;
+    }
+    a->reason = DROP_rate_limit;
+    return !(gating & GATING_LIMITED) || within_limit(&s->limit, a->len, g->now);
 }
 
 /* Whether the session that was found may have the packet; else the reason stands in it. */
@@ -52,12 +189,20 @@ static bool admit(struct gate *g, struct arrival *a)
 {
     if (!a->session)
         return false;
-    if (!owns(g, a->session)) {
+    if (!owns(g, a->session, &a->datagram->source)) {
         a->reason = DROP_misrouted;
         return false;
     }
+    if (a->by_network && comes_back(a->session, &a->datagram->source)) {
+        a->reason = DROP_loop;
+        return false;
+    }
+    unsigned gating = load_rlx(&a->session->gating);
+
+    if (gating && !gating_admits(g, a, gating))
+        return false;
     a->reason = DROP_overload;
-    return fair_admits(&g->fair, a->session, load_acq(&a->session->subscribers)->count);
+    return fair_admits(&g->fair, a->session, subscribers_served(load_acq(&a->session->subscribers)));
 }
 
 void gate_pass(struct gate *g)

@@ -4,6 +4,8 @@
 
 #include "fair.h"
 #include "ingress.h"
+#include "local.h"
+#include "notice.h"
 #include "rtp.h"
 #include "table.h"
 
@@ -17,6 +19,7 @@ struct arrival {
     const struct datagram *datagram; /* that it came in */
 
     enum rtp_kind kind;
+    bool by_network;         /* its session admits a network, not just this source */
     struct table_key key;    /* of RTP_PACKET */
     struct session *session; /* that it is admitted to, or NULL */
     enum drop_reason reason; /* if NULL */
@@ -27,8 +30,13 @@ struct gate {
     bool check_padding;
     unsigned worker; /* who asks */
     struct worker_counters *counters;
+    const struct rf_addr *own; /* the port, and perhaps the one address, that we send from */
+    _Atomic(struct local_set *) *local; /* else all of these are ours; NULL: no such set */
+    struct mailbox *mailbox;
+    bool posted; /* something, since it was last asked */
     struct fair fair;
 
+    uint64_t now; /* CLOCK_MONOTONIC */
     uint32_t count;
     struct arrival arrival[GATE_BLOCK];
 };

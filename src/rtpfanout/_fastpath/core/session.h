@@ -1,31 +1,11 @@
-/* Session records and their immutable subscriber lists. */
+/* Session records. */
 #ifndef RF_SESSION_H
 #define RF_SESSION_H
 
 #include <sys/uio.h>
 
-#include "addr.h"
-#include "qsbr.h"
-#include "stats.h"
-
-/* One destination: `name` is written before publication, the rest by the worker that
- * serves it. */
-struct subscriber {
-    union sockaddr_any name;
-    uint32_t probe_at;      /* seconds of CLOCK_MONOTONIC: when to lift segment_limit */
-    uint16_t segment_limit; /* longer segments don't pass to it by UDP_SEGMENT */
-    bool leaving;           /* the writer's: not in the next list */
-    uint64_t since_ns; /* when it was added; grows strictly along the list */
-    counter packets_sent;
-    counter send_failures;
-};
-
-/* Immutable once published; a change builds another and retires this one. */
-struct subscriber_list {
-    struct qsbr_retired retired;
-    uint32_t count;
-    struct subscriber *item[];
-};
+#include "rule.h"
+#include "subscriber.h"
 
 /* A packet that leaves: received bytes and when the kernel received them. */
 struct packet {
@@ -57,8 +37,23 @@ struct fair_use {
     counter dropped;
 };
 
+/* Beyond an exact source that feeds: what the gate has to look at, as bits of `session.gating`. */
+enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
+
+/* No worker's: for the grace period in which a session changes its owner. */
+#define OWNER_NONE UINT16_MAX
+
+/* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
+ * scheduling): `full_at` is when it would be full again. */
+struct ingest_limit {
+    _Atomic uint64_t bits_per_second; /* the writer's; the rest is the worker's */
+    uint64_t full_at;
+    counter dropped;
+};
+
 struct session {
-    /* Written before publication. */
+    /* Written before publication, and compared by lookups: by a move only while the session is
+     * out of the index by source, and a grace period is over since. */
     alignas(CACHE_LINE) struct rf_addr source;
     uint32_t ssrc;
     uint32_t index;
@@ -66,20 +61,32 @@ struct session {
 
     /* The worker's own. */
     struct run run;
-    _Atomic uint32_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint16_t gating;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
     struct fair_use fair_use;
+    struct ingest_limit limit;
+    counter dropped_paused;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
     bool in_use;
+    bool exact; /* `source` admits: it is in the index by source */
     struct session *next_free;
     struct session *ssrc_next, *ssrc_previous; /* sessions of the same SSRC */
     uint64_t created_ns;
     struct rate_point older, newer;
+
+    /* Of sessions with a rule: read when an exact source is not found. */
+    _Atomic(struct source_rule *) rule;
+    _Atomic(struct session *) network_next; /* less or equally specific, of the same SSRC */
+    _Atomic uint32_t noticed; /* bits of rf_notice_kind: one of those waits */
+    /* The owner's: the last source that a network admitted, and the newest subscriber then. */
+    struct rf_addr last_source;
+    uint64_t last_newest_ns;
 };
 
 /* Session records by index, allocated a chunk at a time; a record never moves. */
@@ -119,19 +126,5 @@ struct session *session_by_handle(const struct session_pool *p, uint64_t handle)
 
 void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);
-
-/* Build the list that follows `old`; nothing is published or retired here.
- * added[i] tells whether addrs[i] is new; after an error, nothing. `*out` is `old` when none is.
- * -EAGAIN (more than max), -EAFNOSUPPORT, -ENOMEM. */
-int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                        int family, uint32_t max, uint64_t now, bool *added,
-                        struct subscriber_list **out);
-/* found[i] tells whether addrs[i] was there; `*out` is `old` when none was. `*removed` holds those
- * left out, for subscriber_list_free after the grace period. -ENOMEM. */
-int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
-                           int family, bool *found, struct subscriber_list **out,
-                           struct subscriber_list **removed);
-/* The list and its subscribers. */
-void subscriber_list_free(struct subscriber_list *list);
 
 #endif

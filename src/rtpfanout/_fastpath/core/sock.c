@@ -1,6 +1,7 @@
 #include "sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <string.h>
@@ -90,6 +91,47 @@ int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buf
     return rc;
 }
 
+static bool is_option(int fd, int level, int option, int wanted)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+
+    return getsockopt(fd, level, option, &value, &len) == 0 && value == wanted;
+}
+
+/* What it is and where, by its own word; `fd` is set. */
+static int recognise(struct sock *s)
+{
+    union sockaddr_any name;
+    socklen_t len = sizeof name;
+    int on = 1;
+
+    memset(&name, 0, sizeof name);
+    if (getsockname(s->fd, &name.any, &len))
+        return -errno;
+    addr_from_sockaddr(&s->bound, &name);
+    s->family = name.any.sa_family;
+    s->dual_stack = s->family == AF_INET6 && is_option(s->fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    if (s->bound.port == 0 || !is_option(s->fd, SOL_SOCKET, SO_PROTOCOL, IPPROTO_UDP))
+        return -EINVAL;
+    return setsockopt(s->fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) ? -errno : 0;
+}
+
+int sock_adopt(struct sock *out, int fd)
+{
+    struct sock s = {.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+    int rc;
+
+    if (s.fd < 0)
+        return -errno;
+    rc = recognise(&s);
+    if (rc)
+        close(s.fd);
+    else
+        *out = s;
+    return rc;
+}
+
 /* Classic BPF sees the payload; SKF_NET_OFF reaches back to the IP header.
  * hash = xor of the words of the source IP address and the multiplied source port, spread by
  * another multiplication; the result is a number from 0 to count - 1. The port is multiplied
@@ -136,6 +178,16 @@ int sock_steer_by_source(const struct sock *s, unsigned count)
 
     return setsockopt(s->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter) ? -errno
                                                                                          : 0;
+}
+
+int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len)
+{
+    union sockaddr_any name;
+    socklen_t name_len = addr_to_sockaddr(&name, to, s->family);
+
+    if (name_len == 0)
+        return -EAFNOSUPPORT;
+    return sendto(s->fd, data, len, MSG_DONTWAIT, &name.any, name_len) < 0 ? -errno : 0;
 }
 
 void sock_close(struct sock *s)

@@ -20,7 +20,12 @@ int sock_open(struct sock *out, const struct rf_addr *bind, uint32_t receive_buf
  * alone, so a second server finds the port in use. 0 or -errno. */
 int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buffer,
                       uint32_t send_buffer);
+/* A duplicate of a UDP socket that sock_open bound, here or in another process; stamps are on
+ * afterwards. -EINVAL (no such socket), or -errno. */
+int sock_adopt(struct sock *out, int fd);
 void sock_close(struct sock *s);
+/* One datagram; from any thread. 0 or -errno, -EAGAIN when there is no room for it. */
+int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len);
 
 /* Makes the kernel choose one of the group's `count` sockets by the source address and port of
  * a datagram, so that a flow stays with one worker, whatever its SSRCs and in whatever

@@ -12,7 +12,13 @@
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
     X(misrouted)    /* of a session whose packets another worker receives */ \
-    X(overload)     /* beyond its session's share while more comes than can be sent */
+    X(overload)     /* beyond its session's share while more comes than can be sent */ \
+    X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
+    X(paused)       /* of a paused session */ \
+    X(rate_limit)   /* beyond its session's ingest limit */ \
+    X(loop)         /* our own egress, or from a subscriber of the very session */ \
+    X(control)      /* a control datagram, handed to the control plane */ \
+    X(control_full) /* the same, but too long, or the mailbox had no room */
 
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \
@@ -43,6 +49,7 @@
     X(bytes_forwarded) \
     RF_DROP_REASONS(RF_DROPPED) \
     X(copies_attempted) \
+    X(copies_withheld) /* not made: consent is missing, or its class is shed */ \
     X(packets_sent) \
     X(bytes_sent) \
     RF_SEND_FAILURES(RF_FAILED) \
@@ -58,6 +65,7 @@
     X(packets_received) \
     X(bytes_received) \
     X(copies_attempted) \
+    X(copies_withheld) \
     X(packets_sent) \
     X(bytes_sent) \
     X(send_failures)

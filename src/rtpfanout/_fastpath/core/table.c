@@ -93,6 +93,51 @@ struct session *table_find_key(const struct table *t, const struct table_key *ke
     return *ssrc_known ? index_find(t, &t->by_source, key, NULL) : NULL;
 }
 
+/* Whether a session with an exact source has been silent for long enough. */
+static bool may_relatch(struct session *s, const struct source_rule *rule, uint64_t now)
+{
+    uint64_t last = load_rlx(&s->last_packet_ns);
+
+    if (last < rule->since_ns)
+        last = rule->since_ns;
+    return now > last && now - last >= rule->silence_ns;
+}
+
+/* What is taken out of a chain leads on into it until its grace period is over. The acquires
+ * pair with the releases of table_put_network and table_drop_network, and of the control call
+ * that gives a session another rule. */
+static struct session *match_chain(struct session *s, const struct rf_addr *source, uint64_t now,
+                                   struct session **latching)
+{
+    for (; s; s = load_acq(&s->network_next)) {
+        const struct source_rule *rule = load_acq(&s->rule);
+
+        if (!rule_covers(rule, source))
+            continue;
+        if (rule->kind == RULE_ADMIT)
+            return s;
+        if (rule->kind == RULE_LATCH) {
+            *latching = s;
+            return NULL;
+        }
+        if (!*latching && may_relatch(s, rule, now))
+            *latching = s;
+    }
+    return NULL;
+}
+
+struct session *table_match(const struct table *t, const struct table_key *key, uint64_t now,
+                            struct session **latching)
+{
+    struct table_key any = ssrc_key(t, key->ssrc);
+    struct session *head = index_find(t, &t->by_network, &any, NULL), *s;
+
+    *latching = NULL;
+    s = match_chain(head, key->source, now, latching);
+    /* Perhaps it has moved from its network to that exact source between the two looks. */
+    return s ? s : index_find(t, &t->by_source, key, NULL);
+}
+
 struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
                            bool *ssrc_known)
 {
@@ -173,17 +218,108 @@ static void index_clear(struct table_index *index, table_word *word)
     index->live--;
 }
 
-int table_insert(struct table *t, struct session *s)
+/* Those of the SSRC with a rule; `*head` is where their word is. */
+static struct session *chain_of(const struct table *t, uint32_t ssrc, table_word **head)
 {
-    struct table_key exact = table_key(t, s->ssrc, &s->source);
-    struct table_key any = ssrc_key(t, s->ssrc);
+    struct table_key any = ssrc_key(t, ssrc);
+
+    return index_find(t, &t->by_network, &any, head);
+}
+
+static int check_rule(const struct table *t, const struct session *self, uint32_t ssrc,
+                      const struct source_rule *rule)
+{
+    unsigned others = 0;
+
+    for (struct session *s = chain_of(t, ssrc, NULL); s; s = load_rlx(&s->network_next)) {
+        const struct source_rule *its = load_rlx(&s->rule);
+
+        if (s == self)
+            continue;
+        if (rule->kind != RULE_RELATCH && its->kind != RULE_RELATCH &&
+            rule_same_network(rule, its))
+            return -EEXIST;
+        others++;
+    }
+    return others < RF_SSRC_NETWORKS ? 0 : -EMLINK;
+}
+
+int table_reserve(struct table *t, const struct session *s, uint32_t ssrc,
+                  const struct rf_addr *source, const struct source_rule *rule)
+{
     int rc;
 
-    if (index_find(t, &t->by_source, &exact, NULL))
-        return -EEXIST;
+    if (source) {
+        struct table_key exact = table_key(t, ssrc, source);
+        struct session *there = index_find(t, &t->by_source, &exact, NULL);
+
+        if (there && there != s)
+            return -EEXIST;
+    }
+    if (rule && (rc = check_rule(t, s, ssrc, rule)))
+        return rc;
     if ((rc = index_reserve(t, &t->by_source)) || (rc = index_reserve(t, &t->by_ssrc)))
         return rc;
+    return rule ? index_reserve(t, &t->by_network) : 0;
+}
 
+void table_put_source(struct table *t, struct session *s)
+{
+    index_put(&t->by_source, table_key(t, s->ssrc, &s->source).hash, s->index);
+    s->exact = true;
+}
+
+void table_drop_source(struct table *t, struct session *s)
+{
+    struct table_key exact = table_key(t, s->ssrc, &s->source);
+    table_word *word;
+
+    index_find(t, &t->by_source, &exact, &word);
+    index_clear(&t->by_source, word);
+    s->exact = false;
+}
+
+/* The head's word is written last: whoever follows it finds the whole chain. */
+void table_put_network(struct table *t, struct session *s)
+{
+    uint64_t hash = ssrc_key(t, s->ssrc).hash;
+    uint8_t prefix = load_rlx(&s->rule)->network.prefix;
+    table_word *head;
+    struct session *next = chain_of(t, s->ssrc, &head), *previous = NULL;
+    bool first = next == NULL;
+
+    while (next && load_rlx(&next->rule)->network.prefix >= prefix) {
+        previous = next;
+        next = load_rlx(&next->network_next);
+    }
+    store_rls(&s->network_next, next);
+    if (previous)
+        store_rls(&previous->network_next, s);
+    else if (first)
+        index_put(&t->by_network, hash, s->index);
+    else
+        store_rls(head, word_make(hash, s->index));
+}
+
+void table_drop_network(struct table *t, struct session *s)
+{
+    table_word *head;
+    struct session *at = chain_of(t, s->ssrc, &head), *next = load_rlx(&s->network_next);
+
+    if (at != s) {
+        while (load_rlx(&at->network_next) != s)
+            at = load_rlx(&at->network_next);
+        store_rls(&at->network_next, next);
+    } else if (next) {
+        store_rls(head, word_make(ssrc_key(t, s->ssrc).hash, next->index));
+    } else {
+        index_clear(&t->by_network, head);
+    }
+}
+
+static void link_ssrc(struct table *t, struct session *s)
+{
+    struct table_key any = ssrc_key(t, s->ssrc);
     table_word *head;
 
     s->ssrc_previous = NULL;
@@ -194,7 +330,20 @@ int table_insert(struct table *t, struct session *s)
     } else {
         index_put(&t->by_ssrc, any.hash, s->index);
     }
-    index_put(&t->by_source, exact.hash, s->index);
+}
+
+int table_insert(struct table *t, struct session *s)
+{
+    struct source_rule *rule = load_rlx(&s->rule);
+    int rc = table_reserve(t, NULL, s->ssrc, s->exact ? &s->source : NULL, rule);
+
+    if (rc)
+        return rc;
+    link_ssrc(t, s);
+    if (rule)
+        table_put_network(t, s);
+    if (s->exact)
+        table_put_source(t, s);
     return 0;
 }
 
@@ -220,32 +369,33 @@ static void unlink_ssrc(struct table *t, struct session *s)
  * still is, too; the other way round it would take the last packets for a stranger's. */
 void table_remove(struct table *t, struct session *s)
 {
-    struct table_key exact = table_key(t, s->ssrc, &s->source);
-    table_word *word;
-
     unlink_ssrc(t, s);
-    index_find(t, &t->by_source, &exact, &word);
-    index_clear(&t->by_source, word);
+    if (load_rlx(&s->rule))
+        table_drop_network(t, s);
+    if (s->exact)
+        table_drop_source(t, s);
 }
 
 int table_init(struct table *t, const struct session_pool *sessions, struct qsbr *qsbr)
 {
-    struct table_slots *by_source, *by_ssrc;
+    struct table_slots *slots[3];
     int rc = hash_key_init(&t->key);
 
     if (rc)
         return rc;
-    by_source = slots_new(TABLE_MIN_SLOTS);
-    by_ssrc = slots_new(TABLE_MIN_SLOTS);
-    if (!by_source || !by_ssrc) {
-        free(by_source);
-        free(by_ssrc);
-        return -ENOMEM;
+    for (unsigned i = 0; i < 3; i++) {
+        slots[i] = slots_new(TABLE_MIN_SLOTS);
+        if (!slots[i]) {
+            while (i > 0)
+                free(slots[--i]);
+            return -ENOMEM;
+        }
     }
     t->sessions = sessions;
     t->qsbr = qsbr;
-    t->by_source = (struct table_index){.slots = by_source};
-    t->by_ssrc = (struct table_index){.slots = by_ssrc};
+    t->by_source = (struct table_index){.slots = slots[0]};
+    t->by_ssrc = (struct table_index){.slots = slots[1]};
+    t->by_network = (struct table_index){.slots = slots[2]};
     return 0;
 }
 
@@ -253,4 +403,5 @@ void table_destroy(struct table *t)
 {
     free(load_rlx(&t->by_source.slots));
     free(load_rlx(&t->by_ssrc.slots));
+    free(load_rlx(&t->by_network.slots));
 }

@@ -2,9 +2,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,7 +10,6 @@ enum {
     IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
-    TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
     FAN_OUT_ENTRIES = 4096,            /* about 12 ms of plain sends */
     FAN_OUT_COPIES = 32768,            /* about 27 ms where the kernel segments */
     LISTS_AHEAD = 4,                   /* subscriber lists that are prefetched */
@@ -25,70 +21,6 @@ static uint64_t clock_ns(clockid_t id)
 
     clock_gettime(id, &t);
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-/* Everything a turn needs, allocated once. */
-static int turn_room_new(struct worker *w)
-{
-    int rc = plan_init(&w->plan, TURN_PACKETS);
-
-    if (rc)
-        return rc;
-    w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
-    w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
-    return w->packets && w->sessions ? ingress_new(w->sock->fd, &w->ingress) : -ENOMEM;
-}
-
-static void turn_room_free(struct worker *w)
-{
-    ingress_free(w->ingress);
-    plan_destroy(&w->plan);
-    free(w->packets);
-    free(w->sessions);
-}
-
-int worker_init(struct worker *w, const struct worker_options *options, const struct sock *sock,
-                const struct table *table, struct qsbr *qsbr, struct worker **crew,
-                unsigned crew_size)
-{
-    int rc;
-
-    memset(w, 0, sizeof *w);
-    w->options = *options;
-    w->sock = sock;
-    w->qsbr = qsbr;
-    w->crew = crew;
-    w->crew_size = crew_size;
-    w->gate = (struct gate){
-        .table = table,
-        .check_padding = options->check_padding,
-        .worker = options->index,
-        .counters = &w->counters,
-    };
-    fair_init(&w->gate.fair);
-    w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
-    w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-    worker_use_lanes(w, sock, 1);
-    w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (w->wake_fd < 0)
-        return -errno;
-    rc = turn_room_new(w);
-    if (rc)
-        worker_destroy(w);
-    return rc;
-}
-
-void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count)
-{
-    w->egress.lanes = w->batch.lanes = count;
-    for (unsigned i = 0; i < count; i++)
-        w->egress.fd[i] = lanes[i].fd;
-}
-
-void worker_destroy(struct worker *w)
-{
-    turn_room_free(w);
-    close(w->wake_fd);
 }
 
 static void append_to_run(struct worker *w, struct session *s, struct packet *p)
@@ -112,8 +44,7 @@ static void accept_packet(struct worker *w, const struct arrival *a)
 {
     struct packet *p = &w->packets[w->packet_count++];
     struct session *s = a->session;
-
-    uint32_t subscribers = load_acq(&s->subscribers)->count;
+    uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
 
     if (opens_group(w, s, a->len))
         w->entries_ahead += subscribers;
@@ -161,19 +92,19 @@ static uint32_t cut_tasks(struct job *j, const struct plan *plan)
     return count;
 }
 
-static void wake(struct worker *w)
+static void wake(int fd)
 {
     uint64_t one = 1;
 
     /* EAGAIN means that the counter is full of earlier wake-ups: it wakes all the same. */
-    (void)!write(w->wake_fd, &one, sizeof one);
+    (void)!write(fd, &one, sizeof one);
 }
 
 static void wake_idle(struct worker *w, uint32_t wanted)
 {
     for (unsigned i = 0; i < w->crew_size && wanted > 0; i++) {
         if (w->crew[i] != w && load_seq(&w->crew[i]->idle)) {
-            wake(w->crew[i]);
+            wake(w->crew[i]->wake_fd);
             wanted--;
         }
     }
@@ -206,7 +137,8 @@ static void run_plan(struct worker *w)
     } else {
         serve(w, &w->plan, 0, w->plan.shares_used);
     }
-    plan_account(&w->plan, &w->latency_first, &w->latency_last);
+    counter_add(&w->counters.copies_withheld,
+                plan_account(&w->plan, &w->latency_first, &w->latency_last));
     plan_clear(&w->plan);
 }
 
@@ -241,8 +173,8 @@ static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
         return;
-    fair_block(&w->gate.fair, clock_ns(CLOCK_MONOTONIC),
-              age_of(w->gate.arrival[w->gate.count - 1].datagram));
+    w->gate.now = clock_ns(CLOCK_MONOTONIC);
+    fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
     gate_pass(&w->gate);
     for (uint32_t i = 0; i < w->gate.count; i++) {
         if (w->gate.arrival[i].session)
@@ -277,6 +209,15 @@ static void take_datagram(struct worker *w, const struct datagram *d)
     } while (at < d->len);
 }
 
+/* A sign of life; what began then and was work counts as busy. */
+static void note_work(struct worker *w, uint64_t began)
+{
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+    store_rlx(&w->alive_ns, now);
+    counter_add(&w->busy_ns, now - began);
+}
+
 /* Returns how many buffers it took, or -errno. */
 static int turn(struct worker *w)
 {
@@ -285,14 +226,19 @@ static int turn(struct worker *w)
     if (n <= 0)
         return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
+    store_rlx(&w->alive_ns, w->now);
     for (unsigned i = 0; i < (unsigned)n; i++) {
         ingress_datagram(w->ingress, i, &w->datagrams[i]);
         take_datagram(w, &w->datagrams[i]);
     }
     pass_gate(w);
     fan_out(w);
+    if (w->gate.posted && w->notice_fd >= 0)
+        wake(w->notice_fd);
+    w->gate.posted = false;
     counter_add(&w->counters.receives, (uint64_t)n);
     counter_add(&w->counters.turns, 1);
+    note_work(w, w->now);
     return n;
 }
 
@@ -300,8 +246,15 @@ static int turn(struct worker *w)
 static bool help(struct worker *w)
 {
     for (unsigned i = 1; i < w->crew_size; i++) {
-        if (take_part(w, w->crew[(w->options.index + i) % w->crew_size])) {
+        struct worker *other = w->crew[(w->options.index + i) % w->crew_size];
+
+        if (!job_offers(&other->job))
+            continue;
+        uint64_t began = clock_ns(CLOCK_MONOTONIC);
+
+        if (take_part(w, other)) {
             counter_add(&w->counters.tasks_shared, 1);
+            note_work(w, began);
             return true;
         }
     }
@@ -333,6 +286,8 @@ static void sleep_until_woken(struct worker *w)
             nanosleep(&pause, NULL);
         qsbr_online(w->qsbr, w->options.index);
     }
+    /* Before it counts as awake, or its last sign of life would be older than its sleep. */
+    store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
     store_seq(&w->idle, false);
     if (p[1].revents)
         (void)!read(w->wake_fd, &wakeups, sizeof wakeups);
@@ -348,6 +303,7 @@ static void bear_receive_error(struct worker *w)
     qsbr_offline(w->qsbr, w->options.index);
     nanosleep(&pause, NULL);
     qsbr_online(w->qsbr, w->options.index);
+    store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
 }
 
 static void drain(struct worker *w)
@@ -363,9 +319,14 @@ static void idle_turn(struct worker *w, uint64_t idle_since)
 {
     if (help(w))
         return;
-    if (w->options.busy_poll_ns == 0 ||
-        clock_ns(CLOCK_MONOTONIC) - idle_since >= w->options.busy_poll_ns)
-        sleep_until_woken(w);
+    if (w->options.busy_poll_ns > 0) {
+        uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+        store_rlx(&w->alive_ns, now);
+        if (now - idle_since < w->options.busy_poll_ns)
+            return;
+    }
+    sleep_until_woken(w);
 }
 
 void worker_run(struct worker *w)
@@ -373,6 +334,7 @@ void worker_run(struct worker *w)
     uint64_t idle_since = 0;
 
     qsbr_online(w->qsbr, w->options.index);
+    store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
     while (!load_acq(&w->stopping)) {
         int n = turn(w);
 
@@ -384,12 +346,19 @@ void worker_run(struct worker *w)
         else
             bear_receive_error(w);
     }
-    drain(w);
+    if (!load_acq(&w->handing_over))
+        drain(w);
     qsbr_offline(w->qsbr, w->options.index);
 }
 
 void worker_stop(struct worker *w)
 {
     store_rls(&w->stopping, true);
-    wake(w);
+    wake(w->wake_fd);
+}
+
+void worker_hand_over(struct worker *w)
+{
+    store_rls(&w->handing_over, true);
+    worker_stop(w);
 }

@@ -7,6 +7,8 @@
 #include "gate.h"
 #include "sock.h"
 
+enum { TURN_PACKETS = INGRESS_BATCH * 64 }; /* 64 segments is what UDP_GRO puts together */
+
 struct worker_options {
     unsigned index; /* in the crew, and as a QSBR reader */
     bool receives;  /* else it only helps */
@@ -26,6 +28,7 @@ struct worker {
     bool gso;
     socklen_t name_len;
     int wake_fd; /* eventfd: ends a wait */
+    int notice_fd; /* eventfd: tells the control plane that there are notices; -1: nobody asks */
 
     struct ingress *ingress;
     struct batch batch;
@@ -43,9 +46,12 @@ struct worker {
     struct job job;
 
     alignas(CACHE_LINE) _Atomic bool stopping;
+    _Atomic bool handing_over; /* and what is queued is not to be read */
     _Atomic bool idle; /* asleep, or about to be: wake it when there is work to share */
 
     alignas(CACHE_LINE) struct worker_counters counters;
+    _Atomic uint64_t alive_ns; /* CLOCK_MONOTONIC of the last turn or waking */
+    counter busy_ns;           /* in turns, and in shares of others' */
     struct latency_histogram latency_first, latency_last;
 };
 
@@ -58,9 +64,14 @@ void worker_destroy(struct worker *w);
 /* Before worker_run: send by these sockets of the same port, 1 to EGRESS_LANES. */
 void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count);
 
+/* Before worker_run: which addresses are ours, and the eventfd to tell of notices by. */
+void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd);
+
 /* Until worker_stop; then forwards what is queued, for 200 ms at the most. */
 void worker_run(struct worker *w);
 /* From any thread. */
 void worker_stop(struct worker *w);
+/* The same, but what is queued stays in the socket. */
+void worker_hand_over(struct worker *w);
 
 #endif

@@ -1,0 +1,188 @@
+/* The facade of core.h: who gets a session's packets, under the writer mutex. */
+#include <errno.h>
+#include <string.h>
+
+#include "engine.h"
+
+static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!(addr_is_ipv4(&addrs[i]) ? sock_sends_ipv4(s) : sock_sends_ipv6(s)))
+            return false;
+    }
+    return true;
+}
+
+int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                          const struct rf_terms *terms, uint64_t now, bool *added)
+{
+    struct subscriber_list *old, *list;
+    struct joining joining = {e->sock[0].family, e->max_subscribers, now, terms};
+    int rc = -ENOENT;
+
+    if (terms && terms->subscriber_class >= RF_CLASSES)
+        return -EINVAL;
+    pthread_mutex_lock(&e->control);
+    qsbr_reclaim(&e->qsbr);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s && !reaches_all(&e->sock[0], addrs, n)) {
+        rc = -EAFNOSUPPORT;
+    } else if (s) {
+        old = load_rlx(&s->subscribers);
+        rc = subscriber_list_add(old, addrs, n, &joining, added, &list);
+        if (rc == 0 && list != old) {
+            /* Pairs with the acquire in plan_session. */
+            store_rls(&s->subscribers, list);
+            qsbr_retire(&e->qsbr, &old->retired);
+        }
+    }
+    pthread_mutex_unlock(&e->control);
+    return rc;
+}
+
+int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                       uint64_t now, bool *added)
+{
+    return rf_subscribers_add_on(e, handle, addrs, n, NULL, now, added);
+}
+
+int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
+                          size_t n, bool *found)
+{
+    struct subscriber_list *old, *list, *removed = NULL;
+    int rc = -ENOENT;
+
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s) {
+        old = load_rlx(&s->subscribers);
+        rc = subscriber_list_remove(old, addrs, n, e->sock[0].family, found, &list, &removed);
+        if (rc == 0 && list != old) {
+            store_rls(&s->subscribers, list);
+            qsbr_retire(&e->qsbr, &old->retired);
+        }
+    }
+    pthread_mutex_unlock(&e->control);
+    if (removed) {
+        qsbr_synchronize(&e->qsbr);
+        subscriber_list_free(removed);
+    }
+    return rc;
+}
+
+/* Index of the first whose `since_ns` is above `after`. */
+static uint32_t first_after(const struct subscriber_list *list, uint64_t after)
+{
+    uint32_t low = 0, high = list->count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (list->item[middle]->since_ns > after)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
+                   struct rf_subscriber_stats *out, size_t capacity, size_t *count)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s) {
+        struct subscriber_list *list = load_rlx(&s->subscribers);
+
+        for (uint32_t i = first_after(list, after); i < list->count && n < capacity; i++) {
+            struct subscriber *from = list->item[i];
+
+            addr_from_sockaddr(&out[n].addr, &from->name);
+            out[n].since_ns = from->since_ns;
+            out[n].packets_sent = load_rlx(&from->packets_sent);
+            out[n].send_failures = load_rlx(&from->send_failures);
+            out[n++].terms = (struct rf_terms){
+                .lease_until = from->lease_until,
+                .subscriber_class = from->class,
+                .withheld = load_rlx(&from->withheld),
+            };
+        }
+        *count = n;
+    }
+    pthread_mutex_unlock(&e->control);
+    return s ? 0 : -ENOENT;
+}
+
+/* A turn may have begun before: who asked for silence has it only after the grace period, also
+ * if another call made the change. */
+static void await_silence(struct rf_engine *e, bool on)
+{
+    if (on)
+        qsbr_synchronize(&e->qsbr);
+}
+
+int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
+                            size_t n, uint8_t reason, bool on, size_t *changed)
+{
+    int rc = -ENOENT;
+
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s)
+        rc = subscriber_list_withhold(load_rlx(&s->subscribers), addrs, n, e->sock[0].family,
+                                      reason, on, changed);
+    pthread_mutex_unlock(&e->control);
+    if (rc == 0)
+        await_silence(e, on);
+    return rc;
+}
+
+int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
+                        size_t *changed)
+{
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s)
+        *changed = subscriber_list_shed(load_rlx(&s->subscribers), subscriber_class, on);
+    pthread_mutex_unlock(&e->control);
+    if (!s)
+        return -ENOENT;
+    await_silence(e, on);
+    return 0;
+}
+
+static bool is_over(const struct subscriber *s, uint32_t now_secs)
+{
+    return s->lease_until != 0 && s->lease_until <= now_secs;
+}
+
+int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_secs,
+                           struct rf_addr *out, size_t capacity, size_t *count)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s) {
+        struct subscriber_list *list = load_rlx(&s->subscribers);
+
+        for (uint32_t i = 0; i < list->count; i++) {
+            if (!is_over(list->item[i], now_secs))
+                continue;
+            if (n < capacity)
+                addr_from_sockaddr(&out[n], &list->item[i]->name);
+            n++;
+        }
+        *count = n;
+    }
+    pthread_mutex_unlock(&e->control);
+    return s ? 0 : -ENOENT;
+}
