@@ -46,12 +46,31 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
     """The session as the API shows it."""
     return session_pb2.SessionResponse(
         session_id=view.session_id,
-        source_address=str(view.source),
+        source_address=view.source_address,
         ssrc=view.ssrc,
         subscriber_count=view.subscriber_count,
         created_at=rfc3339(view.created_at),
         status=view.status,
         media_type=view.media_type,
+        source_policy=view.source_policy,
+        pinned_source=str(view.pinned_source) if view.pinned_source else "",
+        labels=view.labels,
+        ingest_limit_bps=view.ingest_limit_bps,
+        max_subscribers=view.max_subscribers,
+        consent=view.consent,
+        signed_move=view.signed_move,
+        revision=view.revision,
+        latch_window_secs=view.latch_window_secs,
+        relatch_after_secs=view.relatch_after_secs,
+    )
+
+
+def session_event(
+    kind: session_pb2.SessionEvent.Type, revision: int, view: SessionView | None = None
+) -> session_pb2.SessionEvent:
+    """An event of WatchSessions."""
+    return session_pb2.SessionEvent(
+        type=kind, revision=revision, session=session_response(view) if view else None
     )
 
 
@@ -72,6 +91,10 @@ def session_stats_response(
         seconds_since_last_packet=stats.seconds_since_last_packet,
         first_copy_latency=_latency_summary(latency.first_copy),
         last_copy_latency=_latency_summary(latency.last_copy),
+        dropped_overload=stats.dropped_overload,
+        dropped_rate_limit=stats.dropped_rate_limit,
+        dropped_paused=stats.dropped_paused,
+        copies_withheld=stats.copies_withheld,
     )
 
 
@@ -94,6 +117,9 @@ def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
         since=rfc3339(view.since),
         packets_sent=view.packets_sent,
         send_failures=view.send_failures,
+        subscriber_class=view.subscriber_class,
+        expires_at=rfc3339(view.expires_at) if view.expires_at else "",
+        state=view.state,
     )
 
 

@@ -80,6 +80,21 @@ _COUNTERS = (
     ),
 )
 
+# (name without _total, name in SessionManager.counts, help)
+_CONTROL_COUNTERS = (
+    ("rtpfanout_leases_expired", "leases_expired", "Subscribers whose lease was over."),
+    ("rtpfanout_sources_pinned", "pinned", "Sources pinned by the first packet of a latch."),
+    ("rtpfanout_pins_refused", "pin_refused", "Sources that a latch would not be pinned to."),
+    ("rtpfanout_sources_moved", "moved", "Signed moves of sources carried out."),
+    ("rtpfanout_sessions_rehomed", "rehomed", "Sessions whose packets came to another worker."),
+    ("rtpfanout_consents_lapsed", "consents_lapsed", "Subscribers whose consent was over."),
+    (
+        "rtpfanout_loops_removed",
+        "loops_removed",
+        "Subscribers removed because their address became our own ingest.",
+    ),
+)
+
 # (name, field of SessionStats, help)
 _SESSION_COUNTERS = (
     (
@@ -176,6 +191,8 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(
                 f"rtpfanout_sessions_{what}", f"Sessions {what}.", value=value
             )
+        for name, count, text in _CONTROL_COUNTERS:
+            yield CounterMetricFamily(name, text, value=manager.counts.get(count, 0))
         requests = CounterMetricFamily(
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",
@@ -223,7 +240,12 @@ class SessionsCollector(Collector):
         """One pass over all sessions per scrape."""
         rows = [
             (
-                (view.session_id, f"0x{view.ssrc:08x}", str(view.source), view.media_type.value),
+                (
+                    view.session_id,
+                    f"0x{view.ssrc:08x}",
+                    str(view.source or view.source_address),
+                    view.media_type.value,
+                ),
                 stats,
             )
             for view, stats in self._manager.all_stats()

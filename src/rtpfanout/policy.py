@@ -118,6 +118,27 @@ class AddressPolicy:
                 reason = f"is {kind}, which nothing sends from; give the source's own address"
                 raise InvalidArgumentError(_sentence(address, view, reason), field=SOURCE_FIELD)
 
+    def check_source_network(self, network: Network) -> None:
+        """Return if packets can come from some address of `network`, whatever the port.
+
+        Raises InvalidArgumentError with field ``source_address``. This server's own ingest
+        may be inside: the packet path drops what comes from it as a loop.
+        """
+        single = network.num_addresses == 1
+        for view in views(network.network_address) if single else [network.network_address]:
+            kind = _no_sender(view)
+            if kind and (single or _inside_special(network)):
+                shown = network.network_address if single else network
+                raise InvalidArgumentError(
+                    f"{shown} is {kind}, which nothing sends from; give the source's own"
+                    " address or network",
+                    field=SOURCE_FIELD,
+                )
+
+    def is_own_ingest(self, address: Address) -> bool:
+        """Whether a datagram to `address` would come in here, in whatever spelling."""
+        return any(self._own_ingest(view, address.port) for view in views(address.ip))
+
     def _never(self, view: IPAddress, port: int) -> str | None:
         """Why a view is refused whatever is configured."""
         if _in(view, _THIS_HOST):
@@ -224,6 +245,15 @@ def _no_sender(view: IPAddress) -> str | None:
     if view == _BROADCAST:
         return "broadcast"
     return "multicast" if view.is_multicast else None
+
+
+def _inside_special(network: Network) -> bool:
+    """Whether no address of `network` sends anything."""
+    multicast = next(networks for kind, networks in _SPECIAL if kind == "multicast")
+    return any(
+        outer.version == network.version and _inside(network, outer)
+        for outer in (*multicast, *_THIS_HOST)
+    )
 
 
 def _in(ip: IPAddress, networks: Iterable[Network]) -> Network | None:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout import _fastpath, log, netif
+from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import SessionManager
+from rtpfanout.sessions import Limits, SessionManager
+from rtpfanout.sessions.journal import Journal
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from rtpfanout.service import ControlServer
 
 HOUSEKEEPING_SECONDS = 1.0
+LOCAL_ADDRESSES_SECONDS = 5.0
 CALL_GRACE_SECONDS = 0.25
 """What is left to running calls at the end; the whole of `stop` has to fit in a second."""
 LISTEN_BACKLOG = 128
@@ -57,6 +60,7 @@ class Server:
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
         self._workers: Workers | None = None
+        self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
         self._http: HttpServer | None = None
         self._http_task: asyncio.Task[None] | None = None
@@ -112,6 +116,9 @@ class Server:
         if self._control:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
+        if self._doorman:
+            self._doorman.detach()
+            await asyncio.to_thread(self._doorman.stop)
         await asyncio.gather(self._stop_workers(), self._stop_http())
 
     def _start_packet_path(self) -> None:
@@ -137,11 +144,21 @@ class Server:
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
-            max_sessions=settings.max_sessions,
-            max_subscribers=settings.max_fanout_per_session,
-            session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+            Journal(),
+            limits=Limits(
+                sessions=settings.max_sessions,
+                fanout=settings.max_fanout_per_session,
+                subscribers=settings.limits.max_subscribers,
+                subscribers_per_ip=settings.limits.max_subscribers_per_ip,
+                session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+            ),
         )
+        self._read_local_addresses()
         loop = asyncio.get_running_loop()
+        self._doorman = Doorman(
+            self.engine, self.manager, consent_secs=settings.consent.timeout_secs
+        )
+        self._doorman.attach(loop)
 
         def on_end() -> None:
             with contextlib.suppress(RuntimeError):  # the event loop is closed
@@ -199,14 +216,18 @@ class Server:
 
     def _start_http(self) -> None:
         from rtpfanout import http, metrics
+        from rtpfanout.doorman.metrics import DoormanCollector
 
         listener = _listener(self.settings.metrics_bind_address, "metrics_bind_address")
         self.metrics_address = Address(
             self.settings.metrics_bind_address.ip, listener.getsockname()[1]
         )
+        server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
+        if self._doorman:
+            server_metrics.register(DoormanCollector(self._doorman))
         self._http = http.HttpServer(
             http.create_app(
-                server_metrics=metrics.server_registry(self.engine, self.manager, self._requests),
+                server_metrics=server_metrics,
                 session_metrics=metrics.sessions_registry(self.manager),
                 is_alive=lambda: self.is_alive,
                 is_ready=lambda: self.is_ready,
@@ -223,11 +244,22 @@ class Server:
             self._http.should_exit = True
             await self._http_task
 
+    def _read_local_addresses(self) -> None:
+        try:
+            self.manager.on_local_addresses(netif.local_addresses())
+        except OSError as error:
+            _log.warning("this host's addresses can't be read", reason=str(error))
+
     async def _housekeep(self) -> None:
+        looked_at = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
+                if asyncio.get_running_loop().time() >= looked_at + LOCAL_ADDRESSES_SECONDS:
+                    looked_at = asyncio.get_running_loop().time()
+                    await asyncio.to_thread(self._read_local_addresses)
                 # In a thread: it waits for the packet loop to let go of each.
+                await asyncio.to_thread(self.manager.expire_subscribers)
                 expired = await asyncio.to_thread(self.manager.expire_idle)
             except Exception:
                 _log.exception("housekeeping failed")
@@ -236,7 +268,7 @@ class Server:
                 _log.info(
                     "session expired",
                     session_id=view.session_id,
-                    source=str(view.source),
+                    source=view.source_address,
                     ssrc=f"{view.ssrc:#010x}",
                     subscribers=view.subscriber_count,
                     session_timeout_secs=self.settings.session_timeout_secs,

@@ -45,6 +45,7 @@ DEFAULTS = {
     "insecure": False,
     "address_policy.allow": [],
     "address_policy.deny": [],
+    "consent.timeout_secs": 30,
     "log.level": "info",
     "log.format": "auto",
 }
@@ -66,6 +67,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "insecure": ("true", True),
     "address_policy.allow": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "address_policy.deny": ('["192.0.2.1/32"]', ["192.0.2.1/32"]),
+    "consent.timeout_secs": ("12.5", 12.5),
     "log.level": ("WARNING", "warning"),
     "log.format": ("json", "json"),
 }

@@ -8,15 +8,14 @@ import re
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import eventually, running_engine, udp_socket
+from managers import MOMENT, SECOND, SOURCE, SUBSCRIBER, Clock, manager_of
+from support import eventually, udp_socket
 
-from rtpfanout import netif, rtp
+from rtpfanout import rtp
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
     AddressDeniedError,
@@ -27,63 +26,8 @@ from rtpfanout.errors import (
     RtpFanoutError,
 )
 from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
-from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import LARGEST_PAGE, SessionLatency, SessionManager
 from rtpfanout.sessions.cursor import CursorKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SECOND = 1_000_000_000
-SOURCE = "192.0.2.1:5000"
-SUBSCRIBER = "127.0.0.1:6000"
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
-class Clock:
-    """Monotonic nanoseconds that move when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000 * SECOND
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine(
-        Address.parse("127.0.0.1:0"), max_sessions=50, max_subscribers=3, receive_queue_packets=256
-    )
-    with running_engine(engine):
-        yield engine
-
-
-@pytest.fixture
-def manager(engine: Engine, clock: Clock) -> SessionManager:
-    policy = AddressPolicy(
-        ingest=engine.bound,
-        sends_ipv4=engine.sends_ipv4,
-        sends_ipv6=engine.sends_ipv6,
-        allow=(),
-        deny=(),
-        loopback_allowed=True,
-        is_local=netif.address_is_local,
-    )
-    return SessionManager(
-        engine,
-        policy,
-        max_sessions=50,
-        max_subscribers=3,
-        session_timeout_ns=30 * SECOND,
-        monotonic_ns=clock,
-        utc_now=lambda: MOMENT,
-    )
 
 
 def test_a_new_session(manager: SessionManager) -> None:
@@ -141,10 +85,7 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
     engine = Engine(
         Address.parse("127.0.0.1:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64
     )
-    policy = AddressPolicy(engine.bound, True, False, (), (), True, netif.address_is_local)
-    manager = SessionManager(
-        engine, policy, max_sessions=1, max_subscribers=1, session_timeout_ns=0
-    )
+    manager = manager_of(engine, Clock(), sessions=1, fanout=1)
     for call in (
         lambda: manager.get(text),
         lambda: manager.create(text, 1, "video"),
@@ -228,7 +169,7 @@ def test_delete_wins_once_and_holds_nobody_up(
     session_id = manager.create(SOURCE, 1, "video").session_id
     other = manager.create(SOURCE, 2, "video").session_id
     waiting, may_go_on = threading.Event(), threading.Event()
-    engine = manager._engine
+    engine = manager._registry.engine
 
     class SlowEngine:
         def __getattr__(self, name: str) -> object:
@@ -239,7 +180,7 @@ def test_delete_wins_once_and_holds_nobody_up(
             assert may_go_on.wait(30)
             engine.remove_session(handle)
 
-    monkeypatch.setattr(manager, "_engine", SlowEngine())
+    monkeypatch.setattr(manager._registry, "engine", SlowEngine())
     deleting = threading.Thread(target=manager.delete, args=[session_id])
     deleting.start()
     assert waiting.wait(30)
@@ -280,7 +221,7 @@ def test_stats_and_status_follow_the_packets(manager: SessionManager, clock: Clo
         session_id = manager.create(f"{host}:{port}", 1, "video").session_id
         manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
         assert manager.stats(session_id).seconds_since_last_packet is None
-        ingest = manager._policy.ingest
+        ingest = manager._registry.policy.ingest
         packet = rtp.build(b"x" * 88, ssrc=1, sequence=1, timestamp=1)
         for _ in range(10):
             source.sendto(packet, (str(ingest.ip), ingest.port))
@@ -379,7 +320,7 @@ def test_latency_of_a_session(manager: SessionManager) -> None:
         manager.add_subscribers(
             session_id, ["{}:{}".format(*sock.getsockname()) for sock in (one, two)]
         )
-        ingest = manager._policy.ingest
+        ingest = manager._registry.policy.ingest
         for n in range(10):
             packet = rtp.build(b"x", ssrc=1, sequence=n, timestamp=n)
             source.sendto(packet, (str(ingest.ip), ingest.port))

@@ -77,6 +77,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   bit 2 of all of a class that are there now; both return of how many. With any bit a subscriber
   gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on releases
   the GIL and returns after the grace period: nothing leaves to them after.
+* ``find_subscribers`` gives, for each record, None or (lease_until, class, withheld).
 * ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
   withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
   a session have the same `since`, so the last one's is the next page's `after_ns`.

@@ -279,6 +279,9 @@ cdef class Engine:
         finally:
             free(added)
 
+    def find_subscribers(self, uint64_t handle, bytes records):
+        return find_terms(self.engine, handle, records)
+
     def withhold(self, uint64_t handle, bytes records, uint8_t reason, bint on):
         cdef size_t count = record_count(records)
         cdef const core.rf_addr *addrs = record_addresses(records)

@@ -140,6 +140,8 @@ cdef extern from "core.h" nogil:
                                 uint8_t reason, rf_bool on, size_t *changed)
     int rf_subscribers_shed(rf_engine *e, uint64_t handle, uint8_t subscriber_class, rf_bool on,
                             size_t *changed)
+    int rf_subscribers_find(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                            rf_terms *out, rf_bool *found)
     int rf_subscribers_expired(rf_engine *e, uint64_t handle, uint32_t now_secs, rf_addr *out,
                                size_t capacity, size_t *count)
     int rf_subscribers_remove(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,

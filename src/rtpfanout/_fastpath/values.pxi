@@ -85,6 +85,29 @@ cdef list take_notices(core.rf_engine *engine, size_t most):
         free(taken)
 
 
+cdef list find_terms(core.rf_engine *engine, uint64_t handle, bytes records):
+    cdef size_t count = record_count(records)
+    cdef const core.rf_addr *addrs = record_addresses(records)
+    cdef core.rf_terms *terms = <core.rf_terms *>calloc(count + 1, sizeof(core.rf_terms))
+    cdef core.rf_bool *found = <core.rf_bool *>calloc(count + 1, sizeof(core.rf_bool))
+    cdef int rc
+    try:
+        if terms == NULL or found == NULL:
+            raise MemoryError
+        with nogil:
+            rc = core.rf_subscribers_find(engine, handle, addrs, count, terms, found)
+        check(rc)
+        return [
+            (terms[i].lease_until, terms[i].subscriber_class, terms[i].withheld)
+            if found[i]
+            else None
+            for i in range(count)
+        ]
+    finally:
+        free(terms)
+        free(found)
+
+
 cdef dict counters(tuple fields, const uint64_t *first):
     return {name: first[i] for i, name in enumerate(fields)}
 

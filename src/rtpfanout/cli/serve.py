@@ -79,6 +79,16 @@ def serve(
         list[str] | None,
         typer.Option(metavar="CIDR", help="Networks subscribers may not be in; repeat for more."),
     ] = None,
+    consent_timeout_secs: Annotated[
+        float | None,
+        typer.Option(help="Send nothing to who must consent and hasn't for this long; 5 to 30."),
+    ] = None,
+    limits_max_subscribers: Annotated[
+        int | None, typer.Option(help="Subscribers of all sessions together.")
+    ] = None,
+    limits_max_subscribers_per_ip: Annotated[
+        int | None, typer.Option(help="Subscriptions of one IP address; 0: any number.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
@@ -108,6 +118,9 @@ def serve(
         "insecure": insecure,
         "address_policy.allow": address_policy_allow or None,
         "address_policy.deny": address_policy_deny or None,
+        "consent.timeout_secs": consent_timeout_secs,
+        "limits.max_subscribers": limits_max_subscribers,
+        "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
         "log.level": log_level,
         "log.format": log_format,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -14,10 +15,11 @@ from grpc_status import rpc_status
 from rtpfanout import convert
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.errors import RtpFanoutError
+from rtpfanout.service.watch import session_events
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from google.rpc import status_pb2
 
@@ -25,12 +27,20 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
+CHANGING_THREADS = 32
+"""Calls that wait for the store at a time: it writes together what comes together."""
 SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
 _log = structlog.stdlib.get_logger(__name__)
 _Servicer = TypeVar("_Servicer", bound="SessionServicer")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+_Result = TypeVar("_Result")
+_OPTIONAL = [
+    field.name
+    for field in session_pb2.UpdateSessionRequest.DESCRIPTOR.fields
+    if field.containing_oneof is not None  # what `optional` makes
+]
 
 
 def _call(
@@ -61,21 +71,80 @@ def _call(
     return call
 
 
+def _stream(
+    handler: Callable[[_Servicer, _Request], AsyncIterator[_Response]],
+) -> Callable[[_Servicer, _Request, Context], AsyncIterator[_Response]]:
+    """The same for a call that answers with a stream, counted when it ends."""
+    method = handler.__name__
+
+    @functools.wraps(handler)
+    async def call(
+        self: _Servicer, request: _Request, context: Context
+    ) -> AsyncIterator[_Response]:
+        try:
+            async for response in handler(self, request):
+                yield response
+        except (asyncio.CancelledError, GeneratorExit):
+            self.requests[method, grpc.StatusCode.CANCELLED.name] += 1
+            raise
+        except RtpFanoutError as error:
+            status = convert.error_status(error)
+        except Exception:
+            _log.exception("call failed", method=method)
+            status = convert.internal_status()
+        else:
+            self.requests[method, grpc.StatusCode.OK.name] += 1
+            return
+        self.requests[method, _code_name(status)] += 1
+        await context.abort_with_status(rpc_status.to_status(status))
+
+    return call
+
+
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
-    """The calls of session.proto. `requests` counts them by (method, status code)."""
+    """The calls of session.proto. `requests` counts them by (method, status code).
+
+    Calls that change something wait for the store and for the packet path, so they are made
+    in threads; the others answer at once.
+    """
 
     def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
         self.manager = manager
         self.requests = requests
+        self._stopping = asyncio.Event()
+        self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
+
+    def end_watches(self) -> None:
+        """Streams end, as they should before the server stops."""
+        self._stopping.set()
+
+    async def _change(self, call: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
+        loop = asyncio.get_running_loop()
+        bound = functools.partial(call, *args, **options)
+        return await loop.run_in_executor(self._changing, bound)
 
     @_call
     async def CreateSession(  # noqa: N802
         self, request: session_pb2.CreateSessionRequest
     ) -> session_pb2.SessionResponse:
         """See session.proto, as for all of them."""
-        view = self.manager.create(request.source_address, request.ssrc, request.media_type)
+        view = await self._change(
+            self.manager.create,
+            request.source_address,
+            request.ssrc,
+            request.media_type,
+            source_policy=request.source_policy,
+            latch_window_secs=request.latch_window_secs,
+            relatch_after_secs=request.relatch_after_secs,
+            labels=dict(request.labels),
+            ingest_limit_bps=request.ingest_limit_bps,
+            max_subscribers=request.max_subscribers,
+            consent=request.consent,
+            move_key=request.move_key,
+            request_id=request.request_id,
+        )
         return convert.session_response(view)
 
     @_call
@@ -88,32 +157,67 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def DeleteSession(  # noqa: N802
         self, request: session_pb2.DeleteSessionRequest
     ) -> empty_pb2.Empty:
-        # In a thread, as RemoveSubscriber: it waits until the packet loop has let go.
-        await asyncio.to_thread(self.manager.delete, request.session_id)
+        await self._change(self.manager.delete, request.session_id, request_id=request.request_id)
         return empty_pb2.Empty()
+
+    @_call
+    async def UpdateSession(  # noqa: N802
+        self, request: session_pb2.UpdateSessionRequest
+    ) -> session_pb2.SessionResponse:
+        changes = {name: getattr(request, name) for name in _OPTIONAL if request.HasField(name)}
+        view = await self._change(
+            self.manager.update,
+            request.session_id,
+            **changes,
+            labels=dict(request.labels),
+            request_id=request.request_id,
+            if_revision=request.if_revision,
+        )
+        return convert.session_response(view)
 
     @_call
     async def ListSessions(  # noqa: N802
         self, request: session_pb2.ListSessionsRequest
     ) -> session_pb2.ListSessionsResponse:
-        views, next_cursor = self.manager.list_page(request.limit, request.cursor)
+        views, next_cursor = self.manager.list_page(
+            request.limit, request.cursor, request.label_selector
+        )
         return session_pb2.ListSessionsResponse(
             sessions=map(convert.session_response, views), next_cursor=next_cursor
         )
+
+    @_stream
+    async def WatchSessions(  # noqa: N802
+        self, request: session_pb2.WatchSessionsRequest
+    ) -> AsyncIterator[session_pb2.SessionEvent]:
+        async for event in session_events(
+            self.manager, request.after_revision, request.label_selector, self._stopping
+        ):
+            yield event
 
     @_call
     async def AddSubscriber(  # noqa: N802
         self, request: session_pb2.AddSubscriberRequest
     ) -> empty_pb2.Empty:
-        self.manager.add_subscriber(request.session_id, request.subscriber_address)
+        await self._change(
+            self.manager.add_subscriber,
+            request.session_id,
+            request.subscriber_address,
+            ttl_secs=request.ttl_secs,
+            subscriber_class=request.subscriber_class,
+            request_id=request.request_id,
+        )
         return empty_pb2.Empty()
 
     @_call
     async def RemoveSubscriber(  # noqa: N802
         self, request: session_pb2.RemoveSubscriberRequest
     ) -> empty_pb2.Empty:
-        await asyncio.to_thread(
-            self.manager.remove_subscriber, request.session_id, request.subscriber_address
+        await self._change(
+            self.manager.remove_subscriber,
+            request.session_id,
+            request.subscriber_address,
+            request_id=request.request_id,
         )
         return empty_pb2.Empty()
 
@@ -128,8 +232,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def BatchAddSubscribers(  # noqa: N802
         self, request: session_pb2.BatchAddSubscribersRequest
     ) -> session_pb2.BatchAddSubscribersResponse:
-        addresses = request.subscriber_addresses
-        added = self.manager.add_subscribers(request.session_id, addresses)
+        addresses = list(request.subscriber_addresses)
+        added = await self._change(
+            self.manager.add_subscribers,
+            request.session_id,
+            addresses,
+            ttl_secs=request.ttl_secs,
+            subscriber_class=request.subscriber_class,
+            request_id=request.request_id,
+        )
         return session_pb2.BatchAddSubscribersResponse(
             added=added, already_present=len(addresses) - added
         )
@@ -138,9 +249,12 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def BatchRemoveSubscribers(  # noqa: N802
         self, request: session_pb2.BatchRemoveSubscribersRequest
     ) -> session_pb2.BatchRemoveSubscribersResponse:
-        addresses = request.subscriber_addresses
-        not_found = await asyncio.to_thread(
-            self.manager.remove_subscribers, request.session_id, addresses
+        addresses = list(request.subscriber_addresses)
+        not_found = await self._change(
+            self.manager.remove_subscribers,
+            request.session_id,
+            addresses,
+            request_id=request.request_id,
         )
         return session_pb2.BatchRemoveSubscribersResponse(
             removed=len(addresses) - len(not_found), not_found=not_found

@@ -42,8 +42,9 @@ class ControlServer:
     def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
+        self._servicer = SessionServicer(manager, requests)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            SessionServicer(manager, requests), self._server
+            self._servicer, self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -61,8 +62,9 @@ class ControlServer:
         await self._health.set(SERVICE.full_name, serving)
 
     async def drain(self) -> None:
-        """Tells those who watch our health that we are about to go."""
+        """Tells those who watch our health that we are about to go; other watches end."""
         await self._health.enter_graceful_shutdown()
+        self._servicer.end_watches()
 
     async def stop(self, grace: float) -> None:
         """Takes no new call, and ends those that run after `grace` seconds."""

@@ -1,12 +1,17 @@
 """Sessions: the rules about them (`manager`), how they look from outside (`views`)."""
 
 from rtpfanout.sessions.admission import LARGEST_BATCH
-from rtpfanout.sessions.manager import DEFAULT_PAGE, LARGEST_PAGE, SessionManager
+from rtpfanout.sessions.changes import Change, ChangeLog, ChangeType
+from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE, label_selector_of
+from rtpfanout.sessions.manager import SessionManager
+from rtpfanout.sessions.packet_side import MoveTarget
+from rtpfanout.sessions.registry import Limits
 from rtpfanout.sessions.views import (
     LatencySummary,
     SessionLatency,
     SessionStats,
     SessionView,
+    SubscriberState,
     SubscriberView,
 )
 
@@ -14,10 +19,17 @@ __all__ = [
     "DEFAULT_PAGE",
     "LARGEST_BATCH",
     "LARGEST_PAGE",
+    "Change",
+    "ChangeLog",
+    "ChangeType",
     "LatencySummary",
+    "Limits",
+    "MoveTarget",
     "SessionLatency",
     "SessionManager",
     "SessionStats",
     "SessionView",
+    "SubscriberState",
     "SubscriberView",
+    "label_selector_of",
 ]

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import bisect
-import re
-import threading
 import time
-import uuid
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import (
-    AlreadyExistsError,
-    InvalidArgumentError,
-    LimitError,
-    NotFoundError,
-)
-from rtpfanout.model import MediaType
-from rtpfanout.policy import SOURCE_FIELD, SUBSCRIBER_FIELD
+from rtpfanout.policy import SUBSCRIBER_FIELD
+from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
+from rtpfanout.sessions.changes import ChangeLog
+from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.deadlines import Deadlines
+from rtpfanout.sessions.life import Life
+from rtpfanout.sessions.packet_side import PacketSide
+from rtpfanout.sessions.registry import BY_SEQUENCE, Clock, Limits, Registry
+from rtpfanout.sessions.requests import Requests
+from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
+from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
     LatencySummary,
-    Session,
     SessionLatency,
     SessionStats,
     SessionView,
@@ -34,178 +31,289 @@ from rtpfanout.sessions.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rtpfanout._fastpath import Engine
-    from rtpfanout.model import Address
     from rtpfanout.policy import AddressPolicy
+    from rtpfanout.sessions.journal import Journal
+    from rtpfanout.sessions.record import Session
 
-DEFAULT_PAGE = 100
-LARGEST_PAGE = 1000
-
-_BY_SEQUENCE = attrgetter("sequence")
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
+_NO_LABELS: Mapping[str, str] = {}
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class SessionManager:
+class SessionManager(PacketSide):
     """Creates, finds and ends sessions. Every method may be called from any thread.
 
-    Everything raised is of `errors.py`. The lock guards the three indexes and the
-    totals; it is never held while the engine waits for a grace period, so a delete
-    or a removal holds nobody up.
+    Everything raised is of `errors.py`. What changes something returns when the change is in the
+    store and in the engine, and raises UnavailableError, nothing being changed, if the store
+    can't take it. Those methods wait, so they are no business of an event loop; all others
+    answer at once. Methods with a `request_id` carry out a call once (see `requests`).
     """
 
     def __init__(
         self,
         engine: Engine,
         policy: AddressPolicy,
+        journal: Journal,
         *,
-        max_sessions: int,
-        max_subscribers: int,
-        session_timeout_ns: int,
+        limits: Limits,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         utc_now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """`max_sessions` and `max_subscribers` are the engine's; a timeout of 0 means never."""
-        self._engine = engine
-        self._policy = policy
+        """`limits.sessions` and `limits.fanout` are the engine's."""
+        self._clock = Clock(monotonic_ns, utc_now)
         self._admission = Admission(policy)
-        self._max_sessions = max_sessions
-        self._max_subscribers = max_subscribers
-        self._session_timeout_ns = session_timeout_ns
-        self._monotonic_ns = monotonic_ns
-        self._utc_now = utc_now
-        self._lock = threading.Lock()
-        self._by_id: dict[str, Session] = {}
-        self._by_handle: dict[int, Session] = {}
-        self._in_order: list[Session] = []  # by sequence, which only grows
-        self._total_subscribers = 0
-        self._created_total = 0
-        self._deleted_total = 0
-        self._expired_total = 0
+        self._journal = journal
+        self.changes = ChangeLog(journal.revision)
+        self._registry = Registry(engine, policy, limits, self._clock, journal, self.changes)
+        self._requests = Requests(self._clock.wall_secs)
+        leases: Deadlines[int] = Deadlines()
+        self._consents = Consents(self._registry)
+        self._subscribers = Subscribers(self._registry, leases, self._consents)
+        self._updating = Updating(self._registry, self._consents)
+        self._life = Life(self._registry, self._subscribers, leases)
 
     @property
     def active_sessions(self) -> int:
         """Sessions that exist, whether packets arrive or not."""
-        return len(self._by_id)
+        return len(self._registry.by_id)
 
     @property
     def total_subscribers(self) -> int:
         """Subscribers of all sessions."""
-        return self._total_subscribers
+        return self._registry.total_subscribers
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What happened since the start: sessions "created", "deleted" and "expired",
+        sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
+        "consents_lapsed", "loops_removed", sessions "rehomed" to another worker.
+        """
+        return self._registry.counts
 
     @property
     def created_total(self) -> int:
         """Sessions created since the start."""
-        return self._created_total
+        return self._registry.counts["created"]
 
     @property
     def deleted_total(self) -> int:
         """Sessions deleted by a call since the start."""
-        return self._deleted_total
+        return self._registry.counts["deleted"]
 
     @property
     def expired_total(self) -> int:
         """Sessions removed by the idle timeout since the start."""
-        return self._expired_total
+        return self._registry.counts["expired"]
 
-    def create(self, source_text: str, ssrc: int, media_type: str) -> SessionView:
+    def create(
+        self,
+        source_text: str,
+        ssrc: int,
+        media_type: str,
+        *,
+        source_policy: str = "",
+        latch_window_secs: float = 0.0,
+        relatch_after_secs: float = 0.0,
+        labels: Mapping[str, str] = _NO_LABELS,
+        ingest_limit_bps: int = 0,
+        max_subscribers: int = 0,
+        consent: str = "",
+        move_key: bytes = b"",
+        request_id: str = "",
+    ) -> SessionView:
         """Let packets of `ssrc` from `source_text` in; the session has no subscriber yet.
 
-        Raises InvalidArgumentError, AlreadyExistsError (same SSRC and source), LimitError,
-        and what the address policy raises.
+        Every argument is as in CreateSessionRequest of session.proto. Raises
+        InvalidArgumentError, AlreadyExistsError (same SSRC and source), LimitError,
+        UnavailableError, and what the address policy raises.
         """
-        source = read_address(source_text, SOURCE_FIELD)
-        kind = _media_type(media_type)
-        if not 0 <= ssrc <= 0xFFFFFFFF:
-            raise InvalidArgumentError(f"{ssrc} is not 0 to {0xFFFFFFFF}", field="ssrc")
-        self._policy.check_source(source)
-        with self._lock:
-            now = self._monotonic_ns()
-            handle = self._engine_add_session(source, ssrc, now)
-            self._created_total += 1
-            session = Session(
-                session_id=str(uuid.uuid4()),
-                sequence=self._created_total,
-                handle=handle,
-                source=source,
-                ssrc=ssrc,
-                media_type=kind,
-                created_at=self._utc_now(),
-                created_ns=now,
-            )
-            self._by_id[session.session_id] = session
-            self._by_handle[handle] = session
-            self._in_order.append(session)
-            return self._view(session, now)
+        source = (source_policy, source_text, latch_window_secs, relatch_after_secs)
+        values = {
+            "labels": dict(sorted(labels.items())),
+            "ingest_limit_bps": ingest_limit_bps,
+            "max_subscribers": max_subscribers,
+            "consent": consent,
+            "move_key": move_key,
+        }
+        call = (source, ssrc, media_type, values)
+        with self._requests.once("CreateSession", request_id, *call) as once:
+            if once.earlier is not None:
+                return SessionView.from_json(once.earlier)
+            fields.media_type_of(media_type)
+            terms = self._life.read(source, values)
+            return self._life.create(fields.ssrc_of(ssrc), media_type, terms, once)
+
+    def update(
+        self,
+        session_id: str,
+        *,
+        source_address: str | None = None,
+        source_policy: str | None = None,
+        latch_window_secs: float | None = None,
+        relatch_after_secs: float | None = None,
+        paused: bool | None = None,
+        ingest_limit_bps: int | None = None,
+        max_subscribers: int | None = None,
+        consent: str | None = None,
+        move_key: bytes | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
+        request_id: str = "",
+        if_revision: int = 0,
+    ) -> SessionView:
+        """Change what is given and nothing else; a label with an empty value is removed.
+
+        Raises as `create`, and NotFoundError, AbortedError (`if_revision` is not the session's),
+        AddressDeniedError (the new source is a subscriber).
+        """
+        named = {
+            "source_address": source_address,
+            "source_policy": source_policy,
+            "latch_window_secs": latch_window_secs,
+            "relatch_after_secs": relatch_after_secs,
+            "paused": paused,
+            "ingest_limit_bps": ingest_limit_bps,
+            "max_subscribers": max_subscribers,
+            "consent": consent,
+            "move_key": move_key,
+            "labels": dict(sorted(labels.items())) or None,
+        }
+        changes = {name: value for name, value in named.items() if value is not None}
+        canonical = fields.session_id_of(session_id)
+        call = (canonical, changes, if_revision)
+        with self._requests.once("UpdateSession", request_id, *call) as once:
+            if once.earlier is not None:
+                return SessionView.from_json(once.earlier)
+            return self._updating.update(canonical, changes, if_revision, once)
 
     def get(self, session_id: str) -> SessionView:
         """Raises InvalidArgumentError (not a UUID), NotFoundError."""
-        with self._found(session_id) as session:
-            return self._view(session, self._monotonic_ns())
+        with self._registry.found(session_id) as session:
+            return self._registry.view(session)
 
-    def list_page(self, limit: int = 0, cursor: str = "") -> tuple[list[SessionView], str]:
+    def labels(self, session_id: str) -> Mapping[str, str]:
+        """Raises InvalidArgumentError, NotFoundError."""
+        with self._registry.found(session_id) as session:
+            return session.terms.labels
+
+    def list_page(
+        self, limit: int = 0, cursor: str = "", label_selector: str = ""
+    ) -> tuple[list[SessionView], str]:
         """Up to `limit` sessions, oldest first, and the cursor of the next page, or "".
 
         A limit of 0 means DEFAULT_PAGE, more than LARGEST_PAGE means LARGEST_PAGE. Sessions
         that exist throughout appear exactly once, whatever comes and goes between pages.
         Raises InvalidArgumentError.
         """
-        size = _page_size(limit)
+        size = fields.page_size(limit)
         after = CursorKind.SESSIONS.read(cursor)
-        with self._lock:
-            start = bisect.bisect_right(self._in_order, after, key=_BY_SEQUENCE)
-            page = self._in_order[start : start + size]
-            is_last = start + size >= len(self._in_order)
-            now = self._monotonic_ns()
-            views = [self._view(session, now) for session in page]
+        selector = fields.label_selector_of(label_selector)
+        registry = self._registry
+        page: list[Session] = []
+        is_last = True
+        with registry.lock:
+            in_order = registry.in_order
+            start = bisect.bisect_right(in_order, after, key=BY_SEQUENCE)
+            for index in range(start, len(in_order)):
+                if fields.matches(in_order[index].terms.labels, selector):
+                    if len(page) == size:
+                        is_last = False
+                        break
+                    page.append(in_order[index])
+            views = [registry.view(session) for session in page]
         return views, "" if is_last else CursorKind.SESSIONS.write(page[-1].sequence)
 
-    def delete(self, session_id: str) -> None:
+    def delete(self, session_id: str, *, request_id: str = "") -> None:
         """Returns when no further packet of the session will leave.
 
         Of concurrent calls for one session exactly one succeeds. Raises
-        InvalidArgumentError, NotFoundError.
+        InvalidArgumentError, NotFoundError, UnavailableError.
         """
-        with self._found(session_id) as session:
-            self._forget(session)
-            self._deleted_total += 1
-        self._engine.remove_session(session.handle)
+        canonical = fields.session_id_of(session_id)
+        with self._requests.once("DeleteSession", request_id, canonical) as once:
+            if once.earlier is None:
+                self._life.delete(canonical, once)
 
-    def add_subscriber(self, session_id: str, address_text: str) -> bool:
+    def add_subscriber(
+        self,
+        session_id: str,
+        address_text: str,
+        *,
+        ttl_secs: float = 0.0,
+        subscriber_class: str = "",
+        request_id: str = "",
+    ) -> bool:
         """Copy the session to `address_text` too; True if it was not a subscriber before.
 
-        Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError.
+        Adding it again sets its lease and class anew. Raises InvalidArgumentError,
+        NotFoundError, LimitError, AddressDeniedError, UnavailableError.
         """
-        return self._add(session_id, self._admission.record(address_text)) == 1
+        canonical = fields.session_id_of(session_id)
+        call = (canonical, address_text, ttl_secs, subscriber_class)
+        with self._requests.once("AddSubscriber", request_id, *call) as once:
+            if once.earlier is not None:
+                return once.earlier == "1"
+            kind = fields.subscriber_class_of(subscriber_class)
+            ttl = fields.seconds(ttl_secs, "ttl_secs")
+            record = self._admission.record(address_text)
+            return self._subscribers.add(canonical, record, ttl, kind, once) == 1
 
-    def add_subscribers(self, session_id: str, address_texts: Sequence[str]) -> int:
+    def add_subscribers(
+        self,
+        session_id: str,
+        address_texts: Sequence[str],
+        *,
+        ttl_secs: float = 0.0,
+        subscriber_class: str = "",
+        request_id: str = "",
+    ) -> int:
         """The same for 1 to LARGEST_BATCH addresses, all or none; how many are new."""
-        return self._add(session_id, self._admission.records(address_texts))
+        canonical = fields.session_id_of(session_id)
+        call = (canonical, list(address_texts), ttl_secs, subscriber_class)
+        with self._requests.once("BatchAddSubscribers", request_id, *call) as once:
+            if once.earlier is not None:
+                return int(once.earlier)
+            kind = fields.subscriber_class_of(subscriber_class)
+            ttl = fields.seconds(ttl_secs, "ttl_secs")
+            records = self._admission.records(address_texts)
+            return self._subscribers.add(canonical, records, ttl, kind, once, is_batch=True)
 
-    def remove_subscriber(self, session_id: str, address_text: str) -> None:
+    def remove_subscriber(
+        self, session_id: str, address_text: str, *, request_id: str = ""
+    ) -> None:
         """Returns when no further packet will leave to `address_text`.
 
-        Raises InvalidArgumentError, NotFoundError (session or subscriber).
+        Raises InvalidArgumentError, NotFoundError (session or subscriber), UnavailableError.
         """
-        address = read_address(address_text, SUBSCRIBER_FIELD)
-        if not all(self._remove(session_id, [address])):
-            raise NotFoundError(
-                f"session {session_id} has no subscriber {address}", field=SUBSCRIBER_FIELD
-            )
+        canonical = fields.session_id_of(session_id)
+        with self._requests.once("RemoveSubscriber", request_id, canonical, address_text) as once:
+            if once.earlier is not None:
+                return
+            address = read_address(address_text, SUBSCRIBER_FIELD)
+            if not all(self._subscribers.remove(canonical, [address.record], once)):
+                raise not_a_subscriber(canonical, address)
 
-    def remove_subscribers(self, session_id: str, address_texts: Sequence[str]) -> list[str]:
+    def remove_subscribers(
+        self, session_id: str, address_texts: Sequence[str], *, request_id: str = ""
+    ) -> list[str]:
         """The same for 1 to LARGEST_BATCH addresses; those that were no subscribers.
 
-        Raises InvalidArgumentError, NotFoundError (session).
+        Raises InvalidArgumentError, NotFoundError (session), UnavailableError.
         """
-        addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
-        found = self._remove(session_id, addresses)
-        return [text for text, was_there in zip(address_texts, found, strict=True) if not was_there]
+        canonical = fields.session_id_of(session_id)
+        call = (canonical, list(address_texts))
+        with self._requests.once("BatchRemoveSubscribers", request_id, *call) as once:
+            if once.earlier is not None:
+                return [address_texts[int(i)] for i in once.earlier.split(",") if i]
+            addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
+            records = [address.record for address in addresses]
+            found = self._subscribers.remove(canonical, records, once, is_batch=True)
+        pairs = zip(address_texts, found, strict=True)
+        return [text for text, was_there in pairs if not was_there]
 
     def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
@@ -214,154 +322,29 @@ class SessionManager:
 
         Limits and stability are those of `list_page`. Raises InvalidArgumentError, NotFoundError.
         """
-        size = _page_size(limit)
-        after_ns = CursorKind.SUBSCRIBERS.read(cursor)
-        with self._found(session_id) as session:
-            rows = self._engine.subscribers(session.handle, after_ns, size + 1)
-        page = rows[:size]
-        views = [
-            SubscriberView(
-                address=address,
-                # By the session's creation, so that two looks never tell two times.
-                since=session.created_at
-                + timedelta(microseconds=(since - session.created_ns) // 1000),
-                packets_sent=sent,
-                send_failures=failures,
-            )
-            for address, since, sent, failures, *_ in page
-        ]
-        return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
+        return self._subscribers.page(session_id, limit, cursor)
 
     def stats(self, session_id: str) -> SessionStats:
         """Raises InvalidArgumentError, NotFoundError."""
-        with self._found(session_id) as session:
-            now = self._monotonic_ns()
-            return stats_of(session, self._engine.session_stats(session.handle, now), now)
+        with self._registry.found(session_id) as session:
+            now = self._clock.monotonic_ns()
+            values = self._registry.engine.session_stats(session.handle, now)
+            return stats_of(session, values, now)
 
     def latency(self, session_id: str) -> SessionLatency:
         """Raises InvalidArgumentError, NotFoundError."""
-        with self._found(session_id) as session:
-            (first, _), (last, _) = self._engine.session_latency(session.handle)
+        with self._registry.found(session_id) as session:
+            (first, _), (last, _) = self._registry.engine.session_latency(session.handle)
         return SessionLatency(LatencySummary.of(first), LatencySummary.of(last))
 
     def all_stats(self) -> list[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, read in one pass over the engine."""
-        now = self._monotonic_ns()
-        with self._lock:
-            counters = self._engine.all_session_stats(now)
-            sessions = list(self._in_order)
+        now = self._clock.monotonic_ns()
+        with self._registry.lock:
+            counters = self._registry.engine.all_session_stats(now)
+            sessions = list(self._registry.in_order)
         return [
             (view_of(session, values, now), stats_of(session, values, now))
             for session in sessions
             if (values := counters.get(session.handle)) is not None
         ]
-
-    def expire_idle(self) -> list[SessionView]:
-        """Housekeeping, about once a second: ends sessions past the idle timeout.
-
-        Waits for a grace period per session. Returns them as they were.
-        """
-        now = self._monotonic_ns()
-        expired = []
-        for handle in self._engine.tick(now, self._session_timeout_ns):
-            with self._lock:
-                session = self._by_handle.get(handle)
-                if session is None:
-                    continue  # deleted by a call meanwhile
-                expired.append(self._view(session, now))
-                self._forget(session)
-                self._expired_total += 1
-            self._engine.remove_session(handle)
-        return expired
-
-    @contextmanager
-    def _found(self, session_id: str) -> Iterator[Session]:
-        """The session under the lock. Raises InvalidArgumentError, NotFoundError."""
-        canonical = _session_id(session_id)
-        with self._lock:
-            session = self._by_id.get(canonical)
-            if session is None:
-                raise NotFoundError(f"no session {canonical}", field="session_id")
-            yield session
-
-    def _forget(self, session: Session) -> None:
-        """No call finds it from here on. The lock is held."""
-        del self._by_id[session.session_id]
-        del self._by_handle[session.handle]
-        del self._in_order[bisect.bisect_left(self._in_order, session.sequence, key=_BY_SEQUENCE)]
-        self._total_subscribers -= session.subscribers
-
-    def _view(self, session: Session, now_ns: int) -> SessionView:
-        return view_of(session, self._engine.session_stats(session.handle, now_ns), now_ns)
-
-    def _engine_add_session(self, source: Address, ssrc: int, now_ns: int) -> int:
-        try:
-            return self._engine.add_session(source, ssrc, now_ns)
-        except FileExistsError:
-            raise AlreadyExistsError(
-                f"a session with SSRC {ssrc:#010x} from {source} exists", field="ssrc"
-            ) from None
-        except BlockingIOError:
-            raise LimitError(
-                f"there are {self._max_sessions} sessions, as many as max_sessions allows",
-                field="max_sessions",
-                limit=self._max_sessions,
-            ) from None
-
-    def _add(self, session_id: str, records: bytes) -> int:
-        """How many of the subscribers are new."""
-        with self._found(session_id) as session:
-            now = self._monotonic_ns()
-            try:
-                added = self._engine.add_packed_subscribers(session.handle, records, now)
-            except BlockingIOError:
-                raise LimitError(
-                    f"session {session.session_id} has {session.subscribers} subscribers, and would"
-                    f" have more than the {self._max_subscribers} of max_fanout_per_session",
-                    field="max_fanout_per_session",
-                    limit=self._max_subscribers,
-                ) from None
-            session.subscribers += added
-            self._total_subscribers += added
-            return added
-
-    def _remove(self, session_id: str, addresses: list[Address]) -> list[bool]:
-        """Which of them were subscribers; waits for a grace period without the lock."""
-        with self._found(session_id) as session:
-            pass
-        try:
-            found = self._engine.remove_subscribers(session.handle, addresses)
-        except KeyError:  # deleted meanwhile
-            raise NotFoundError(f"no session {session.session_id}", field="session_id") from None
-        removed = sum(found)
-        with self._lock:
-            # The count of a session deleted meanwhile left the total as a whole.
-            if self._by_id.get(session.session_id) is session:
-                session.subscribers -= removed
-                self._total_subscribers -= removed
-        return found
-
-
-def _page_size(limit: int) -> int:
-    if limit < 0:
-        raise InvalidArgumentError(f"{limit} is negative", field="limit")
-    return min(limit or DEFAULT_PAGE, LARGEST_PAGE)
-
-
-def _media_type(text: str) -> MediaType:
-    try:
-        return MediaType(text)
-    except ValueError:
-        shown = repr(text if len(text) <= 80 else text[:77] + "...")
-        raise InvalidArgumentError(
-            f"{shown} is not audio, video or data", field="media_type"
-        ) from None
-
-
-def _session_id(text: str) -> str:
-    """In lower case; the other spellings that uuid.UUID takes are refused."""
-    canonical = text.lower()
-    if _UUID.fullmatch(canonical) is None:
-        shown = repr(text if len(text) <= 80 else text[:77] + "...")
-        raise InvalidArgumentError(f"{shown} is not a UUID", field="session_id")
-    return canonical

@@ -3,50 +3,98 @@
 from __future__ import annotations
 
 import bisect
+import enum
 import itertools
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rtpfanout._fastpath import LATENCY_BOUNDS_NS
-from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
+from rtpfanout.model import (
+    ACTIVE_WINDOW_NS,
+    Address,
+    Consent,
+    MediaType,
+    SessionStatus,
+    SourcePolicy,
+    SubscriberClass,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
+    from rtpfanout.sessions.record import Session
 
-@dataclass(slots=True)
-class Session:
-    """What the engine does not keep; `subscribers` changes under the manager's lock."""
-
-    session_id: str
-    sequence: int
-    handle: int
-    source: Address
-    ssrc: int
-    media_type: MediaType
-    created_at: datetime
-    created_ns: int
-    subscribers: int = 0
+CONSENT = 1
+SHED = 2
+"""The engine's bits for why a subscriber's copies are withheld."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session. `created_at` is in UTC."""
+    """A session. `created_at` is in UTC.
+
+    `source` is the one address that feeds it, if there is one: that of policy EXACT, or
+    whom LATCH pinned. `source_text` is what the other policies were given.
+    """
 
     session_id: str
-    source: Address
+    source: Address | None
     ssrc: int
     media_type: MediaType
     subscriber_count: int
     created_at: datetime
     status: SessionStatus
+    source_policy: SourcePolicy = SourcePolicy.EXACT
+    source_text: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ingest_limit_bps: int = 0
+    max_subscribers: int = 0
+    consent: Consent = Consent.NONE
+    signed_move: bool = False
+    revision: int = 0
+    latch_window_secs: float = 0.0
+    relatch_after_secs: float = 0.0
+
+    @property
+    def source_address(self) -> str:
+        """As it was asked for, in the canonical spelling."""
+        return str(self.source) if self.source_policy is SourcePolicy.EXACT else self.source_text
+
+    @property
+    def pinned_source(self) -> Address | None:
+        """Of LATCH: who was pinned."""
+        return self.source if self.source_policy is SourcePolicy.LATCH else None
+
+    def to_json(self) -> str:
+        """To be kept as the answer of a call."""
+        values = asdict(self)
+        values["source"] = str(self.source) if self.source else None
+        values["created_at"] = self.created_at.isoformat()
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> SessionView:
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        if values["source"] is not None:
+            values["source"] = Address.parse(values["source"])
+        values["created_at"] = datetime.fromisoformat(values["created_at"])
+        for name, kind in (
+            ("media_type", MediaType),
+            ("status", SessionStatus),
+            ("source_policy", SourcePolicy),
+            ("consent", Consent),
+        ):
+            values[name] = kind(values[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """A session's counters since its creation; bytes are of UDP payload."""
+    """A session's counters since its creation or the server's start; bytes are of UDP payload."""
 
     session_id: str
     packets_received: int
@@ -58,16 +106,38 @@ class SessionStats:
     uptime_seconds: float
     packets_per_second: float
     seconds_since_last_packet: float | None
+    dropped_overload: int = 0
+    dropped_rate_limit: int = 0
+    dropped_paused: int = 0
+    copies_withheld: int = 0
+
+
+class SubscriberState(enum.StrEnum):
+    """Whether a subscriber gets copies, and if not, why."""
+
+    SENDING = "sending"
+    AWAITING_CONSENT = "awaiting_consent"
+    SHED = "shed"
+
+    @classmethod
+    def of(cls, withheld: int) -> SubscriberState:
+        """From the engine's bits: whoever is shed is so whether it consents or not."""
+        if withheld & SHED:
+            return cls.SHED
+        return cls.AWAITING_CONSENT if withheld & CONSENT else cls.SENDING
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriberView:
-    """A subscriber and what happened to its copies. `since` is in UTC."""
+    """A subscriber and what happened to its copies. `since` and `expires_at` are in UTC."""
 
     address: Address
     since: datetime
     packets_sent: int
     send_failures: int
+    subscriber_class: SubscriberClass = SubscriberClass.MONITOR
+    expires_at: datetime | None = None
+    state: SubscriberState = SubscriberState.SENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +182,29 @@ class SessionLatency:
 
 def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> SessionView:
     """`values` are the engine's session_stats at `now_ns`."""
+    terms = session.terms
+    source = terms.source
     last = values["last_packet_ns"]
     is_active = last > 0 and now_ns - last <= ACTIVE_WINDOW_NS
+    status = SessionStatus.ACTIVE if is_active else SessionStatus.IDLE
     return SessionView(
         session_id=session.session_id,
-        source=session.source,
+        source=terms.feeder,
         ssrc=session.ssrc,
         media_type=session.media_type,
         subscriber_count=int(values["subscribers"]),
         created_at=session.created_at,
-        status=SessionStatus.ACTIVE if is_active else SessionStatus.IDLE,
+        status=SessionStatus.PAUSED if terms.paused else status,
+        source_policy=source.policy,
+        source_text=source.text,
+        labels=terms.labels,
+        ingest_limit_bps=terms.ingest_limit_bps,
+        max_subscribers=terms.max_subscribers,
+        consent=terms.consent,
+        signed_move=bool(terms.move_key),
+        revision=session.revision,
+        latch_window_secs=source.latch_window_secs,
+        relatch_after_secs=source.relatch_after_secs,
     )
 
 
@@ -136,8 +219,13 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
         bytes_sent=int(values["bytes_sent"]),
         send_failures=int(values["send_failures"]),
         subscriber_count=int(values["subscribers"]),
-        uptime_seconds=(now_ns - values["created_ns"]) / 1e9,
+        # The session's, not the engine's: that one begins anew with the process.
+        uptime_seconds=(now_ns - session.created_ns) / 1e9,
         packets_per_second=values["packets_per_second"],
         # A packet may have come in since the clock was read.
         seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,
+        dropped_overload=int(values["dropped_overload"]),
+        dropped_rate_limit=int(values["dropped_rate_limit"]),
+        dropped_paused=int(values["dropped_paused"]),
+        copies_withheld=int(values["copies_withheld"]),
     )

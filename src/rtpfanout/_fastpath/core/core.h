@@ -228,6 +228,9 @@ int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct r
                             size_t n, uint8_t reason, bool on, size_t *changed);
 int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
                         size_t *changed);
+/* found[i] tells whether addrs[i] is a subscriber; if so, out[i] its terms. -ENOENT, -ENOMEM. */
+int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                        struct rf_terms *out, bool *found);
 /* Those whose lease is over by `now_secs`: writes up to `capacity` and sets `count` to how many
  * there are. They stay subscribers. -ENOENT. */
 int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_secs,

@@ -295,27 +295,38 @@ static bool set_withheld(struct subscriber_list *list, struct subscriber *s, uin
     return before != after;
 }
 
-int subscriber_list_withhold(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,
-                             int family, uint8_t reason, bool on, size_t *changed)
+int subscriber_list_find(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,
+                         int family, struct subscriber **found)
 {
     struct name_set set = {.slot = NULL};
     int rc = n > 1 ? name_set_of(&set, list, 0) : 0;
 
     if (rc)
         return rc;
-    *changed = 0;
     for (size_t i = 0; i < n; i++) {
         union sockaddr_any name;
-        struct subscriber *s = NULL;
 
+        found[i] = NULL;
         if (!set.slot)
-            s = look_along(list, &addrs[i], family);
+            found[i] = look_along(list, &addrs[i], family);
         else if (addr_to_sockaddr(&name, &addrs[i], family) != 0)
-            s = *name_set_find(&set, &name);
-        *changed += s && set_withheld(list, s, reason, on);
+            found[i] = *name_set_find(&set, &name);
     }
     free(set.slot);
     return 0;
+}
+
+int subscriber_list_withhold(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,
+                             int family, uint8_t reason, bool on, size_t *changed)
+{
+    struct subscriber **found = calloc(n + 1, sizeof(struct subscriber *));
+    int rc = found ? subscriber_list_find(list, addrs, n, family, found) : -ENOMEM;
+
+    *changed = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        *changed += found[i] && set_withheld(list, found[i], reason, on);
+    free(found);
+    return rc;
 }
 
 size_t subscriber_list_shed(struct subscriber_list *list, uint8_t class, bool on)

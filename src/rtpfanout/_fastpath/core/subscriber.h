@@ -60,6 +60,9 @@ int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs
 int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
                            int family, bool *found, struct subscriber_list **out,
                            struct subscriber_list **removed);
+/* found[i] is the subscriber of addrs[i], or NULL. 0 or -ENOMEM. */
+int subscriber_list_find(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,
+                         int family, struct subscriber **found);
 /* Sets or clears the bits `reason` of these, in the list that is published now, and of
  * all that are of a class; `*changed` tells of how many. 0 or -ENOMEM. */
 int subscriber_list_withhold(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,

@@ -1,5 +1,6 @@
 /* The facade of core.h: who gets a session's packets, under the writer mutex. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
@@ -88,6 +89,15 @@ static uint32_t first_after(const struct subscriber_list *list, uint64_t after)
     return low;
 }
 
+static struct rf_terms terms_of(struct subscriber *s)
+{
+    return (struct rf_terms){
+        .lease_until = s->lease_until,
+        .subscriber_class = s->class,
+        .withheld = load_rlx(&s->withheld),
+    };
+}
+
 int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
                    struct rf_subscriber_stats *out, size_t capacity, size_t *count)
 {
@@ -106,16 +116,34 @@ int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
             out[n].since_ns = from->since_ns;
             out[n].packets_sent = load_rlx(&from->packets_sent);
             out[n].send_failures = load_rlx(&from->send_failures);
-            out[n++].terms = (struct rf_terms){
-                .lease_until = from->lease_until,
-                .subscriber_class = from->class,
-                .withheld = load_rlx(&from->withheld),
-            };
+            out[n++].terms = terms_of(from);
         }
         *count = n;
     }
     pthread_mutex_unlock(&e->control);
     return s ? 0 : -ENOENT;
+}
+
+int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                        struct rf_terms *out, bool *found)
+{
+    struct subscriber **subscriber = calloc(n + 1, sizeof(struct subscriber *));
+    int rc = subscriber ? -ENOENT : -ENOMEM;
+
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s && subscriber)
+        rc = subscriber_list_find(load_rlx(&s->subscribers), addrs, n, e->sock[0].family,
+                                  subscriber);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        found[i] = subscriber[i] != NULL;
+        if (found[i])
+            out[i] = terms_of(subscriber[i]);
+    }
+    pthread_mutex_unlock(&e->control);
+    free(subscriber);
+    return rc;
 }
 
 /* A turn may have begun before: who asked for silence has it only after the grace period, also

@@ -1,0 +1,149 @@
+"""The log of changes that WatchSessions reads: the last 65,536 of them, in order of revision.
+
+A change gets its revision when it is asked of the store and is shown when it is durable;
+none is shown before those with a lower revision are shown or have failed. Subscribers come and
+go far more often than sessions change: a session that they changed is noted and gets one
+event when the log is read or the next second begins.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rtpfanout.sessions.fields import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rtpfanout.sessions.fields import Pairs
+    from rtpfanout.sessions.views import SessionView
+
+KEPT = 65_536
+
+
+class ChangeType(enum.Enum):
+    """What happened to a session."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One event: the session afterwards (or, of DELETED, as it was at last)."""
+
+    revision: int
+    type: ChangeType
+    view: SessionView
+    labels_before: Mapping[str, str]
+
+    def seen_by(self, selector: Pairs) -> ChangeType | None:
+        """What it is to one who sees only what `selector` matches; None: nothing."""
+        before = matches(self.labels_before, selector)
+        after = matches(self.view.labels, selector)
+        if self.type is ChangeType.CREATED:
+            return self.type if after else None
+        if self.type is ChangeType.DELETED:
+            return self.type if before else None
+        if before and after:
+            return ChangeType.UPDATED
+        if before:
+            return ChangeType.DELETED
+        return ChangeType.CREATED if after else None
+
+
+class _Slot:
+    """A revision that was given out; `change` is there when it is `settled`, if ever."""
+
+    __slots__ = ("change", "revision", "settled")
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self.settled = False
+        self.change: Change | None = None
+
+
+class ChangeLog:
+    """Thread-safe: its own lock, which is taken last and held for moments."""
+
+    def __init__(self, revision: int = 0, kept: int = KEPT) -> None:
+        """`revision` is the last one there was before; what led there is not known."""
+        self._lock = threading.Lock()
+        self._entries: deque[Change] = deque(maxlen=kept)
+        self._pending: deque[_Slot] = deque()
+        self._given = revision
+        self._shown = revision
+        self._oldest = revision
+        self._listeners: set[Callable[[], None]] = set()
+
+    @property
+    def revision(self) -> int:
+        """Of the last change that can be read."""
+        return self._shown
+
+    def begin(self, revision: int = 0) -> _Slot:
+        """The next revision, kept free for a change that is under way."""
+        with self._lock:
+            self._given = max(self._given + 1, revision)
+            slot = _Slot(self._given)
+            self._pending.append(slot)
+            return slot
+
+    def settle(self, slot: _Slot, change: Change | None) -> None:
+        """The change of `slot` happened, or (None) it did not."""
+        with self._lock:
+            slot.change = change
+            slot.settled = True
+            grew = self._show()
+            listeners = list(self._listeners) if grew else []
+        for listener in listeners:
+            listener()
+
+    def after(self, revision: int, limit: int = 256) -> tuple[list[Change], int] | None:
+        """Up to `limit` changes after `revision`, and the revision that was read up to.
+
+        None if they are not all known any more.
+        """
+        with self._lock:
+            if not self._oldest <= revision <= self._shown:
+                return None
+            if revision == self._shown:
+                return [], revision
+            # Revisions have gaps, where a change failed: look from the end that is nearer.
+            low, high = 0, len(self._entries)
+            while low < high:
+                middle = (low + high) // 2
+                if self._entries[middle].revision > revision:
+                    high = middle
+                else:
+                    low = middle + 1
+            found = [self._entries[i] for i in range(low, min(low + limit, len(self._entries)))]
+            is_all = low + limit >= len(self._entries)
+            return found, self._shown if is_all else found[-1].revision
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """`listener` is called, from any thread, after something can be read; it may not block."""
+        with self._lock:
+            self._listeners.add(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """No further calls, but for one that may be under way."""
+        with self._lock:
+            self._listeners.discard(listener)
+
+    def _show(self) -> bool:
+        grew = False
+        while self._pending and self._pending[0].settled:
+            slot = self._pending.popleft()
+            if slot.change is not None:
+                if len(self._entries) == self._entries.maxlen:
+                    self._oldest = self._entries[0].revision
+                self._entries.append(slot.change)
+                grew = True
+            self._shown = slot.revision
+        return grew

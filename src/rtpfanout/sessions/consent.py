@@ -1,0 +1,116 @@
+"""Consent (RFC 7675): who of the sessions with consent = "echo" may get packets, until when.
+
+The echoes themselves are datagrams; here is what follows from one. Nothing of it is durable:
+after a restart everybody is asked anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+from rtpfanout.model import Consent
+from rtpfanout.sessions.deadlines import Deadlines
+from rtpfanout.sessions.views import CONSENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rtpfanout.model import Address
+    from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.registry import Registry
+
+_AWAITED = 0.0
+
+
+class Consents:
+    """By subscriber and session until when it has consented, in seconds of time.monotonic().
+
+    Guarded by the registry's lock.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._until: dict[bytes, dict[str, float]] = {}
+        self._due: Deadlines[tuple[bytes, str]] = Deadlines()
+
+    def expect(self, session_id: str, records: Iterable[bytes]) -> None:
+        """They get nothing until they consent. The lock is held."""
+        for record in records:
+            self._until.setdefault(record, {})[session_id] = _AWAITED
+
+    def forget(self, session_id: str, records: Iterable[bytes]) -> None:
+        """They are subscribers no more, or needn't consent. The lock is held."""
+        for record in records:
+            sessions = self._until.get(record)
+            if sessions is None:
+                continue
+            sessions.pop(session_id, None)
+            if not sessions:
+                del self._until[record]
+
+    def targets(self, address: Address) -> list[str]:
+        """The sessions in which `address` is asked for its consent, or has given it."""
+        with self._registry.lock:
+            return list(self._until.get(address.record, ()))
+
+    def give(self, session: Session, records: Iterable[bytes], until: float) -> None:
+        """They get packets until then, in seconds of time.monotonic()."""
+        with self._registry.lock:
+            if session.terms.consent is not Consent.ECHO:
+                return
+            lifted = []
+            for record in records:
+                sessions = self._until.get(record)
+                if sessions is None or session.session_id not in sessions:
+                    continue
+                before = sessions[session.session_id]
+                if before == _AWAITED:
+                    lifted.append(record)
+                sessions[session.session_id] = max(until, before)
+                if math.isfinite(until):
+                    self._due.add(math.ceil(until), (record, session.session_id))
+            if lifted:
+                self._withhold(session, lifted, on=False)
+
+    def lapse(self, now: float) -> int:
+        """Housekeeping: withholds from those whose consent is over; how many."""
+        registry = self._registry
+        by_session: dict[Session, list[bytes]] = {}
+        with registry.lock:
+            for record, session_id in self._due.take(int(now)):
+                until = self._until.get(record, {}).get(session_id, _AWAITED)
+                session = registry.by_id.get(session_id)
+                if session is None or until == _AWAITED or until > now:
+                    continue
+                self._until[record][session_id] = _AWAITED
+                by_session.setdefault(session, []).append(record)
+        for session, records in by_session.items():
+            self._withhold(session, records, on=True)  # waits for a grace period
+            registry.counts["consents_lapsed"] += len(records)
+            with registry.lock:
+                again = [
+                    record
+                    for record in records
+                    if self._until.get(record, {}).get(session.session_id, _AWAITED) > now
+                ]
+                if again:  # it consented meanwhile
+                    self._withhold(session, again, on=False)
+        return sum(map(len, by_session.values()))
+
+    def begin(self, session: Session, records: Sequence[bytes]) -> None:
+        """All subscribers of a session have to consent from now on; waits for a grace period."""
+        with self._registry.lock:
+            self.expect(session.session_id, records)
+        self._withhold(session, records, on=True)
+
+    def end(self, session: Session, records: Sequence[bytes]) -> None:
+        """None of them has to any more."""
+        with self._registry.lock:
+            self.forget(session.session_id, records)
+        self._withhold(session, records, on=False)
+
+    def _withhold(self, session: Session, records: Sequence[bytes], *, on: bool) -> None:
+        with contextlib.suppress(KeyError):  # deleted meanwhile
+            self._registry.engine.withhold(session.handle, b"".join(records), CONSENT, on)

@@ -1,0 +1,162 @@
+"""Fields of requests: what a value may be. Everything raised names its field."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from rtpfanout.errors import InvalidArgumentError
+from rtpfanout.model import Consent, MediaType, SubscriberClass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Pairs = tuple[tuple[str, str], ...]
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+LONGEST_TTL_SECS = 30 * 86_400
+MOST_LABELS = 16
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
+_LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
+_LABEL_WORDS = "1 to 63 letters, digits, '-', '_', '.' or '/'"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
+
+_Word = TypeVar("_Word", bound=enum.StrEnum)
+
+
+def shown(text: str) -> str:
+    """`text` as a sentence can quote it, however long it is."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def session_id_of(text: str) -> str:
+    """In lower case; the other spellings that uuid.UUID takes are refused."""
+    canonical = text.lower()
+    if _UUID.fullmatch(canonical) is None:
+        raise InvalidArgumentError(f"{shown(text)} is not a UUID", field="session_id")
+    return canonical
+
+
+def request_id_of(text: str) -> str:
+    """1 to 64 visible ASCII characters, or empty."""
+    if text and _REQUEST_ID.fullmatch(text) is None:
+        raise InvalidArgumentError(
+            f"{shown(text)} is not 1 to 64 visible ASCII characters", field="request_id"
+        )
+    return text
+
+
+def media_type_of(text: str) -> MediaType:
+    """One of MediaType."""
+    return _word(text, MediaType, "media_type")
+
+
+def consent_of(text: str) -> Consent:
+    """One of Consent; empty is NONE."""
+    return _word(text or Consent.NONE, Consent, "consent")
+
+
+def subscriber_class_of(text: str) -> SubscriberClass:
+    """One of SubscriberClass; empty is MONITOR."""
+    return _word(text or SubscriberClass.MONITOR, SubscriberClass, "subscriber_class")
+
+
+def ssrc_of(number: int) -> int:
+    """32 bits."""
+    return whole(number, "ssrc", 0xFFFFFFFF)
+
+
+def whole(number: int, field: str, most: int) -> int:
+    """0 to `most`."""
+    if not 0 <= number <= most:
+        raise InvalidArgumentError(f"{number} is not 0 to {most}", field=field)
+    return number
+
+
+def seconds(value: float, field: str, most: float = LONGEST_TTL_SECS) -> float:
+    """0 to `most` seconds."""
+    if not (math.isfinite(value) and 0 <= value <= most):
+        raise InvalidArgumentError(f"{value:g} is not 0 to {most:g} seconds", field=field)
+    return value
+
+
+def move_key_of(key: bytes) -> bytes:
+    """16 to 64 bytes, or none."""
+    if key and not 16 <= len(key) <= 64:
+        raise InvalidArgumentError(
+            f"{len(key)} bytes; give 16 to 64, or none for a source that can't move",
+            field="move_key",
+        )
+    return key
+
+
+def page_size(limit: int) -> int:
+    """Entries of a page: 0 means DEFAULT_PAGE, more than LARGEST_PAGE means that."""
+    if limit < 0:
+        raise InvalidArgumentError(f"{limit} is negative", field="limit")
+    return min(limit or DEFAULT_PAGE, LARGEST_PAGE)
+
+
+def labels_of(labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of a new session."""
+    return changed_labels({}, {key: _label(value, key) for key, value in labels.items()})
+
+
+def changed_labels(before: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """`before` with `changes` set or, where the value is empty, removed; sorted by key."""
+    after = dict(before)
+    for key, value in changes.items():
+        if _LABEL.fullmatch(key) is None:
+            raise InvalidArgumentError(
+                f"the key {shown(key)} is not {_LABEL_WORDS}", field="labels"
+            )
+        if value:
+            after[key] = _label(value, key)
+        else:
+            after.pop(key, None)
+    if len(after) > MOST_LABELS:
+        raise InvalidArgumentError(
+            f"{len(after)} labels; a session has {MOST_LABELS} at most", field="labels"
+        )
+    return dict(sorted(after.items()))
+
+
+def _label(value: str, key: str) -> str:
+    if _LABEL.fullmatch(value) is None:
+        raise InvalidArgumentError(
+            f"the value {shown(value)} of {shown(key)} is not {_LABEL_WORDS}", field="labels"
+        )
+    return value
+
+
+def label_selector_of(text: str) -> Pairs:
+    """``vehicle=rover-7,site=north`` as pairs, all of which a session must have; empty: none."""
+    pairs = []
+    for part in text.split(",") if text else []:
+        key, equals, value = part.partition("=")
+        if not equals or _LABEL.fullmatch(key) is None or _LABEL.fullmatch(value) is None:
+            raise InvalidArgumentError(
+                f"{shown(part)} is not key=value, each of {_LABEL_WORDS};"
+                " several are separated by commas",
+                field="label_selector",
+            )
+        pairs.append((key, value))
+    return tuple(pairs)
+
+
+def matches(labels: Mapping[str, str], selector: Pairs) -> bool:
+    """Whether a session with `labels` has all of the selector's."""
+    return all(labels.get(key) == value for key, value in selector)
+
+
+def _word(text: str, kind: type[_Word], field: str) -> _Word:
+    try:
+        return kind(text)
+    except ValueError:
+        words = [word.value for word in kind]
+        expected = f"{', '.join(words[:-1])} or {words[-1]}"
+        raise InvalidArgumentError(f"{shown(text)} is not {expected}", field=field) from None

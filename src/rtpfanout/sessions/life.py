@@ -1,0 +1,217 @@
+"""Beginning and end of sessions: by calls, and by deadlines that housekeeping looks after."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
+from rtpfanout.sessions import fields
+from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.record import Session, Terms
+from rtpfanout.sessions.source import read_source
+from rtpfanout.sessions.updating import (
+    engine_source,
+    latch_terms,
+    read_limits,
+    source_taken,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rtpfanout.sessions.deadlines import Deadlines
+    from rtpfanout.sessions.journal import Written
+    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.requests import Once
+    from rtpfanout.sessions.subscribers import Subscribers
+    from rtpfanout.sessions.views import SessionView
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Life:
+    """Creates and ends sessions."""
+
+    def __init__(
+        self, registry: Registry, subscribers: Subscribers, leases: Deadlines[int]
+    ) -> None:
+        self._registry = registry
+        self._subscribers = subscribers
+        self._leases = leases
+
+    def read(self, source: tuple[str, str, float, float], values: Mapping[str, Any]) -> Terms:
+        """The terms of a session to be; `source` as `read_source` takes it."""
+        read = read_source(*source, self._registry.policy)
+        return Terms(
+            source=read,
+            labels=fields.labels_of(values["labels"]),
+            **latch_terms(read, self._registry.clock.wall_secs()),
+            **read_limits(values),
+        )
+
+    def create(self, ssrc: int, media_type: str, terms: Terms, once: Once) -> SessionView:
+        """Applied, then written; undone if the store refuses. Nobody sees it before."""
+        registry = self._registry
+        clock = registry.clock
+        kind = fields.media_type_of(media_type)
+        with registry.lock:
+            now = clock.monotonic_ns()
+            handle = engine_add(registry, ssrc, terms, now)
+            registry.sequence += 1
+            slot = registry.changes.begin()
+            session = Session(
+                session_id=str(uuid.uuid4()),
+                sequence=registry.sequence,
+                handle=handle,
+                ssrc=ssrc,
+                media_type=kind,
+                created_at=clock.utc_now(),
+                created_ns=now,
+                fed_since_ns=now,
+                terms=terms,
+                revision=slot.revision,
+            )
+            registry.keys.add(registry.key_of(session))
+            view = registry.view(session)
+            written = registry.journal.save_session(session, once.answer(view.to_json()))
+        try:
+            written.wait()
+        except BaseException:
+            registry.engine.remove_session(handle)
+            with registry.lock:
+                registry.keys.discard(registry.key_of(session))
+                registry.changes.settle(slot, None)
+            raise
+        with registry.lock:
+            registry.insert(session)
+            registry.counts["created"] += 1
+            change = Change(slot.revision, ChangeType.CREATED, view, {})
+            registry.changes.settle(slot, change)
+        return view
+
+    def delete(self, session_id: str, once: Once) -> None:
+        """Returns when no further packet of the session will leave."""
+        registry = self._registry
+        with registry.work(session_id) as session:
+            with registry.lock:
+                slot = registry.changes.begin()
+                written = registry.journal.delete_session(session, slot.revision, once.answer(""))
+            self._end(session, slot, written, "deleted")
+
+    def expire_idle(self) -> list[SessionView]:
+        """Ends sessions past the idle timeout; they are written off together."""
+        registry = self._registry
+        timeout = registry.limits.session_timeout_ns
+        ended: list[SessionView] = []
+        idle = registry.engine.tick(registry.clock.monotonic_ns(), timeout)
+        for start in range(0, len(idle), 1000):
+            ended += self._end_together(idle[start : start + 1000])
+        return ended
+
+    def _end_together(self, handles: list[int]) -> list[SessionView]:
+        registry = self._registry
+        ended = []
+        with ExitStack() as stack:
+            going = []
+            for handle in handles:
+                with registry.lock:
+                    session = registry.by_handle.get(handle)
+                if session is None:
+                    continue  # deleted by a call meanwhile, or not yet created
+                try:
+                    stack.enter_context(registry.work(session.session_id))
+                except NotFoundError:
+                    continue
+                with registry.lock:
+                    slot = registry.changes.begin()
+                    written = registry.journal.delete_session(session, slot.revision, None)
+                going.append((session, slot, written))
+            for session, slot, written in going:
+                try:
+                    ended.append(self._end(session, slot, written, "expired"))
+                except RtpFanoutError as error:  # tried again in a second
+                    _log.warning("session can't expire", reason=error.message)
+        return ended
+
+    def expire_leases(self) -> int:
+        """Ends subscribers whose lease is over; how many.
+
+        Their deadlines are in the store, so they are gone whether or not that is written.
+        """
+        registry = self._registry
+        now = registry.clock.monotonic_ns() // 10**9
+        ended = 0
+        with registry.lock:
+            due = [registry.by_handle.get(handle) for handle in self._leases.take(now)]
+        for session in due:
+            if session is None:
+                continue
+            try:
+                ended += self._expire_leases_of(session, now)
+            except NotFoundError:
+                continue
+        registry.counts["leases_expired"] += ended
+        return ended
+
+    def _expire_leases_of(self, session: Session, now: int) -> int:
+        registry = self._registry
+        expired = self._subscribers.expired(session, now)
+        if not expired:
+            return 0
+        with registry.work(session.session_id, frozenset(expired)):
+            # Those that were renewed while we waited for our turn stay.
+            still = set(self._subscribers.expired(session, now))
+            gone = [record for record in expired if record in still]
+            with registry.lock:
+                registry.journal.delete_subscribers(session, b"".join(gone), None)
+            self._subscribers.drop(session, gone)
+            return len(gone)
+
+    def _end(self, session: Session, slot: Any, written: Written, how: str) -> SessionView:
+        registry = self._registry
+        try:
+            written.wait()
+        except BaseException:
+            with registry.lock:
+                registry.changes.settle(slot, None)
+            raise
+        with registry.lock:
+            view = registry.view(session)
+            self._subscribers.forget_all(session)
+            registry.forget(session)
+            registry.counts[how] += 1
+            change = Change(slot.revision, ChangeType.DELETED, view, view.labels)
+            registry.changes.settle(slot, change)
+        registry.engine.remove_session(session.handle)
+        return view
+
+
+def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
+    """The handle of a session in the engine that has all of `terms`.
+
+    Raises AlreadyExistsError, LimitError. The lock is held.
+    """
+    engine = registry.engine
+    address, options = engine_source(terms)
+    if (ssrc, terms.source.key(terms.pinned)) in registry.keys:
+        raise source_taken(ssrc, str(terms.feeder or terms.source.text))
+    try:
+        handle = engine.add_session(address, ssrc, now_ns, **options)
+    except FileExistsError:
+        raise source_taken(ssrc, str(terms.feeder or terms.source.text)) from None
+    except BlockingIOError:
+        most = registry.limits.sessions
+        raise LimitError(
+            f"there are {most} sessions, as many as max_sessions allows",
+            field="max_sessions",
+            limit=most,
+        ) from None
+    if terms.paused:
+        engine.pause_session(handle, True)
+    if terms.ingest_limit_bps:
+        engine.limit_session(handle, terms.ingest_limit_bps)
+    return handle

@@ -1,0 +1,206 @@
+"""The part of SessionManager that packets and time call, not a client: signals and housekeeping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout.errors import LimitError, NotFoundError
+from rtpfanout.model import Address
+from rtpfanout.sessions import fields
+from rtpfanout.sessions.requests import Once
+from rtpfanout.sessions.subscribers import address_of, records_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from rtpfanout.model import IPAddress
+    from rtpfanout.sessions.consent import Consents
+    from rtpfanout.sessions.journal import Journal
+    from rtpfanout.sessions.life import Life
+    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.subscribers import Subscribers
+    from rtpfanout.sessions.updating import Updating
+    from rtpfanout.sessions.views import SessionView
+
+_log = structlog.stdlib.get_logger(__name__)
+_NO_ID = Once("", b"", None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTarget:
+    """A session whose source can sign that it moved; `counter` is the last one accepted."""
+
+    session_id: str
+    move_key: bytes
+    counter: int
+
+
+class PacketSide:
+    """What datagrams and notices of the packet path lead to, and what has its time.
+
+    Thread-safe. Those that wait, for the store or a grace period: `move_source`, `join`,
+    `on_source_notice` and all of housekeeping.
+    """
+
+    _registry: Registry
+    _journal: Journal
+    _consents: Consents
+    _subscribers: Subscribers
+    _updating: Updating
+    _life: Life
+    _local_addresses: set[IPAddress] | None = None
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of that name, the same as long as the store lives.
+
+        Raises UnavailableError.
+        """
+        return self._journal.secret(name)
+
+    def session_for_move(self, ssrc: int) -> Sequence[MoveTarget]:
+        """The sessions of `ssrc` whose source can sign a move."""
+        with self._registry.lock:
+            return [
+                MoveTarget(session.session_id, session.terms.move_key, session.terms.move_counter)
+                for session in self._registry.by_ssrc.get(ssrc, ())
+                if session.terms.move_key
+            ]
+
+    def move_source(self, session_id: str, source: Address, counter: int) -> None:
+        """The source of a session signed that it is now at `source`.
+
+        An exact source becomes this one, one of policy ip any port of its address; a latch is
+        pinned to it; a network has to contain it. Raises InvalidArgumentError, NotFoundError,
+        PermissionDeniedError (counter not above the last, outside the network),
+        AddressDeniedError, AlreadyExistsError, UnavailableError.
+        """
+        self._updating.move(session_id, source, counter)
+
+    def join(
+        self,
+        session_id: str,
+        address: Address,
+        *,
+        lease_secs: float,
+        subscriber_class: str,
+        previous: Address | None = None,
+    ) -> None:
+        """A subscriber that showed that it is at `address`, whose lease begins anew.
+
+        So it has consented until the lease is over. It takes the place of `previous`, even where
+        there is no room for another. Raises as `add_subscriber`.
+        """
+        kind = fields.subscriber_class_of(subscriber_class)
+        lease = fields.seconds(lease_secs, "lease_secs")
+        self._registry.policy.check_subscriber(address)
+        before = previous.record if previous and previous != address else None
+
+        def add() -> None:
+            self._subscribers.add(
+                session_id, address.record, lease, kind, _NO_ID, consent_given=True
+            )
+
+        try:
+            add()
+        except LimitError:
+            if before is None or not any(self._subscribers.remove(session_id, [before], _NO_ID)):
+                raise
+            add()
+        else:
+            if before is not None:
+                self._subscribers.remove(session_id, [before], _NO_ID)
+
+    def consent_targets(self, address: Address) -> Sequence[str]:
+        """The sessions in which `address` has to consent, whether it has or not."""
+        return self._consents.targets(address)
+
+    def consent_given(self, session_id: str, address: Address, until_monotonic: float) -> None:
+        """`address` gets the session's packets until then, in seconds of time.monotonic().
+
+        Nothing happens if it need not consent. Raises InvalidArgumentError, NotFoundError.
+        """
+        with self._registry.found(session_id) as session:
+            self._consents.give(session, [address.record], until_monotonic)
+
+    def on_source_notice(self, handle: int, source: Address) -> bool:
+        """A packet from `source` could pin a latch; True if it did."""
+        return self._updating.pin(handle, source)
+
+    def on_misrouted(self, handle: int) -> None:
+        """Packets of a session come to another worker than its own: that one becomes it."""
+        try:
+            self._registry.engine.rehome_session(handle)
+        except KeyError:
+            return  # deleted meanwhile
+        self._registry.counts["rehomed"] += 1
+
+    def expire_idle(self) -> list[SessionView]:
+        """Housekeeping, about once a second: ends sessions past the idle timeout.
+
+        Waits for a grace period per session. Returns them as they were.
+        """
+        return self._life.expire_idle()
+
+    def expire_subscribers(self) -> int:
+        """Housekeeping, about once a second: ends leases that are over; how many.
+
+        It also withholds from those whose consent is over, and shows watchers the sessions
+        whose subscribers changed.
+        """
+        ended = self._life.expire_leases()
+        self._consents.lapse(self._registry.clock.monotonic_ns() / 1e9)
+        self._registry.show_touched()
+        return ended
+
+    def on_local_addresses(self, addresses: Collection[IPAddress]) -> int:
+        """This host has these addresses, which matters where we are bound to all of them.
+
+        The packet path drops what comes from them and our port: our own copies, as a loop.
+        When one is new, subscribers that are our own ingest because of it are removed; returns
+        how many. Raises OSError.
+        """
+        registry = self._registry
+        before = self._local_addresses
+        own = set(addresses)
+        ingest = registry.policy.ingest.ip
+        if not ingest.is_unspecified:
+            own = {ingest}
+        if own == before:
+            return 0
+        registry.engine.set_local_addresses([Address(ip, 0) for ip in sorted(own, key=str)])
+        self._local_addresses = own
+        if before is None or own <= before:
+            return 0
+        with registry.lock:
+            candidates = [session for session in registry.in_order if session.at_ingest_port]
+        removed = 0
+        for session in candidates:
+            try:
+                removed += self._remove_own_ingest_of(session.session_id)
+            except NotFoundError:
+                continue
+        registry.counts["loops_removed"] += removed
+        return removed
+
+    def _remove_own_ingest_of(self, session_id: str) -> int:
+        registry = self._registry
+        port = registry.policy.ingest.port
+        with registry.found(session_id) as session:
+            records = records_of(registry, session)
+        own = []
+        for record in records:
+            address = address_of(record)
+            if address.port == port and registry.policy.is_own_ingest(address):
+                own.append(address)
+        for address in own:
+            _log.warning(
+                "subscriber removed: it has become this server's own ingest",
+                session_id=session_id,
+                subscriber=str(address),
+            )
+        if own:
+            self._subscribers.remove(session_id, [address.record for address in own], _NO_ID)
+        return len(own)

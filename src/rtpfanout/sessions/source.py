@@ -1,0 +1,184 @@
+"""Who may feed a session: source policies, read and checked, and as the engine takes them."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rtpfanout.errors import AddressDeniedError, InvalidArgumentError, PermissionDeniedError
+from rtpfanout.model import Address, IPAddress, SourcePolicy, parse_ip, unmapped
+from rtpfanout.policy import SOURCE_FIELD, canonical_network
+from rtpfanout.sessions import fields
+
+if TYPE_CHECKING:
+    from rtpfanout.policy import AddressPolicy, Network
+    from rtpfanout.sessions.record import Terms
+
+POLICY_FIELD = "source_policy"
+DEFAULT_LATCH_WINDOW_SECS = 60.0
+ANYBODY = ipaddress.IPv6Network("::/0")
+"""Of both families: an IPv4 address is one of ::ffff:0:0/96 to the engine."""
+
+Key = tuple[bytes, int, int, int]
+"""(16 bytes, scope, port, prefix): two sessions of one SSRC may not have the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who may feed a session. `text` is the canonical spelling of source_address.
+
+    EXACT has an `address`; the others a `network`, of one address for IP. A LATCH is open
+    to its network until somebody is pinned, which the session keeps.
+    """
+
+    policy: SourcePolicy
+    text: str
+    address: Address | None = None
+    network: Network = ANYBODY
+    latch_window_secs: float = 0.0
+    relatch_after_secs: float = 0.0
+
+    @property
+    def base(self) -> Address:
+        """The first address of the network, port 0; for EXACT the address."""
+        return self.address or Address(self.network.network_address, 0)
+
+    @property
+    def prefix(self) -> int | None:
+        """Of `base` as the engine takes it: None for EXACT."""
+        return None if self.policy is SourcePolicy.EXACT else self.network.prefixlen
+
+    @property
+    def relatch_after_ns(self) -> int:
+        """As the engine takes it."""
+        return round(self.relatch_after_secs * 1e9)
+
+    def key(self, pinned: Address | None) -> Key:
+        """What no other session of the same SSRC may have."""
+        exact = self.address or pinned
+        if exact is not None:
+            return exact.packed, exact.scope, exact.port, -1
+        base = self.base
+        offset = 96 if self.network.version == 4 else 0
+        return base.packed, base.scope, 0, offset + self.network.prefixlen
+
+    def admits(self, address: Address) -> bool:
+        """Whether `address` is in the network; ANYBODY has everyone."""
+        if self.address is not None:
+            return address == self.address
+        if self.network == ANYBODY:
+            return True
+        return address.ip.version == self.network.version and address.ip in self.network
+
+
+def read_source(
+    policy_text: str,
+    source_text: str,
+    latch_window_secs: float,
+    relatch_after_secs: float,
+    policy: AddressPolicy,
+) -> Source:
+    """A source as a request names it.
+
+    Raises InvalidArgumentError about the field at fault, and what the address policy raises.
+    """
+    kind = _policy_of(policy_text)
+    window = fields.seconds(latch_window_secs, "latch_window_secs")
+    relatch = fields.seconds(relatch_after_secs, "relatch_after_secs")
+    if kind is not SourcePolicy.LATCH:
+        for name, value in (("latch_window_secs", window), ("relatch_after_secs", relatch)):
+            if value:
+                raise InvalidArgumentError(
+                    f"{value:g}, but only source_policy latch has it; give 0", field=name
+                )
+    if kind is SourcePolicy.EXACT:
+        try:
+            address = Address.parse(source_text)
+        except ValueError as error:
+            hint = "" if not policy_text else " (source_policy is exact)"
+            raise InvalidArgumentError(f"{error}{hint}", field=SOURCE_FIELD) from None
+        policy.check_source(address)
+        return Source(kind, str(address), address)
+    network, text = _network_of(kind, source_text)
+    policy.check_source_network(network)
+    if kind is SourcePolicy.LATCH:
+        return Source(kind, text, None, network, window or DEFAULT_LATCH_WINDOW_SECS, relatch)
+    return Source(kind, text, None, network)
+
+
+def moved(terms: Terms, address: Address) -> Terms:
+    """`terms` with a source that signed its move to `address`.
+
+    Raises PermissionDeniedError: a network doesn't move, and `address` is outside.
+    """
+    source = terms.source
+    if source.policy is SourcePolicy.EXACT:
+        return replace(terms, source=replace(source, text=str(address), address=address))
+    if source.policy is SourcePolicy.IP:
+        network = _network_of_one(address.ip)
+        return replace(terms, source=replace(source, text=str(address.ip), network=network))
+    if source.policy is SourcePolicy.LATCH:
+        return replace(terms, pinned=address)
+    if not source.admits(address):
+        raise PermissionDeniedError(
+            f"{address} is outside {source.text}, and a source_policy of cidr stays there",
+            field=SOURCE_FIELD,
+        )
+    return terms
+
+
+def refuse_loop(address: Address, field: str) -> None:
+    """Raises AddressDeniedError: `address` is the session's source and its subscriber."""
+    other = "source" if field != SOURCE_FIELD else "subscriber"
+    raise AddressDeniedError(
+        f"{address} is a {other} of this session, so its packets would come back in a loop;"
+        " send and receive on different ports",
+        field=field,
+    )
+
+
+def _policy_of(text: str) -> SourcePolicy:
+    try:
+        return SourcePolicy(text or SourcePolicy.EXACT)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"{fields.shown(text)} is not exact, ip, cidr or latch", field=POLICY_FIELD
+        ) from None
+
+
+def _network_of(kind: SourcePolicy, text: str) -> tuple[Network, str]:
+    if kind is SourcePolicy.LATCH and not text:
+        return ANYBODY, ""
+    if kind is SourcePolicy.IP or (kind is SourcePolicy.LATCH and "/" not in text):
+        ip = _ip_of(text, kind)
+        return _network_of_one(ip), str(ip)
+    try:
+        if "/" not in text:
+            raise ValueError
+        network = canonical_network(ipaddress.ip_network(text))
+    except ValueError as error:
+        reason = str(error) if "host bits" in str(error) else f"{fields.shown(text)} is no network"
+        raise InvalidArgumentError(
+            f"{reason}; source_policy {kind} takes one such as 192.0.2.0/24", field=SOURCE_FIELD
+        ) from None
+    if "%" in text:
+        raise InvalidArgumentError(
+            f"{fields.shown(text)} has a scope, which a network can't have", field=SOURCE_FIELD
+        )
+    return network, str(network)
+
+
+def _ip_of(text: str, kind: SourcePolicy) -> IPAddress:
+    try:
+        return unmapped(parse_ip(text))
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"{error}; source_policy {kind} takes an address without port", field=SOURCE_FIELD
+        ) from None
+
+
+def _network_of_one(ip: IPAddress) -> Network:
+    if ip.version == 4:
+        return ipaddress.IPv4Network(ip)
+    return ipaddress.IPv6Network(ip)

@@ -1,0 +1,328 @@
+"""Subscribers: adding, renewing, removing and listing them, and the limits on their number.
+
+Adding: applied to the engine, then written; undone if the store refuses. Removing: written,
+then applied. Both work on the addresses they name, so that what the store has in the end is
+what the engine has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
+from rtpfanout.model import ADDRESS_RECORD, Address, Consent, SubscriberClass
+from rtpfanout.policy import SUBSCRIBER_FIELD
+from rtpfanout.sessions import fields
+from rtpfanout.sessions.admission import BATCH_FIELD
+from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.source import refuse_loop
+from rtpfanout.sessions.views import CONSENT, SubscriberState, SubscriberView
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rtpfanout.sessions.consent import Consents
+    from rtpfanout.sessions.deadlines import Deadlines
+    from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.requests import Once
+
+    Standing = tuple[int, int, int]
+    """Of a subscriber: (lease_until, class, withheld)."""
+
+CLASS_NUMBERS = {kind: number for number, kind in enumerate(SubscriberClass)}
+"""As the engine takes them: 0 pilot, 1 recorder, 2 monitor."""
+CLASSES = tuple(SubscriberClass)
+RECORD_BYTES = ADDRESS_RECORD.size
+_IP_BYTES = 16
+
+
+class Subscribers:
+    """The calls about subscribers; `leases` are the seconds at which a session has some to end."""
+
+    def __init__(self, registry: Registry, leases: Deadlines[int], consents: Consents) -> None:
+        self._registry = registry
+        self._leases = leases
+        self._consents = consents
+
+    def add(
+        self,
+        session_id: str,
+        records: bytes,
+        ttl_secs: float,
+        kind: SubscriberClass,
+        once: Once,
+        *,
+        is_batch: bool = False,
+        consent_given: bool = False,
+    ) -> int:
+        """How many are new. All are added, or none.
+
+        Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError (a loop),
+        UnavailableError.
+        """
+        registry = self._registry
+        clock = registry.clock
+        each = split_records(records)
+        with registry.work(session_id, frozenset(each)) as session:
+            with registry.lock:
+                self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
+                before = self._standings(session, each)
+                new = [record for record, standing in before.items() if standing is None]
+                self._check_room(session, new)
+                now = clock.monotonic_ns()
+                lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
+                since = max(clock.wall_ns(now), session.last_since + 1)
+                withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
+                self._engine_add(session, records, since, lease_until, kind, withheld)
+                session.last_since = since + len(new) - 1 if new else session.last_since
+                session.at_ingest_port |= self._any_at_ingest_port(new)
+                self._count(session, new, 1)
+                if withheld:
+                    self._consents.expect(session.session_id, new)
+                if lease_until:
+                    self._leases.add(lease_until + 1, session.handle)
+                written = registry.journal.save_subscribers(
+                    session,
+                    records,
+                    since,
+                    clock.wall_ns(lease_until * 10**9) if lease_until else 0,
+                    CLASS_NUMBERS[kind],
+                    once.answer(str(len(new))),
+                )
+            try:
+                written.wait()
+            except RtpFanoutError:
+                self._undo(session, before)
+                raise
+            with registry.lock:
+                registry.touch(session)
+            if consent_given and session.terms.consent is Consent.ECHO:
+                until = now / 1e9 + ttl_secs if ttl_secs else math.inf
+                self._consents.give(session, each, until)
+        return len(new)
+
+    def remove(
+        self, session_id: str, records: Sequence[bytes], once: Once, *, is_batch: bool = False
+    ) -> list[bool]:
+        """Which of them were subscribers; returns when no further packet will leave to any.
+
+        Only of a batch an answer is kept though none was: the indexes of those that weren't.
+        Raises InvalidArgumentError, NotFoundError (session), UnavailableError.
+        """
+        registry = self._registry
+        with registry.work(session_id, frozenset(records)) as session:
+            with registry.lock:
+                standings = self._standings(session, records)
+                there = [record for record, standing in standings.items() if standing is not None]
+                left = set(there)
+                found = []
+                for record in records:
+                    found.append(record in left)
+                    left.discard(record)
+                if not there and not (is_batch and once.has_id):
+                    return found
+                text = ",".join(str(i) for i, was_there in enumerate(found) if not was_there)
+                written = registry.journal.delete_subscribers(
+                    session, b"".join(there), once.answer(text)
+                )
+            written.wait()
+            self.drop(session, there)
+        return found
+
+    def drop(self, session: Session, records: Sequence[bytes]) -> None:
+        """Subscribers that are written off already; waits for a grace period."""
+        registry = self._registry
+        registry.engine.remove_subscribers(session.handle, addresses_of(records))
+        with registry.lock:
+            self._count(session, records, -1)
+            self._consents.forget(session.session_id, records)
+            registry.touch(session)
+
+    def expired(self, session: Session, now_secs: int) -> list[bytes]:
+        """Those whose lease is over, whether or not a call is about to renew it."""
+        try:
+            return split_records(
+                self._registry.engine.expired_subscribers(session.handle, now_secs)
+            )
+        except KeyError:  # deleted meanwhile
+            return []
+
+    def page(self, session_id: str, limit: int, cursor: str) -> tuple[list[SubscriberView], str]:
+        """See SessionManager.list_subscribers."""
+        registry = self._registry
+        size = fields.page_size(limit)
+        after = CursorKind.SUBSCRIBERS.read(cursor)
+        with registry.found(session_id) as session:
+            rows = registry.engine.subscribers(session.handle, after, size + 1)
+        clock = registry.clock
+        page = rows[:size]
+        views = [
+            SubscriberView(
+                address=address,
+                since=clock.moment(since),
+                packets_sent=sent,
+                send_failures=failures,
+                subscriber_class=CLASSES[number],
+                expires_at=clock.moment(clock.wall_ns(lease * 10**9)) if lease else None,
+                state=SubscriberState.of(withheld),
+            )
+            for address, since, sent, failures, number, lease, withheld in page
+        ]
+        return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
+
+    def forget_all(self, session: Session) -> None:
+        """Of a session that is about to go: what is counted by address; the lock is held."""
+        registry = self._registry
+        if registry.limits.subscribers_per_ip or session.terms.consent is Consent.ECHO:
+            records = records_of(registry, session)
+            self._count_ips(records, -1)
+            self._consents.forget(session.session_id, records)
+
+    def count_restored(self, session: Session, records: Sequence[bytes]) -> None:
+        """Those that the store had; the lock is held or nobody else is there."""
+        self._count(session, records, 1)
+        session.at_ingest_port |= self._any_at_ingest_port(records)
+
+    def _standings(
+        self, session: Session, records: Sequence[bytes]
+    ) -> dict[bytes, Standing | None]:
+        """By record, None for those that are no subscribers; each once. The lock is held."""
+        distinct = list(dict.fromkeys(records))
+        found = self._registry.engine.find_subscribers(session.handle, b"".join(distinct))
+        return dict(zip(distinct, found, strict=True))
+
+    def _refuse_loop(self, session: Session, records: Sequence[bytes], field: str) -> None:
+        for feeder in (session.terms.feeder, session.next_feeder):
+            if feeder is None or feeder.record not in records:
+                continue
+            if field == BATCH_FIELD:
+                field = f"{BATCH_FIELD}[{list(records).index(feeder.record)}]"
+            refuse_loop(feeder, field)
+
+    def _check_room(self, session: Session, new: Sequence[bytes]) -> None:
+        """Raises LimitError naming the limit; the engine looks after max_fanout_per_session."""
+        registry = self._registry
+        limits = registry.limits
+        most = session.terms.max_subscribers
+        if new and most and session.subscribers + len(new) > most:
+            raise _full(session, f"the {most} of its max_subscribers", "max_subscribers", most)
+        if registry.total_subscribers + len(new) > limits.subscribers:
+            raise LimitError(
+                f"there are {registry.total_subscribers} subscribers in all, and would be more"
+                f" than the {limits.subscribers} of limits.max_subscribers",
+                field="limits.max_subscribers",
+                limit=limits.subscribers,
+            )
+        if limits.subscribers_per_ip:
+            for ip, count in Counter(record[:_IP_BYTES] for record in new).items():
+                if registry.per_ip[ip] + count > limits.subscribers_per_ip:
+                    raise LimitError(
+                        f"{Address.unpack(ip, 0).ip} has {registry.per_ip[ip]} subscriptions, and"
+                        f" would have more than the {limits.subscribers_per_ip} of"
+                        " limits.max_subscribers_per_ip",
+                        field="limits.max_subscribers_per_ip",
+                        limit=limits.subscribers_per_ip,
+                    )
+
+    def _engine_add(
+        self,
+        session: Session,
+        records: bytes,
+        since: int,
+        lease_until: int,
+        kind: SubscriberClass,
+        withheld: int,
+    ) -> None:
+        try:
+            self._registry.engine.add_packed_subscribers(
+                session.handle,
+                records,
+                since,
+                lease_until=lease_until,
+                subscriber_class=CLASS_NUMBERS[kind],
+                withheld=withheld,
+            )
+        except BlockingIOError:
+            most = self._registry.limits.fanout
+            name = "max_fanout_per_session"
+            raise _full(session, f"the {most} of {name}", name, most) from None
+
+    def _undo(self, session: Session, before: dict[bytes, Standing | None]) -> None:
+        """As it was: the new ones are gone, the others have the lease and class they had."""
+        engine = self._registry.engine
+        self.drop(session, [record for record, standing in before.items() if standing is None])
+        for record, standing in before.items():
+            if standing is not None:
+                lease_until, number, withheld = standing
+                engine.add_packed_subscribers(
+                    session.handle,
+                    record,
+                    session.last_since,
+                    lease_until=lease_until,
+                    subscriber_class=number,
+                    withheld=withheld,
+                )
+
+    def _any_at_ingest_port(self, records: Sequence[bytes]) -> bool:
+        port = self._registry.policy.ingest.port
+        return any(ADDRESS_RECORD.unpack(record)[2] == port for record in records)
+
+    def _count(self, session: Session, records: Sequence[bytes], sign: int) -> None:
+        registry = self._registry
+        # The count of a session deleted meanwhile left the total as a whole.
+        if registry.by_id.get(session.session_id) is not session:
+            return
+        session.subscribers += sign * len(records)
+        registry.total_subscribers += sign * len(records)
+        self._count_ips(records, sign)
+
+    def _count_ips(self, records: Sequence[bytes], sign: int) -> None:
+        registry = self._registry
+        if not registry.limits.subscribers_per_ip:
+            return
+        for record in records:
+            ip = record[:_IP_BYTES]
+            registry.per_ip[ip] += sign
+            if registry.per_ip[ip] <= 0:
+                del registry.per_ip[ip]
+
+
+def split_records(records: bytes) -> list[bytes]:
+    """One by one."""
+    return [records[i : i + RECORD_BYTES] for i in range(0, len(records), RECORD_BYTES)]
+
+
+def address_of(record: bytes) -> Address:
+    """The address in an ADDRESS_RECORD."""
+    packed, scope, port = ADDRESS_RECORD.unpack(record)
+    return Address.unpack(packed, port, scope)
+
+
+def addresses_of(records: Sequence[bytes]) -> list[Address]:
+    """The same of many."""
+    return [address_of(record) for record in records]
+
+
+def records_of(registry: Registry, session: Session) -> list[bytes]:
+    """All subscribers of a session."""
+    rows = registry.engine.subscribers(session.handle, 0, registry.limits.fanout)
+    return [row[0].record for row in rows]
+
+
+def not_a_subscriber(session_id: str, address: Address) -> NotFoundError:
+    """To be raised."""
+    return NotFoundError(
+        f"session {session_id.lower()} has no subscriber {address}", field=SUBSCRIBER_FIELD
+    )
+
+
+def _full(session: Session, most: str, field: str, limit: int) -> LimitError:
+    return LimitError(
+        f"session {session.session_id} has {session.subscribers} subscribers, and would have"
+        f" more than {most}",
+        field=field,
+        limit=limit,
+    )

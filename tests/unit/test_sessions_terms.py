@@ -1,0 +1,349 @@
+"""What a session is and how it changes: source policies, labels, limits, updates, the log of it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from managers import SECOND, SOURCE, SUBSCRIBER, Clock, send
+from support import eventually, queued, udp_socket
+
+from rtpfanout.errors import (
+    AbortedError,
+    AddressDeniedError,
+    AlreadyExistsError,
+    InvalidArgumentError,
+    LimitError,
+    PermissionDeniedError,
+)
+from rtpfanout.model import Address, SessionStatus, SourcePolicy
+from rtpfanout.sessions import ChangeType
+
+if TYPE_CHECKING:
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.sessions import SessionManager
+
+
+@pytest.mark.parametrize(
+    ("policy", "text", "canonical"),
+    [
+        ("", "[::ffff:192.0.2.1]:5000", "192.0.2.1:5000"),
+        ("exact", SOURCE, SOURCE),
+        ("ip", "192.0.2.1", "192.0.2.1"),
+        ("ip", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("ip", "2001:DB8::1", "2001:db8::1"),
+        ("ip", "fe80::1%2", "fe80::1%2"),
+        ("cidr", "192.0.2.0/24", "192.0.2.0/24"),
+        ("cidr", "::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("cidr", "0.0.0.0/0", "0.0.0.0/0"),
+        ("latch", "", ""),
+        ("latch", "192.0.2.0/24", "192.0.2.0/24"),
+        ("latch", "2001:db8::7", "2001:db8::7"),
+    ],
+)
+def test_sources_in_their_canonical_spelling(
+    manager: SessionManager, policy: str, text: str, canonical: str
+) -> None:
+    view = manager.create(text, 1, "video", source_policy=policy)
+    assert view.source_address == canonical
+    assert view.source_policy == (policy or "exact")
+    assert view.latch_window_secs == (60 if policy == "latch" else 0)
+    with pytest.raises(AlreadyExistsError):
+        manager.create(canonical, 1, "audio", source_policy=policy)
+    manager.delete(view.session_id)
+    manager.create(canonical, 1, "audio", source_policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        ("exact", "192.0.2.1"),
+        ("exact", ""),
+        ("ip", SOURCE),
+        ("ip", ""),
+        ("ip", "192.0.2.0/24"),
+        ("ip", "224.0.0.1"),
+        ("ip", "0.0.0.0"),
+        ("ip", "::ffff:255.255.255.255"),
+        ("cidr", "192.0.2.1"),
+        ("cidr", "192.0.2.1/24"),
+        ("cidr", "224.0.0.0/8"),
+        ("cidr", "fe80::%2/64"),
+        ("cidr", "ff02::/16"),
+        ("latch", SOURCE),
+        ("latch", "x"),
+    ],
+)
+def test_sources_that_are_none(manager: SessionManager, policy: str, text: str) -> None:
+    with pytest.raises(InvalidArgumentError) as error:
+        manager.create(text, 1, "video", source_policy=policy)
+    assert error.value.field == "source_address"
+    assert manager.active_sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("source_policy", {"source_policy": "any"}),
+        ("latch_window_secs", {"latch_window_secs": 5.0}),
+        ("relatch_after_secs", {"relatch_after_secs": 5.0}),
+        ("ingest_limit_bps", {"ingest_limit_bps": 2**63}),
+        ("max_subscribers", {"max_subscribers": -1}),
+        ("consent", {"consent": "yes"}),
+        ("move_key", {"move_key": b"short"}),
+        ("labels", {"labels": {"a b": "c"}}),
+        ("labels", {"labels": {"a": "ü"}}),
+        ("labels", {"labels": {"a": ""}}),
+        ("labels", {"labels": {str(n): "x" for n in range(17)}}),
+        ("request_id", {"request_id": "x" * 65}),
+        ("request_id", {"request_id": "with space"}),
+    ],
+)
+def test_a_bad_field_is_named(
+    manager: SessionManager, field: str, values: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidArgumentError) as error:
+        manager.create(SOURCE, 1, "video", **values)  # type: ignore[arg-type]
+    assert error.value.field == field
+    assert manager.active_sessions == 0
+
+
+def test_labels_select(manager: SessionManager) -> None:
+    ids = [
+        manager.create(
+            SOURCE, n, "video", labels={"vehicle": f"rover-{n % 2}", "n": str(n)}
+        ).session_id
+        for n in range(5)
+    ]
+    assert manager.labels(ids[1]) == {"vehicle": "rover-1", "n": "1"}
+
+    def selected(selector: str, limit: int = 0) -> list[str]:
+        found, cursor = manager.list_page(limit, "", selector)
+        while cursor:
+            more, cursor = manager.list_page(limit, cursor, selector)
+            found += more
+        return [view.session_id for view in found]
+
+    assert selected("") == ids
+    assert selected("vehicle=rover-0") == ids[::2]
+    assert selected("vehicle=rover-0", 1) == ids[::2]
+    assert selected("vehicle=rover-1,n=3") == [ids[3]]
+    assert selected("vehicle=rover-1,vehicle=rover-0") == []
+    for wrong in ("x", "a=b,", "=b", "a=", "a=b c"):
+        with pytest.raises(InvalidArgumentError) as error:
+            manager.list_page(0, "", wrong)
+        assert error.value.field == "label_selector"
+
+
+def test_an_update_changes_what_it_names(manager: SessionManager) -> None:
+    first = manager.create(SOURCE, 1, "video", labels={"a": "1", "b": "2"}, max_subscribers=2)
+    second = manager.update(
+        first.session_id, labels={"a": "", "c": "3"}, ingest_limit_bps=10**6, move_key=b"k" * 16
+    )
+    assert second.labels == {"b": "2", "c": "3"}
+    assert (second.max_subscribers, second.ingest_limit_bps, second.signed_move) == (2, 10**6, True)
+    assert second.source == first.source
+    assert second.revision > first.revision
+    third = manager.update(first.session_id, paused=True, if_revision=second.revision)
+    assert third.status is SessionStatus.PAUSED
+    assert manager.get(first.session_id) == third
+    with pytest.raises(AbortedError):
+        manager.update(first.session_id, paused=False, if_revision=second.revision)
+    resumed = manager.update(first.session_id, paused=False, move_key=b"")
+    assert (resumed.status, resumed.signed_move) == (SessionStatus.IDLE, False)
+    assert manager.update(first.session_id) == resumed
+
+
+def test_a_pause_drops_and_a_limit_limits(manager: SessionManager, engine: Engine) -> None:
+    with udp_socket() as source, udp_socket() as subscriber:
+        session_id = manager.create("{}:{}".format(*source.getsockname()), 1, "video").session_id
+        manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
+        send(source, engine, 1)
+        subscriber.recv(100)
+        manager.update(session_id, paused=True)
+        send(source, engine, 1, count=3)
+        eventually(lambda: manager.stats(session_id).dropped_paused, lambda n: n == 3, "pause")
+        manager.update(session_id, paused=False, ingest_limit_bps=1)
+        send(source, engine, 1, count=200, payload=b"x" * 1000)  # the burst is 64 KiB
+        eventually(lambda: manager.stats(session_id).dropped_rate_limit, lambda n: n > 100, "limit")
+
+
+def test_the_source_moves_by_an_update(manager: SessionManager, engine: Engine) -> None:
+    with udp_socket() as one, udp_socket() as two, udp_socket() as subscriber:
+        first, second = ("{}:{}".format(*sock.getsockname()) for sock in (one, two))
+        session_id = manager.create(first, 1, "video").session_id
+        other = manager.create("192.0.2.9:1", 1, "video").session_id
+        manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
+        view = manager.update(session_id, source_address=second)
+        assert view.source_address == second
+        send(two, engine, 1)
+        send(one, engine, 1)
+        subscriber.recv(100)
+        eventually(engine.stats, lambda s: s["dropped_wrong_source"] == 1, "the old source is out")
+        with pytest.raises(AlreadyExistsError):
+            manager.update(other, source_address=second)
+        manager.update(other, source_address=first)  # free again
+        ip = manager.update(session_id, source_address="127.0.0.1", source_policy="ip")
+        assert (ip.source_policy, ip.source_address) == (SourcePolicy.IP, "127.0.0.1")
+        manager.delete(other)
+        send(one, engine, 1)
+        subscriber.recv(100)
+        with pytest.raises(InvalidArgumentError) as error:  # the text is no ip:port
+            manager.update(session_id, source_policy="exact")
+        assert error.value.field == "source_address"
+
+
+def test_nobody_is_source_and_subscriber(manager: SessionManager) -> None:
+    session_id = manager.create(SUBSCRIBER, 1, "video").session_id
+    with pytest.raises(AddressDeniedError, match="loop") as error:
+        manager.add_subscriber(session_id, SUBSCRIBER)
+    assert error.value.field == "subscriber_address"
+    with pytest.raises(AddressDeniedError) as error:
+        manager.add_subscribers(session_id, ["127.0.0.1:1", f"[::ffff:{SUBSCRIBER[:-5]}]:6000"])
+    assert error.value.field == "subscriber_addresses[1]"
+    manager.add_subscriber(session_id, "127.0.0.1:6001")
+    with pytest.raises(AddressDeniedError, match="loop") as error:
+        manager.update(session_id, source_address="127.0.0.1:6001")
+    assert error.value.field == "source_address"
+    assert manager.get(session_id).source_address == SUBSCRIBER
+    manager.update(session_id, source_address="127.0.0.1:6002")
+    manager.add_subscriber(session_id, SUBSCRIBER)
+
+
+def test_a_cap_of_the_session(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video", max_subscribers=2).session_id
+    manager.add_subscriber(session_id, "127.0.0.1:1")
+    with pytest.raises(LimitError) as error:
+        manager.add_subscribers(session_id, ["127.0.0.1:2", "127.0.0.1:3"])
+    assert (error.value.field, error.value.limit) == ("max_subscribers", 2)
+    assert manager.total_subscribers == 1
+    manager.add_subscribers(session_id, ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"])
+    manager.update(session_id, max_subscribers=1)  # those that are there stay
+    assert not manager.add_subscriber(session_id, "127.0.0.1:2")
+    assert manager.get(session_id).subscriber_count == 2
+
+
+def test_a_latch_is_pinned_by_the_first_packet(
+    manager: SessionManager, engine: Engine, clock: Clock
+) -> None:
+    with udp_socket() as one, udp_socket() as two, udp_socket() as subscriber:
+        view = manager.create("127.0.0.1", 1, "video", source_policy="latch", latch_window_secs=5)
+        manager.add_subscriber(view.session_id, "{}:{}".format(*subscriber.getsockname()))
+        assert view.pinned_source is None
+        send(one, engine, 1)
+        notices = eventually(engine.notices, bool, "a notice")
+        ((what, handle, source),) = notices
+        assert what == "source"
+        assert not manager.on_source_notice(handle, Address.parse("192.0.2.1:1"))
+        with pytest.raises(AddressDeniedError):
+            manager.add_subscriber(view.session_id, "{}:{}".format(*manager_ingest(manager)))
+        assert manager.on_source_notice(handle, source)
+        pinned = manager.get(view.session_id)
+        assert str(pinned.pinned_source) == "{}:{}".format(*one.getsockname())
+        assert pinned.source_address == "127.0.0.1"
+        send(two, engine, 1)
+        send(one, engine, 1)
+        subscriber.recv(100)
+        assert queued(subscriber) == []
+        assert not manager.on_source_notice(handle, Address.parse("127.0.0.1:9"))
+        with pytest.raises(AddressDeniedError):
+            manager.add_subscriber(view.session_id, str(pinned.pinned_source))
+    again = manager.update(view.session_id, latch_window_secs=3)
+    assert again.pinned_source is None
+    clock.now += 4 * SECOND
+    assert not manager.on_source_notice(handle, Address.parse("127.0.0.1:9"))
+
+
+def manager_ingest(manager: SessionManager) -> tuple[str, int]:
+    ingest = manager._registry.policy.ingest
+    return str(ingest.ip), ingest.port
+
+
+def test_another_source_is_pinned_after_a_silence(
+    manager: SessionManager, engine: Engine, clock: Clock
+) -> None:
+    view = manager.create("", 1, "video", source_policy="latch", relatch_after_secs=10)
+    (handle,) = engine.all_session_stats(clock.now)
+    first, second = Address.parse("127.0.0.1:7"), Address.parse("127.0.0.2:8")
+    assert manager.on_source_notice(handle, first)
+    clock.now += 9 * SECOND
+    assert not manager.on_source_notice(handle, second)
+    clock.now += SECOND
+    assert manager.on_source_notice(handle, second)
+    assert not manager.on_source_notice(handle, first)
+    assert manager.get(view.session_id).pinned_source == second
+    assert manager.counts["pinned"] == 2
+
+
+def test_a_signed_move(manager: SessionManager) -> None:
+    view = manager.create(SOURCE, 7, "video", move_key=b"k" * 32)
+    manager.create("192.0.2.2:5000", 7, "video")
+    (target,) = manager.session_for_move(7)
+    assert (target.session_id, target.move_key, target.counter) == (view.session_id, b"k" * 32, 0)
+    assert manager.session_for_move(8) == []
+    manager.move_source(view.session_id, Address.parse("192.0.2.3:5001"), 5)
+    assert manager.get(view.session_id).source_address == "192.0.2.3:5001"
+    assert manager.session_for_move(7)[0].counter == 5
+    with pytest.raises(PermissionDeniedError):
+        manager.move_source(view.session_id, Address.parse(SOURCE), 5)
+    with pytest.raises(AlreadyExistsError):
+        manager.move_source(view.session_id, Address.parse("192.0.2.2:5000"), 6)
+    with pytest.raises(InvalidArgumentError):
+        manager.move_source(view.session_id, Address.parse("224.0.0.1:5000"), 6)
+    manager.update(view.session_id, source_policy="ip", source_address="192.0.2.3")
+    manager.move_source(view.session_id, Address.parse("192.0.2.4:9"), 6)
+    assert manager.get(view.session_id).source_address == "192.0.2.4"
+    manager.update(view.session_id, source_policy="cidr", source_address="10.0.0.0/8")
+    manager.move_source(view.session_id, Address.parse("10.1.2.3:9"), 7)
+    with pytest.raises(PermissionDeniedError):
+        manager.move_source(view.session_id, Address.parse("11.1.2.3:9"), 8)
+    assert manager.session_for_move(7)[0].counter == 7
+
+
+def test_the_log_has_every_change_in_order(manager: SessionManager) -> None:
+    start = manager.changes.revision
+    one = manager.create(SOURCE, 1, "video", labels={"v": "1"}).session_id
+    manager.create(SOURCE, 2, "video")
+    with pytest.raises(AlreadyExistsError):
+        manager.create(SOURCE, 2, "video")
+    for port in range(3):
+        manager.add_subscriber(one, f"127.0.0.1:{6000 + port}")
+    manager.remove_subscriber(one, "127.0.0.1:6000")
+    manager.expire_subscribers()
+    manager.expire_subscribers()
+    manager.update(one, labels={"v": "2"})
+    manager.delete(one)
+    read = manager.changes.after(start)
+    assert read is not None
+    changes, upto = read
+    kinds = [change.type for change in changes]
+    created, updated, deleted = ChangeType
+    assert kinds == [created, created, updated, updated, deleted]
+    assert changes[2].view.subscriber_count == 2  # two, and one that came and went
+    revisions = [change.revision for change in changes]
+    assert revisions == sorted(set(revisions))
+    assert upto == revisions[-1]
+    seen = [change.seen_by((("v", "1"),)) for change in changes]
+    assert seen == [created, None, updated, deleted, None]
+    assert [c.seen_by((("v", "2"),)) for c in changes] == [None, None, None, created, deleted]
+    assert manager.changes.after(upto) == ([], upto)
+    assert manager.changes.after(upto + 1) is None
+
+
+def test_many_updates_at_once_are_all_there(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    start = manager.changes.revision
+
+    def update(n: int) -> None:
+        manager.update(session_id, labels={f"n{n}": "x"})
+
+    threads = [threading.Thread(target=update, args=[n]) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(manager.labels(session_id)) == 12
+    read = manager.changes.after(start)
+    assert read is not None
+    assert [len(change.view.labels) for change in read[0]] == list(range(1, 13))
