@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout import _fastpath, log, netif
+from rtpfanout.config import plain_values
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
@@ -27,6 +28,8 @@ from rtpfanout.sessions.journal import Journal
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
     from rtpfanout.service import ControlServer
@@ -36,6 +39,19 @@ LOCAL_ADDRESSES_SECONDS = 5.0
 CALL_GRACE_SECONDS = 0.25
 """What is left to running calls at the end; the whole of `stop` has to fit in a second."""
 LISTEN_BACKLOG = 128
+LIVE_KEYS = frozenset(
+    (
+        "address_policy.allow",
+        "address_policy.deny",
+        "drain_secs",
+        "limits.max_subscribers",
+        "limits.max_subscribers_per_ip",
+        "log.format",
+        "log.level",
+        "session_timeout_secs",
+    )
+)
+"""Keys that `reconfigure` can change; for the others a restart or an upgrade is needed."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -54,8 +70,10 @@ class Server:
     engine: _fastpath.Engine
     manager: SessionManager
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sockets: Sequence[int] = ()) -> None:
+        """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them."""
         self.settings = settings
+        self._sockets = sockets
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
@@ -84,13 +102,35 @@ class Server:
     async def start(self) -> None:
         """Returns when packets and calls are taken. Raises StartError, everything undone."""
         try:
-            self._start_packet_path()
-            await self._start_control()
-            if self.settings.enable_metrics:
-                self._start_http()
+            self.prepare()
+            self.start_packets()
+            await self.start_serving()
         except BaseException:
             await self.stop()
             raise
+
+    def prepare(self) -> None:
+        """Everything up to the first packet. Raises StartError."""
+        self._prepare_packet_path()
+
+    def start_packets(self) -> None:
+        """From here on packets are forwarded."""
+        loop = asyncio.get_running_loop()
+
+        def on_end() -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(self.finished.set)
+
+        if self._doorman:
+            self._doorman.attach(loop)
+        self._workers = Workers(self.engine, self.engine.workers, self.settings.worker_cpus, on_end)
+        self._workers.start()
+
+    async def start_serving(self) -> None:
+        """From here on calls are taken. Raises StartError."""
+        await self._start_control()
+        if self.settings.enable_metrics:
+            self._start_http()
         self._housekeeping = asyncio.create_task(self._housekeep())
         self._is_ready = True
         # The keys of the configuration, so that a reader of the log can find the ports.
@@ -106,22 +146,60 @@ class Server:
             gro=self.engine.gro,
         )
 
-    async def stop(self) -> None:
-        """Drains: what was received before leaves; running calls get CALL_GRACE_SECONDS."""
+    async def drain(self) -> None:
+        """Tells those who watch our health, then goes on with packets for `drain_secs`."""
+        self._is_ready = False
+        if self._control:
+            await self._control.drain()
+        await asyncio.sleep(self.settings.drain_secs)
+
+    def reconfigure(self, settings: Settings) -> list[str]:
+        """Applies what can change while running; the keys that differ and need a restart."""
+        before, after = plain_values(self.settings), plain_values(settings)
+        changed = [key for key in after if after[key] != before[key]]
+        log.configure(settings.log.level, settings.log.format)
+        self.settings = settings
+        self.manager.reconfigure(self._address_policy(), _limits(settings))
+        needs_restart = [key for key in changed if key not in LIVE_KEYS]
+        _log.info(
+            "configuration reloaded",
+            changed=[key for key in changed if key in LIVE_KEYS],
+            needs_restart=needs_restart,
+        )
+        return needs_restart
+
+    async def stop_serving(self) -> None:
+        """Takes no more calls, and changes nothing any more; running calls get CALL_GRACE_SECONDS.
+
+        Packets go on.
+        """
         self._is_ready = False
         if self._housekeeping:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
+            self._housekeeping = None
         if self._control:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
+            self._control = None
         if self._doorman:
             self._doorman.detach()
             await asyncio.to_thread(self._doorman.stop)
-        await asyncio.gather(self._stop_workers(), self._stop_http())
+            self._doorman = None
+        await self._stop_http()
 
-    def _start_packet_path(self) -> None:
+    async def stop_packets(self, *, drain: bool = True) -> None:
+        """What was received before leaves; without `drain` it stays in the sockets."""
+        if self._workers:
+            await asyncio.to_thread(self._workers.stop, drain=drain)
+
+    async def stop(self) -> None:
+        """Those who watch our health are told first; what was received before leaves."""
+        await self.stop_serving()
+        await self.stop_packets()
+
+    def _prepare_packet_path(self) -> None:
         settings = self.settings
         check_cpus(settings.worker_cpus)
         count = worker_count(settings.workers)
@@ -135,9 +213,10 @@ class Server:
                 split_threshold=settings.split_threshold,
                 busy_poll_us=settings.busy_poll_us,
                 check_padding=settings.check_padding,
+                sockets=self._sockets,
             )
         except OSError as error:
-            raise _bind_error(error, settings.bind_address, "bind_address") from None
+            raise bind_error(error, settings.bind_address, "bind_address") from None
         self.ingest_address = self.engine.bound
         self._warn_of_small_buffer()
         self._warn_of_missing_steering(count)
@@ -145,27 +224,12 @@ class Server:
             self.engine,
             self._address_policy(),
             Journal(),
-            limits=Limits(
-                sessions=settings.max_sessions,
-                fanout=settings.max_fanout_per_session,
-                subscribers=settings.limits.max_subscribers,
-                subscribers_per_ip=settings.limits.max_subscribers_per_ip,
-                session_timeout_ns=round(settings.session_timeout_secs * 1e9),
-            ),
+            limits=_limits(settings),
         )
         self._read_local_addresses()
-        loop = asyncio.get_running_loop()
         self._doorman = Doorman(
             self.engine, self.manager, consent_secs=settings.consent.timeout_secs
         )
-        self._doorman.attach(loop)
-
-        def on_end() -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed
-                loop.call_soon_threadsafe(self.finished.set)
-
-        self._workers = Workers(self.engine, count, settings.worker_cpus, on_end)
-        self._workers.start()
 
     def _address_policy(self) -> AddressPolicy:
         return AddressPolicy(
@@ -235,14 +299,11 @@ class Server:
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 
-    async def _stop_workers(self) -> None:
-        if self._workers:
-            await asyncio.to_thread(self._workers.stop)
-
     async def _stop_http(self) -> None:
         if self._http and self._http_task:
             self._http.should_exit = True
             await self._http_task
+            self._http = None
 
     def _read_local_addresses(self) -> None:
         try:
@@ -275,6 +336,16 @@ class Server:
                 )
 
 
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        sessions=settings.max_sessions,
+        fanout=settings.max_fanout_per_session,
+        subscribers=settings.limits.max_subscribers,
+        subscribers_per_ip=settings.limits.max_subscribers_per_ip,
+        session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+    )
+
+
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. 0 after an orderly end, 1 if the packet loop failed.
 
@@ -292,12 +363,14 @@ async def _serve(settings: Settings) -> int:
     await server.start()
     await server.finished.wait()
     _log.info("stopping")
+    await server.drain()
     await server.stop()
-    _log.info("stopped", **_totals(server.engine))
+    _log.info("stopped", **totals(server.engine))
     return 1 if server.failed else 0
 
 
-def _totals(engine: _fastpath.Engine) -> dict[str, int]:
+def totals(engine: _fastpath.Engine) -> dict[str, int]:
+    """What the log says at the end."""
     stats = engine.stats()
     return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}
 
@@ -318,11 +391,12 @@ def _listener(address: Address, key: str) -> socket.socket:
         listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _bind_error(error, address, key) from None
+        raise bind_error(error, address, key) from None
     return listener
 
 
-def _bind_error(error: OSError, address: Address, key: str) -> StartError:
+def bind_error(error: OSError, address: Address, key: str) -> StartError:
+    """What to tell of a bind that failed; `key` is the configuration's."""
     reasons = {
         errno.EADDRINUSE: "the port is in use by another process; stop it or choose another port",
         errno.EACCES: "permission denied; choose a port from 1024 up or grant CAP_NET_BIND_SERVICE",

@@ -77,6 +77,15 @@ class SessionManager(PacketSide):
         self._updating = Updating(self._registry, self._consents)
         self._life = Life(self._registry, self._subscribers, leases)
 
+    def reconfigure(self, policy: AddressPolicy, limits: Limits) -> None:
+        """Judge by other rules from now on; what exists already stays.
+
+        `limits.sessions` and `limits.fanout` must be what they were: they are the engine's.
+        """
+        self._admission = Admission(policy)
+        self._registry.policy = policy
+        self._registry.limits = limits
+
     @property
     def active_sessions(self) -> int:
         """Sessions that exist, whether packets arrive or not."""
