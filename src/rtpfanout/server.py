@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
-import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout import _fastpath, log, netif
-from rtpfanout.config import plain_values
+from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
+from rtpfanout.listening import bind_error, listener
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits, SessionManager
-from rtpfanout.sessions.journal import Journal
+from rtpfanout.store import Store, default_path
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from rtpfanout.config import Settings
@@ -36,23 +36,10 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_SECONDS = 1.0
 LOCAL_ADDRESSES_SECONDS = 5.0
+RESUME_SECONDS = 5.0
+"""In which the store must be free again after a hand-over that came to nothing."""
 CALL_GRACE_SECONDS = 0.25
 """What is left to running calls at the end; the whole of `stop` has to fit in a second."""
-LISTEN_BACKLOG = 128
-LIVE_KEYS = frozenset(
-    (
-        "address_policy.allow",
-        "address_policy.deny",
-        "drain_secs",
-        "limits.max_subscribers",
-        "limits.max_subscribers_per_ip",
-        "log.format",
-        "log.level",
-        "session_timeout_secs",
-    )
-)
-"""Keys that `reconfigure` can change; for the others a restart or an upgrade is needed."""
-
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -69,11 +56,13 @@ class Server:
     metrics_address: Address | None = None
     engine: _fastpath.Engine
     manager: SessionManager
+    store: Store | None = None
 
     def __init__(self, settings: Settings, sockets: Sequence[int] = ()) -> None:
         """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them."""
         self.settings = settings
         self._sockets = sockets
+        self._listener: socket.socket | None = None
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
@@ -104,6 +93,7 @@ class Server:
         try:
             self.prepare()
             self.start_packets()
+            self.bind_serving()
             await self.start_serving()
         except BaseException:
             await self.stop()
@@ -126,11 +116,21 @@ class Server:
         self._workers = Workers(self.engine, self.engine.workers, self.settings.worker_cpus, on_end)
         self._workers.start()
 
-    async def start_serving(self) -> None:
-        """From here on calls are taken. Raises StartError."""
-        await self._start_control()
+    def bind_serving(self) -> None:
+        """The addresses of the API and of metrics are ours; nobody is answered yet.
+
+        Raises StartError.
+        """
+        self._bind_control()
         if self.settings.enable_metrics:
-            self._start_http()
+            self._bind_http()
+
+    async def start_serving(self) -> None:
+        """After `bind_serving`: from here on calls are taken."""
+        if self._control:
+            await self._control.start()
+        if self._listener:
+            self._start_http(self._listener)
         self._housekeeping = asyncio.create_task(self._housekeep())
         self._is_ready = True
         # The keys of the configuration, so that a reader of the log can find the ports.
@@ -155,23 +155,17 @@ class Server:
 
     def reconfigure(self, settings: Settings) -> list[str]:
         """Applies what can change while running; the keys that differ and need a restart."""
-        before, after = plain_values(self.settings), plain_values(settings)
-        changed = [key for key in after if after[key] != before[key]]
-        log.configure(settings.log.level, settings.log.format)
-        self.settings = settings
-        self.manager.reconfigure(self._address_policy(), _limits(settings))
-        needs_restart = [key for key in changed if key not in LIVE_KEYS]
-        _log.info(
-            "configuration reloaded",
-            changed=[key for key in changed if key in LIVE_KEYS],
-            needs_restart=needs_restart,
-        )
+        live, needs_restart = changed_keys(self.settings, settings)
+        self.settings = live_settings(self.settings, settings)
+        log.configure(self.settings.log.level, self.settings.log.format)
+        self.manager.reconfigure(self._address_policy(), _limits(self.settings))
+        _log.info("configuration reloaded", changed=live, needs_restart=needs_restart)
         return needs_restart
 
     async def stop_serving(self) -> None:
-        """Takes no more calls, and changes nothing any more; running calls get CALL_GRACE_SECONDS.
+        """Takes no more calls, changes nothing any more, and lets go of the store.
 
-        Packets go on.
+        Running calls get CALL_GRACE_SECONDS; packets go on.
         """
         self._is_ready = False
         if self._housekeeping:
@@ -188,6 +182,18 @@ class Server:
             await asyncio.to_thread(self._doorman.stop)
             self._doorman = None
         await self._stop_http()
+        if self.store:
+            await asyncio.to_thread(self.store.close)
+
+    async def resume_serving(self) -> None:
+        """Takes back what `stop_serving` gave up. Raises StartError."""
+        if self.store:
+            await asyncio.to_thread(self.store.reopen, RESUME_SECONDS)
+        self._make_doorman()
+        self.bind_serving()
+        if self._doorman:
+            self._doorman.attach(asyncio.get_running_loop())
+        await self.start_serving()
 
     async def stop_packets(self, *, drain: bool = True) -> None:
         """What was received before leaves; without `drain` it stays in the sockets."""
@@ -220,15 +226,20 @@ class Server:
         self.ingest_address = self.engine.bound
         self._warn_of_small_buffer()
         self._warn_of_missing_steering(count)
+        self.store = Store(store_path(settings))
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
-            Journal(),
+            self.store,
             limits=_limits(settings),
         )
+        self._restore()
         self._read_local_addresses()
+        self._make_doorman()
+
+    def _make_doorman(self) -> None:
         self._doorman = Doorman(
-            self.engine, self.manager, consent_secs=settings.consent.timeout_secs
+            self.engine, self.manager, consent_secs=self.settings.consent.timeout_secs
         )
 
     def _address_policy(self) -> AddressPolicy:
@@ -263,29 +274,30 @@ class Server:
                 remedy="allow SO_ATTACH_REUSEPORT_CBPF (Linux 4.5), or set workers = 1",
             )
 
-    async def _start_control(self) -> None:
+    def _bind_control(self) -> None:
         from rtpfanout.service import ControlServer
 
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
-        _listener(address, "grpc_bind_address").close()
+        listener(address, "grpc_bind_address").close()
         control = ControlServer(self.manager, self._requests)
         try:
             port = control.listen(str(address))
         except RuntimeError as error:
             raise StartError(f"{address}: {error}", field="grpc_bind_address") from None
-        await control.start()
         self._control = control
         self.grpc_address = Address(address.ip, port)
 
-    def _start_http(self) -> None:
+    def _bind_http(self) -> None:
+        self._listener = listener(self.settings.metrics_bind_address, "metrics_bind_address")
+        self.metrics_address = Address(
+            self.settings.metrics_bind_address.ip, self._listener.getsockname()[1]
+        )
+
+    def _start_http(self, listener: socket.socket) -> None:
         from rtpfanout import http, metrics
         from rtpfanout.doorman.metrics import DoormanCollector
 
-        listener = _listener(self.settings.metrics_bind_address, "metrics_bind_address")
-        self.metrics_address = Address(
-            self.settings.metrics_bind_address.ip, listener.getsockname()[1]
-        )
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
@@ -304,6 +316,20 @@ class Server:
             self._http.should_exit = True
             await self._http_task
             self._http = None
+        if self._listener:
+            self._listener.close()
+            self._listener = None
+
+    def _restore(self) -> None:
+        restored = self.manager.restore()
+        if restored.sessions:
+            _log.info(
+                "restored",
+                store=self.store.path if self.store else None,
+                sessions=restored.sessions,
+                subscribers=restored.subscribers,
+                expired_subscribers=restored.expired_subscribers,
+            )
 
     def _read_local_addresses(self) -> None:
         try:
@@ -334,6 +360,12 @@ class Server:
                     subscribers=view.subscriber_count,
                     session_timeout_secs=self.settings.session_timeout_secs,
                 )
+
+
+def store_path(settings: Settings) -> str:
+    """The file that sessions are kept in, or MEMORY."""
+    path = settings.store.path
+    return default_path(settings.bind_address) if path == "auto" else path
 
 
 def _limits(settings: Settings) -> Limits:
@@ -373,34 +405,3 @@ def totals(engine: _fastpath.Engine) -> dict[str, int]:
     """What the log says at the end."""
     stats = engine.stats()
     return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}
-
-
-def _listener(address: Address, key: str) -> socket.socket:
-    """A listening TCP socket. Raises StartError naming the configuration key."""
-    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
-    host, _, scope = str(address.ip).partition("%")
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            only_ipv6 = not address.ip.is_unspecified
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
-            listener.bind((host, address.port, 0, int(scope or 0)))
-        else:
-            listener.bind((host, address.port))
-        listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise bind_error(error, address, key) from None
-    return listener
-
-
-def bind_error(error: OSError, address: Address, key: str) -> StartError:
-    """What to tell of a bind that failed; `key` is the configuration's."""
-    reasons = {
-        errno.EADDRINUSE: "the port is in use by another process; stop it or choose another port",
-        errno.EACCES: "permission denied; choose a port from 1024 up or grant CAP_NET_BIND_SERVICE",
-        errno.EADDRNOTAVAIL: "this host has no such address; choose one of its own, or a wildcard",
-    }
-    reason = reasons.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
-    return StartError(f"cannot bind {address}: {reason}", field=key)

@@ -98,7 +98,11 @@ def serve(
     ] = None,
     drain_secs: Annotated[
         float | None,
-        typer.Option(help="Go on with packets this long after SIGTERM, taking no calls."),
+        typer.Option(help="Go on with packets this long after SIGTERM, not ready."),
+    ] = None,
+    store_path: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File of the sessions; auto, :memory:."),
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
@@ -134,6 +138,7 @@ def serve(
         "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
         "supervise": supervise,
         "drain_secs": drain_secs,
+        "store.path": store_path,
         "log.level": log_level,
         "log.format": log_format,
     }

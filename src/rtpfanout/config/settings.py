@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from rtpfanout.config.consent import ConsentSettings
 from rtpfanout.config.limits import LimitsSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
+from rtpfanout.config.store import StoreSettings
 from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch
 from rtpfanout.model import Address
 
@@ -127,6 +128,7 @@ class Settings(BaseSettings):
     address_policy: AddressPolicySettings = AddressPolicySettings()
     consent: ConsentSettings = ConsentSettings()
     limits: LimitsSettings = LimitsSettings()
+    store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LARGEST = 65536
+LARGEST = 1 << 18
 
 
 class Link:

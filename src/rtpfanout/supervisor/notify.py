@@ -10,6 +10,7 @@ import time
 from rtpfanout.errors import StartError
 
 FIRST_LISTEN_FD = 3
+KEPT_NAME = "ingress-"
 
 
 class Notifier:
@@ -45,9 +46,11 @@ class Notifier:
 
     def keep(self, descriptors: list[int]) -> None:
         """Hands the ingress sockets over for safekeeping (FileDescriptorStoreMax=)."""
-        if self._address:
-            with contextlib.suppress(OSError), self._socket() as sock:
-                socket.send_fds(sock, [b"FDSTORE=1\nFDNAME=ingress"], descriptors)
+        for number, descriptor in enumerate(descriptors):
+            if self._address:
+                message = f"FDSTORE=1\nFDNAME={KEPT_NAME}{number}".encode()
+                with contextlib.suppress(OSError), self._socket() as sock:
+                    socket.send_fds(sock, [message], [descriptor])
 
     def _send(self, message: str) -> None:
         if self._address:
@@ -67,14 +70,16 @@ class Notifier:
 def given_sockets() -> list[int]:
     """The UDP sockets that systemd passed, in order; the variables that say so are removed.
 
-    Raises StartError if one of them is something else.
+    Those that an earlier run let systemd keep come in the order they had. Raises StartError
+    if one of them is something else.
     """
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if not count.isdigit() or pid != str(os.getpid()):
         return []
     descriptors = list(range(FIRST_LISTEN_FD, FIRST_LISTEN_FD + int(count)))
     for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
             if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
                 continue
@@ -82,4 +87,9 @@ def given_sockets() -> list[int]:
             f"file descriptor {descriptor} of LISTEN_FDS is no UDP socket; use ListenDatagram=",
             field="bind_address",
         )
-    return descriptors
+    kept = {
+        int(name.removeprefix(KEPT_NAME)): descriptor
+        for name, descriptor in zip(names, descriptors, strict=False)
+        if name.startswith(KEPT_NAME) and name.removeprefix(KEPT_NAME).isdigit()
+    }
+    return [kept[number] for number in sorted(kept)] or descriptors

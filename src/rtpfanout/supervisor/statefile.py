@@ -7,31 +7,59 @@ import contextlib
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
 class State:
-    """What the file says. `generation` grows with every hand-over that succeeded."""
+    """What the file says of a supervisor, its last upgrade and its last reload."""
 
     pid: int
+    started: int = 0
+    """Of the process, in clock ticks since boot (proc_pid_stat(5)): a pid alone may be reused."""
     server_pid: int = 0
     bind_address: str = ""
-    generation: int = 0
+    upgrades: int = 0
+    """That came to an end, good or bad."""
+    reloads: int = 0
+    """That were looked at, good or bad."""
     error: str = ""
     """Why the last upgrade or reload changed nothing; empty if it did."""
-    reloads: int = 0
-    """Reloads that were looked at, good or bad."""
+    needs_restart: list[str] = field(default_factory=list)
+    """Keys that the last reload could not apply."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> State:
+        """From what another version may have written. Raises TypeError."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @property
+    def lives(self) -> bool:
+        """The process is still that one."""
+        return bool(self.started) and start_of(self.pid) == self.started
+
+
+def start_of(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0: there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    values = text.rpartition(")")[2].split()
+    return 0 if values[0] == "Z" else int(values[19])
 
 
 def directory() -> Path:
-    """$RUNTIME_DIRECTORY (systemd), else the user's own place for such files."""
-    for variable in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
-        if value := os.environ.get(variable, "").split(":")[0]:
-            return Path(value) if variable == "RUNTIME_DIRECTORY" else Path(value, "rtpfanout")
+    """$RUNTIME_DIRECTORY (systemd), /run/rtpfanout for root, else the user's own place."""
+    if value := os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
+        return Path(value)
     if os.geteuid() == 0:
         return Path("/run/rtpfanout")
+    if value := os.environ.get("XDG_RUNTIME_DIR", ""):
+        return Path(value, "rtpfanout")
     return Path(tempfile.gettempdir(), f"rtpfanout-{os.getuid()}")
 
 
@@ -40,6 +68,7 @@ class StateFile:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        state.started = start_of(state.pid)
         self._path = directory() / f"{state.pid}.json"
 
     def write(self) -> None:
@@ -57,17 +86,19 @@ class StateFile:
 
 
 def read(pid: int) -> State | None:
-    """The state of the server with that process id, if it tells one and lives."""
+    """The state of the supervisor with that process id, if it lives."""
+    path = directory() / f"{pid}.json"
     try:
-        state = State(**json.loads((directory() / f"{pid}.json").read_text()))
-        os.kill(state.pid, 0)
+        if path.stat().st_uid not in (0, os.geteuid()):
+            return None  # anybody may make files in a place such as /tmp
+        state = State.of(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return state
+    return state if state.pid == pid and state.lives else None
 
 
 def running() -> list[State]:
-    """All servers that live."""
+    """All supervisors that live."""
     try:
         names = sorted(directory().glob("*.json"))
     except OSError:
