@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before the second restart in a row, doubling; the first one is at once."""
-HEALTHY_SECONDS = 60.0
-"""After which the next crash counts as the first again."""
+HEALTHY_SECONDS = 2.0
+"""A server that was ready and lived so long is replaced at once, whatever was before."""
 STOP_SECONDS = 10.0
 """Beyond drain_secs, until a server that should end is killed."""
 STEP_SECONDS = 60.0
@@ -230,17 +230,14 @@ class Supervisor:
             return
         if server.failure and not self._was_ready:
             raise StartError(server.failure["message"], field=server.failure["field"])
-        if self._successor:  # it takes the place, whether the old one gave it or died
-            if server.phase != "handed over":
-                _log.error("the old server died during the upgrade", exit_code=code)
-            self._server, self._successor = self._successor, None
-            self._file.state.server_pid = self._server.pid
-            self._server.link.tell("prepare")
-            self._server.link.tell("go")
+        if self._successor:
+            _log.error("the old server died during the upgrade", exit_code=code)
+            self._promote(self._successor)
             return
         if self._is_upgrading and not self._trial:
             self._upgraded(_reason(server, code))
-        healthy = time.monotonic() - server.began >= HEALTHY_SECONDS
+        lived = time.monotonic() - server.began
+        healthy = server.phase == "ready" and lived >= HEALTHY_SECONDS
         self._crashes = 1 if healthy else self._crashes + 1
         pause = 0.0
         if self._crashes > 1:
@@ -256,6 +253,13 @@ class Supervisor:
             pause_seconds=pause,
         )
         self._notifier.status("the server process ended, another one starts")
+
+    def _promote(self, successor: Process) -> None:
+        """It takes the place, whether the old one gave it or died."""
+        self._server, self._successor = successor, None
+        self._file.state.server_pid = successor.pid
+        successor.link.tell("prepare")
+        successor.link.tell("go")
 
     def _successor_ended(self, successor: Process, code: int) -> None:
         self._successor = None
@@ -296,7 +300,8 @@ class Supervisor:
         elif process is self._successor and process.phase == "prepared":
             self._server.link.tell("hand over")
         elif process is self._server and process.phase == "handed over":
-            self._successor.link.tell("go")
+            process.link.close()  # its end is no news
+            self._promote(self._successor)
 
     def _on_ready(self, message: dict[str, Any]) -> None:
         self._was_ready = True
