@@ -136,13 +136,15 @@ def test_kept_sockets_come_back_in_order(
 
 def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> None:
     source, viewer = udp(), udp()
-    with udp_socket("127.0.0.1") as given:
-        with Activated.by([given.fileno()], ["rtp"], workers=2) as server:
-            host, port = given.getsockname()
-            assert (str(server.ingest.ip), server.ingest.port) == (host, port)
-            server.create(address_of(source), 1, address_of(viewer))
-            source.sendto(rtp_packet(1), (host, port))
-            assert receive(viewer, 1) == [rtp_packet(1)]
+    with (
+        udp_socket("127.0.0.1") as given,
+        Activated.by([given.fileno()], ["rtp"], workers=2) as server,
+    ):
+        host, port = given.getsockname()
+        assert (str(server.ingest.ip), server.ingest.port) == (host, port)
+        server.create(address_of(source), 1, address_of(viewer))
+        source.sendto(rtp_packet(1), (host, port))
+        assert receive(viewer, 1) == [rtp_packet(1)]
     manager.read()
     assert manager.kept == {}, "systemd has it already"
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before the second restart in a row, doubling; the first one is at once."""
-HEALTHY_SECONDS = 2.0
+HEALTHY_SECONDS = 1.0
 """A server that was ready and lived so long is replaced at once, whatever was before."""
 STOP_SECONDS = 10.0
 """Beyond drain_secs, until a server that should end is killed."""
