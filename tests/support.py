@@ -207,6 +207,7 @@ class ServerProcess:
     """
 
     command: ClassVar[list[str]] = [sys.executable, "-m", "rtpfanout", "serve"]
+    pass_fds: ClassVar[tuple[int, ...]] = ()
     pid: int
     ingest: Address
     grpc: Address
@@ -226,6 +227,7 @@ class ServerProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=self.pass_fds,
         )
         self.log: list[dict[str, Any]] = []
         self.other_lines: list[str] = []

@@ -187,6 +187,10 @@ class Server:
 
     async def resume_serving(self) -> None:
         """Takes back what `stop_serving` gave up. Raises StartError."""
+        found = {"grpc_bind_address": self.grpc_address}  # where any free port is good
+        if self.metrics_address:
+            found["metrics_bind_address"] = self.metrics_address
+        self.settings = self.settings.model_copy(update=found)
         if self.store:
             await asyncio.to_thread(self.store.reopen, RESUME_SECONDS)
         self._make_doorman()

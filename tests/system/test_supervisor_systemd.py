@@ -26,7 +26,7 @@ from support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     MakeSocket = Callable[..., socket.socket]
     StartServer = Callable[..., ServerProcess]
@@ -126,7 +126,7 @@ def test_kept_sockets_come_back_in_order(
     for packet in packets:
         source.sendto(packet, (str(server.ingest.ip), server.ingest.port))
     descriptors = [manager.kept[name] for name in reversed(names)]
-    with Activated.by(descriptors, reversed(names), workers=2) as again:
+    with activated(descriptors, reversed(names), workers=2) as again:
         assert again.ingest == server.ingest
         assert again.metrics()["rtp_packets_received_total"] == len(packets)
         again.create(address_of(source), 1, address_of(viewer))
@@ -138,7 +138,7 @@ def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> Non
     source, viewer = udp(), udp()
     with (
         udp_socket("127.0.0.1") as given,
-        Activated.by([given.fileno()], ["rtp"], workers=2) as server,
+        activated([given.fileno()], ["rtp"], workers=2) as server,
     ):
         host, port = given.getsockname()
         assert (str(server.ingest.ip), server.ingest.port) == (host, port)
@@ -149,38 +149,35 @@ def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> Non
     assert manager.kept == {}, "systemd has it already"
 
 
-class Activated(ServerProcess):
-    """A server that is started as systemd would, with sockets from descriptor 3 on."""
+LAUNCHER = """
+import os, sys
+names, count = sys.argv[1], int(sys.argv[2])
+high = [os.dup2(int(fd), 100 + i) for i, fd in enumerate(sys.argv[3:3 + count])]
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i)
+    os.close(fd)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": names}
+command = sys.argv[3 + count:]
+os.execv(command[0], command)
+"""
 
-    @classmethod
-    @contextlib.contextmanager
-    def by(
-        cls, descriptors: list[int], names: object, **settings: object
-    ) -> Iterator[ServerProcess]:
-        # The shell that becomes the server knows its process id, which LISTEN_PID must be.
-        copies = [os.dup(descriptor) for descriptor in descriptors]
-        high = [os.dup2(copy, 100 + number) for number, copy in enumerate(copies)]
-        moves = " ".join(f"{3 + number}<&{100 + number}" for number in range(len(high)))
-        listed = ":".join(names)  # type: ignore[arg-type]
-        script = (
-            f"export LISTEN_PID=$$ LISTEN_FDS={len(high)} LISTEN_FDNAMES={listed};"
-            f' exec "$@" {moves}'
-        )
-        for descriptor in high:
-            os.set_inheritable(descriptor, True)
-        before, popen = cls.command, subprocess.Popen
-        cls.command = ["sh", "-c", script, "sh", *ServerProcess.command]
-        subprocess.Popen = lambda *args, **more: popen(*args, pass_fds=high, **more)  # type: ignore[assignment,misc]
-        try:
-            server = cls(**settings)
-        finally:
-            cls.command, subprocess.Popen = before, popen  # type: ignore[misc]
-            for descriptor in {*copies, *high}:
-                os.close(descriptor)
-        try:
-            yield server
-        finally:
-            server.stop()
+
+@contextlib.contextmanager
+def activated(
+    descriptors: Sequence[int], names: Iterable[str], **settings: object
+) -> Iterator[ServerProcess]:
+    """A server that is started as systemd would, with sockets from descriptor 3 on."""
+    words = [":".join(names), str(len(descriptors)), *map(str, descriptors)]
+
+    class Activated(ServerProcess):
+        command = [sys.executable, "-c", LAUNCHER, *words, *ServerProcess.command]  # noqa: RUF012
+        pass_fds = tuple(descriptors)
+
+    server = Activated(**settings)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def unit(name: str) -> configparser.RawConfigParser:
