@@ -207,6 +207,8 @@ class ServerProcess:
     """
 
     command: ClassVar[list[str]] = [sys.executable, "-m", "rtpfanout", "serve"]
+    pass_fds: ClassVar[tuple[int, ...]] = ()
+    pid: int
     ingest: Address
     grpc: Address
     metrics_address: Address | None
@@ -225,6 +227,7 @@ class ServerProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=self.pass_fds,
         )
         self.log: list[dict[str, Any]] = []
         self.other_lines: list[str] = []
@@ -236,6 +239,7 @@ class ServerProcess:
             self.process.kill()
             self.process.wait()
             raise
+        self.pid: int = ready["pid"]
         self.ingest = Address.parse(ready["bind_address"])
         self.grpc = Address.parse(ready["grpc_bind_address"])
         metrics = ready["metrics_bind_address"]
@@ -313,7 +317,7 @@ class ServerProcess:
         )
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To this process alone."""
+        """To the process that was started, which is the supervisor of process `pid`."""
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

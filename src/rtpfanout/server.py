@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
-import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout import _fastpath, log, netif
+from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
+from rtpfanout.listening import bind_error, listener
 from rtpfanout.model import Address
 from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.policy import AddressPolicy
@@ -29,7 +29,8 @@ from rtpfanout.store import Store, default_path
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Sequence
 
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_SECONDS = 1.0
 LOCAL_ADDRESSES_SECONDS = 5.0
+RESUME_SECONDS = 5.0
+"""In which the store must be free again after a hand-over that came to nothing."""
 CALL_GRACE_SECONDS = 0.25
 """What is left to running calls at the end; the whole of `stop` has to fit in a second."""
-LISTEN_BACKLOG = 128
-
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -59,8 +60,11 @@ class Server:
     manager: SessionManager
     store: Store | None = None
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sockets: Sequence[int] = ()) -> None:
+        """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them."""
         self.settings = settings
+        self._sockets = sockets
+        self._listener: socket.socket | None = None
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
@@ -89,13 +93,46 @@ class Server:
     async def start(self) -> None:
         """Returns when packets and calls are taken. Raises StartError, everything undone."""
         try:
-            self._start_packet_path()
-            await self._start_control()
-            if self.settings.enable_metrics:
-                self._start_http()
+            self.prepare()
+            self.start_packets()
+            self.bind_serving()
+            await self.start_serving()
         except BaseException:
             await self.stop()
             raise
+
+    def prepare(self) -> None:
+        """Everything up to the first packet. Raises StartError."""
+        self._prepare_packet_path()
+
+    def start_packets(self) -> None:
+        """From here on packets are forwarded."""
+        loop = asyncio.get_running_loop()
+
+        def on_end() -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(self.finished.set)
+
+        if self._doorman:
+            self._doorman.attach(loop)
+        self._workers = Workers(self.engine, self.engine.workers, self.settings.worker_cpus, on_end)
+        self._workers.start()
+
+    def bind_serving(self) -> None:
+        """The addresses of the API and of metrics are ours; nobody is answered yet.
+
+        Raises StartError.
+        """
+        self._bind_control()
+        if self.settings.enable_metrics:
+            self._bind_http()
+
+    async def start_serving(self) -> None:
+        """After `bind_serving`: from here on calls are taken."""
+        if self._control:
+            await self._control.start()
+        if self._listener:
+            self._start_http(self._listener)
         self._housekeeping = asyncio.create_task(self._housekeep())
         self._is_ready = True
         # The keys of the configuration, so that a reader of the log can find the ports.
@@ -111,24 +148,70 @@ class Server:
             gro=self.engine.gro,
         )
 
-    async def stop(self) -> None:
-        """Drains: what was received before leaves; running calls get CALL_GRACE_SECONDS."""
+    async def drain(self) -> None:
+        """Tells those who watch our health, then goes on with packets for `drain_secs`."""
+        self._is_ready = False
+        if self._control:
+            await self._control.drain()
+        await asyncio.sleep(self.settings.drain_secs)
+
+    def reconfigure(self, settings: Settings) -> list[str]:
+        """Applies what can change while running; the keys that differ and need a restart."""
+        live, needs_restart = changed_keys(self.settings, settings)
+        self.settings = live_settings(self.settings, settings)
+        log.configure(self.settings.log.level, self.settings.log.format)
+        self.manager.reconfigure(self._address_policy(), _limits(self.settings))
+        _log.info("configuration reloaded", changed=live, needs_restart=needs_restart)
+        return needs_restart
+
+    async def stop_serving(self) -> None:
+        """Takes no more calls, changes nothing any more, and lets go of the store.
+
+        Running calls get CALL_GRACE_SECONDS; packets go on.
+        """
         self._is_ready = False
         if self._housekeeping:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
+            self._housekeeping = None
         if self._control:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
+            self._control = None
         if self._doorman:
             self._doorman.detach()
             await asyncio.to_thread(self._doorman.stop)
-        await asyncio.gather(self._stop_workers(), self._stop_http())
-        if self.store is not None:
+            self._doorman = None
+        await self._stop_http()
+        if self.store:
             await asyncio.to_thread(self.store.close)
 
-    def _start_packet_path(self) -> None:
+    async def resume_serving(self) -> None:
+        """Takes back what `stop_serving` gave up. Raises StartError."""
+        found = {"grpc_bind_address": self.grpc_address}  # where any free port is good
+        if self.metrics_address:
+            found["metrics_bind_address"] = self.metrics_address
+        self.settings = self.settings.model_copy(update=found)
+        if self.store:
+            await asyncio.to_thread(self.store.reopen, RESUME_SECONDS)
+        self._make_doorman()
+        self.bind_serving()
+        if self._doorman:
+            self._doorman.attach(asyncio.get_running_loop())
+        await self.start_serving()
+
+    async def stop_packets(self, *, drain: bool = True) -> None:
+        """What was received before leaves; without `drain` it stays in the sockets."""
+        if self._workers:
+            await asyncio.to_thread(self._workers.stop, drain=drain)
+
+    async def stop(self) -> None:
+        """Those who watch our health are told first; what was received before leaves."""
+        await self.stop_serving()
+        await self.stop_packets()
+
+    def _prepare_packet_path(self) -> None:
         settings = self.settings
         check_cpus(settings.worker_cpus)
         count = worker_count(settings.workers)
@@ -142,46 +225,28 @@ class Server:
                 split_threshold=settings.split_threshold,
                 busy_poll_us=settings.busy_poll_us,
                 check_padding=settings.check_padding,
+                sockets=self._sockets,
             )
         except OSError as error:
-            raise _bind_error(error, settings.bind_address, "bind_address") from None
+            raise bind_error(error, settings.bind_address, "bind_address") from None
         self.ingest_address = self.engine.bound
         self._warn_of_small_buffer()
         self._warn_of_missing_steering(count)
-        path = settings.store.path
-        self.store = Store(default_path(settings.bind_address) if path == "auto" else path)
+        self.store = Store(store_path(settings))
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
             self.store,
-            limits=Limits(
-                sessions=settings.max_sessions,
-                fanout=settings.max_fanout_per_session,
-                subscribers=settings.limits.max_subscribers,
-                subscribers_per_ip=settings.limits.max_subscribers_per_ip,
-                session_timeout_ns=round(settings.session_timeout_secs * 1e9),
-                overload=OverloadLimits(
-                    busy=settings.overload.busy,
-                    kernel_drops=settings.overload.kernel_drops,
-                    memory_bytes=settings.overload.memory_mib * 2**20,
-                ),
-                shed=settings.overload.shed,
-            ),
+            limits=_limits(settings),
         )
         self._restore()
         self._read_local_addresses()
-        loop = asyncio.get_running_loop()
+        self._make_doorman()
+
+    def _make_doorman(self) -> None:
         self._doorman = Doorman(
-            self.engine, self.manager, consent_secs=settings.consent.timeout_secs
+            self.engine, self.manager, consent_secs=self.settings.consent.timeout_secs
         )
-        self._doorman.attach(loop)
-
-        def on_end() -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed
-                loop.call_soon_threadsafe(self.finished.set)
-
-        self._workers = Workers(self.engine, count, settings.worker_cpus, on_end)
-        self._workers.start()
 
     def _address_policy(self) -> AddressPolicy:
         return AddressPolicy(
@@ -215,29 +280,30 @@ class Server:
                 remedy="allow SO_ATTACH_REUSEPORT_CBPF (Linux 4.5), or set workers = 1",
             )
 
-    async def _start_control(self) -> None:
+    def _bind_control(self) -> None:
         from rtpfanout.service import ControlServer
 
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
-        _listener(address, "grpc_bind_address").close()
+        listener(address, "grpc_bind_address").close()
         control = ControlServer(self.manager, self._requests)
         try:
             port = control.listen(str(address))
         except RuntimeError as error:
             raise StartError(f"{address}: {error}", field="grpc_bind_address") from None
-        await control.start()
         self._control = control
         self.grpc_address = Address(address.ip, port)
 
-    def _start_http(self) -> None:
+    def _bind_http(self) -> None:
+        self._listener = listener(self.settings.metrics_bind_address, "metrics_bind_address")
+        self.metrics_address = Address(
+            self.settings.metrics_bind_address.ip, self._listener.getsockname()[1]
+        )
+
+    def _start_http(self, listener: socket.socket) -> None:
         from rtpfanout import http, metrics
         from rtpfanout.doorman.metrics import DoormanCollector
 
-        listener = _listener(self.settings.metrics_bind_address, "metrics_bind_address")
-        self.metrics_address = Address(
-            self.settings.metrics_bind_address.ip, listener.getsockname()[1]
-        )
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
@@ -251,14 +317,14 @@ class Server:
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 
-    async def _stop_workers(self) -> None:
-        if self._workers:
-            await asyncio.to_thread(self._workers.stop)
-
     async def _stop_http(self) -> None:
         if self._http and self._http_task:
             self._http.should_exit = True
             await self._http_task
+            self._http = None
+        if self._listener:
+            self._listener.close()
+            self._listener = None
 
     def _restore(self) -> None:
         restored = self.manager.restore()
@@ -309,6 +375,28 @@ async def _every(seconds: float, call: Callable[[], object]) -> None:
             _log.exception("housekeeping failed")
 
 
+def store_path(settings: Settings) -> str:
+    """The file that sessions are kept in, or MEMORY."""
+    path = settings.store.path
+    return default_path(settings.bind_address) if path == "auto" else path
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        sessions=settings.max_sessions,
+        fanout=settings.max_fanout_per_session,
+        subscribers=settings.limits.max_subscribers,
+        subscribers_per_ip=settings.limits.max_subscribers_per_ip,
+        session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+        overload=OverloadLimits(
+            busy=settings.overload.busy,
+            kernel_drops=settings.overload.kernel_drops,
+            memory_bytes=settings.overload.memory_mib * 2**20,
+        ),
+        shed=settings.overload.shed,
+    )
+
+
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. 0 after an orderly end, 1 if the packet loop failed.
 
@@ -326,41 +414,13 @@ async def _serve(settings: Settings) -> int:
     await server.start()
     await server.finished.wait()
     _log.info("stopping")
+    await server.drain()
     await server.stop()
-    _log.info("stopped", **_totals(server.engine))
+    _log.info("stopped", **totals(server.engine))
     return 1 if server.failed else 0
 
 
-def _totals(engine: _fastpath.Engine) -> dict[str, int]:
+def totals(engine: _fastpath.Engine) -> dict[str, int]:
+    """What the log says at the end."""
     stats = engine.stats()
     return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}
-
-
-def _listener(address: Address, key: str) -> socket.socket:
-    """A listening TCP socket. Raises StartError naming the configuration key."""
-    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
-    host, _, scope = str(address.ip).partition("%")
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            only_ipv6 = not address.ip.is_unspecified
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
-            listener.bind((host, address.port, 0, int(scope or 0)))
-        else:
-            listener.bind((host, address.port))
-        listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _bind_error(error, address, key) from None
-    return listener
-
-
-def _bind_error(error: OSError, address: Address, key: str) -> StartError:
-    reasons = {
-        errno.EADDRINUSE: "the port is in use by another process; stop it or choose another port",
-        errno.EACCES: "permission denied; choose a port from 1024 up or grant CAP_NET_BIND_SERVICE",
-        errno.EADDRNOTAVAIL: "this host has no such address; choose one of its own, or a wildcard",
-    }
-    reason = reasons.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
-    return StartError(f"cannot bind {address}: {reason}", field=key)

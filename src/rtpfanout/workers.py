@@ -75,10 +75,10 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Returns when every loop has forwarded what was queued, and ended."""
+    def stop(self, *, drain: bool = True) -> None:
+        """Returns when every loop has ended, with `drain` after forwarding what was queued."""
         self._stopping = True
-        self._engine.stop()
+        self._engine.stop(drain)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()

@@ -72,7 +72,7 @@ class Scene:
 
     def __init__(self, server: ServerProcess, log: Path) -> None:
         self.server, self._log = server, log
-        self.worker = worker_thread(server.process.pid)
+        self.worker = worker_thread(server.pid)
         self.source = udp_socket()
         self.viewers = [udp_socket() for _ in range(SUBSCRIBERS)]
         self.ssrc, self.session = 0, ""

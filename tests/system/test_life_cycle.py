@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -89,11 +90,11 @@ def test_what_was_queued_leaves_before_the_end(server: ServerProcess, udp: MakeS
     source, subscriber = udp(), udp()
     server.create(address_of(source), 1, address_of(subscriber))
     some = [rtp_packet(1, n) for n in range(200)]
-    server.send_signal(signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGSTOP)
     for packet in some:
         source.sendto(packet, server.ingest_target)
     server.send_signal(signal.SIGTERM)  # waits as the packets do
-    server.send_signal(signal.SIGCONT)
+    os.kill(server.pid, signal.SIGCONT)
     assert receive(subscriber, len(some)) == some
     assert server.process.wait(SETTLE_SECONDS) == 0
 
@@ -151,7 +152,7 @@ def test_no_http_listener_without_metrics(start_server: StartServer, udp: MakeSo
     server.create(address_of(source), 1, address_of(subscriber))
     some = [rtp_packet(1, n) for n in range(10)]
     assert transfer(source, server.ingest_target, some, [subscriber]) == [some]
-    listening = _listening_ports(server.process.pid)
+    listening = _listening_ports(server.pid)
     assert listening == {server.grpc.port}
 
 
@@ -198,11 +199,11 @@ def test_what_the_kernel_drops_is_counted(start_server: StartServer, udp: MakeSo
     server = start_server(buffer_size=64)
     source, subscriber = udp(), udp()
     server.create(address_of(source), 1, address_of(subscriber))
-    server.send_signal(signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGSTOP)
     sent = 2000
     for n in range(sent):
         source.sendto(rtp_packet(1, n, bytes(1188)), server.ingest_target)
-    server.send_signal(signal.SIGCONT)
+    os.kill(server.pid, signal.SIGCONT)
     metrics = eventually(
         server.metrics,
         lambda m: (

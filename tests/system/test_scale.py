@@ -23,7 +23,7 @@ BYTES_PER_SUBSCRIBER = 128
 
 
 def resident_bytes(server: ServerProcess) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    status = Path(f"/proc/{server.pid}/status").read_text()
     match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
     assert match
     return int(match[1]) * 1024

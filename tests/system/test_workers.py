@@ -23,7 +23,7 @@ AVAILABLE = sorted(os.sched_getaffinity(0))
 
 def worker_cpus(server: ServerProcess) -> dict[str, set[int]]:
     found = {}
-    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+    for task in Path(f"/proc/{server.pid}/task").iterdir():
         name = (task / "comm").read_text().strip()
         if name.startswith("rtp-worker-"):
             found[name] = os.sched_getaffinity(int(task.name))

@@ -40,7 +40,7 @@ PYTHON_LAYERS = (
         "_fastpath",
     },
     {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover"},
-    {"service", "convert", "metrics", "http", "client", "doctor", "doorman"},
+    {"service", "convert", "metrics", "http", "client", "doctor", "doorman", "listening"},
     {"server"},
     {"supervisor"},
     {"cli"},

@@ -9,6 +9,7 @@ import typer
 from rtpfanout.cli import (
     bench,
     config,
+    control,
     demo,
     doctor,
     recv,
@@ -38,6 +39,9 @@ app.command("recv")(recv.recv)
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.command("upgrade")(control.upgrade)
+app.command("reload")(control.reload)
+app.command("drain")(control.drain)
 app.command("version")(version.version)
 
 

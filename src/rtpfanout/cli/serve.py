@@ -89,6 +89,17 @@ def serve(
     limits_max_subscribers_per_ip: Annotated[
         int | None, typer.Option(help="Subscriptions of one IP address; 0: any number.")
     ] = None,
+    supervise: Annotated[
+        bool | None,
+        typer.Option(
+            "--supervise/--no-supervise",
+            help="Run the server under a supervisor, for restarts and upgrades without loss.",
+        ),
+    ] = None,
+    drain_secs: Annotated[
+        float | None,
+        typer.Option(help="Go on with packets this long after SIGTERM, not ready."),
+    ] = None,
     store_path: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="File of the sessions; auto, :memory:."),
@@ -141,6 +152,8 @@ def serve(
         "consent.timeout_secs": consent_timeout_secs,
         "limits.max_subscribers": limits_max_subscribers,
         "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
+        "supervise": supervise,
+        "drain_secs": drain_secs,
         "store.path": store_path,
         "overload.busy": overload_busy,
         "overload.kernel_drops": overload_kernel_drops,
@@ -161,7 +174,9 @@ def _run(config: Path | None, overrides: dict[str, Any]) -> int:
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     try:
-        from rtpfanout import server
+        from rtpfanout import server, supervisor
     except ImportError as error:  # the extension is not compiled; it says what to do
         raise StartError(str(error)) from None
+    if loaded.settings.supervise:
+        return supervisor.run(loaded.settings, lambda: load_settings(config, overrides).settings)
     return server.run(loaded.settings)

@@ -3,6 +3,7 @@
 Flags win over environment, environment over file, file over defaults.
 """
 
+from rtpfanout.config.live import LIVE_KEYS, changed_keys, live_settings
 from rtpfanout.config.load import LoadedSettings, load_settings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.settings import ENV_PREFIX, Settings
@@ -10,12 +11,15 @@ from rtpfanout.config.text import annotated_toml, example_toml, plain_values, se
 
 __all__ = [
     "ENV_PREFIX",
+    "LIVE_KEYS",
     "AddressPolicySettings",
     "LoadedSettings",
     "LogSettings",
     "Settings",
     "annotated_toml",
+    "changed_keys",
     "example_toml",
+    "live_settings",
     "load_settings",
     "plain_values",
     "settings_to_toml",

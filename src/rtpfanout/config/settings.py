@@ -113,6 +113,19 @@ class Settings(BaseSettings):
         description="Let the control API, which asks for no credentials, listen beyond loopback: "
         "whoever reaches it can aim traffic at any address the policy allows.",
     )
+    supervise: Switch = Field(
+        default=True,
+        description="Run the server as the child of a small supervisor, which holds the ingress "
+        "sockets: a crash or an upgrade of the server then loses no packet.",
+    )
+    drain_secs: Seconds = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM in which packets still flow while health says that the "
+        "server is about to go.",
+    )
     address_policy: AddressPolicySettings = AddressPolicySettings()
     consent: ConsentSettings = ConsentSettings()
     limits: LimitsSettings = LimitsSettings()

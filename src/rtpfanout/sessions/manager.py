@@ -91,6 +91,15 @@ class SessionManager(PacketSide):
         parts = (self._admission, self._subscribers, self._consents, self._leases)
         return Restoring(self._registry, *parts).run(self._store)
 
+    def reconfigure(self, policy: AddressPolicy, limits: Limits) -> None:
+        """Judge by other rules from now on; what exists already stays.
+
+        `limits.sessions` and `limits.fanout` must be what they were: they are the engine's.
+        """
+        self._admission = Admission(policy)
+        self._registry.policy = policy
+        self._registry.limits = limits
+
     @property
     def active_sessions(self) -> int:
         """Sessions that exist, whether packets arrive or not."""

@@ -82,27 +82,37 @@ class Store:
         made by a later version.
         """
         self.path = path
-        self._lock = FileLock(Path(path), wait_secs) if path != MEMORY else None
-        try:
-            self._database = Database(path)
-            self._secrets = self._database.secrets()
-        except BaseException:
-            if self._lock is not None:
-                self._lock.release()
-            raise
+        self._secrets: dict[str, bytes] = {}
         self._secrets_lock = threading.Lock()
         self._changed = threading.Condition()
         self._queue: deque[_Submission] = deque()
         self._most_queued = most_queued
-        self._is_closing = False
-        self._closed = threading.Event()
         self._close_lock = threading.Lock()
         self._counts = StoreCounts()
         self._failing = ""
         self._is_dirty = False
         self._next_forget = time.monotonic() + FORGET_EVERY_SECS
+        self._open(wait_secs)
+
+    def _open(self, wait_secs: float) -> None:
+        self._lock = FileLock(Path(self.path), wait_secs) if self.path != MEMORY else None
+        try:
+            self._database = Database(self.path)
+            self._secrets = self._database.secrets()
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        self._is_closing = False
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
+
+    def reopen(self, wait_secs: float = 0.0) -> None:
+        """After `close`: the file as it is now. Raises StartError as the constructor does."""
+        with self._close_lock:
+            if self._closed.is_set() and self.path != MEMORY:
+                self._open(wait_secs)
 
     @property
     def revision(self) -> int:

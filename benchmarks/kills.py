@@ -1,0 +1,264 @@
+"""kill -9 at random moments, many times, under traffic and calls; what was lost?
+
+    python benchmarks/kills.py --kills 1000                 the server process
+    python benchmarks/kills.py --kills 200 --everything     supervisor and server at once
+
+An oracle has every acknowledged call: sessions and subscribers that were created or removed. After
+each kill the server must know exactly these; a call without an answer may or may not have
+happened. Numbered packets flow all the while (not with --everything, where the sockets go, too).
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import grpc
+from flow import Flow
+from support import START_SECONDS, ServerProcess
+
+from rtpfanout.api import session_pb2
+from rtpfanout.supervisor import statefile
+
+CALL_SECONDS = 5.0
+CROWD = "127.3."
+
+
+class Oracle:
+    """Calls one by one, and what must be and what may be after them."""
+
+    def __init__(self, server: ServerProcess, seed: int) -> None:
+        self.server = server
+        self.acknowledged = 0
+        self.unanswered = 0
+        self._random = random.Random(seed)
+        self._sessions: dict[str, set[str]] = {}  # id: subscribers
+        self._doubtful: set[tuple[str, str]] = set()
+        self._deleted: set[str] = set()
+        self._number = 0
+        self.crowd = 0
+        self.watched = ""
+
+    def call(self) -> None:
+        """One random call; remembers the outcome."""
+        stub = self.server.stub
+        choice = self._random.random()
+        self._number += 1
+        if not self._sessions or choice < 0.2:
+            request = session_pb2.CreateSessionRequest(
+                source_address=f"127.1.{self._number >> 8 & 255}.{self._number & 255}:5000",
+                ssrc=self._number,
+                media_type="video",
+            )
+            answer = self._try(lambda: stub.CreateSession(request, timeout=CALL_SECONDS))
+            if answer:
+                self._sessions[answer.session_id] = set()
+            return
+        session = self._random.choice(sorted(self._sessions))
+        subscribers = self._sessions[session]
+        if choice < 0.3 and len(self._sessions) > 10:
+            delete = session_pb2.DeleteSessionRequest(session_id=session)
+            done = self._try(lambda: stub.DeleteSession(delete, timeout=CALL_SECONDS))
+            del self._sessions[session]
+            if done is not None:
+                self._deleted.add(session)
+        elif choice < 0.5 and subscribers:
+            address = self._random.choice(sorted(subscribers))
+            removal = session_pb2.RemoveSubscriberRequest(
+                session_id=session, subscriber_address=address
+            )
+            done = self._try(lambda: stub.RemoveSubscriber(removal, timeout=CALL_SECONDS))
+            subscribers.discard(address)
+            if done is None:
+                self._doubtful.add((session, address))
+        else:
+            address = f"127.2.{self._number >> 8 & 255}.{self._number & 255}:6000"
+            addition = session_pb2.AddSubscriberRequest(
+                session_id=session, subscriber_address=address
+            )
+            done = self._try(lambda: stub.AddSubscriber(addition, timeout=CALL_SECONDS))
+            if done is None:
+                self._doubtful.add((session, address))
+            else:
+                subscribers.add(address)
+
+    def lost(self) -> list[str]:
+        """What the server does not know although it said so, or knows although it is gone.
+
+        What was in doubt is settled by this look.
+        """
+        found = self._read()
+        wrong = [f"deleted session {session}" for session in self._deleted & set(found)]
+        for session, subscribers in self._sessions.items():
+            if session not in found:
+                wrong.append(f"session {session}")
+                continue
+            for address in subscribers ^ found[session]:
+                if (session, address) in self._doubtful:
+                    continue
+                wrong.append(f"subscriber {address} of {session}")
+        self._sessions = {
+            session: addresses for session, addresses in found.items() if session != self.watched
+        }
+        self._doubtful.clear()
+        return wrong
+
+    def _read(self) -> dict[str, set[str]]:
+        stub = self.server.stub
+        self.crowd = 0
+        found: dict[str, set[str]] = {}
+        cursor = ""
+        while True:
+            page = stub.ListSessions(session_pb2.ListSessionsRequest(limit=1000, cursor=cursor))
+            for session in page.sessions:
+                if session.source_address.startswith(CROWD):
+                    self.crowd += 1
+                    continue
+                request = session_pb2.ListSubscribersRequest(
+                    session_id=session.session_id, limit=1000
+                )
+                found[session.session_id] = {
+                    entry.subscriber_address for entry in stub.ListSubscribers(request).subscribers
+                }
+            cursor = page.next_cursor
+            if not cursor:
+                return found
+
+    def _try(self, call: object) -> object:
+        try:
+            answer = call()  # type: ignore[operator]
+        except grpc.RpcError:
+            self.unanswered += 1
+            return None
+        self.acknowledged += 1
+        return answer
+
+
+def main() -> None:
+    """Run, and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--everything", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sessions", type=int, default=0, help="that exist beside the others")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["RUNTIME_DIRECTORY"] = directory
+        result = run(given, Path(directory))
+    print(json.dumps(result, indent=1))
+    sys.exit(1 if result["calls_lost"] else 0)
+
+
+def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
+    settings: dict[str, object] = {"store__path": str(directory / "store.db")}
+    server = ServerProcess(**settings, session_timeout_secs=0)
+    if given.everything:  # the same ports again
+        settings |= {
+            "bind_address": server.ingest,
+            "grpc_bind_address": server.grpc,
+            "metrics_bind_address": server.metrics_address,
+        }
+    oracle = Oracle(server, given.seed)
+    moments: list[float] = []
+    lost: list[str] = []
+    restarts: list[float] = []
+    chance = random.Random(given.seed)
+    ends = time.monotonic() + given.seconds
+    for number in range(given.sessions):
+        server.create(f"{CROWD}{number >> 8}.{number & 255}:5000", 7, "127.0.0.4:6000")
+    oracle.lost()
+    with Flow() as flow:
+        if not given.everything:
+            oracle.watched = server.create(flow.source, 1, flow.viewer)
+            flow.start(server.ingest)
+        while len(moments) < given.kills and time.monotonic() < ends:
+            struck = threading.Event()
+
+            def strike(struck: threading.Event = struck, server: ServerProcess = server) -> None:
+                time.sleep(1 + chance.random())
+                state = statefile.read(server.process.pid)
+                assert state
+                moments.append(time.monotonic())
+                if given.everything:
+                    server.process.kill()
+                os.kill(state.server_pid, signal.SIGKILL)
+                struck.set()
+
+            killer = threading.Thread(target=strike)
+            killer.start()
+            while not struck.is_set():
+                oracle.call()
+            killer.join()
+            if given.everything:
+                server.process.wait()
+                server.stop()
+                server = oracle.server = ServerProcess(**settings, session_timeout_secs=0)
+            # A client that failed to connect waits longer and longer.
+            server.channel.close()
+            server.channel = grpc.insecure_channel(
+                str(server.grpc),
+                options=[
+                    ("grpc.enable_http_proxy", 0),
+                    ("grpc.max_reconnect_backoff_ms", 50),
+                    ("grpc.initial_reconnect_backoff_ms", 50),
+                ],
+            )
+            grpc.channel_ready_future(server.channel).result(START_SECONDS)
+            server.stub = type(server.stub)(server.channel)
+            restarts.append(time.monotonic() - moments[-1])
+            lost += oracle.lost()
+            if oracle.crowd != given.sessions:
+                lost.append(f"{given.sessions - oracle.crowd} of the crowd")
+        time.sleep(0.5)
+        flow.finish()
+    server.stop()
+    result: dict[str, object] = {
+        "kills": len(moments),
+        "calls_acknowledged": oracle.acknowledged,
+        "calls_unanswered": oracle.unanswered,
+        "calls_lost": len(lost),
+        "first_lost": lost[:5],
+        "calls_again_after_secs": quantiles(restarts),
+    }
+    if not given.everything:
+        missing = [flow.sent_at[n] for n in flow.missing]
+        result |= {
+            "packets_sent": len(flow.sent_at),
+            "packets_lost": len(missing),
+            "lost_before_kill_ms": [
+                round(min(((m - at) for m in moments if m >= at), default=-1) * 1e3, 2)
+                for at in missing[:20]
+            ],
+            "packets_doubled": len(flow.got) - len(set(flow.numbers)),
+            "out_of_order": sum(a > b for a, b in pairwise(flow.numbers)),
+            "gap_secs": quantiles([flow.gap_around(moment) for moment in moments]),
+        }
+    return result
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Median, 99th percentile and maximum."""
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    return {
+        name: round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 4)
+        for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+    }
+
+
+if __name__ == "__main__":
+    main()

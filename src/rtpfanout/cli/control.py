@@ -1,0 +1,100 @@
+"""`rtpfanout upgrade`, `reload` and `drain`: what is asked of a running server on this host."""
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtpfanout.cli.output import say
+from rtpfanout.errors import NotFoundError, RtpFanoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtpfanout.supervisor.statefile import State
+
+_LOOK_SECONDS = 0.02
+
+Pid = Annotated[
+    int | None, typer.Option(metavar="PID", help="Of the server, when several run here.")
+]
+Port = Annotated[
+    int | None, typer.Option(metavar="PORT", help="Where it receives RTP, when several run here.")
+]
+Patience = Annotated[float, typer.Option(metavar="SECONDS", help="Wait no longer than this.")]
+
+
+def upgrade(pid: Pid = None, port: Port = None, timeout: Patience = 180.0) -> None:
+    """Let the version that is installed now take over, without losing a packet.
+
+    When it doesn't start the old one goes on, and the exit code is 1.
+    """
+    before = _find(pid, port)
+    after = _ask(before, signal.SIGUSR2, lambda state: state.upgrades, timeout)
+    if after.error:
+        raise RtpFanoutError(after.error)
+    say(f"upgraded: the server is process {after.server_pid}")
+
+
+def reload(pid: Pid = None, port: Port = None, timeout: Patience = 10.0) -> None:
+    """Let the server read its configuration again: all of it, or nothing if it is wrong."""
+    before = _find(pid, port)
+    after = _ask(before, signal.SIGHUP, lambda state: state.reloads, timeout)
+    if after.error:
+        raise RtpFanoutError(after.error)
+    say("reloaded")
+    for key in after.needs_restart:
+        say(f"warning: {key} has changed and needs a restart")
+
+
+def drain(pid: Pid = None, port: Port = None, timeout: Patience = 3630.0) -> None:
+    """Stop the server in order: not ready first, packets for drain_secs, then the end."""
+    state = _find(pid, port)
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while state.lives:
+        if time.monotonic() > deadline:
+            raise RtpFanoutError(f"process {state.pid} still drains")
+        time.sleep(_LOOK_SECONDS)
+    say("stopped")
+
+
+def _find(pid: int | None, port: int | None) -> "State":
+    """Raises NotFoundError, RtpFanoutError."""
+    from rtpfanout.supervisor import statefile
+
+    found = [
+        state
+        for state in statefile.running()
+        if (pid is None or state.pid == pid)
+        and (port is None or state.bind_address.endswith(f":{port}"))
+    ]
+    if not found:
+        raise NotFoundError(
+            f"no such server tells of itself in {statefile.directory()}; it must run under its"
+            " supervisor (not --no-supervise) and as this user"
+        )
+    if len(found) > 1:
+        listed = ", ".join(f"{state.pid} at {state.bind_address}" for state in found)
+        raise RtpFanoutError(f"several servers run here, choose one by --pid: {listed}")
+    return found[0]
+
+
+def _ask(
+    before: "State", number: signal.Signals, count: "Callable[[State], int]", timeout: float
+) -> "State":
+    from rtpfanout.supervisor import statefile
+
+    os.kill(before.pid, number)
+    deadline = time.monotonic() + timeout
+    while True:
+        state = statefile.read(before.pid)
+        if state is None:
+            raise NotFoundError(f"process {before.pid} has ended")
+        if count(state) > count(before):
+            return state
+        if time.monotonic() > deadline:
+            raise RtpFanoutError(f"process {before.pid} does not answer; its log tells more")
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,54 @@
+"""What a running server can change: which keys, and how two configurations differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rtpfanout.config.text import plain_values
+
+if TYPE_CHECKING:
+    from rtpfanout.config.settings import Settings
+
+LIVE_KEYS = frozenset(
+    (
+        "address_policy.allow",
+        "address_policy.deny",
+        "drain_secs",
+        "limits.max_subscribers",
+        "limits.max_subscribers_per_ip",
+        "log.format",
+        "log.level",
+        "session_timeout_secs",
+    )
+)
+"""For the others a restart is needed, or an upgrade."""
+
+
+def changed_keys(running: Settings, wanted: Settings) -> tuple[list[str], list[str]]:
+    """The keys that differ: those of LIVE_KEYS, and those that need a restart.
+
+    Where any free port is wanted, the one that was found is no difference.
+    """
+    before, after = plain_values(running), plain_values(wanted)
+    changed = [key for key in after if after[key] != before[key]]
+    changed = [key for key in changed if not _is_free_port(before[key], after[key])]
+    return [k for k in changed if k in LIVE_KEYS], [k for k in changed if k not in LIVE_KEYS]
+
+
+def live_settings(running: Settings, wanted: Settings) -> Settings:
+    """`running` with the LIVE_KEYS of `wanted`."""
+    updates: dict[str, Any] = {}
+    for key in LIVE_KEYS:
+        group, _, name = key.rpartition(".")
+        if group:
+            section = updates.get(group, getattr(running, group))
+            value = getattr(getattr(wanted, group), name)
+            updates[group] = section.model_copy(update={name: value})
+        else:
+            updates[name] = getattr(wanted, name)
+    return running.model_copy(update=updates)
+
+
+def _is_free_port(found: object, wanted: object) -> bool:
+    host, _, port = str(wanted).rpartition(":")
+    return bool(host) and port == "0" and str(found).rpartition(":")[0] == host

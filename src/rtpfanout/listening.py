@@ -1,0 +1,46 @@
+"""Listening TCP sockets, and what to tell of a bind that failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from rtpfanout.errors import StartError
+
+if TYPE_CHECKING:
+    from rtpfanout.model import Address
+
+LISTEN_BACKLOG = 128
+
+
+def listener(address: Address, key: str) -> socket.socket:
+    """A listening TCP socket. Raises StartError naming the configuration key."""
+    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
+    host, _, scope = str(address.ip).partition("%")
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            only_ipv6 = not address.ip.is_unspecified
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
+            sock.bind((host, address.port, 0, int(scope or 0)))
+        else:
+            sock.bind((host, address.port))
+        sock.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise bind_error(error, address, key) from None
+    return sock
+
+
+def bind_error(error: OSError, address: Address, key: str) -> StartError:
+    """What to tell of a bind that failed; `key` is the configuration's."""
+    reasons = {
+        errno.EADDRINUSE: "the port is in use by another process; stop it or choose another port",
+        errno.EACCES: "permission denied; choose a port from 1024 up or grant CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this host has no such address; choose one of its own, or a wildcard",
+    }
+    reason = reasons.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
+    return StartError(f"cannot bind {address}: {reason}", field=key)

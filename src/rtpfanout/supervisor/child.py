@@ -1,0 +1,209 @@
+"""The server process under a supervisor: does as it is told, and tells how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import structlog
+
+from rtpfanout.config import Settings
+from rtpfanout.errors import RtpFanoutError
+from rtpfanout.server import Server, totals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rtpfanout.supervisor.link import Link
+
+STUCK_SECONDS = 2.0
+WATCH_SECONDS = 0.5
+EXIT_FAILED, EXIT_STUCK = 1, 70
+HEAVY = ("rtpfanout.service", "rtpfanout.http", "rtpfanout.metrics")
+"""What takes long to import."""
+_PR_SET_PDEATHSIG = 1
+_TRY_AGAIN_SECONDS = 1.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def main(
+    settings: Settings, sockets: Sequence[int], link: Link, supervisor: int, *, waits: bool
+) -> NoReturn:
+    """In the new process, right after the fork by the process `supervisor`.
+
+    With `waits` a server is still running whose place this one takes: nothing is read or bound
+    before the supervisor says so.
+    """
+    code = EXIT_FAILED
+    try:
+        _die_with(supervisor)
+        code = asyncio.run(_serve(settings, sockets, link, waits=waits))
+    except RtpFanoutError as error:
+        link.tell("failed", message=error.message, field=error.field)
+    except BaseException:
+        _log.critical("server process failed", exc_info=True)
+    finally:
+        os._exit(code)
+
+
+def _die_with(supervisor: int) -> None:
+    """SIGKILL when the supervisor is gone: nobody would hold the sockets or start another."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it ended before
+        os._exit(EXIT_FAILED)
+
+
+class _Orders:
+    """What the supervisor says, one message at a time."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        asyncio.get_running_loop().add_reader(link.sock, self._read)
+
+    async def next(self) -> dict[str, Any]:
+        """The next message; its word is "gone" when the supervisor is."""
+        return await self._queue.get()
+
+    async def wait_for(self, word: str) -> None:
+        while (heard := await self.next())["word"] != word:
+            if heard["word"] == "gone":
+                os._exit(EXIT_FAILED)
+
+    def _read(self) -> None:
+        for message in self._link.heard():
+            self._queue.put_nowait(message)
+        if self._link.closed:
+            asyncio.get_running_loop().remove_reader(self._link.sock)
+            self._queue.put_nowait({"word": "gone"})
+
+
+async def _serve(settings: Settings, sockets: Sequence[int], link: Link, *, waits: bool) -> int:
+    server = Server(settings, sockets)
+    orders = _Orders(link)
+    if waits:
+        for name in HEAVY:  # now, while the other one still serves
+            importlib.import_module(name)
+        link.tell("waiting")
+        await orders.wait_for("prepare")
+        server.prepare()
+        server.bind_serving()
+        link.tell("prepared")
+        await orders.wait_for("go")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.finished.set)
+    if not waits:
+        server.prepare()
+    server.start_packets()
+    watch_workers(server, link)
+    try:
+        if not waits:
+            server.bind_serving()
+        await server.start_serving()
+    except BaseException:
+        await server.stop()
+        raise
+    _tell_ready(server, link)
+    if await _until_told(server, orders, link) == "hand over":
+        await server.stop_packets(drain=False)
+        _log.info("handed over", **totals(server.engine))
+        link.tell("handed over")
+        return 0
+    _log.info("stopping")
+    await server.drain()
+    await server.stop()
+    _log.info("stopped", **totals(server.engine))
+    return EXIT_FAILED if server.failed else 0
+
+
+def _tell_ready(server: Server, link: Link) -> None:
+    link.tell(
+        "ready",
+        bind_address=str(server.ingest_address),
+        grpc_bind_address=str(server.grpc_address),
+        metrics_bind_address=str(server.metrics_address) if server.metrics_address else "",
+    )
+
+
+async def _until_told(server: Server, orders: _Orders, link: Link) -> str:
+    """ "hand over" by the supervisor, or "finish" for whatever reason."""
+    finished = asyncio.ensure_future(server.finished.wait())
+    while True:
+        order = asyncio.ensure_future(orders.next())
+        await asyncio.wait({order, finished}, return_when=asyncio.FIRST_COMPLETED)
+        if not order.done():
+            order.cancel()
+            return "finish"
+        match order.result():
+            case {"word": "suspend"}:
+                await server.stop_serving()
+                link.tell("suspended")
+            case {"word": "resume"}:
+                await _resume(server)
+                _tell_ready(server, link)
+            case {"word": "reload", "settings": values}:
+                needs_restart = server.reconfigure(Settings.model_validate(values))
+                link.tell("reloaded", needs_restart=needs_restart)
+            case {"word": "hand over"}:
+                finished.cancel()
+                return "hand over"
+            case {"word": "gone"}:
+                return "finish"
+
+
+async def _resume(server: Server) -> None:
+    """Packets were never stopped; calls are taken again as soon as that is possible."""
+    while not server.finished.is_set():
+        try:
+            await server.resume_serving()
+        except RtpFanoutError as error:
+            _log.error("calls can't be taken again yet", key=error.field, reason=error.message)
+            await server.stop_serving()
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        else:
+            return
+
+
+def watch_workers(server: Server, link: Link) -> threading.Thread:
+    """Ends this process when a packet loop shows no sign of life for STUCK_SECONDS.
+
+    A thread that hangs in the kernel can't be ended by itself; another process takes over.
+    Tells the supervisor each time that all is well.
+    """
+    thread = threading.Thread(
+        target=_watch, args=(server, link), name="rtpfanout-watch", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _watch(server: Server, link: Link) -> None:
+    looks: dict[int, tuple[int, int]] = {}  # by worker: last sign of life, looks without another
+    while True:
+        time.sleep(WATCH_SECONDS)
+        link.tell("alive")
+        if not server.is_alive:  # ended, by itself or because it was told to
+            continue
+        for worker, (sign, _busy) in enumerate(server.engine.worker_health()):
+            before, count = looks.get(worker, (0, 0))
+            # Counted, because the time may have passed while this whole process was stopped.
+            looks[worker] = (sign, count + 1 if sign == before else 0)
+            silent = (time.monotonic_ns() - sign) / 1e9
+            if sign and silent > STUCK_SECONDS and looks[worker][1] * WATCH_SECONDS > 1:
+                _end_stuck(server, worker, silent)
+
+
+def _end_stuck(server: Server, worker: int, seconds: float) -> None:
+    if server.is_alive:
+        with contextlib.suppress(Exception):
+            _log.critical(
+                "packet loop is stuck, this process ends", worker=worker, seconds=round(seconds, 1)
+            )
+        os._exit(EXIT_STUCK)

@@ -1,0 +1,286 @@
+"""The server under its supervisor: killed, upgraded, reloaded and drained under traffic."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from flow import Flow
+from support import (
+    SETTLE_SECONDS,
+    START_SECONDS,
+    ServerProcess,
+    eventually,
+    server_environment,
+)
+
+from rtpfanout.api import session_pb2
+from rtpfanout.supervisor import statefile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    StartServer = Callable[..., ServerProcess]
+
+KILLS = int(os.environ.get("RTPFANOUT_KILLS", "5"))
+UPGRADES = int(os.environ.get("RTPFANOUT_UPGRADES", "3"))
+IN_HAND_SECONDS = 0.05
+"""How long before a kill a packet may have been sent that was taken from the queue and not
+yet passed on: a turn is far shorter, but the machine may be busy."""
+
+
+@pytest.fixture(autouse=True)
+def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the servers of the test tell of themselves."""
+    directory = tmp_path / "run"
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(directory))
+    return directory
+
+
+@pytest.fixture
+def server(start_server: StartServer, tmp_path: Path) -> ServerProcess:
+    """With a store, so that sessions survive."""
+    return start_server(store__path=str(tmp_path / "store.db"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The file that `configured` reads; it may be changed while that runs."""
+    path = tmp_path / "server.toml"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def configured(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ServerProcess]:
+    """A server with a configuration file."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ServerProcess, "command", [*ServerProcess.command, "--config", str(config)])
+        server = ServerProcess(store__path=str(tmp_path / "store.db"))
+    yield server
+    server.stop()
+
+
+def state(server: ServerProcess) -> statefile.State:
+    found = statefile.read(server.process.pid)
+    assert found is not None
+    return found
+
+
+def server_pid(server: ServerProcess) -> int:
+    return state(server).server_pid
+
+
+def all_logged(server: ServerProcess, event: str) -> list[dict[str, object]]:
+    return [entry for entry in list(server.log) if entry["event"] == event]
+
+
+def kill(server: ServerProcess) -> float:
+    """SIGKILL to the server process; when. Returns once the next one is ready."""
+    ready = len(all_logged(server, "ready"))
+    moment = time.monotonic()
+    os.kill(server_pid(server), signal.SIGKILL)
+    eventually(lambda: len(all_logged(server, "ready")), lambda n: n > ready, "ready again")
+    return moment
+
+
+def connected(server: ServerProcess) -> None:
+    """The client has noticed that calls are taken again."""
+    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rtpfanout", *words],
+        env=server_environment({}) | environment,
+        capture_output=True,
+        text=True,
+        timeout=4 * START_SECONDS,
+        check=False,
+    )
+
+
+def test_kills_under_traffic(server: ServerProcess, record_property: Callable[..., None]) -> None:
+    with Flow() as flow:
+        session = server.create(flow.source, 1, flow.viewer)
+        flow.start(server.ingest)
+        moments = []
+        for _ in range(KILLS):
+            time.sleep(1)  # a server that dies young would be replaced after a pause
+            moments.append(kill(server))
+        time.sleep(0.2)
+        flow.finish()
+    assert flow.numbers == sorted(set(flow.numbers)), "doubled, or out of order"
+    [n for n in flow.missing if any(m - flow.sent_at[n] >= 0 for m in moments)]
+    for number in flow.missing:
+        before = min(abs(moment - flow.sent_at[number]) for moment in moments)
+        assert before < IN_HAND_SECONDS, "lost although it was only queued"
+    gaps = sorted(flow.gap_around(moment) for moment in moments)
+    for name, value in (
+        ("sent", len(flow.sent_at)),
+        ("lost with the process that had them", len(flow.missing)),
+        ("gap median ms", round(statistics.median(gaps) * 1e3)),
+        ("gap maximum ms", round(gaps[-1] * 1e3)),
+    ):
+        record_property(name, value)
+        print(f"{name}: {value}")
+    connected(server)
+    assert server.stub.GetSession(session_pb2.GetSessionRequest(session_id=session)).session_id
+
+
+def test_upgrades_under_traffic(server: ServerProcess) -> None:
+    with Flow(per_second=2000) as flow:
+        server.create(flow.source, 1, flow.viewer)
+        flow.start(server.ingest)
+        pids = {server_pid(server)}
+        for number in range(UPGRADES):
+            done = command("upgrade", "--pid", str(server.process.pid))
+            assert done.returncode == 0, done.stderr
+            pids.add(server_pid(server))
+            connected(server)  # what it acknowledges is known to all that come after
+            server.create(f"127.0.0.2:{5000 + number}", 7)
+        flow.finish()
+    assert flow.numbers == list(range(len(flow.sent_at)))
+    assert len(pids) == UPGRADES + 1
+    listed = server.stub.ListSessions(session_pb2.ListSessionsRequest())
+    assert len(listed.sessions) == UPGRADES + 1
+    assert server.process.poll() is None, "the process that was started is still the same one"
+
+
+def test_a_version_that_does_not_start_changes_nothing(
+    configured: ServerProcess, config: Path
+) -> None:
+    server = configured
+    with Flow() as flow:
+        server.create(flow.source, 1, flow.viewer)
+        flow.start(server.ingest)
+        before = server_pid(server)
+        config.write_text("max_sessions = 'many'\n")
+        done = command("upgrade")
+        assert done.returncode == 1
+        assert "max_sessions" in done.stderr
+        flow.finish()
+    assert server_pid(server) == before
+    assert flow.numbers == list(range(len(flow.sent_at)))
+    assert server.http("/readyz").status_code == 200
+
+
+def test_a_server_that_cannot_take_over_leaves_the_old_one(
+    configured: ServerProcess, config: Path
+) -> None:
+    server = configured
+    with Flow() as flow:
+        server.create(flow.source, 1, flow.viewer)
+        flow.start(server.ingest)
+        before = server_pid(server)
+        ready = len(all_logged(server, "ready"))
+        config.write_text("worker_cpus = [1023]\n")  # found out only when it starts for good
+        done = command("upgrade")
+        assert done.returncode == 1
+        assert "no CPU 1023" in done.stderr
+        assert server_pid(server) == before
+        eventually(lambda: len(all_logged(server, "ready")), lambda n: n > ready, "calls again")
+        connected(server)
+        server.create("127.0.0.2:5000", 7)
+        flow.finish()
+    assert flow.numbers == list(range(len(flow.sent_at)))
+
+
+def test_what_keeps_nothing_is_not_upgraded(start_server: StartServer) -> None:
+    server = start_server(store__path=":memory:")
+    done = command("upgrade", "--pid", str(server.process.pid))
+    assert done.returncode == 1
+    assert "store.path" in done.stderr
+
+
+def test_reload_is_all_or_nothing(configured: ServerProcess, config: Path) -> None:
+    server = configured
+    session = server.create("127.0.0.1:5000", 1)
+    config.write_text('unknown = 1\n[address_policy]\ndeny = ["127.0.0.9/32"]\n')
+    done = command("reload")
+    assert done.returncode == 1
+    assert "unknown" in done.stderr
+    server.add(session, "127.0.0.9:7000")
+    config.write_text('max_sessions = 9\n[address_policy]\ndeny = ["127.0.0.8/32"]\n')
+    done = command("reload")
+    assert done.returncode == 0, done.stderr
+    assert "max_sessions" in done.stderr
+    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
+        server.add(session, "127.0.0.8:7000")
+    kill(server)  # the next one has it, too
+    connected(server)
+    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
+        server.add(session, "127.0.0.8:7000")
+
+
+def test_drain_tells_first_and_forwards_to_the_end(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(store__path=str(tmp_path / "store.db"), drain_secs=1)
+    with Flow() as flow:
+        server.create(flow.source, 1, flow.viewer)
+        flow.start(server.ingest)
+        time.sleep(0.2)
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        eventually(lambda: server.http("/readyz").status_code, lambda c: c == 503, "not ready")
+        assert server.process.wait(SETTLE_SECONDS) == 0
+        ended = time.monotonic()
+        flow.finish()
+    assert ended - began >= 1
+    assert max(at for _, at in flow.got) > began + 0.9
+    assert statefile.read(server.process.pid) is None
+
+
+def test_drain_by_command(server: ServerProcess) -> None:
+    done = command("drain")
+    assert done.returncode == 0, done.stderr
+    assert server.process.wait(SETTLE_SECONDS) == 0
+    assert command("drain").returncode == 3
+
+
+def test_crashes_at_the_start_back_off(server: ServerProcess) -> None:
+    for count in range(4):
+        before = server_pid(server)
+        os.kill(before, signal.SIGKILL)
+        eventually(
+            lambda: len(all_logged(server, "server process ended, another one starts")),
+            lambda n, count=count: n > count,
+            "the end is logged",
+        )
+        eventually(lambda: server_pid(server), lambda pid, before=before: pid != before, "another")
+    entries = all_logged(server, "server process ended, another one starts")
+    # The first may have lived long enough to be no crash at the start.
+    assert [entry["pause_seconds"] for entry in entries[1:]] == [0.1, 0.2, 0.4]
+    eventually(lambda: server.log[-1]["event"], lambda event: event == "ready", "ready at last")
+
+
+def test_no_server_is_left_behind(server: ServerProcess) -> None:
+    child = server_pid(server)
+    server.process.kill()
+    server.process.wait()
+    eventually(lambda: statefile.start_of(child), lambda start: start == 0, "the server is gone")
+
+
+def test_a_stopped_server_is_replaced(server: ServerProcess) -> None:
+    """A worker that hangs where no signal reaches it is like one that is never scheduled."""
+    child = server_pid(server)
+    os.kill(child, signal.SIGSTOP)
+    eventually(lambda: server_pid(server), lambda pid: pid != child, "another server")
+    assert all_logged(server, "server process shows no sign of life, it is killed")
+
+
+def test_without_a_supervisor(start_server: StartServer) -> None:
+    server = start_server(supervise=False)
+    assert server.pid == server.process.pid
+    assert statefile.running() == []
