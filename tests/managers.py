@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rtpfanout import netif, rtp
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits, SessionManager
-from rtpfanout.sessions.journal import Journal
+from rtpfanout.store import MEMORY, Store
 
 if TYPE_CHECKING:
     import socket
@@ -44,13 +44,15 @@ def policy_of(engine: Engine) -> AddressPolicy:
     )
 
 
-def manager_of(engine: Engine, clock: Clock, **limits: Any) -> SessionManager:
+def manager_of(
+    engine: Engine, clock: Clock, store: Store | None = None, **limits: Any
+) -> SessionManager:
     """Of the limits of conftest's engine, unless told otherwise."""
     values = {"sessions": 50, "fanout": 3, "session_timeout_ns": 30 * SECOND} | limits
     return SessionManager(
         engine,
         policy_of(engine),
-        Journal(),
+        store or Store(MEMORY),
         limits=Limits(**values),
         monotonic_ns=clock,
         utc_now=lambda: MOMENT,

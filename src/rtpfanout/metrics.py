@@ -89,6 +89,11 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_sessions_rehomed", "rehomed", "Sessions whose packets came to another worker."),
     ("rtpfanout_consents_lapsed", "consents_lapsed", "Subscribers whose consent was over."),
     (
+        "rtpfanout_restore_refused",
+        "restore_refused",
+        "Stored sessions and subscribers that policy or limits refused at the start.",
+    ),
+    (
         "rtpfanout_loops_removed",
         "loops_removed",
         "Subscribers removed because their address became our own ingest.",
@@ -191,15 +196,30 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(
                 f"rtpfanout_sessions_{what}", f"Sessions {what}.", value=value
             )
-        for name, count, text in _CONTROL_COUNTERS:
-            yield CounterMetricFamily(name, text, value=manager.counts.get(count, 0))
+        for name, field, text in _CONTROL_COUNTERS:
+            yield CounterMetricFamily(name, text, value=manager.counts.get(field, 0))
+        store = manager.store_counts
+        for name, value, text in (
+            ("commits", store.committed, "Changes that became durable."),
+            (
+                "failures",
+                store.failed,
+                "Changes that were refused because they could not be written.",
+            ),
+            (
+                "transactions",
+                store.transactions,
+                "Transactions, each with one sync for all changes in it.",
+            ),
+        ):
+            yield CounterMetricFamily(f"rtpfanout_store_{name}", text, value=value)
         requests = CounterMetricFamily(
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",
             labels=("method", "code"),
         )
-        for labels, count in sorted(dict(self._requests).items()):
-            requests.add_metric(labels, count)
+        for labels, number in sorted(dict(self._requests).items()):
+            requests.add_metric(labels, number)
         yield requests
 
     def _buffers(self) -> Iterator[Metric]:

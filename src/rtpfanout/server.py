@@ -22,7 +22,7 @@ from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits, SessionManager
-from rtpfanout.sessions.journal import Journal
+from rtpfanout.store import Store, default_path
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Server:
     metrics_address: Address | None = None
     engine: _fastpath.Engine
     manager: SessionManager
+    store: Store | None = None
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -115,6 +116,8 @@ class Server:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
         await asyncio.gather(self._stop_workers(), self._stop_http())
+        if self.store is not None:
+            await asyncio.to_thread(self.store.close)
 
     def _start_packet_path(self) -> None:
         settings = self.settings
@@ -136,10 +139,12 @@ class Server:
         self.ingest_address = self.engine.bound
         self._warn_of_small_buffer()
         self._warn_of_missing_steering(count)
+        path = settings.store.path
+        self.store = Store(default_path(settings.bind_address) if path == "auto" else path)
         self.manager = SessionManager(
             self.engine,
             self._address_policy(),
-            Journal(),
+            self.store,
             limits=Limits(
                 sessions=settings.max_sessions,
                 fanout=settings.max_fanout_per_session,
@@ -148,6 +153,7 @@ class Server:
                 session_timeout_ns=round(settings.session_timeout_secs * 1e9),
             ),
         )
+        self._restore()
         self._read_local_addresses()
         loop = asyncio.get_running_loop()
 
@@ -230,6 +236,17 @@ class Server:
         if self._http and self._http_task:
             self._http.should_exit = True
             await self._http_task
+
+    def _restore(self) -> None:
+        restored = self.manager.restore()
+        if restored.sessions:
+            _log.info(
+                "restored",
+                store=self.store.path if self.store else None,
+                sessions=restored.sessions,
+                subscribers=restored.subscribers,
+                expired_subscribers=restored.expired_subscribers,
+            )
 
     def _read_local_addresses(self) -> None:
         try:

@@ -113,11 +113,11 @@ static void test_engine_new(void)
 
         config.workers = workers;
         engine = NULL;
-        EACH_FAILURE(6 + 7 * (int)workers, rf_engine_new(&config, &engine), {
+        EACH_FAILURE(9 + 8 * (int)workers, rf_engine_new(&config, &engine), {
             CHECK(engine == NULL);
             CHECK_EQ(open_files(), files);
         });
-        CHECK_EQ(open_files(), files + 2 * (int)workers);
+        CHECK_EQ(open_files(), files + 1 + 2 * (int)workers);
         rf_engine_free(engine);
         CHECK_EQ(held, 0);
         CHECK_EQ(open_files(), files);
@@ -218,10 +218,57 @@ static void test_subscribers(void)
     CHECK_EQ(held, 0);
 }
 
+static struct rf_source network(const char *ip, uint8_t prefix)
+{
+    return (struct rf_source){RF_NETWORK, .network = {address(ip, 0), prefix}};
+}
+
+/* Through growths of the index by network, and back to one exact source. */
+static void test_moves(void)
+{
+    enum { N = 200 };
+    static uint64_t handle[N];
+    struct rf_config config = config_of(N + 1);
+    struct rf_source from = network("10.0.0.0", 104), to = network("10.1.0.0", 112);
+    struct rf_source back = {RF_EXACT, .exact = source_of(1)}, twin = back;
+    struct rf_addr local[] = {address("10.0.0.1", 0), address("10.0.0.2", 0)};
+    uint64_t other;
+
+    CHECK_EQ(rf_engine_new(&config, &engine), 0);
+    for (uint32_t i = 0; i < N; i++) {
+        for (int n = 1, rc = -1; rc; n++) {
+            fail_at = n;
+            rc = rf_session_add_from(engine, &from, i, 0, &handle[i]);
+            CHECK_EQ(rc, fail_at == 0 ? -ENOMEM : 0);
+            fail_at = 0;
+        }
+    }
+    rf_engine_tick(engine, 0, 0, NULL, 0);
+    for (uint32_t i = 0; i < N; i++) {
+        for (int n = 1, rc = -1; rc; n++) {
+            fail_at = n;
+            rc = rf_session_move(engine, handle[i], i % 2 ? &to : &back, 0);
+            CHECK_EQ(rc, fail_at == 0 ? -ENOMEM : 0);
+            fail_at = 0;
+            if (rc) /* nothing is changed: its old network is still taken */
+                CHECK_EQ(rf_session_add_from(engine, &from, i, 0, &other), -EEXIST);
+        }
+        CHECK_EQ(rf_session_add_from(engine, i % 2 ? &to : &twin, i, 0, &other), -EEXIST);
+    }
+    check_sessions(handle, N);
+    rf_engine_tick(engine, 0, 0, NULL, 0);
+    EACH_FAILURE(1, rf_local_addresses(engine, local, 2), (void)0);
+    for (uint32_t i = 0; i < N; i++)
+        CHECK_EQ(rf_session_remove(engine, handle[i]), 0);
+    rf_engine_free(engine);
+    CHECK_EQ(held, 0);
+}
+
 int main(void)
 {
     RUN(test_engine_new);
     RUN(test_session_add);
     RUN(test_subscribers);
+    RUN(test_moves);
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "controls.h"
 #include "endpoints.h"
 #include "naive.h"
 #include "worker.h"
@@ -139,7 +140,7 @@ static void expect_datagram(uint8_t flags, const uint8_t *data, size_t len)
         expected.dropped_rtcp++;
         break;
     case RTP_FOREIGN:
-        expected.dropped_not_rtp++;
+        expect_foreign(&expected, data, len);
         break;
     case RTP_MALFORMED:
         expected.dropped_malformed++;
@@ -581,6 +582,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     store_rlx(&worker.stopping, false);
     worker_run(&worker);
     CHECK_EQ(trouble.singles, 0);
+    check_mailbox(worker.gate.mailbox);
     for (unsigned i = 0; i < SESSIONS; i++)
         check_session(i);
     check_worker();

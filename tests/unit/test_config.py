@@ -45,6 +45,9 @@ DEFAULTS = {
     "insecure": False,
     "address_policy.allow": [],
     "address_policy.deny": [],
+    "limits.max_subscribers": 10_000_000,
+    "limits.max_subscribers_per_ip": 0,
+    "store.path": "auto",
     "log.level": "info",
     "log.format": "auto",
 }
@@ -66,6 +69,9 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "insecure": ("true", True),
     "address_policy.allow": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "address_policy.deny": ('["192.0.2.1/32"]', ["192.0.2.1/32"]),
+    "limits.max_subscribers": ("7", 7),
+    "limits.max_subscribers_per_ip": ("8", 8),
+    "store.path": ("/srv/rtp.db", "/srv/rtp.db"),
     "log.level": ("WARNING", "warning"),
     "log.format": ("json", "json"),
 }

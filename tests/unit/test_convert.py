@@ -126,6 +126,8 @@ def test_a_subscriber_as_the_api_shows_it() -> None:
         since="2026-03-01T12:00:00.000000Z",
         packets_sent=2**63,
         send_failures=3,
+        subscriber_class="monitor",
+        state="sending",
     )
 
 

@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
-    {"config", "policy", "netif", "host", "log", "_fastpath"},
+    {"config", "policy", "netif", "host", "log", "store", "_fastpath"},
     {"sessions", "workers"},
     {"service", "convert", "metrics", "http", "client", "doctor"},
     {"server"},
@@ -47,7 +47,7 @@ CORE_LAYERS = (
     {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},
-    {"ingress", "egress", "fair"},
+    {"ingress", "egress", "fair", "linger"},
     {"fanout", "gate"},
     {"worker"},
     {"worker_room"},

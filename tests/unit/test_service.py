@@ -32,7 +32,7 @@ class BrokenManager:
     def get(self, _session_id: str) -> None:
         raise ZeroDivisionError("a secret of the server")
 
-    def delete(self, _session_id: str) -> None:
+    def delete(self, _session_id: str, **_options: str) -> None:
         self.over.wait(30)
 
 

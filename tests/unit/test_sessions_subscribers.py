@@ -193,9 +193,7 @@ def test_joining_consents_and_follows_a_port_change(manager: SessionManager, clo
         )
 
 
-def test_subscribers_that_become_our_own_ingest_are_removed(
-    engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_subscribers_that_become_our_own_ingest_are_removed(engine: Engine, clock: Clock) -> None:
     manager = manager_of(engine, clock)
     port = engine.bound.port
     session_id = manager.create(SOURCE, 1, "video").session_id

@@ -85,6 +85,10 @@ def serve(
     limits_max_subscribers_per_ip: Annotated[
         int | None, typer.Option(help="Subscriptions of one IP address; 0: any number.")
     ] = None,
+    store_path: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File of the sessions; auto, :memory:."),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
@@ -116,6 +120,7 @@ def serve(
         "address_policy.deny": address_policy_deny or None,
         "limits.max_subscribers": limits_max_subscribers,
         "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
+        "store.path": store_path,
         "log.level": log_level,
         "log.format": log_format,
     }

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from rtpfanout.config.limits import LimitsSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
+from rtpfanout.config.store import StoreSettings
 from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch
 from rtpfanout.model import Address
 
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     )
     address_policy: AddressPolicySettings = AddressPolicySettings()
     limits: LimitsSettings = LimitsSettings()
+    store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.views import SessionView
 
 KEPT = 65_536
+UNWRITTEN = 2**20
+"""More revisions than may be shown and not be in the store: one for each session that was changed
+by subscribers. A start leaves so many out, so that none is ever given twice."""
 
 
 class ChangeType(enum.Enum):
@@ -86,10 +89,15 @@ class ChangeLog:
         """Of the last change that can be read."""
         return self._shown
 
-    def begin(self, revision: int = 0) -> _Slot:
+    @property
+    def given(self) -> int:
+        """The last one that was given to a change, whether it happened or not."""
+        return self._given
+
+    def begin(self) -> _Slot:
         """The next revision, kept free for a change that is under way."""
         with self._lock:
-            self._given = max(self._given + 1, revision)
+            self._given += 1
             slot = _Slot(self._given)
             self._pending.append(slot)
             return slot

@@ -1,40 +1,129 @@
-"""TEMPORARY until the store is there."""
+"""The use of the store: sessions and subscribers as it keeps them.
+
+Everything is submitted under the registry's lock, so that the order of the store is the order
+in which things happened, and awaited without it.
+"""
 
 from __future__ import annotations
 
-import secrets
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
+from rtpfanout.model import Address, Consent
+from rtpfanout.sessions.record import Terms
+from rtpfanout.sessions.source import read_source
+from rtpfanout.store import (
+    DropSession,
+    DropSubscribers,
+    PutAnswer,
+    PutSession,
+    PutSubscribers,
+    StoredAnswer,
+    StoredSession,
+    pack_labels,
+    unpack_labels,
+)
 
-class Written:
-    def wait(self) -> None: ...
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from rtpfanout.policy import AddressPolicy
+    from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.record import Session
+    from rtpfanout.store import Change, Store
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Journal:
-    revision = 0
+    """What calls write. Each result is there once it is durable, or is UnavailableError."""
 
-    def __init__(self) -> None:
-        self._secrets: dict[str, bytes] = {}
+    def __init__(self, store: Store, changes: ChangeLog) -> None:
+        self._store = store
+        self._changes = changes
 
-    def save_session(self, session: Any, answer: Any) -> Written:
-        return Written()
+    def save_session(self, session: Session, answer: StoredAnswer | None) -> Future[int]:
+        """A session that is new or has other terms."""
+        return self._submit([PutSession(stored(session))], answer)
 
-    def delete_session(self, session: Any, revision: int, answer: Any) -> Written:
-        return Written()
+    def delete_session(self, session: Session, answer: StoredAnswer | None) -> Future[int]:
+        """With its subscribers."""
+        return self._submit([DropSession(session.sequence)], answer)
 
     def save_subscribers(
         self,
-        session: Any,
+        session: Session,
         records: bytes,
         since: int,
-        expires_ns: int,
+        lease_ns: int,
         class_number: int,
-        answer: Any,
-    ) -> Written:
-        return Written()
+        answer: StoredAnswer | None,
+    ) -> Future[int]:
+        """Those that are new or have other terms; times are nanoseconds since the epoch."""
+        change = PutSubscribers(session.sequence, records, since, lease_ns, class_number)
+        return self._submit([change], answer)
 
-    def delete_subscribers(self, session: Any, records: bytes, answer: Any) -> Written:
-        return Written()
+    def delete_subscribers(
+        self, session: Session, records: bytes, answer: StoredAnswer | None
+    ) -> Future[int]:
+        """Those that are there."""
+        changes = [DropSubscribers(session.sequence, records)] if records else []
+        return self._submit(changes, answer)
 
-    def secret(self, name: str) -> bytes:
-        return self._secrets.setdefault(name, secrets.token_bytes(32))
+    def _submit(self, changes: Sequence[Change], answer: StoredAnswer | None) -> Future[int]:
+        if answer is not None:
+            changes = [*changes, PutAnswer(answer)]
+        return self._store.submit(changes, self._changes.given)
+
+
+def stored(session: Session) -> StoredSession:
+    """As the store has it."""
+    terms = session.terms
+    return StoredSession(
+        sequence=session.sequence,
+        session_id=session.session_id,
+        ssrc=session.ssrc,
+        media_type=session.media_type.value,
+        source_policy=terms.source.policy.value,
+        source_text=terms.source.text,
+        created_ns=(session.created_at - _EPOCH) // timedelta(microseconds=1) * 1000,
+        revision=session.revision,
+        pinned_source=str(terms.pinned) if terms.pinned else "",
+        latch_window_secs=terms.source.latch_window_secs,
+        relatch_after_secs=terms.source.relatch_after_secs,
+        latch_until_ns=round(terms.latch_until * 1e9),
+        paused=int(terms.paused),
+        ingest_limit_bps=terms.ingest_limit_bps,
+        max_subscribers=terms.max_subscribers,
+        consent=terms.consent.value,
+        move_key=terms.move_key,
+        move_counter=terms.move_counter,
+        labels=pack_labels(terms.labels),
+    )
+
+
+def terms_of(row: StoredSession, policy: AddressPolicy) -> Terms:
+    """The terms of a stored session. Raises what today's policy raises about its source."""
+    source = read_source(
+        row.source_policy,
+        row.source_text,
+        row.latch_window_secs,
+        row.relatch_after_secs,
+        policy,
+    )
+    pinned = Address.parse(row.pinned_source) if row.pinned_source else None
+    if pinned is not None:
+        policy.check_source(pinned)
+    return Terms(
+        source=source,
+        pinned=pinned,
+        latch_until=row.latch_until_ns / 1e9,
+        paused=bool(row.paused),
+        ingest_limit_bps=row.ingest_limit_bps,
+        max_subscribers=row.max_subscribers,
+        consent=Consent(row.consent),
+        move_key=row.move_key,
+        move_counter=row.move_counter,
+        labels=unpack_labels(row.labels),
+    )

@@ -22,9 +22,9 @@ from rtpfanout.sessions.updating import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
 
     from rtpfanout.sessions.deadlines import Deadlines
-    from rtpfanout.sessions.journal import Written
     from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.subscribers import Subscribers
@@ -79,7 +79,7 @@ class Life:
             view = registry.view(session)
             written = registry.journal.save_session(session, once.answer(view.to_json()))
         try:
-            written.wait()
+            written.result()
         except BaseException:
             registry.engine.remove_session(handle)
             with registry.lock:
@@ -99,7 +99,7 @@ class Life:
         with registry.work(session_id) as session:
             with registry.lock:
                 slot = registry.changes.begin()
-                written = registry.journal.delete_session(session, slot.revision, once.answer(""))
+                written = registry.journal.delete_session(session, once.answer(""))
             self._end(session, slot, written, "deleted")
 
     def expire_idle(self) -> list[SessionView]:
@@ -128,7 +128,7 @@ class Life:
                     continue
                 with registry.lock:
                     slot = registry.changes.begin()
-                    written = registry.journal.delete_session(session, slot.revision, None)
+                    written = registry.journal.delete_session(session, None)
                 going.append((session, slot, written))
             for session, slot, written in going:
                 try:
@@ -171,10 +171,10 @@ class Life:
             self._subscribers.drop(session, gone)
             return len(gone)
 
-    def _end(self, session: Session, slot: Any, written: Written, how: str) -> SessionView:
+    def _end(self, session: Session, slot: Any, written: Future[int], how: str) -> SessionView:
         registry = self._registry
         try:
-            written.wait()
+            written.result()
         except BaseException:
             with registry.lock:
                 registry.changes.settle(slot, None)

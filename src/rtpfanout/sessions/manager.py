@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
-from rtpfanout.sessions.changes import ChangeLog
+from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.deadlines import Deadlines
+from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.packet_side import PacketSide
 from rtpfanout.sessions.registry import BY_SEQUENCE, Clock, Limits, Registry
 from rtpfanout.sessions.requests import Requests
+from rtpfanout.sessions.restore import Restored, Restoring
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
-    from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
+    from rtpfanout.store import Store, StoreCounts
 
 _NO_LABELS: Mapping[str, str] = {}
 
@@ -58,7 +60,7 @@ class SessionManager(PacketSide):
         self,
         engine: Engine,
         policy: AddressPolicy,
-        journal: Journal,
+        store: Store,
         *,
         limits: Limits,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
@@ -67,15 +69,22 @@ class SessionManager(PacketSide):
         """`limits.sessions` and `limits.fanout` are the engine's."""
         self._clock = Clock(monotonic_ns, utc_now)
         self._admission = Admission(policy)
-        self._journal = journal
-        self.changes = ChangeLog(journal.revision)
+        self._store = store
+        self.changes = ChangeLog(store.revision + UNWRITTEN)
+        journal = Journal(store, self.changes)
         self._registry = Registry(engine, policy, limits, self._clock, journal, self.changes)
         self._requests = Requests(self._clock.wall_secs)
-        leases: Deadlines[int] = Deadlines()
+        self._leases: Deadlines[int] = Deadlines()
         self._consents = Consents(self._registry)
-        self._subscribers = Subscribers(self._registry, leases, self._consents)
+        self._subscribers = Subscribers(self._registry, self._leases, self._consents)
         self._updating = Updating(self._registry, self._consents)
-        self._life = Life(self._registry, self._subscribers, leases)
+        self._life = Life(self._registry, self._subscribers, self._leases)
+
+    def restore(self) -> Restored:
+        """What the store has. To be called once, before anything else but for the counts."""
+        self._requests.restore(self._store.answers())
+        parts = (self._admission, self._subscribers, self._consents, self._leases)
+        return Restoring(self._registry, *parts).run(self._store)
 
     @property
     def active_sessions(self) -> int:
@@ -91,9 +100,15 @@ class SessionManager(PacketSide):
     def counts(self) -> Mapping[str, int]:
         """What happened since the start: sessions "created", "deleted" and "expired",
         sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
-        "consents_lapsed", "loops_removed", sessions "rehomed" to another worker.
+        "consents_lapsed", "loops_removed", "restore_refused", sessions "rehomed" to another
+        worker.
         """
         return self._registry.counts
+
+    @property
+    def store_counts(self) -> StoreCounts:
+        """What the store did since the start."""
+        return self._store.counts()
 
     @property
     def created_total(self) -> int:

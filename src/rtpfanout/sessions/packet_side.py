@@ -10,20 +10,21 @@ import structlog
 from rtpfanout.errors import LimitError, NotFoundError
 from rtpfanout.model import Address
 from rtpfanout.sessions import fields
+from rtpfanout.sessions.admission import address_of
 from rtpfanout.sessions.requests import Once
-from rtpfanout.sessions.subscribers import address_of, records_of
+from rtpfanout.sessions.subscribers import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from rtpfanout.model import IPAddress
     from rtpfanout.sessions.consent import Consents
-    from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.life import Life
     from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.updating import Updating
     from rtpfanout.sessions.views import SessionView
+    from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
 _NO_ID = Once("", b"", None, 0)
@@ -46,7 +47,7 @@ class PacketSide:
     """
 
     _registry: Registry
-    _journal: Journal
+    _store: Store
     _consents: Consents
     _subscribers: Subscribers
     _updating: Updating
@@ -58,7 +59,7 @@ class PacketSide:
 
         Raises UnavailableError.
         """
-        return self._journal.secret(name)
+        return self._store.secret(name)
 
     def session_for_move(self, ssrc: int) -> Sequence[MoveTarget]:
         """The sessions of `ssrc` whose source can sign a move."""

@@ -12,11 +12,11 @@ import hashlib
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import InvalidArgumentError
 from rtpfanout.sessions.fields import request_id_of
+from rtpfanout.store import StoredAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,23 +25,12 @@ KEPT = 65_536
 KEPT_SECS = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered to the call with `request_id`; `digest` stands for all of the call."""
-
-    request_id: str
-    digest: bytes
-    text: str
-    expires: float
-    """Seconds since the epoch."""
-
-
 class Once:
     """A call with an id, or without: `earlier` is what was answered before, if it was."""
 
     def __init__(self, request_id: str, digest: bytes, earlier: str | None, expires: float) -> None:
         self.earlier = earlier
-        self.given: Answer | None = None
+        self.given: StoredAnswer | None = None
         self._request_id = request_id
         self._digest = digest
         self._expires = expires
@@ -51,10 +40,10 @@ class Once:
         """Whether its answer is kept."""
         return bool(self._request_id)
 
-    def answer(self, text: str) -> Answer | None:
+    def answer(self, text: str) -> StoredAnswer | None:
         """What to write to the store with the change, if anything."""
         if self._request_id:
-            self.given = Answer(self._request_id, self._digest, text, self._expires)
+            self.given = StoredAnswer(self._request_id, self._digest, text, self._expires)
         return self.given
 
 
@@ -66,10 +55,10 @@ class Requests:
         self._now = now
         self._kept = kept
         self._changed = threading.Condition()
-        self._answers: OrderedDict[str, Answer] = OrderedDict()  # oldest first
+        self._answers: OrderedDict[str, StoredAnswer] = OrderedDict()  # oldest first
         self._under_way: dict[str, bytes] = {}
 
-    def restore(self, answers: Iterable[Answer]) -> None:
+    def restore(self, answers: Iterable[StoredAnswer]) -> None:
         """What the store had, oldest first."""
         with self._changed:
             for answer in answers:

@@ -15,7 +15,7 @@ from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ADDRESS_RECORD, Address, Consent, SubscriberClass
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.admission import BATCH_FIELD
+from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.source import refuse_loop
 from rtpfanout.sessions.views import CONSENT, SubscriberState, SubscriberView
@@ -77,8 +77,8 @@ class Subscribers:
                 since = max(clock.wall_ns(now), session.last_since + 1)
                 withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
                 self._engine_add(session, records, since, lease_until, kind, withheld)
-                session.last_since = since + len(new) - 1 if new else session.last_since
-                session.at_ingest_port |= self._any_at_ingest_port(new)
+                session.last_since = since + len(each) - 1  # as the store counts
+                session.at_ingest_port |= any_at_port(records, registry.policy.ingest.port)
                 self._count(session, new, 1)
                 if withheld:
                     self._consents.expect(session.session_id, new)
@@ -93,7 +93,7 @@ class Subscribers:
                     once.answer(str(len(new))),
                 )
             try:
-                written.wait()
+                written.result()
             except RtpFanoutError:
                 self._undo(session, before)
                 raise
@@ -128,7 +128,7 @@ class Subscribers:
                 written = registry.journal.delete_subscribers(
                     session, b"".join(there), once.answer(text)
                 )
-            written.wait()
+            written.result()
             self.drop(session, there)
         return found
 
@@ -181,10 +181,14 @@ class Subscribers:
             self._count_ips(records, -1)
             self._consents.forget(session.session_id, records)
 
-    def count_restored(self, session: Session, records: Sequence[bytes]) -> None:
-        """Those that the store had; the lock is held or nobody else is there."""
-        self._count(session, records, 1)
-        session.at_ingest_port |= self._any_at_ingest_port(records)
+    def count_restored(self, session: Session, records: bytes) -> None:
+        """Those that the store had; the lock is held."""
+        count = len(records) // RECORD_BYTES
+        session.subscribers += count
+        self._registry.total_subscribers += count
+        session.at_ingest_port |= any_at_port(records, self._registry.policy.ingest.port)
+        if self._registry.limits.subscribers_per_ip:
+            self._count_ips(split_records(records), 1)
 
     def _standings(
         self, session: Session, records: Sequence[bytes]
@@ -266,10 +270,6 @@ class Subscribers:
                     withheld=withheld,
                 )
 
-    def _any_at_ingest_port(self, records: Sequence[bytes]) -> bool:
-        port = self._registry.policy.ingest.port
-        return any(ADDRESS_RECORD.unpack(record)[2] == port for record in records)
-
     def _count(self, session: Session, records: Sequence[bytes], sign: int) -> None:
         registry = self._registry
         # The count of a session deleted meanwhile left the total as a whole.
@@ -293,12 +293,6 @@ class Subscribers:
 def split_records(records: bytes) -> list[bytes]:
     """One by one."""
     return [records[i : i + RECORD_BYTES] for i in range(0, len(records), RECORD_BYTES)]
-
-
-def address_of(record: bytes) -> Address:
-    """The address in an ADDRESS_RECORD."""
-    packed, scope, port = ADDRESS_RECORD.unpack(record)
-    return Address.unpack(packed, port, scope)
 
 
 def addresses_of(records: Sequence[bytes]) -> list[Address]:

@@ -165,7 +165,7 @@ class Updating:
             view = registry.view(new)
             written = registry.journal.save_session(new, once.answer(view.to_json()))
         try:
-            written.wait()
+            written.result()
             self._apply(session, before, after)
         except BaseException:
             with registry.lock:

@@ -292,7 +292,8 @@ uint64_t plan_account(struct plan *p, struct latency_histogram *first,
         counter_add(&c->packets_sent, t->packets_sent);
         counter_add(&c->bytes_sent, t->bytes_sent);
         counter_add(&c->send_failures, t->packets_failed);
-        counter_add(&c->copies_withheld, t->packets_withheld);
+        if (t->packets_withheld > 0)
+            counter_add(&c->copies_withheld, t->packets_withheld);
         withheld += t->packets_withheld;
     }
     for (uint32_t i = 0; i < p->groups_used; i++)

@@ -61,7 +61,12 @@ bool ingress_has_gro(const struct ingress *in)
 
 int ingress_receive(struct ingress *in)
 {
-    int n = recvmmsg(in->fd, in->header, INGRESS_BATCH, MSG_DONTWAIT, NULL);
+    return ingress_receive_behind(in, 0);
+}
+
+int ingress_receive_behind(struct ingress *in, unsigned used)
+{
+    int n = recvmmsg(in->fd, in->header + used, INGRESS_BATCH - used, MSG_DONTWAIT, NULL);
 
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;

@@ -16,7 +16,7 @@ struct ingress;
 
 /* What one buffer holds: a datagram, or several of one flow that the kernel put together
  * (UDP_GRO): each `segment` bytes long, the last may be shorter. They need not share an
- * SSRC. `data` is valid until the next ingress_receive. */
+ * SSRC. `data` is valid until ingress_receive fills the buffer again. */
 struct datagram {
     uint8_t *data;
     uint32_t len;
@@ -36,6 +36,8 @@ bool ingress_has_gro(const struct ingress *in);
 /* What is queued, up to INGRESS_BATCH buffers, without waiting: the number filled, 0 when
  * there is nothing, or -errno. A zero-length datagram counts like any other. */
 int ingress_receive(struct ingress *in);
+/* The same into the buffers behind the `used` ones, which keep what they have. */
+int ingress_receive_behind(struct ingress *in, unsigned used);
 void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out);
 
 #endif

@@ -24,6 +24,7 @@ enum {
     RTP_VERSION = 2,
     RTP_PADDING = 0x20,
     RTP_EXTENSION = 0x10,
+    RTP_MARKER = 0x80, /* of the second byte */
     RTP_CSRC_COUNT = 0x0f,
     RTP_SSRC_OFFSET = 8,
     RTCP_HEADER_LEN = 4,

@@ -51,6 +51,11 @@ struct ingest_limit {
     counter dropped;
 };
 
+/* Whether waiting for more of its frame paid; see linger.h. */
+struct linger_use {
+    uint8_t failures, skip;
+};
+
 struct session {
     /* Written before publication, and compared by lookups: by a move only while the session is
      * out of the index by source, and a grace period is over since. */
@@ -64,12 +69,13 @@ struct session {
     _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
     _Atomic uint16_t gating;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
-    struct session_counters counters;
     _Atomic uint64_t last_packet_ns;
     struct session_latency *latency;
+    struct session_counters counters; /* but for the last, this cache line is full */
     struct fair_use fair_use;
     struct ingest_limit limit;
     counter dropped_paused;
+    struct linger_use linger_use;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;

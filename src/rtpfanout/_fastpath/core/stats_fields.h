@@ -58,6 +58,7 @@
     X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
     X(turns) \
+    X(lingers) /* turns that waited for the rest of a frame */ \
     X(tasks_shared) /* of other workers' turns */
 
 /* Per session; written by the one worker that owns it. */
@@ -65,9 +66,9 @@
     X(packets_received) \
     X(bytes_received) \
     X(copies_attempted) \
-    X(copies_withheld) \
     X(packets_sent) \
     X(bytes_sent) \
-    X(send_failures)
+    X(send_failures) \
+    X(copies_withheld)
 
 #endif

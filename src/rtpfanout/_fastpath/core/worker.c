@@ -214,6 +214,51 @@ static void note_work(struct worker *w, uint64_t began)
     counter_add(&w->busy_ns, now - began);
 }
 
+static bool help_wanted(struct worker *w)
+{
+    for (unsigned i = 0; i < w->crew_size; i++) {
+        if (job_offers(&w->crew[i]->job))
+            return true;
+    }
+    return false;
+}
+
+static void take_buffers(struct worker *w, unsigned begin, unsigned end)
+{
+    for (unsigned i = begin; i < end; i++) {
+        ingress_datagram(w->ingress, i, &w->datagrams[i]);
+        take_datagram(w, &w->datagrams[i]);
+    }
+    pass_gate(w);
+}
+
+/* Waits for the rest of a frame where that is worth it: while nobody else's packets are here, nobody
+ * asks for help and nobody wants to stop. Returns how many buffers there are then. */
+static unsigned await_frame(struct worker *w, unsigned used)
+{
+    uint64_t now = w->now;
+    struct frame_wait l;
+
+    if (!w->gso || w->session_count != 1 || !linger_begin(&l, w->sessions[0], used, now))
+        return used;
+    do {
+        int n = ingress_receive_behind(w->ingress, used);
+
+        if (n > 0) {
+            take_buffers(w, used, used + (unsigned)n);
+            used += (unsigned)n;
+        }
+        if (n < 0)
+            counter_add(&w->counters.receive_errors, 1);
+        if (n < 0 || used == INGRESS_BATCH || w->session_count != 1 || help_wanted(w))
+            break;
+        now = clock_ns(CLOCK_MONOTONIC);
+    } while (linger_goes_on(&l, now) && !load_rlx(&w->stopping));
+    linger_end(&l);
+    counter_add(&w->counters.lingers, 1);
+    return used;
+}
+
 /* Returns how many buffers it took, or -errno. */
 static int turn(struct worker *w)
 {
@@ -223,11 +268,8 @@ static int turn(struct worker *w)
         return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    for (unsigned i = 0; i < (unsigned)n; i++) {
-        ingress_datagram(w->ingress, i, &w->datagrams[i]);
-        take_datagram(w, &w->datagrams[i]);
-    }
-    pass_gate(w);
+    take_buffers(w, 0, (unsigned)n);
+    n = (int)await_frame(w, (unsigned)n);
     fan_out(w);
     if (w->gate.posted && w->notice_fd >= 0)
         wake(w->notice_fd);
@@ -253,15 +295,6 @@ static bool help(struct worker *w)
             note_work(w, began);
             return true;
         }
-    }
-    return false;
-}
-
-static bool help_wanted(struct worker *w)
-{
-    for (unsigned i = 0; i < w->crew_size; i++) {
-        if (job_offers(&w->crew[i]->job))
-            return true;
     }
     return false;
 }

@@ -5,6 +5,7 @@
 #include "crew.h"
 #include "fanout.h"
 #include "gate.h"
+#include "linger.h"
 #include "sock.h"
 
 enum { TURN_PACKETS = INGRESS_BATCH * 64 }; /* 64 segments is what UDP_GRO puts together */

@@ -1,0 +1,42 @@
+"""What survives a restart: sessions, subscribers, answers and secrets, in one SQLite file.
+
+`Store` writes what is submitted to it in order, with one fsync for all that came during the
+last one, and tells when it is durable. `records` has what is stored, `database` the file's
+layout, `files` where it lies and who may have it.
+"""
+
+from rtpfanout.store.files import MEMORY, default_path
+from rtpfanout.store.records import (
+    Change,
+    DropSession,
+    DropSubscribers,
+    PutAnswer,
+    PutSecret,
+    PutSession,
+    PutSubscribers,
+    StoredAnswer,
+    StoredSession,
+    SubscriberRun,
+    pack_labels,
+    unpack_labels,
+)
+from rtpfanout.store.writer import Store, StoreCounts
+
+__all__ = [
+    "MEMORY",
+    "Change",
+    "DropSession",
+    "DropSubscribers",
+    "PutAnswer",
+    "PutSecret",
+    "PutSession",
+    "PutSubscribers",
+    "Store",
+    "StoreCounts",
+    "StoredAnswer",
+    "StoredSession",
+    "SubscriberRun",
+    "default_path",
+    "pack_labels",
+    "unpack_labels",
+]

@@ -1,0 +1,300 @@
+"""The layout of the file: how it is opened and checked, changed, and read at a start.
+
+A row per subscriber, in the order of its key: a change of one writes one page, whatever the
+size of its session. Batches go in and come out as packed bytes; SQLite takes them apart and
+puts them together, so no Python object is made per subscriber and the GIL is free meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout.errors import StartError
+from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
+from rtpfanout.store.records import (
+    RECORD_BYTES,
+    Change,
+    DropSession,
+    DropSubscribers,
+    PutAnswer,
+    PutSecret,
+    PutSession,
+    PutSubscribers,
+    StoredAnswer,
+    StoredSession,
+    SubscriberRun,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_log = structlog.stdlib.get_logger(__name__)
+
+APPLICATION_ID = 0x52464F53  # "RFOS"
+SCHEMA_VERSION = 1
+_MOST_VERSIONS = 1000  # a greater one was not written by any version of us
+_SESSIONS_AT_A_TIME = 100
+SLICE = 1000
+"""Addresses that are taken apart at a time: as many as the table `number` has rows."""
+
+_SESSION_COLUMNS = ", ".join(StoredSession._fields)
+_SESSION_VALUES = ", ".join("?" for _ in StoredSession._fields)
+_SESSION_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in StoredSession._fields[1:])
+
+_SCHEMA = """
+CREATE TABLE session (
+    sequence INTEGER PRIMARY KEY, session_id TEXT NOT NULL, ssrc INTEGER NOT NULL,
+    media_type TEXT NOT NULL, source_policy TEXT NOT NULL, source_text TEXT NOT NULL,
+    created_ns INTEGER NOT NULL, revision INTEGER NOT NULL, pinned_source TEXT NOT NULL,
+    latch_window_secs REAL NOT NULL, relatch_after_secs REAL NOT NULL,
+    latch_until_ns INTEGER NOT NULL, paused INTEGER NOT NULL, ingest_limit_bps INTEGER NOT NULL,
+    max_subscribers INTEGER NOT NULL, consent TEXT NOT NULL, move_key BLOB NOT NULL,
+    move_counter INTEGER NOT NULL, labels TEXT NOT NULL);
+CREATE TABLE subscriber (
+    session INTEGER NOT NULL, address BLOB NOT NULL, since_ns INTEGER NOT NULL,
+    lease_ns INTEGER NOT NULL, class INTEGER NOT NULL,
+    PRIMARY KEY (session, address)) WITHOUT ROWID;
+CREATE TABLE answer (
+    request_id TEXT PRIMARY KEY, digest BLOB NOT NULL, text TEXT NOT NULL, expires REAL NOT NULL
+    ) WITHOUT ROWID;
+CREATE INDEX answer_expires ON answer (expires);
+CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, sequence INTEGER NOT NULL);
+CREATE TABLE number (i INTEGER PRIMARY KEY);
+INSERT INTO state VALUES (1, 0, 0);
+INSERT INTO number WITH RECURSIVE n(i) AS
+    (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999) SELECT i FROM n;
+"""
+_PUT_SESSION = (
+    f"INSERT INTO session ({_SESSION_COLUMNS}) VALUES ({_SESSION_VALUES})"  # noqa: S608
+    f" ON CONFLICT (sequence) DO UPDATE SET {_SESSION_UPDATES}"
+)
+_PUT_SUBSCRIBERS = """
+INSERT INTO subscriber SELECT ?1, substr(?2, 24 * i + 1, 24), ?3 + i, ?4, ?5 FROM number
+WHERE i < ?6 AND EXISTS (SELECT 1 FROM session WHERE sequence = ?1)
+ON CONFLICT (session, address) DO UPDATE SET lease_ns = excluded.lease_ns, class = excluded.class
+"""
+_DROP_SUBSCRIBERS = """
+DELETE FROM subscriber WHERE session = ?1 AND address IN
+(SELECT substr(?2, 24 * i + 1, 24) FROM number WHERE i < ?3)
+"""
+# The order inside a group is that of the subquery, which LIMIT keeps from being flattened.
+# group_concat is for text: bytes that are zero would be undefined in it.
+_RUNS = """
+SELECT session, lease_ns, class, min(since_ns), group_concat(hex(address), '') FROM
+(SELECT * FROM subscriber WHERE session BETWEEN ? AND ?
+ ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
+ LIMIT -1)
+GROUP BY session, since_ns / 1000000000, lease_ns, class
+"""
+
+
+class DamagedError(Exception):
+    """The file is not one that we wrote."""
+
+
+class Database:
+    """A connection to the file. Not thread-safe."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file, or make it (0600). A damaged one is set aside first, with a message.
+
+        Raises StartError: it can't be had, or a later version made it.
+        """
+        self._path = path
+        try:
+            self.connection = _open(path)
+        except DamagedError as error:
+            aside = set_aside(Path(path))
+            _log.error(
+                "the store was damaged and is set aside; the server starts without sessions",
+                file=path,
+                moved_to=str(aside),
+                reason=str(error),
+            )
+            try:
+                self.connection = _open(path)
+            except DamagedError as again:
+                raise unusable(Path(path), again) from None
+        state = self.connection.execute("SELECT revision, sequence FROM state").fetchone()
+        self.revision: int = state[0]
+        self.sequence: int = state[1]
+
+    def close(self) -> None:
+        """What the log holds is moved to the file, if that can be done now."""
+        self.connection.close()
+
+    # --- reading ---
+
+    def sessions(self) -> list[StoredSession]:
+        """By sequence."""
+        rows = self.connection.execute(
+            f"SELECT {_SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
+        )
+        return list(map(StoredSession._make, rows))
+
+    def runs(self) -> Iterator[SubscriberRun]:
+        """By session, within one by time."""
+        # Some sessions at a time, so that what is sorted fits into memory.
+        keys = [
+            key for (key,) in self.connection.execute("SELECT sequence FROM session ORDER BY 1")
+        ]
+        for start in range(0, len(keys), _SESSIONS_AT_A_TIME):
+            ends = (keys[start], keys[start : start + _SESSIONS_AT_A_TIME][-1])
+            for session, lease, number, since, text in self.connection.execute(_RUNS, ends):
+                yield SubscriberRun(session, lease, number, since, bytes.fromhex(text))
+
+    def answers(self) -> list[StoredAnswer]:
+        """Those that expire first, first."""
+        rows = self.connection.execute(
+            "SELECT request_id, digest, text, expires FROM answer ORDER BY expires"
+        )
+        return list(map(StoredAnswer._make, rows))
+
+    def secrets(self) -> dict[str, bytes]:
+        """By name."""
+        return dict(self.connection.execute("SELECT name, value FROM secret"))
+
+    # --- writing ---
+
+    def write(self, changes: Iterable[Change], revision: int) -> None:
+        """All changes in one transaction, durable on return; on any exception none of them."""
+        execute = self.connection.execute
+        sequence = self.sequence
+        execute("BEGIN IMMEDIATE")
+        try:
+            for change in changes:
+                self._apply(change)
+                if isinstance(change, PutSession):
+                    sequence = max(sequence, change.session.sequence)
+            revision = max(revision, self.revision)
+            execute("UPDATE state SET revision = ?, sequence = ?", (revision, sequence))
+            execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.rollback()
+            raise
+        self.revision = revision
+        self.sequence = sequence
+
+    def forget_answers(self, now: float) -> None:
+        """Those that expired before `now`, in seconds since the epoch."""
+        self.connection.execute("DELETE FROM answer WHERE expires < ?", (now,))
+
+    def bury(self) -> None:
+        """Overwrite what a failed commit may have left in the log.
+
+        It can be whole there, only the fsync having failed: the next start would take it for
+        a commit. The frames of this one, which changes nothing, come to lie on its first ones,
+        and what follows no longer fits the checksums, even if this fsync fails too.
+        """
+        self.write((), 0)
+
+    def _apply(self, change: Change) -> None:
+        execute = self.connection.execute
+        match change:
+            case PutSession(session):
+                execute(_PUT_SESSION, session)
+            case DropSession(sequence):
+                execute("DELETE FROM subscriber WHERE session = ?", (sequence,))
+                execute("DELETE FROM session WHERE sequence = ?", (sequence,))
+            case PutSubscribers(sequence, records, since, lease, number):
+                for start, piece, count in _pieces(records):
+                    values = (sequence, piece, since + start, lease, number, count)
+                    execute(_PUT_SUBSCRIBERS, values)
+            case DropSubscribers(sequence, records):
+                for _, piece, count in _pieces(records):
+                    execute(_DROP_SUBSCRIBERS, (sequence, piece, count))
+            case PutAnswer(answer):
+                execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
+            case PutSecret(name, value):
+                execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, value))
+
+
+def _pieces(records: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """(number of the first, records, how many) for at most SLICE at a time."""
+    if len(records) % RECORD_BYTES:
+        raise ValueError(f"{len(records)} bytes are no whole number of address records")
+    step = SLICE * RECORD_BYTES
+    for start in range(0, len(records), step):
+        piece = records[start : start + step]
+        yield start // RECORD_BYTES, piece, len(piece) // RECORD_BYTES
+
+
+def _open(path: str) -> sqlite3.Connection:
+    """Raises DamagedError, StartError."""
+    file = Path(path)
+    try:
+        if path != MEMORY:
+            file.touch(mode=0o600)
+            for suffix in SUFFIXES:
+                if Path(path + suffix).exists():
+                    Path(path + suffix).chmod(0o600)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise unusable(file, error) from None
+    try:
+        _prepare(connection, file)
+    except sqlite3.Error as error:
+        connection.close()
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise DamagedError(str(error)) from None
+        raise unusable(file, error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, file: Path) -> None:
+    execute = connection.execute
+    # We have the file alone: the log's index is in our memory, not in a file that a full
+    # disk could take from under us.
+    execute("PRAGMA locking_mode = EXCLUSIVE")
+    execute("PRAGMA journal_mode = WAL")
+    execute("PRAGMA synchronous = FULL")
+    execute("PRAGMA cache_size = -32000")
+    execute("PRAGMA journal_size_limit = 16000000")
+    (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = execute("PRAGMA application_id").fetchone()
+    (version,) = execute("PRAGMA user_version").fetchone()
+    if tables == 0 and application == 0 and version == 0:
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+        return
+    if application != APPLICATION_ID or not 0 < version < _MOST_VERSIONS:
+        raise DamagedError("it is not a store of rtpfanout")
+    if version > SCHEMA_VERSION:
+        raise StartError(
+            f"the store {file} was made by a later version of rtpfanout (layout {version}, this"
+            f" one knows {SCHEMA_VERSION}); start that version, or move the file away",
+            field="store.path",
+        )
+    found = execute("PRAGMA quick_check(1)").fetchone()
+    if found != ("ok",):
+        raise DamagedError(str(found[0]).replace("\n", " "))
+    _check_layout(connection)
+
+
+def _check_layout(connection: sqlite3.Connection) -> None:
+    """Each statement that reads can be prepared, and the single row is there."""
+    try:
+        connection.execute(f"EXPLAIN SELECT {_SESSION_COLUMNS} FROM session")  # noqa: S608
+        connection.execute(f"EXPLAIN {_RUNS}", (0, 0))
+        connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
+        connection.execute("EXPLAIN SELECT name, value FROM secret")
+        (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
+        state = connection.execute("SELECT revision, sequence FROM state").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise DamagedError(str(error)) from None
+    if count != SLICE or state is None or not all(isinstance(value, int) for value in state):
+        raise DamagedError("rows that every store has are missing")

@@ -1,0 +1,130 @@
+"""Where the store's file lies, who may have it, and how a damaged one is set aside."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtpfanout.errors import StartError
+
+if TYPE_CHECKING:
+    from rtpfanout.model import Address
+
+MEMORY = ":memory:"
+"""A store that lives as long as its process."""
+SUFFIXES = ("", "-wal", "-shm")
+_SYSTEM_DIRECTORY = Path("/var/lib/rtpfanout")
+_LOOK_AGAIN_SECS = 0.005
+
+
+def default_path(bind_address: Address) -> str:
+    """Where the store of the server at `bind_address` lies: the port is part of the name.
+
+    In $STATE_DIRECTORY (systemd's StateDirectory=) if it is set; for root in
+    /var/lib/rtpfanout; else in $XDG_STATE_HOME/rtpfanout or ~/.local/state/rtpfanout. A server
+    at port 0 has another port each time, so its store is MEMORY.
+    """
+    if bind_address.port == 0:
+        return MEMORY
+    return str(_directory() / f"sessions-{bind_address.port}.db")
+
+
+def _directory() -> Path:
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    if os.geteuid() == 0 and _can_have(_SYSTEM_DIRECTORY):
+        return _SYSTEM_DIRECTORY
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The specification says to ignore a relative one.
+    base = Path(state) if Path(state).is_absolute() else Path.home() / ".local/state"
+    return base / "rtpfanout"
+
+
+def _can_have(directory: Path) -> bool:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(directory, os.W_OK)
+
+
+class FileLock:
+    """One process at a time has the file: an flock on a file beside it.
+
+    The kernel releases it when its process ends, however it ends. The lock file stays, and
+    has the id of the process that holds it or held it last.
+    """
+
+    def __init__(self, path: Path, wait_secs: float) -> None:
+        """Makes the directory (0700) if need be. Raises StartError."""
+        lock = path.with_name(path.name + ".lock")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unusable(path, error) from None
+        try:
+            self._take(path, time.monotonic() + wait_secs)
+            with contextlib.suppress(OSError):  # a full disk: it is there for people only
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _take(self, path: Path, deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(self._fd, 20, 0).decode(errors="replace").strip()
+                    raise StartError(
+                        f"the store {path} is in use by process {holder or 'unknown'}; stop that"
+                        " server or give this one another store.path",
+                        field="store.path",
+                    ) from None
+                time.sleep(_LOOK_AGAIN_SECS)
+            except OSError as error:
+                raise unusable(path, error) from None
+            else:
+                return
+
+    def release(self) -> None:
+        """The next process may have the file."""
+        os.close(self._fd)
+
+
+def unusable(path: Path, error: Exception) -> StartError:
+    """The file can't be had, for a reason that is no damage."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return StartError(
+        f"the store {path} cannot be used: {reason}; make its directory writable for this user,"
+        f' or set store.path (":memory:" keeps nothing over a restart)',
+        field="store.path",
+    )
+
+
+def set_aside(path: Path) -> Path:
+    """Give the file, its log and its index another name; the new one. Raises StartError."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    number = 0
+    while True:
+        tail = f".damaged-{stamp}" + (f"-{number}" if number else "")
+        aside = path.with_name(path.name + tail)
+        if not any(os.path.lexists(f"{aside}{suffix}") for suffix in SUFFIXES):
+            break
+        number += 1
+    try:
+        for suffix in SUFFIXES:
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    except OSError as error:
+        raise unusable(path, error) from None
+    return aside

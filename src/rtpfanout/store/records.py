@@ -1,0 +1,142 @@
+"""What is stored, as tuples that SQLite takes and gives without conversion, and the changes.
+
+Times are nanoseconds since the epoch. Integers are signed, of 64 bits: what is beyond fails
+alone, with UnavailableError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from rtpfanout.model import ADDRESS_RECORD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RECORD_BYTES = ADDRESS_RECORD.size
+
+
+class StoredSession(NamedTuple):
+    """A session; `sequence` is its key, which is never given again.
+
+    The fields are the columns, in order.
+    """
+
+    sequence: int
+    session_id: str
+    ssrc: int
+    media_type: str
+    source_policy: str
+    source_text: str
+    created_ns: int
+    revision: int
+    pinned_source: str = ""
+    latch_window_secs: float = 0.0
+    relatch_after_secs: float = 0.0
+    latch_until_ns: int = 0
+    paused: int = 0
+    """0 or 1, as SQLite has it."""
+    ingest_limit_bps: int = 0
+    max_subscribers: int = 0
+    consent: str = ""
+    move_key: bytes = b""
+    move_counter: int = 0
+    labels: str = ""
+    """As `pack_labels` makes it."""
+
+
+class SubscriberRun(NamedTuple):
+    """Subscribers of one session with the same terms, in the order they were added."""
+
+    sequence: int
+    """Of the session."""
+    lease_ns: int
+    """End of the lease; 0: none."""
+    subscriber_class: int
+    """0 pilot, 1 recorder, 2 monitor, as the engine has it."""
+    since_ns: int
+    """Of the first; the others followed within a second."""
+    records: bytes
+    """`model.ADDRESS_RECORD` after `model.ADDRESS_RECORD`."""
+
+
+class StoredAnswer(NamedTuple):
+    """What was answered to a call with a request id."""
+
+    request_id: str
+    digest: bytes
+    text: str
+    expires: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutSession:
+    """A session that is new, or changed."""
+
+    session: StoredSession
+
+
+@dataclass(frozen=True, slots=True)
+class DropSession:
+    """The session and all its subscribers; nothing if it isn't there."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutSubscribers:
+    """Subscribers that are new, or (they keep their `since`) have a new lease and class.
+
+    `records` may name an address twice. The i-th counts as there since `since_ns` + i.
+    Nothing happens if the session isn't there.
+    """
+
+    sequence: int
+    records: bytes
+    since_ns: int
+    lease_ns: int = 0
+    subscriber_class: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DropSubscribers:
+    """Those of `records` that are there."""
+
+    sequence: int
+    records: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutAnswer:
+    """For a request id; forgotten some time after it expires."""
+
+    answer: StoredAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class PutSecret:
+    """Bytes under a name; the first ones stay."""
+
+    name: str
+    value: bytes
+
+
+Change = PutSession | DropSession | PutSubscribers | DropSubscribers | PutAnswer | PutSecret
+
+
+def pack_labels(labels: Mapping[str, str]) -> str:
+    """As one text. Raises ValueError: a key has a "=", or there is a line break."""
+    for key, value in labels.items():
+        if "=" in key or "\n" in key or "\n" in value:
+            raise ValueError(f"{key!r}: a label's key has no '=', and neither part a line break")
+    return "\n".join(f"{key}={value}" for key, value in labels.items())
+
+
+def unpack_labels(text: str) -> dict[str, str]:
+    """What `pack_labels` packed."""
+    if not text:
+        return {}
+    pairs = (line.partition("=") for line in text.split("\n"))
+    return {key: value for key, _, value in pairs}

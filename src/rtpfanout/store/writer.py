@@ -1,0 +1,280 @@
+"""The store as the server uses it: submissions, one writer thread, group commit."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout.errors import UnavailableError
+from rtpfanout.store.database import Database
+from rtpfanout.store.files import MEMORY, FileLock
+from rtpfanout.store.records import (
+    RECORD_BYTES,
+    Change,
+    DropSubscribers,
+    PutSecret,
+    PutSubscribers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rtpfanout.store.records import StoredAnswer, StoredSession, SubscriberRun
+
+_log = structlog.stdlib.get_logger(__name__)
+
+MOST_QUEUED = 10_000
+"""Submissions that wait; one more is refused."""
+MOST_RECORDS = 100_000
+"""Subscribers in one transaction, so that none lasts long; a submission may have more."""
+FORGET_EVERY_SECS = 60.0
+SECRET_BYTES = 32
+
+
+@dataclass(slots=True)
+class StoreCounts:
+    """Since the start."""
+
+    committed: int = 0
+    """Submissions that are durable."""
+    failed: int = 0
+    """Submissions that were refused: queue full, disk full, failing sync."""
+    transactions: int = 0
+    """Of those that were committed, each with one fsync."""
+
+
+@dataclass(slots=True, eq=False)
+class _Submission:
+    changes: Sequence[Change]
+    revision: int
+    done: Future[int] = field(default_factory=Future)
+
+    def weight(self) -> int:
+        sized = (PutSubscribers, DropSubscribers)
+        return sum(
+            len(c.records) // RECORD_BYTES if isinstance(c, sized) else 1 for c in self.changes
+        )
+
+
+class Store:
+    """A store that is open. Thread-safe, but for the reading, which belongs to the start.
+
+    One process has a file at a time. A process that takes over from another (an upgrade)
+    opens it with `wait_secs`, and gets it when the other calls `close` or ends.
+    """
+
+    def __init__(
+        self, path: str, *, wait_secs: float = 0.0, most_queued: int = MOST_QUEUED
+    ) -> None:
+        """Open or make the file `path`, or MEMORY; a damaged one is set aside.
+
+        Raises StartError: in use by another process after `wait_secs`, not accessible, or
+        made by a later version.
+        """
+        self.path = path
+        self._lock = FileLock(Path(path), wait_secs) if path != MEMORY else None
+        try:
+            self._database = Database(path)
+            self._secrets = self._database.secrets()
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        self._secrets_lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._queue: deque[_Submission] = deque()
+        self._most_queued = most_queued
+        self._is_closing = False
+        self._closed = threading.Event()
+        self._close_lock = threading.Lock()
+        self._counts = StoreCounts()
+        self._failing = ""
+        self._is_dirty = False
+        self._next_forget = time.monotonic() + FORGET_EVERY_SECS
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    @property
+    def revision(self) -> int:
+        """The highest one that was written."""
+        return self._database.revision
+
+    @property
+    def sequence(self) -> int:
+        """The highest one a session ever had."""
+        return self._database.sequence
+
+    @property
+    def failing(self) -> str:
+        """Why the last write failed; empty if it didn't."""
+        return self._failing
+
+    def counts(self) -> StoreCounts:
+        """A copy."""
+        with self._changed:
+            return replace(self._counts)
+
+    # --- at the start, before anything is submitted ---
+
+    def sessions(self) -> list[StoredSession]:
+        """By sequence."""
+        return self._database.sessions()
+
+    def subscribers(self) -> Iterator[SubscriberRun]:
+        """Those of each session in one piece, within it by the second they came in."""
+        return self._database.runs()
+
+    def answers(self) -> list[StoredAnswer]:
+        """Those that expire first, first; some may have expired."""
+        return self._database.answers()
+
+    # --- from then on ---
+
+    def submit(self, changes: Sequence[Change], revision: int = 0) -> Future[int]:
+        """Write all of `changes`, or none. Submissions are carried out in order.
+
+        The result, once it is durable, is the highest revision that was submitted so far. It
+        fails with UnavailableError, nothing being written: disk full, failing sync, a change
+        that can't be written, queue full, store closed.
+        """
+        submission = _Submission(changes, revision)
+        with self._changed:
+            if self._is_closing:
+                return self._refused(submission, "the store is closed")
+            if len(self._queue) >= self._most_queued:
+                return self._refused(submission, "the store does not keep up with the changes")
+            self._queue.append(submission)
+            self._changed.notify()
+        return submission.done
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of that name, the same as long as the file lives.
+
+        Waits until they are durable. Raises UnavailableError.
+        """
+        with self._secrets_lock:
+            found = self._secrets.get(name)
+            if found is None:
+                found = secrets.token_bytes(SECRET_BYTES)
+                self.submit([PutSecret(name, found)]).result()
+                self._secrets[name] = found
+        return found
+
+    def close(self) -> None:
+        """Writes what was submitted, then lets the next process have the file."""
+        with self._close_lock:
+            with self._changed:
+                self._is_closing = True
+                self._changed.notify()
+            self._thread.join()
+            if not self._closed.is_set():
+                self._closed.set()
+                self._database.close()
+                if self._lock is not None:
+                    self._lock.release()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refused(self, submission: _Submission, reason: str) -> Future[int]:
+        self._counts.failed += 1
+        submission.done.set_exception(_unavailable(reason))
+        return submission.done
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            self._write_group(group)
+            if time.monotonic() >= self._next_forget:
+                self._next_forget = time.monotonic() + FORGET_EVERY_SECS
+                self._forget()
+
+    def _next_group(self) -> list[_Submission]:
+        """All that wait, up to MOST_RECORDS; empty at the end."""
+        group: list[_Submission] = []
+        weight = 0
+        with self._changed:
+            while not self._queue:
+                if self._is_closing:
+                    return []
+                self._changed.wait()
+            while self._queue:
+                weight += self._queue[0].weight()
+                if group and weight > MOST_RECORDS:
+                    break
+                group.append(self._queue.popleft())
+        return group
+
+    def _write_group(self, group: list[_Submission]) -> None:
+        error = self._try(group)
+        if error is None:
+            return
+        if len(group) == 1:
+            self._fail(group[0], error)
+            return
+        # One of them may be to blame, or fewer may fit on the disk.
+        for submission in group:
+            single = self._try([submission])
+            if single is not None:
+                self._fail(submission, single)
+
+    def _try(self, group: list[_Submission]) -> Exception | None:
+        changes = (change for submission in group for change in submission.changes)
+        revision = max(submission.revision for submission in group)
+        try:
+            self._bury()
+            self._database.write(changes, revision)
+        except Exception as error:
+            if isinstance(error, sqlite3.Error):
+                self._is_dirty = True
+                with contextlib.suppress(sqlite3.Error):  # else before the next write
+                    self._bury()
+            return error
+        if self._failing:
+            _log.info("the store can be written again")
+            self._failing = ""
+        with self._changed:
+            self._counts.transactions += 1
+            self._counts.committed += len(group)
+        for submission in group:
+            submission.done.set_result(self._database.revision)
+        return None
+
+    def _bury(self) -> None:
+        if self._is_dirty:
+            self._database.bury()
+            self._is_dirty = False
+
+    def _fail(self, submission: _Submission, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, sqlite3.Error) and not self._failing:
+            _log.error("the store can't be written", file=self.path, reason=reason)
+        self._failing = reason
+        with self._changed:
+            self._counts.failed += 1
+        submission.done.set_exception(_unavailable(f"the store can't be written: {reason}"))
+
+    def _forget(self) -> None:
+        try:
+            self._database.forget_answers(time.time())
+        except sqlite3.Error as error:
+            self._is_dirty = True
+            _log.debug("old answers can't be forgotten", reason=str(error))
+
+
+def _unavailable(reason: str) -> UnavailableError:
+    return UnavailableError(f"{reason}; nothing was changed, try again", field=None)

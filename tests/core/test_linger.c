@@ -1,0 +1,197 @@
+/* Waiting for the rest of a frame: when, for how long, and what it spares. On loopback what is sent
+ * before a receive is there, so frames come packet by packet without a race.
+ * wraps: recvmmsg clock_gettime */
+#include "worker.h"
+
+#include "segments.h"
+#include "sessions.h"
+
+enum { MOST = 200, LEN = 100 };
+
+static struct sock sock;
+static struct qsbr qsbr;
+static struct session_pool pool;
+static struct table table;
+static struct worker worker, *crew[] = {&worker};
+static struct rf_addr camera;
+static int from;
+
+/* What the camera sends before each receive: 'p' a packet, 'm' one with the marker, 'o' one of
+ * another session, 'x' no RTP, '.' nothing; behind the end the worker is told to stop. */
+static const char *script;
+static uint16_t sequence;
+static uint64_t passed_ns; /* of virtual time with every receive */
+static uint64_t now_ns = 1000000000;
+
+int __real_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
+int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
+int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+
+int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t)
+{
+    uint8_t p[LEN];
+    char what = *script ? *script++ : 's';
+
+    rtp_make(p, LEN, what == 'o' ? 2 : 1, sequence);
+    if (what == 'm')
+        p[1] |= 0x80;
+    if (what == 'x')
+        p[0] = 0;
+    if (what == 's')
+        worker_stop(&worker);
+    else if (what != '.')
+        send_to(from, &sock.bound, p, LEN);
+    sequence++;
+    now_ns += passed_ns;
+    return __real_recvmmsg(fd, h, n, flags, t);
+}
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *t)
+{
+    (void)id;
+    *t = (struct timespec){(time_t)(now_ns / 1000000000), (long)(now_ns % 1000000000)};
+    return 0;
+}
+
+static void setup(uint32_t subscribers)
+{
+    static struct rf_addr addrs[MOST];
+    struct worker_options options = {.receives = true, .busy_poll_ns = UINT64_MAX};
+    struct rf_addr at = address("127.0.0.1", 0);
+
+    for (uint32_t i = 0; i < subscribers; i++)
+        addrs[i] = loopback_address(i, 9);
+    from = endpoint("127.0.0.1", &camera);
+    qsbr_init(&qsbr);
+    CHECK_EQ(session_pool_init(&pool, 16), 0);
+    CHECK_EQ(table_init(&table, &pool, &qsbr), 0);
+    CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
+    CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
+    for (uint32_t ssrc = 1; ssrc <= 2; ssrc++)
+        CHECK_EQ(table_insert(&table, session_make(&pool, camera, ssrc, addrs, subscribers)), 0);
+}
+
+static void teardown(void)
+{
+    worker_destroy(&worker);
+    sock_close(&sock);
+    table_destroy(&table);
+    session_pool_destroy(&pool);
+    qsbr_destroy(&qsbr);
+    close(from);
+}
+
+static void play(const char *what, uint64_t gap_ns)
+{
+    script = what;
+    sequence = 0;
+    passed_ns = gap_ns;
+    worker_run(&worker);
+    store_rlx(&worker.stopping, false);
+}
+
+/* The turns of a run, the waits among them and the send entries. */
+static void expect(uint64_t turns, uint64_t lingers, uint64_t sends)
+{
+    struct worker_counters *c = &worker.counters;
+
+    CHECK_EQ(load_rlx(&c->turns), turns);
+    CHECK_EQ(load_rlx(&c->lingers), lingers);
+    CHECK_EQ(load_rlx(&c->packets_sent) + load_rlx(&c->failed_would_block),
+             load_rlx(&c->copies_attempted));
+    if (worker.gso)
+        CHECK_EQ(load_rlx(&c->sends), sends);
+}
+
+static void test_a_frame_leaves_as_one(void)
+{
+    setup(100);
+    play("ppppm", 5000);
+    if (worker.gso)
+        expect(1, 1, 100);
+    play("m", 5000); /* a frame of one packet waits for nothing */
+    if (worker.gso)
+        expect(2, 1, 200);
+    teardown();
+}
+
+static void test_what_is_dropped_does_not_prolong_it(void)
+{
+    setup(100);
+    play("pxxxxxxxxxxxxxxxxxxxxm", 5000); /* 8 receives take the 40 us of 100 subscribers */
+    if (worker.gso)
+        CHECK_EQ(load_rlx(&worker.counters.sends), 200);
+    CHECK_EQ(load_rlx(&worker.counters.dropped_not_rtp), 20);
+    teardown();
+}
+
+static void test_it_ends_though_packets_keep_coming(void)
+{
+    setup(100);
+    play("pppppppppppppppppppp", 20000); /* 160 us in all: the turn ends with 9 packets */
+    if (worker.gso)
+        CHECK(load_rlx(&worker.counters.turns) >= 2);
+    CHECK_EQ(load_rlx(&worker.counters.copies_attempted), 2000);
+    teardown();
+}
+
+static void test_others_do_not_wait(void)
+{
+    setup(100);
+    play("pom", 5000);
+    if (worker.gso)
+        expect(2, 1, 300); /* both at once, then the end of the frame */
+    teardown();
+}
+
+static void test_never_for_few(void)
+{
+    setup(10);
+    play("ppm", 5000);
+    expect(3, 0, 30);
+    teardown();
+}
+
+static void test_never_for_those_withheld(void)
+{
+    setup(100);
+    struct session *s = session_at(&pool, 0);
+
+    for (uint8_t class = 0; class < RF_CLASSES; class++)
+        subscriber_list_shed(load_rlx(&s->subscribers), class, true);
+    play("ppm", 5000);
+    expect(3, 0, 0);
+    CHECK_EQ(load_rlx(&worker.counters.copies_withheld), 300);
+    teardown();
+}
+
+/* Packets of 20 ms of audio: the first few times it is looked whether more comes, then seldom. */
+static void test_audio_is_left_alone(void)
+{
+    enum { PACKETS = 1000 };
+    static char audio[PACKETS * 10 + 1];
+
+    for (unsigned i = 0; i < PACKETS * 10; i++)
+        audio[i] = i % 10 == 0 ? 'p' : '.';
+    setup(100);
+    play(audio, 20000);
+    if (worker.gso) {
+        CHECK(load_rlx(&worker.counters.lingers) >= 6);
+        CHECK(load_rlx(&worker.counters.lingers) <= 6 + PACKETS / 64);
+    }
+    CHECK_EQ(load_rlx(&worker.counters.copies_attempted), PACKETS * 100);
+    sequence = 0;
+    teardown();
+}
+
+int main(void)
+{
+    RUN(test_a_frame_leaves_as_one);
+    RUN(test_what_is_dropped_does_not_prolong_it);
+    RUN(test_it_ends_though_packets_keep_coming);
+    RUN(test_others_do_not_wait);
+    RUN(test_never_for_few);
+    RUN(test_never_for_those_withheld);
+    RUN(test_audio_is_left_alone);
+    return 0;
+}

@@ -1,0 +1,454 @@
+/* sources.c: who may feed a session, of a whole engine over loopback.
+ * wraps: qsbr_synchronize */
+#include "core.h"
+
+#include <pthread.h>
+
+#include "qsbr.h"
+#include "segments.h"
+
+enum { SSRC = 7, LEN = 40 };
+
+static struct rf_engine *engine;
+static struct rf_addr bound;
+static unsigned workers;
+static pthread_t loop[4];
+
+static unsigned grace_periods; /* that control calls waited for */
+
+void __real_qsbr_synchronize(struct qsbr *q);
+void __wrap_qsbr_synchronize(struct qsbr *q);
+
+void __wrap_qsbr_synchronize(struct qsbr *q)
+{
+    grace_periods++;
+    __real_qsbr_synchronize(q);
+}
+
+static void *run(void *index)
+{
+    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)index), 0);
+    return NULL;
+}
+
+static void setup_at(const char *ip, unsigned count)
+{
+    struct rf_config config = {
+        .bind = address(ip, 0),
+        .max_sessions = 100,
+        .max_subscribers = 10,
+        .receive_queue_packets = 4096,
+        .workers = workers = count,
+    };
+    struct rf_socket_info info;
+
+    CHECK_EQ(rf_engine_new(&config, &engine), 0);
+    rf_engine_socket(engine, &info);
+    bound = address("127.0.0.1", info.bound.port);
+    for (uintptr_t i = 0; i < workers; i++)
+        CHECK(pthread_create(&loop[i], NULL, run, (void *)i) == 0);
+}
+
+static struct rf_stats stats(void)
+{
+    struct rf_stats s;
+
+    rf_engine_stats(engine, &s);
+    return s;
+}
+
+static void teardown(void)
+{
+    uint64_t dropped = 0;
+
+    rf_engine_stop(engine);
+    for (unsigned i = 0; i < workers; i++)
+        pthread_join(loop[i], NULL);
+    struct rf_stats s = stats();
+
+#define X(name) dropped += s.dropped_##name;
+    RF_DROP_REASONS(X)
+#undef X
+    CHECK_EQ(s.packets_received, s.packets_forwarded + dropped);
+    rf_engine_free(engine);
+}
+
+/* Until that many packets have passed the gate, or failed to; they are counted in order. */
+static void await(uint64_t received)
+{
+    while (stats().packets_received < received)
+        sleep_ms(1);
+    for (unsigned i = 0; i < 5000; i++) { /* counted first, then dropped or forwarded */
+        struct rf_stats s = stats();
+        uint64_t sum = s.packets_forwarded;
+
+#define X(name) sum += s.dropped_##name;
+        RF_DROP_REASONS(X)
+#undef X
+        if (sum == received)
+            return;
+        sleep_ms(1);
+    }
+    CHECK(false);
+}
+
+static void send_rtp(int fd, uint16_t sequence)
+{
+    uint8_t data[LEN];
+    uint64_t before = stats().packets_received;
+
+    rtp_make(data, sizeof data, SSRC, sequence);
+    send_to(fd, &bound, data, sizeof data);
+    await(before + 1);
+}
+
+static struct rf_source exactly(struct rf_addr a)
+{
+    return (struct rf_source){RF_EXACT, .exact = a};
+}
+
+static struct rf_source network(enum rf_source_policy policy, const char *ip, uint8_t prefix)
+{
+    return (struct rf_source){policy, .network = {address(ip, 0), prefix}};
+}
+
+static uint64_t session(struct rf_source source)
+{
+    uint64_t handle;
+
+    CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &handle), 0);
+    return handle;
+}
+
+static void subscribe(uint64_t handle, struct rf_addr a, uint64_t now)
+{
+    bool added;
+
+    CHECK_EQ(rf_subscribers_add(engine, handle, &a, 1, now, &added), 0);
+}
+
+static void move(uint64_t handle, struct rf_source source)
+{
+    grace_periods = 0;
+    CHECK_EQ(rf_session_move(engine, handle, &source, clock_now(CLOCK_MONOTONIC)), 0);
+    CHECK(grace_periods > 0);
+}
+
+static bool notice(struct rf_notice *n)
+{
+    struct pollfd p = {.fd = rf_notice_fd(engine), .events = POLLIN};
+
+    return poll(&p, 1, 5000) == 1 && rf_notices(engine, n, 1) == 1;
+}
+
+static void test_moves_between_all_policies(void)
+{
+    enum { KINDS = 5 };
+    struct rf_addr a, b;
+    int fd[2] = {endpoint("127.0.0.1", &a), endpoint("127.0.0.1", &b)};
+    struct rf_source source[KINDS] = {
+        exactly(a), exactly(b), network(RF_NETWORK, "127.0.0.0", 104),
+        network(RF_NETWORK, "127.0.0.1", 128), network(RF_LATCH, "127.0.0.0", 104),
+    };
+    static const bool admits[KINDS][2] = {{true, false}, {false, true}, {true, true}, {true, true}, {false, false}};
+
+    setup_at("127.0.0.1", 1);
+    for (unsigned relatch = 0; relatch < 2; relatch++) {
+        source[0].relatch_after_ns = source[1].relatch_after_ns = relatch ? UINT64_MAX / 2 : 0;
+        source[0].network = (struct rf_network){address("127.0.0.0", 0), 104};
+        source[1].network = (struct rf_network){address("127.0.0.1", 0), 128};
+        for (unsigned from = 0; from < KINDS; from++) {
+            for (unsigned to = 0; to < KINDS; to++) {
+                uint64_t handle = session(source[from]), other;
+
+                for (unsigned step = 0; step < 3; step++) {
+                    unsigned now = step == 1 ? to : from;
+
+                    if (step > 0)
+                        move(handle, source[now]);
+                    for (unsigned k = 0; k < 2; k++) {
+                        uint64_t before = stats().packets_forwarded;
+
+                        send_rtp(fd[k], 1);
+                        CHECK_EQ(stats().packets_forwarded - before, admits[now][k]);
+                    }
+                    CHECK_EQ(rf_session_add_from(engine, &source[now], SSRC, 0, &other), -EEXIST);
+                }
+                CHECK_EQ(rf_session_remove(engine, handle), 0);
+            }
+        }
+    }
+    CHECK_EQ(stats().dropped_misrouted, 0);
+    teardown();
+    close(fd[0]), close(fd[1]);
+}
+
+static void test_a_move_that_fails_changes_nothing(void)
+{
+    struct rf_addr a, b;
+    int fd[2] = {endpoint("127.0.0.1", &a), endpoint("127.0.0.1", &b)};
+    struct rf_source taken = exactly(b), wide = network(RF_NETWORK, "127.0.0.0", 104), wrong = wide;
+
+    setup_at("127.0.0.1", 1);
+    uint64_t handle = session(exactly(a));
+    struct rf_session_stats s;
+
+    session(taken);
+    session(wide);
+    CHECK_EQ(rf_session_move(engine, handle, &taken, 0), -EEXIST);
+    CHECK_EQ(rf_session_move(engine, handle, &wide, 0), -EEXIST);
+    wrong.network.prefix = 3;
+    CHECK_EQ(rf_session_move(engine, handle, &wrong, 0), -EINVAL);
+    CHECK_EQ(rf_session_move(engine, handle + 50, &wide, 0), -ENOENT);
+    send_rtp(fd[0], 1);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
+    CHECK_EQ(s.packets_received, 1);
+    move(handle, exactly(a)); /* to where it is */
+    send_rtp(fd[0], 2);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
+    CHECK_EQ(s.packets_received, 2);
+    teardown();
+    close(fd[0]), close(fd[1]);
+}
+
+static void test_latching_and_relatching(void)
+{
+    struct rf_addr a, b;
+    int fd[2] = {endpoint("127.0.0.1", &a), endpoint("127.0.0.1", &b)};
+    struct rf_notice n;
+
+    setup_at("127.0.0.1", 1);
+    uint64_t handle = session(network(RF_LATCH, "127.0.0.0", 104));
+
+    for (uint16_t i = 0; i < 5; i++)
+        send_rtp(fd[0], i);
+    CHECK_EQ(stats().dropped_latching, 5);
+    CHECK(notice(&n) && n.kind == RF_NOTICE_SOURCE && n.handle == handle && addr_equal(&n.source, &a));
+    CHECK_EQ(rf_notices(engine, &n, 1), 0); /* one of them, for all five */
+    send_rtp(fd[1], 9);
+    CHECK(notice(&n) && addr_equal(&n.source, &b)); /* and another, now that it is gone */
+
+    struct rf_source pinned = exactly(a);
+
+    pinned.relatch_after_ns = 50000000;
+    pinned.network = (struct rf_network){address("127.0.0.0", 0), 104};
+    move(handle, pinned);
+    send_rtp(fd[0], 10);
+    send_rtp(fd[1], 11);
+    CHECK_EQ(stats().packets_forwarded, 1);
+    if (stats().dropped_wrong_source == 0) /* a slow machine: that was silence already */
+        CHECK_EQ(stats().dropped_latching, 7);
+    sleep_ms(60);
+    send_rtp(fd[1], 12);
+    CHECK(notice(&n) && n.kind == RF_NOTICE_SOURCE && n.handle == handle && addr_equal(&n.source, &b));
+    CHECK_EQ(stats().packets_forwarded, 1);
+    /* What waits of a session that is gone is of no interest. */
+    sleep_ms(1);
+    send_rtp(fd[1], 13);
+    CHECK_EQ(rf_session_remove(engine, handle), 0);
+    CHECK_EQ(rf_notices(engine, &n, 1), 0);
+    teardown();
+    close(fd[0]), close(fd[1]);
+}
+
+static void test_pause_and_limit(void)
+{
+    struct rf_addr a;
+    int fd = endpoint("127.0.0.1", &a);
+    struct rf_session_stats s;
+
+    setup_at("127.0.0.1", 1);
+    uint64_t handle = session(exactly(a));
+
+    CHECK_EQ(rf_session_pause(engine, handle + 1, true), -ENOENT);
+    CHECK_EQ(rf_session_limit(engine, handle + 1, 1), -ENOENT);
+    grace_periods = 0;
+    CHECK_EQ(rf_session_pause(engine, handle, true), 0);
+    CHECK_EQ(grace_periods, 1);
+    send_rtp(fd, 1);
+    CHECK_EQ(rf_session_pause(engine, handle, false), 0);
+    send_rtp(fd, 2);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
+    CHECK(s.dropped_paused == 1 && s.packets_received == 1 && s.last_packet_ns > 0);
+    CHECK_EQ(stats().dropped_paused, 1);
+
+    /* A bit a second: 64 KiB at once, then nothing for hours. */
+    CHECK_EQ(rf_session_limit(engine, handle, 1), 0);
+    for (uint16_t i = 0; i < 1700; i++)
+        send_rtp(fd, i);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
+    CHECK_EQ(s.packets_received, 1 + 65536 / LEN);
+    CHECK_EQ(s.dropped_rate_limit, 1700 - 65536 / LEN);
+    CHECK_EQ(stats().dropped_rate_limit, s.dropped_rate_limit);
+    /* 8 Tbit/s fill 64 KiB, and the debt of before is no longer than its burst. */
+    CHECK_EQ(rf_session_limit(engine, handle, UINT64_C(8000000000000)), 0);
+    sleep_ms(120);
+    send_rtp(fd, 3);
+    CHECK_EQ(rf_session_limit(engine, handle, 0), 0);
+    send_rtp(fd, 4);
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
+    CHECK_EQ(s.packets_received, 3 + 65536 / LEN);
+    teardown();
+    close(fd);
+}
+
+/* What our own port sends comes back to it: by rf_send, in the place of a copy. */
+static void send_from_ourselves(void)
+{
+    uint8_t data[LEN];
+    uint64_t before = stats().packets_received;
+
+    rtp_make(data, sizeof data, SSRC, 1);
+    CHECK_EQ(rf_send(engine, &bound, data, sizeof data), 0);
+    await(before + 1);
+}
+
+static void test_our_own_egress(void)
+{
+    struct rf_addr local[] = {address("192.0.2.1", 0), address("127.0.0.1", 9)}, a;
+    int fd = endpoint("127.0.0.1", &a);
+
+    setup_at("127.0.0.1", 1); /* bound to one address: that is enough to know */
+    session(network(RF_NETWORK, "127.0.0.0", 104));
+    send_from_ourselves();
+    CHECK_EQ(stats().dropped_loop, 1);
+    send_rtp(fd, 1);
+    CHECK_EQ(stats().packets_forwarded, 1);
+    CHECK_EQ(stats().control_sent, 1);
+    CHECK(rf_send(engine, &local[0], local, 65508) < 0); /* longer than UDP has room for */
+    CHECK_EQ(stats().control_send_failures, 1);
+    teardown();
+
+    setup_at("0.0.0.0", 1);
+    session(network(RF_NETWORK, "127.0.0.0", 104));
+    send_from_ourselves();
+    CHECK_EQ(stats().dropped_loop, 0); /* not told yet */
+    CHECK_EQ(rf_local_addresses(engine, local, 1), 0);
+    send_from_ourselves();
+    CHECK_EQ(stats().dropped_loop, 0);
+    CHECK_EQ(rf_local_addresses(engine, local, 2), 0);
+    send_from_ourselves();
+    CHECK_EQ(stats().dropped_loop, 1);
+    send_rtp(fd, 1);
+    CHECK_EQ(stats().packets_forwarded, 3);
+    teardown();
+    close(fd);
+}
+
+static void test_a_subscriber_does_not_feed_its_own_session(void)
+{
+    struct rf_addr a, b;
+    int fd[2] = {endpoint("127.0.0.1", &a), endpoint("127.0.0.1", &b)};
+    bool found;
+
+    setup_at("127.0.0.1", 1);
+    uint64_t handle = session(network(RF_NETWORK, "127.0.0.0", 104));
+
+    send_rtp(fd[1], 1); /* the last source when it subscribes */
+    subscribe(handle, b, 10);
+    for (uint16_t i = 2; i < 5; i++) {
+        send_rtp(fd[1], i);
+        send_rtp(fd[0], i);
+    }
+    CHECK_EQ(stats().dropped_loop, 3);
+    CHECK_EQ(stats().packets_forwarded, 4);
+    CHECK_EQ(rf_subscribers_remove(engine, handle, &b, 1, &found), 0);
+    send_rtp(fd[1], 5);
+    CHECK_EQ(stats().packets_forwarded, 5);
+    subscribe(handle, b, 20);
+    send_rtp(fd[1], 6);
+    CHECK_EQ(stats().dropped_loop, 4);
+    teardown();
+    close(fd[0]), close(fd[1]);
+}
+
+/* One buffer by UDP_GRO may mix them. */
+static void test_control_datagrams(void)
+{
+    struct rf_addr a;
+    int fd = endpoint("127.0.0.1", &a);
+    uint8_t burst[6 * LEN];
+    struct rf_notice n;
+
+    setup_at("127.0.0.1", 1);
+    session(exactly(a));
+    for (uint16_t i = 0; i < 6; i++) {
+        rtp_make(burst + i * LEN, LEN, SSRC, i);
+        if (i % 2)
+            memcpy(burst + i * LEN, "RFO\x01", 4);
+    }
+    send_segments(fd, &bound, burst, sizeof burst, LEN);
+    await(6);
+    CHECK_EQ(stats().dropped_control, 3);
+    CHECK_EQ(stats().packets_forwarded, 3);
+    for (unsigned i = 1; i < 6; i += 2) {
+        CHECK(notice(&n) && n.kind == RF_NOTICE_DATAGRAM && addr_equal(&n.source, &a));
+        CHECK(n.len == LEN && memcmp(n.data, burst + i * LEN, LEN) == 0);
+    }
+    CHECK_EQ(rf_notices(engine, &n, 1), 0);
+    /* Nobody takes them: the mailbox fills, and packets pass all the same. */
+    for (unsigned i = 0; i < 300; i++)
+        send_to(fd, &bound, "RFO\x01", 4);
+    await(306);
+    CHECK_EQ(stats().dropped_control, 3 + 192);
+    CHECK_EQ(stats().dropped_control_full, 300 - 192);
+    send_rtp(fd, 9);
+    CHECK_EQ(stats().packets_forwarded, 4);
+    teardown();
+    close(fd);
+}
+
+/* A network's second source, steered to the worker that does not own the session. */
+static void test_misrouted_and_rehomed(void)
+{
+    struct rf_addr a;
+    int fd[64];
+    unsigned count = 0;
+    struct rf_notice n;
+
+    setup_at("127.0.0.1", 2);
+    uint64_t handle = session(network(RF_NETWORK, "127.0.0.0", 104));
+    struct rf_socket_info info;
+
+    rf_engine_socket(engine, &info);
+    while (stats().dropped_misrouted == 0 && count < COUNT(fd)) {
+        fd[count++] = endpoint("127.0.0.1", &a);
+        send_rtp(fd[count - 1], 1);
+    }
+    if (info.receiving == 2) {
+        CHECK_EQ(stats().dropped_misrouted, 1);
+        send_rtp(fd[count - 1], 2);
+        CHECK(notice(&n) && n.kind == RF_NOTICE_MISROUTED && n.handle == handle);
+        CHECK_EQ(rf_notices(engine, &n, 1), 0);
+        CHECK_EQ(rf_session_rehome(engine, handle), 0);
+        uint64_t before = stats().packets_forwarded;
+
+        send_rtp(fd[count - 1], 3);
+        CHECK_EQ(stats().packets_forwarded, before + 1);
+        send_rtp(fd[0], 4); /* now it is the other way round */
+        CHECK_EQ(stats().dropped_misrouted, 3);
+        /* A move finds the new owner by itself. */
+        CHECK(notice(&n) && n.kind == RF_NOTICE_MISROUTED);
+        move(handle, network(RF_LATCH, "127.0.0.0", 104));
+        move(handle, network(RF_NETWORK, "127.0.0.0", 104));
+        send_rtp(fd[0], 5);
+        CHECK_EQ(stats().packets_forwarded, before + 2);
+    }
+    CHECK_EQ(rf_session_rehome(engine, handle + 1), -ENOENT);
+    teardown();
+    while (count > 0)
+        close(fd[--count]);
+}
+
+int main(void)
+{
+    RUN(test_moves_between_all_policies);
+    RUN(test_a_move_that_fails_changes_nothing);
+    RUN(test_latching_and_relatching);
+    RUN(test_pause_and_limit);
+    RUN(test_our_own_egress);
+    RUN(test_a_subscriber_does_not_feed_its_own_session);
+    RUN(test_control_datagrams);
+    RUN(test_misrouted_and_rehomed);
+    return 0;
+}

@@ -1,0 +1,365 @@
+"""What is submitted to the store is there after it was opened again, wholly or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings, stateful
+from hypothesis import strategies as st
+from store_support import contents, record, records, session, split
+
+from rtpfanout.errors import StartError, UnavailableError
+from rtpfanout.model import Address
+from rtpfanout.store import (
+    MEMORY,
+    DropSession,
+    DropSubscribers,
+    PutAnswer,
+    PutSecret,
+    PutSession,
+    PutSubscribers,
+    Store,
+    StoredAnswer,
+    default_path,
+    pack_labels,
+    unpack_labels,
+)
+from rtpfanout.store import files, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rtpfanout.store import Change, StoredSession
+    from store_support import Terms
+
+SECOND = 10**9
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "made" / "s.db")
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, path: str) -> Iterator[Store]:
+    with Store(path if request.param == "file" else MEMORY) as opened:
+        yield opened
+
+
+def write(store: Store, *changes: Change, revision: int = 0) -> int:
+    return store.submit(changes, revision).result(30)
+
+
+def test_everything_of_a_session_comes_back(path: str) -> None:
+    full = session(
+        7,
+        pinned_source="[2001:db8::1]:5",
+        latch_window_secs=1.5,
+        relatch_after_secs=2.5,
+        latch_until_ns=3,
+        paused=1,
+        ingest_limit_bps=2**63 - 1,
+        max_subscribers=4,
+        consent="echo",
+        move_key=bytes(range(64)),
+        move_counter=2**63 - 1,
+        labels=pack_labels({"vehicle": "rover-7", "site": "north"}),
+        ssrc=2**32 - 1,
+    )
+    with Store(path) as store:
+        assert write(store, PutSession(full), revision=41) == 41
+        assert write(store) == 41
+    with Store(path) as store:
+        assert store.sessions() == [full]
+        assert (store.revision, store.sequence) == (41, 7)
+        assert unpack_labels(full.labels) == {"vehicle": "rover-7", "site": "north"}
+
+
+def test_numbers_are_not_given_again_after_the_last_session_went(path: str) -> None:
+    with Store(path) as store:
+        write(store, PutSession(session(9)), revision=5)
+        write(store, DropSession(9), revision=6)
+    with Store(path) as store:
+        assert store.sessions() == []
+        assert (store.revision, store.sequence) == (6, 9)
+
+
+def test_subscribers_come_back_in_the_order_they_came(store: Store) -> None:
+    backwards = records(range(2500, 0, -1))
+    write(store, PutSession(session(1)), PutSubscribers(1, backwards, 5 * SECOND))
+    write(store, PutSubscribers(1, record(1) + record(9000), 9 * SECOND, 77, 0))
+    runs = list(store.subscribers())
+    # The one that came again has a new lease and class, and keeps its place.
+    assert [(r.since_ns, r.lease_ns, r.subscriber_class) for r in runs] == [
+        (5 * SECOND, 0, 2),
+        (5 * SECOND + 2499, 77, 0),
+        (9 * SECOND + 1, 77, 0),
+    ]
+    assert runs[0].records == backwards[:-24]
+    assert runs[1].records == record(1)
+
+
+def test_subscribers_go_alone_and_with_their_session(store: Store) -> None:
+    write(store, PutSession(session(1)), PutSession(session(2)))
+    write(store, PutSubscribers(1, records(range(3000)), 0), PutSubscribers(2, record(1), 0))
+    write(store, DropSubscribers(1, records(range(1, 3000)) + record(99_999)))
+    assert contents(store) == {session(1): {record(0): (0, 2)}, session(2): {record(1): (0, 2)}}
+    write(store, DropSession(1))
+    write(store, PutSession(session(1)))
+    assert contents(store) == {session(1): {}, session(2): {record(1): (0, 2)}}
+
+
+def test_a_session_that_is_gone_gets_no_subscribers(store: Store) -> None:
+    write(store, PutSubscribers(3, record(1), 0))
+    write(store, PutSession(session(3)))
+    assert contents(store) == {session(3): {}}
+
+
+def test_answers_and_secrets_come_back(path: str) -> None:
+    late, early = StoredAnswer("b", b"\0", "x", 2e10), StoredAnswer("a", b"\1", "", 1e10)
+    with Store(path) as store:
+        write(store, PutAnswer(late), PutAnswer(early), PutSecret("n", b"1"))
+        made = store.secret("cookie")
+        assert len(made) == 32
+        assert made == store.secret("cookie") != store.secret("other")
+    with Store(path) as store:
+        assert store.answers() == [early, late]
+        assert store.secret("cookie") == made
+        assert store.secret("n") == b"1"
+
+
+def test_expired_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(writer, "FORGET_EVERY_SECS", 0.0)
+    stays = StoredAnswer("b", b"", "", time.time() + 1000)
+    with Store(path) as store:
+        write(store, PutAnswer(StoredAnswer("a", b"", "", time.time() - 1)), PutAnswer(stays))
+    with Store(path) as store:
+        assert store.answers() == [stays]
+
+
+def test_what_comes_during_an_fsync_is_written_with_one(path: str) -> None:
+    with Store(path) as store:
+        gate = threading.Event()
+        write_now = store._database.write
+
+        def slow(changes: object, revision: int) -> None:
+            gate.wait(30)
+            write_now(changes, revision)  # type: ignore[arg-type]
+
+        store._database.write = slow  # type: ignore[method-assign]
+        futures = [store.submit([PutSession(session(n))], n) for n in range(1, 301)]
+        gate.set()
+        assert futures[-1].result(30) == 300
+        assert all(future.done() for future in futures)
+        counts = store.counts()
+        assert counts.committed == 300
+        assert counts.transactions <= 2
+
+
+def test_of_a_group_only_the_bad_submission_fails(path: str) -> None:
+    with Store(path) as store:
+        good = [store.submit([PutSession(session(n))]) for n in range(1, 50)]
+        bad = store.submit([PutSession(session(50)), PutSession(session(51, ssrc=2**63))])
+        torn = store.submit([PutSubscribers(1, bytes(23), 0)])
+        late = [store.submit([PutSession(session(n))]) for n in range(60, 99)]
+        for future in good + late:
+            future.result(30)
+        for future in (bad, torn):
+            with pytest.raises(UnavailableError, match="nothing was changed"):
+                future.result(30)
+        assert store.counts().failed == 2
+        assert not store.failing or "whole number" in store.failing
+    with Store(path) as store:
+        assert [s.sequence for s in store.sessions()] == [*range(1, 50), *range(60, 99)]
+
+
+def test_a_full_queue_and_a_closed_store_refuse(path: str) -> None:
+    store = Store(path, most_queued=2)
+    gate = threading.Event()
+    write_now = store._database.write
+    store._database.write = lambda c, r: (gate.wait(30), write_now(c, r))[1]  # type: ignore[method-assign,func-returns-value]
+    futures = [store.submit([PutSession(session(n))]) for n in range(1, 9)]
+    refused = [f for f in futures if f.done()]
+    assert 5 <= len(refused) <= 6
+    gate.set()
+    store.close()
+    for future in futures:
+        if future in refused:
+            with pytest.raises(UnavailableError, match="does not keep up"):
+                future.result(0)
+        else:
+            future.result(0)
+    with pytest.raises(UnavailableError, match="closed"):
+        store.submit([]).result(0)
+    store.close()
+
+
+def test_the_file_is_for_its_owner_only(path: str) -> None:
+    with Store(path) as store:
+        write(store, PutSession(session(1)))
+        modes = {p.name: p.stat().st_mode & 0o777 for p in Path(path).parent.iterdir()}
+    assert modes == {"s.db": 0o600, "s.db-wal": 0o600, "s.db.lock": 0o600}
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_log_stays_small_under_churn(path: str) -> None:
+    with Store(path) as store:
+        write(store, *(PutSession(session(n)) for n in range(100)))
+        largest = 0
+        for round_ in range(400):
+            batch = records(range(round_ * 100, round_ * 100 + 100))
+            write(store, PutSubscribers(round_ % 100, batch, round_))
+            write(store, DropSubscribers(round_ % 100, batch))
+            largest = max(largest, Path(path + "-wal").stat().st_size)
+        assert largest < 8_000_000
+        assert Path(path).stat().st_size < 8_000_000
+
+
+def test_one_process_has_a_file_until_it_closes_it(path: str) -> None:
+    code = (
+        "import sys, time\nfrom rtpfanout.store import Store\ns = Store(sys.argv[1])\n"
+        "print('open', flush=True)\nsys.stdin.read()\ns.close()\nprint('closed', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "open\n"
+        with pytest.raises(StartError, match=f"in use by process {child.pid}") as caught:
+            Store(path)
+        assert caught.value.field == "store.path"
+        # An upgrade: the new process waits, the old one lets go and lives on.
+        threading.Timer(0.2, child.stdin.close).start()
+        with Store(path, wait_secs=30) as store:
+            write(store, PutSession(session(1)))
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("where", ["/proc/none/s.db", "directory"])
+def test_a_file_that_cant_be_had_is_a_start_error(where: str, tmp_path: Path) -> None:
+    if where == "directory":
+        where = str(tmp_path / "d")
+        Path(where).mkdir()
+    with pytest.raises(StartError, match="cannot be used") as caught:
+        Store(where)
+    assert caught.value.field == "store.path"
+
+
+def test_a_later_layout_is_refused_and_left_alone(path: str) -> None:
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    before = Path(path).read_bytes()
+    for _ in range(2):
+        with pytest.raises(StartError, match="later version of rtpfanout"):
+            Store(path)
+    assert Path(path).read_bytes() == before
+
+
+def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/one:{tmp_path}/two")
+    assert default_path(Address.parse("0.0.0.0:5004")) == f"{tmp_path}/one/sessions-5004.db"
+    assert default_path(Address.parse("0.0.0.0:0")) == MEMORY
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setattr(files.os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_path(Address.parse("[::]:6")) == f"{tmp_path}/rtpfanout/sessions-6.db"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = f"{tmp_path}/.local/state/rtpfanout/sessions-6.db"
+    assert default_path(Address.parse("[::]:6")) == expected
+    monkeypatch.setattr(files.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(files, "_SYSTEM_DIRECTORY", tmp_path / "var")
+    assert default_path(Address.parse("[::]:6")) == f"{tmp_path}/var/sessions-6.db"
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(files, "_SYSTEM_DIRECTORY", tmp_path / "file/below")
+    assert default_path(Address.parse("[::]:6")) == expected
+
+
+@pytest.mark.parametrize("labels", [{"a=b": "c"}, {"a\n": "c"}, {"a": "\n"}])
+def test_labels_that_cant_be_packed(labels: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="label"):
+        pack_labels(labels)
+
+
+class AsADictionary(stateful.RuleBasedStateMachine):
+    """The store beside a dict, with groups of submissions, closing and opening."""
+
+    numbers = st.lists(st.integers(0, 12), max_size=8)
+    sequences = st.integers(1, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = f"{self.directory.name}/s.db"
+        self.store = Store(self.path)
+        self.model: dict[int, tuple[StoredSession, dict[bytes, Terms]]] = {}
+        self.futures: list[object] = []
+        self.revision = 0
+
+    def _submit(self, change: Change) -> None:
+        self.revision += 1
+        self.futures.append(self.store.submit([change], self.revision))
+
+    @stateful.rule(sequence=sequences, labels=st.sampled_from(["", "a=b"]))
+    def put_session(self, sequence: int, labels: str) -> None:
+        made = session(sequence, labels=labels)
+        self._submit(PutSession(made))
+        self.model[sequence] = made, self.model.get(sequence, (made, {}))[1]
+
+    @stateful.rule(sequence=sequences)
+    def drop_session(self, sequence: int) -> None:
+        self._submit(DropSession(sequence))
+        self.model.pop(sequence, None)
+
+    @stateful.rule(
+        sequence=sequences, numbers=numbers, lease=st.integers(0, 2), number=st.integers(0, 2)
+    )
+    def put_subscribers(self, sequence: int, numbers: list[int], lease: int, number: int) -> None:
+        self._submit(PutSubscribers(sequence, records(numbers), 0, lease, number))
+        if sequence in self.model:
+            added = split(records(numbers))
+            self.model[sequence][1].update(dict.fromkeys(added, (lease, number)))
+
+    @stateful.rule(sequence=sequences, numbers=numbers)
+    def drop_subscribers(self, sequence: int, numbers: list[int]) -> None:
+        self._submit(DropSubscribers(sequence, records(numbers)))
+        if sequence in self.model:
+            for one in split(records(numbers)):
+                self.model[sequence][1].pop(one, None)
+
+    @stateful.rule()
+    def open_again(self) -> None:
+        self.store.close()
+        assert all(future.done() for future in self.futures)  # type: ignore[attr-defined]
+        self.store = Store(self.path)
+        assert self.store.revision == self.revision
+        assert contents(self.store) == dict(self.model.values())
+
+    def teardown(self) -> None:
+        self.open_again()
+        self.store.close()
+        self.directory.cleanup()
+
+
+AsADictionary.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestAsADictionary = AsADictionary.TestCase
