@@ -163,11 +163,13 @@ def test_a_watch_with_labels_sees_only_what_matches(server: ServerProcess) -> No
     ]
 
 
+@pytest.mark.parametrize("durable", [True, False])
 def test_watches_and_calls_outlive_a_server(
-    start_server: Callable[..., ServerProcess],
+    start_server: Callable[..., ServerProcess], tmp_path: Path, durable: bool
 ) -> None:
-    """The next server has the same address and another memory: what is gone is told."""
-    first = start_server()
+    """The next server has the same address and, if the store is a file, the same memory."""
+    store = str(tmp_path / "sessions.db") if durable else ":memory:"
+    first = start_server(store__path=store)
     patient = RetryPolicy(attempts=1000, longest_delay=0.2)
     with SessionClient(str(first.grpc), overall_timeout=60, retries=patient) as client:
         old = client.create_session("192.0.2.7:5000", 1, "video")
@@ -182,9 +184,14 @@ def test_watches_and_calls_outlive_a_server(
         first.stop()
         calling = threading.Thread(target=create)
         calling.start()  # while nobody is there
-        start_server(grpc_bind_address=str(first.grpc))
+        start_server(grpc_bind_address=str(first.grpc), store__path=store)
         calling.join()
-        seen = {next(changes).session.session_id for _ in range(2)}
-        assert seen == {old.session_id, answers[0].session_id}
-        assert set(mirror.sessions) == {answers[0].session_id}
+        (new,) = answers
+        kinds = {new.session_id: ChangeKind.CREATED}
+        if not durable:
+            kinds[old.session_id] = ChangeKind.DELETED
+        seen = {change.session.session_id: change.kind for _, change in zip(kinds, changes)}  # noqa: B905
+        assert seen == kinds
+        expected = {old.session_id, new.session_id} if durable else {new.session_id}
+        assert set(mirror.sessions) == expected
         watch.close()
