@@ -94,6 +94,11 @@ def test_pausing_drops_and_resuming_forwards(
     assert receive(subscriber, 1) == [rtp_packet(7, 1)]
     stats = client.get_session_stats(id_)
     assert (stats.dropped_paused, stats.packets_sent) == (1, 1)
+    each = server.metrics("/metrics/sessions")
+    drops = {k: v for k, v in each.items() if k.startswith("rtpfanout_session_packets_dropped")}
+    (paused,) = [key for key in drops if 'reason="paused"' in key]
+    assert drops.pop(paused) == 1
+    assert list(drops.values()) == [0, 0]
 
 
 def test_the_same_request_id_creates_once(client: SessionClient) -> None:
