@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout import netif, rtp
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 SOURCE = "192.0.2.1:5000"
 SUBSCRIBER = "127.0.0.1:6000"
+START = 1000 * SECOND
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+"""What the wall clock says when the monotonic one is at START."""
 
 
 class Clock:
     """Monotonic nanoseconds that move when told to."""
 
     def __init__(self) -> None:
-        self.now = 1000 * SECOND
+        self.now = START
 
     def __call__(self) -> int:
         return self.now
@@ -55,7 +57,7 @@ def manager_of(
         store or Store(MEMORY),
         limits=Limits(**values),
         monotonic_ns=clock,
-        utc_now=lambda: MOMENT,
+        utc_now=lambda: MOMENT + timedelta(microseconds=(clock.now - START) // 1000),
     )
 
 

@@ -74,6 +74,16 @@ _COUNTERS = (
         "Sends the kernel took, each with one copy or, by GSO, several to one subscriber.",
     ),
     (
+        "rtpfanout_control_datagrams_sent",
+        "control_sent",
+        "Answers to control datagrams that left; they are no copies.",
+    ),
+    (
+        "rtpfanout_control_datagram_failures",
+        "control_send_failures",
+        "Answers to control datagrams that the kernel did not take.",
+    ),
+    (
         "rtpfanout_tasks_shared",
         "tasks_shared",
         "Parts of a worker's sends that another worker took over.",

@@ -136,3 +136,17 @@ def test_a_batch_has_bounds(count: int) -> None:
     assert error.value.field == "subscriber_addresses"
     assert str(LARGEST_BATCH) in error.value.message
     assert len(read_batch(["10.0.0.1:1"] * LARGEST_BATCH, Address.parse)) == LARGEST_BATCH
+
+
+@given(st.lists(st.tuples(hosts, st.sampled_from([1, 5003, 5004, 5005])), max_size=6))
+def test_records_are_admitted_as_their_texts_are(endpoints: list[tuple[str, int]]) -> None:
+    texts = [f"{host}:{port}" for host, port in endpoints]
+    records = [Address.parse(text).record for text in texts]
+    for policy, admission in ADMISSIONS:
+        expected = [isinstance(outcome(policy, text), bytes) for text in texts]
+        assert [admission.admits(record) for record in records] == expected
+        if all(expected):
+            assert admission.admitted(b"".join(records)) == b"".join(records)
+        else:
+            with pytest.raises(RtpFanoutError):
+                admission.admitted(b"".join(records))

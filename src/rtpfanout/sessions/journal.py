@@ -122,7 +122,7 @@ def terms_of(row: StoredSession, policy: AddressPolicy) -> Terms:
         paused=bool(row.paused),
         ingest_limit_bps=row.ingest_limit_bps,
         max_subscribers=row.max_subscribers,
-        consent=Consent(row.consent),
+        consent=Consent(row.consent or Consent.NONE),
         move_key=row.move_key,
         move_counter=row.move_counter,
         labels=unpack_labels(row.labels),

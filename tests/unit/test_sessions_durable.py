@@ -1,0 +1,385 @@
+"""Sessions and the store: what is kept over a restart, and what is undone when it can't be."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from managers import SECOND, SOURCE, SUBSCRIBER, Clock, manager_of
+from structlog.testing import capture_logs
+
+from rtpfanout._fastpath import Engine
+from rtpfanout.errors import (
+    AddressDeniedError,
+    AlreadyExistsError,
+    NotFoundError,
+    UnavailableError,
+)
+from rtpfanout.model import Address, SubscriberClass
+from rtpfanout.sessions.views import SubscriberState
+from rtpfanout.store import MEMORY, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rtpfanout.sessions import SessionManager
+
+
+class Gate(Store):
+    """A real store that holds back what is submitted, or refuses it, when told to."""
+
+    def __init__(self, path: str = MEMORY) -> None:
+        super().__init__(path)
+        self.is_open = threading.Event()
+        self.is_open.set()
+        self.refuses = False
+        self.refuses_next = False
+        self.entered = threading.Semaphore(0)
+
+    def submit(self, changes: Any, revision: int = 0) -> Future[int]:
+        done: Future[int] = Future()
+        if self.refuses:
+            done.set_exception(UnavailableError("the disk is full"))
+            return done
+        is_refused, self.refuses_next = self.refuses_next, False
+        inner = None if is_refused else super().submit(changes, revision)
+        self.entered.release()
+        if inner is not None and self.is_open.is_set():
+            return inner
+
+        def finish() -> None:
+            assert self.is_open.wait(30)
+            if inner is None:
+                done.set_exception(UnavailableError("the disk is full"))
+            else:
+                done.set_result(inner.result(30))
+
+        threading.Thread(target=finish).start()
+        return done
+
+
+@contextmanager
+def engine_of(sessions: int = 50, fanout: int = 3) -> Iterator[Engine]:
+    """Without a packet loop: nothing waits for one."""
+    yield Engine(
+        Address.parse("127.0.0.1:0"),
+        max_sessions=sessions,
+        max_subscribers=fanout,
+        receive_queue_packets=64,
+    )
+
+
+@pytest.fixture
+def store() -> Iterator[Gate]:
+    with Gate() as store:
+        yield store
+
+
+@pytest.fixture
+def manager(engine: Engine, clock: Clock, store: Gate) -> SessionManager:
+    return manager_of(engine, clock, store)
+
+
+def started(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """The call in a thread, and where its result or error will be."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
+def subscribers(manager: SessionManager, session_id: str) -> list[str]:
+    return [str(view.address) for view in manager.list_subscribers(session_id)[0]]
+
+
+def test_nothing_stays_applied_when_the_store_refuses(
+    manager: SessionManager, store: Gate, engine: Engine, clock: Clock
+) -> None:
+    session_id = manager.create(SOURCE, 1, "video", labels={"a": "b"}).session_id
+    manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=60, subscriber_class="pilot")
+    before = manager.get(session_id), manager.list_subscribers(session_id)
+    read = manager.changes.revision
+    store.refuses = True
+    for call in (
+        lambda: manager.create("192.0.2.2:5000", 1, "video", request_id="c"),
+        lambda: manager.update(session_id, source_address="192.0.2.2:5000", paused=True),
+        lambda: manager.update(session_id, labels={"a": ""}),
+        lambda: manager.delete(session_id, request_id="d"),
+        lambda: manager.add_subscribers(session_id, ["127.0.0.1:1", SUBSCRIBER], ttl_secs=900),
+        lambda: manager.add_subscriber(session_id, SUBSCRIBER, subscriber_class="monitor"),
+        lambda: manager.remove_subscriber(session_id, SUBSCRIBER),
+        lambda: manager.move_source(session_id, Address.parse("192.0.2.2:5000"), 1),
+        lambda: manager.join(
+            session_id, Address.parse("127.0.0.1:9"), lease_secs=5, subscriber_class=""
+        ),
+    ):
+        with pytest.raises(UnavailableError):
+            call()
+        assert (manager.get(session_id), manager.list_subscribers(session_id)) == before
+        assert (manager.active_sessions, manager.total_subscribers) == (1, 1)
+        assert len(engine.all_session_stats(clock.now)) == 1
+    clock.now += 31 * SECOND
+    assert manager.expire_idle() == []
+    assert manager.active_sessions == 1
+    store.refuses = False
+    assert manager.changes.after(read) == ([], manager.changes.revision)
+    manager.create("192.0.2.2:5000", 1, "video", request_id="c")
+    manager.delete(session_id, request_id="d")
+
+
+def test_a_call_returns_when_it_is_durable_and_holds_nobody_up(
+    manager: SessionManager, store: Gate
+) -> None:
+    one, two = (manager.create(SOURCE, n, "video").session_id for n in range(2))
+    store.is_open.clear()
+    calls = [
+        started(call)
+        for call in (
+            lambda: manager.add_subscriber(one, SUBSCRIBER),
+            lambda: manager.add_subscriber(one, "127.0.0.1:1"),
+            lambda: manager.create(SOURCE, 3, "video"),
+            lambda: manager.update(two, paused=True),
+        )
+    ]
+    for _ in range(6):
+        assert store.entered.acquire(timeout=30)
+    assert all(thread.is_alive() for thread, _ in calls)
+    assert manager.get(two).status == "idle"  # written first, applied then
+    assert manager.active_sessions == 2
+    store.is_open.set()
+    for thread, _ in calls:
+        thread.join(30)
+    assert [outcome for _, (outcome,) in calls][:2] == [True, True]
+    assert manager.get(two).status == "paused"
+    assert manager.active_sessions == 3
+
+
+def race(store: Gate, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+    """Their outcomes, when `second` is called while `first` waits for the store."""
+    store.is_open.clear()
+    while store.entered.acquire(blocking=False):
+        pass
+    one, outcome = started(first)
+    assert store.entered.acquire(timeout=30)
+    two, other = started(second)
+    two.join(0.05)
+    store.is_open.set()
+    one.join(30)
+    two.join(30)
+    return outcome[0], other[0]
+
+
+def check_agreement(manager: SessionManager, store: Store, clock: Clock) -> None:
+    """What a restart would find is what there is."""
+    with engine_of() as engine:
+        again = manager_of(engine, clock, store)
+        again.restore()
+        views = manager.list_page()[0]
+        assert again.list_page()[0] == views
+        for view in views:
+            there = manager.list_subscribers(view.session_id)[0]
+            found = again.list_subscribers(view.session_id)[0]
+            assert {v.address for v in found} == {v.address for v in there}
+            assert len(found) == view.subscriber_count
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_races(manager: SessionManager, store: Gate, clock: Clock, refuses: bool) -> None:
+    """Each pair of calls that meet at one session, the first of which may be refused."""
+
+    def fresh() -> str:
+        for view in manager.list_page()[0]:
+            manager.delete(view.session_id)
+        session_id = manager.create(SOURCE, 1, "video").session_id
+        manager.add_subscriber(session_id, "127.0.0.1:1")
+        return session_id
+
+    calls: dict[str, Callable[[str], Any]] = {
+        "delete": lambda s: manager.delete(s),
+        "add": lambda s: manager.add_subscriber(s, SUBSCRIBER),
+        "again": lambda s: manager.add_subscriber(s, "127.0.0.1:1", ttl_secs=50),
+        "remove": lambda s: manager.remove_subscriber(s, "127.0.0.1:1"),
+        "both": lambda s: manager.remove_subscribers(s, [SUBSCRIBER, "127.0.0.1:1"]),
+        "move": lambda s: manager.update(s, source_address=SUBSCRIBER),
+        "pause": lambda s: manager.update(s, paused=True),
+    }
+    for first_name, first in calls.items():
+        for second_name, second in calls.items():
+            session_id = fresh()
+            store.refuses_next = refuses
+            outcomes = race(
+                store,
+                lambda: first(session_id),  # noqa: B023
+                lambda: second(session_id),  # noqa: B023
+            )
+            errors = [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)]
+            what = first_name, second_name, outcomes
+            if refuses:
+                assert errors == [UnavailableError], what
+            elif (
+                first_name == "delete"
+                or first_name == second_name == "remove"
+                or (first_name, second_name)
+                == (
+                    "both",
+                    "remove",
+                )
+            ):
+                assert errors == [NotFoundError], what
+            elif {first_name, second_name} == {"add", "move"}:
+                assert errors == [AddressDeniedError], what
+            else:
+                assert errors == [], what
+            check_agreement(manager, store, clock)
+
+
+def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        latch = manager.create(
+            "192.0.2.0/24",
+            7,
+            "audio",
+            source_policy="latch",
+            latch_window_secs=60,
+            relatch_after_secs=20,
+            labels={"vehicle": "rover-7"},
+            ingest_limit_bps=5000,
+            max_subscribers=2,
+            consent="echo",
+            move_key=b"k" * 20,
+            request_id="c1",
+        )
+        (handle,) = engine.all_session_stats(clock.now)
+        assert manager.on_source_notice(handle, Address.parse("192.0.2.3:9"))
+        gone = manager.create(SOURCE, 8, "video")
+        plain = manager.create("192.0.2.7", 8, "video", source_policy="ip")
+        manager.delete(gone.session_id)
+        manager.update(plain.session_id, paused=True)
+        clock.now += SECOND
+        manager.add_subscriber(plain.session_id, "127.0.0.1:1", ttl_secs=100)
+        manager.add_subscriber(plain.session_id, "127.0.0.1:2", ttl_secs=5)
+        clock.now += 2 * SECOND
+        manager.add_subscriber(plain.session_id, "[::ffff:127.0.0.1]:3", subscriber_class="pilot")
+        manager.add_subscriber(latch.session_id, SUBSCRIBER)
+        secret = manager.secret("join")
+        before = manager.list_page()[0]
+        rows = manager.list_subscribers(plain.session_id)[0]
+        revision = manager.changes.revision
+        _, cursor = manager.list_page(1)
+    clock.now += 10 * SECOND
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        restored = manager.restore()
+        assert (restored.sessions, restored.subscribers, restored.expired_subscribers) == (2, 3, 1)
+        first, second = manager.list_page()[0]
+        assert first == before[0]
+        assert str(first.pinned_source) == "192.0.2.3:9"
+        assert (second.status, second.subscriber_count) == ("paused", 2)
+        assert manager.list_page(1, cursor)[0] == [second]
+        found = manager.list_subscribers(plain.session_id)[0]
+        assert [(v.address, v.since, v.subscriber_class) for v in found] == [
+            (v.address, v.since, v.subscriber_class) for v in (rows[0], rows[2])
+        ]
+        assert found[1].subscriber_class is SubscriberClass.PILOT
+        assert found[0].expires_at == rows[0].expires_at
+        (waiting,) = manager.list_subscribers(latch.session_id)[0]
+        assert waiting.state is SubscriberState.AWAITING_CONSENT
+        assert manager.total_subscribers == 3
+        assert manager.changes.revision > revision
+        assert manager.changes.after(revision) is None
+        assert manager.secret("join") == secret
+        assert manager.session_for_move(7)[0].move_key == b"k" * 20
+        assert manager.stats(plain.session_id).uptime_seconds == 13
+        clock.now += 90 * SECOND
+        assert manager.expire_subscribers() == 1
+        with pytest.raises(AlreadyExistsError):
+            manager.create("192.0.2.7", 8, "video", source_policy="ip")
+        same = manager.create(
+            "192.0.2.0/24",
+            7,
+            "audio",
+            source_policy="latch",
+            latch_window_secs=60,
+            relatch_after_secs=20,
+            labels={"vehicle": "rover-7"},
+            ingest_limit_bps=5000,
+            max_subscribers=2,
+            consent="echo",
+            move_key=b"k" * 20,
+            request_id="c1",
+        )
+        assert same == latch
+        new = manager.create(SOURCE, 9, "video")
+        assert [view.session_id for view in manager.list_page()[0]][-1] == new.session_id
+        assert new.revision > before[-1].revision
+
+
+def test_a_restart_looks_at_todays_policy_and_limits(tmp_path: Path, clock: Clock) -> None:
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of(fanout=5) as engine:
+        manager = manager_of(engine, clock, store, fanout=5)
+        ids = [manager.create(SOURCE, n, "video").session_id for n in range(3)]
+        texts = ["10.0.0.1:1", "10.0.0.2:1", "127.0.0.1:1", "[2001:db8::1]:1"]
+        manager.add_subscribers(ids[0], texts[:3])
+        manager.add_subscribers(ids[1], ["10.0.0.1:1", "192.0.2.9:2", "192.0.2.8:2", "192.0.2.7:2"])
+    with Store(path) as store, engine_of(sessions=2, fanout=2) as engine:
+        manager = manager_of(engine, clock, store, sessions=2, fanout=2)
+        policy = manager._registry.policy
+        object.__setattr__(policy, "deny", (ipaddress.ip_network("10.0.0.0/8"),))
+        manager._admission.__init__(policy)  # type: ignore[misc]
+        with capture_logs() as log:
+            restored = manager.restore()
+        (entry,) = log
+        assert (entry["sessions"], entry["subscribers"]) == (1, 4)
+        assert (restored.refused_sessions, restored.refused_subscribers) == (1, 4)
+        assert subscribers(manager, ids[0]) == ["127.0.0.1:1"]
+        assert subscribers(manager, ids[1]) == ["192.0.2.9:2", "192.0.2.8:2"]
+        assert manager.counts["restore_refused"] == 5
+        with pytest.raises(NotFoundError):
+            manager.get(ids[2])
+    with Store(path) as store, engine_of() as engine:  # they are gone for good
+        manager = manager_of(engine, clock, store)
+        restored = manager.restore()
+        assert (restored.sessions, restored.subscribers) == (2, 3)
+        assert restored.refused_subscribers == 0
+
+
+def test_an_expired_lease_is_gone_from_the_store(tmp_path: Path, clock: Clock) -> None:
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        session_id = manager.create(SOURCE, 1, "video").session_id
+        manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5)
+        clock.now += 8 * SECOND
+        assert manager.expire_subscribers() == 1
+    with Store(path) as store:
+        assert list(store.subscribers()) == []
+
+
+def test_a_renewal_that_meets_the_end_of_its_lease_counts(
+    manager: SessionManager, store: Gate, clock: Clock
+) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5)
+    clock.now += 8 * SECOND
+    renewed, expired = race(
+        store,
+        lambda: manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5),
+        manager.expire_subscribers,
+    )
+    assert (renewed, expired) == (False, 0)
+    assert subscribers(manager, session_id) == [SUBSCRIBER]
