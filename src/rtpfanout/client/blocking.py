@@ -14,6 +14,7 @@ import grpc
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.client import requests
 from rtpfanout.client.channel import OPTIONS, manner
+from rtpfanout.client.credentials import Bearer
 from rtpfanout.client.failures import translated
 from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
 from rtpfanout.client.retry import Attempts, RetryPolicy
@@ -22,6 +23,8 @@ from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
+
+    from rtpfanout.client.credentials import Credentials
 
 _T = TypeVar("_T")
 
@@ -32,6 +35,7 @@ class SessionClient:
     `target` is the server's gRPC address, "host:port" or "unix:/path"; `timeout` the
     seconds that one attempt may take, `overall_timeout` a call with all its retries
     (default: 20). `retries` says what of UNAVAILABLE is retried, NO_RETRIES nothing.
+    `credentials`: TLS, a client certificate, a token; ConfigError if they cannot be read.
     Calls raise what they name, and UnreachableError, UnavailableError (nothing was
     changed; retries were in vain), UnauthenticatedError, PermissionDeniedError.
     """
@@ -43,15 +47,17 @@ class SessionClient:
         timeout: float = 5.0,
         overall_timeout: float | None = None,
         retries: RetryPolicy | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.target = target
         self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
         self._closed = threading.Event()
+        self._bearer = Bearer(credentials)
+        tls = credentials.for_channel() if credentials else None
         self._channel = (
             grpc.insecure_channel(target, options=OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=OPTIONS)
+            if tls is None
+            else grpc.secure_channel(target, tls, options=OPTIONS)
         )
         self._stub = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -137,7 +143,12 @@ class SessionClient:
         `after_revision`: only changes after that one, if the server still knows them.
         """
         state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
-        return SessionWatch(self._stub.WatchSessions, state, self.target, self._closed)
+        return SessionWatch(
+            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
+            state,
+            self.target,
+            self._closed,
+        )
 
     def add_subscriber(
         self,
@@ -242,7 +253,9 @@ class SessionClient:
         method: Callable[..., _T] = getattr(self._stub, call.method)
         while True:
             try:
-                return method(call.request, timeout=attempts.timeout())
+                return method(
+                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
+                )
             except grpc.RpcError as error:
                 failure = translated(error, self.target)
             delay = attempts.delay_after(failure)
