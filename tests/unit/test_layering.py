@@ -29,7 +29,7 @@ PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
     {"config", "policy", "netif", "host", "log", "store", "_fastpath"},
-    {"sessions", "workers"},
+    {"sessions", "workers", "auth"},
     {"service", "convert", "metrics", "http", "client", "doctor"},
     {"server"},
     {"cli"},
