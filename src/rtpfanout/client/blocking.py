@@ -284,7 +284,7 @@ class SessionWatch:
         self._target = target
         self._client_closed = client_closed
         self._stream: Any = None
-        self._heard = 0.0
+        self._waiting_since: float | None = None
         self._closed = threading.Event()
         self._guard: threading.Thread | None = None
 
@@ -318,18 +318,20 @@ class SessionWatch:
         while not (self._closed.is_set() or self._client_closed.is_set()):
             failure = None
             try:
-                event: session_pb2.SessionEvent = next(self._connected())
+                stream = self._connected()
+                self._waiting_since = time.monotonic()
+                event: session_pb2.SessionEvent = next(stream)
             except StopIteration:
                 pass  # the server is about to go, or lets no connection grow old
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.CANCELLED:
                     failure = translated(error, self._target)
             else:
-                self._heard = time.monotonic()
+                self._waiting_since = None
                 if self._state.came(event):
                     return event
                 continue
-            self._stream = None
+            self._stream = self._waiting_since = None
             if not (self._closed.is_set() or self._client_closed.is_set()):
                 self._closed.wait(self._state.delay_after(failure, self._target))
         self._closed.set()
@@ -337,7 +339,6 @@ class SessionWatch:
 
     def _connected(self) -> Any:
         if self._stream is None:
-            self._heard = time.monotonic()
             self._stream = self._method(self._state.request())
             if self._guard is None:
                 arguments = (weakref.ref(self), self._closed)
@@ -349,12 +350,13 @@ class SessionWatch:
 
 
 def _guard(watch: weakref.ref[SessionWatch], closed: threading.Event) -> None:
-    """Give up a connection on which nothing was heard for SILENCE_SECONDS."""
+    """Give up a connection on which nothing comes for SILENCE_SECONDS while somebody waits."""
     while not closed.wait(SILENCE_SECONDS / 10):
         watched = watch()
         if watched is None:
             return
-        stream = watched._stream
-        if stream is not None and time.monotonic() - watched._heard > SILENCE_SECONDS:
+        stream, since = watched._stream, watched._waiting_since
+        silent = since is not None and time.monotonic() - since > SILENCE_SECONDS
+        if silent and stream is not None:
             stream.cancel()
         del watched, stream
