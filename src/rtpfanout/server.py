@@ -11,11 +11,13 @@ import contextlib
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout import _fastpath, log, netif
+from rtpfanout.auth import Access
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
@@ -68,6 +70,7 @@ class Server:
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
+        self._access = Access.of(settings)
         self._workers: Workers | None = None
         self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
@@ -281,16 +284,25 @@ class Server:
             )
 
     def _bind_control(self) -> None:
-        from rtpfanout.service import ControlServer
+        from rtpfanout.service import ControlServer, server_credentials
 
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
         listener(address, "grpc_bind_address").close()
-        control = ControlServer(self.manager, self._requests)
+        control = ControlServer(self.manager, self._requests, self._access)
+        tls, local = self.settings.tls, self.settings.grpc_unix_socket
+        credentials = None
+        if tls.certificate:
+            credentials = server_credentials(tls.certificate, tls.key, tls.client_ca)
         try:
-            port = control.listen(str(address))
+            port = control.listen(str(address), credentials)
         except RuntimeError as error:
             raise StartError(f"{address}: {error}", field="grpc_bind_address") from None
+        if local:
+            try:
+                control.listen_local(Path(local))
+            except (RuntimeError, OSError) as error:
+                raise StartError(f"{local}: {error}", field="grpc_unix_socket") from None
         self._control = control
         self.grpc_address = Address(address.ip, port)
 

@@ -197,7 +197,7 @@ class Guests:
 class Scene:
     """A camera, the server, and a host with all the subscribers, each in a namespace."""
 
-    def __init__(self, stack: ExitStack, workers: int) -> None:
+    def __init__(self, stack: ExitStack, workers: int, store: Path) -> None:
         self.ns = stack.enter_context(hosts("cam", "sv", "all"))
         self.out = f"to-{self.ns['all']}"[:15]
         link(self.ns["cam"], "10.1.0.2/24", self.ns["sv"], "10.1.0.1/24")
@@ -216,7 +216,10 @@ class Scene:
             sockets = [stack.enter_context(checked_socket(ports)) for _ in range(CHECKED)]
         with inside(self.ns["sv"]):
             self.server = ServerProcess(
-                bind_address="0.0.0.0:0", workers=workers, max_fanout_per_session=2_000
+                bind_address="0.0.0.0:0",
+                workers=workers,
+                max_fanout_per_session=2_000,
+                store__path=store,
             )
             stack.callback(self.server.stop)
         with inside(self.ns["cam"]):
@@ -294,11 +297,11 @@ def checked_socket(ports: range) -> socket.socket:
 
 
 @pytest.fixture(params=[1, 2])
-def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     requires_root()
     requires("ip", "nft")
     with ExitStack() as stack:
-        yield Scene(stack, request.param)
+        yield Scene(stack, request.param, tmp_path / "sessions.db")
 
 
 def test_churn_under_load_costs_nobody_a_packet_and_nothing_leaves_after_a_remove(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -135,6 +136,29 @@ def test_what_no_new_connection_mends_is_raised(
     script.streams = [[*SNAPSHOT, unavailable()], [failure(code, "no")]]
     with pytest.raises(kind):
         take(target, 5)
+
+
+@both_clients
+def test_a_watch_that_outlives_its_token_tries_the_next(
+    take: Callable[..., list[Event]], script: Script, target: str
+) -> None:
+    over = failure(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
+    script.streams = [[*SNAPSHOT, over], [session_event(Event.CREATED, "c", 6), over], [over]]
+    with pytest.raises(errors.UnauthenticatedError):
+        take(target, 6)
+    assert asked_after(script) == [0, 5, 6]
+
+
+def test_who_is_slow_to_ask_loses_no_connection(
+    script: Script, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocking, "SILENCE_SECONDS", 0.3)
+    script.streams = [[*SNAPSHOT, None]]
+    with SessionClient(target) as client, client.watch_sessions() as watch:
+        first = next(watch)
+        time.sleep(1.0)
+        assert [first, *(next(watch) for _ in SNAPSHOT[1:])] == SNAPSHOT
+    assert asked_after(script) == [0]
 
 
 @both_clients

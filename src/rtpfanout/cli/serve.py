@@ -65,6 +65,31 @@ def serve(
     grpc_bind_address: Annotated[
         str | None, typer.Option(metavar="IP:PORT", help="Where the control API is served.")
     ] = None,
+    grpc_unix_socket: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Serve the control API there as well.")
+    ] = None,
+    tls_certificate: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Certificate chain of the control API, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Key of that certificate, PEM.")
+    ] = None,
+    tls_client_ca: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Callers need a certificate of it, PEM.")
+    ] = None,
+    auth_jwt_keys: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Keys of bearer tokens: JWKS or PEM.")
+    ] = None,
+    auth_issuer: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What iss of a token must be.")
+    ] = None,
+    auth_audience: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What aud of a token must hold.")
+    ] = None,
+    auth_certificate_roles: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help='Such as "wall-2 viewer site=north,* operator".'),
+    ] = None,
     insecure: Annotated[
         bool | None,
         typer.Option(
@@ -146,6 +171,14 @@ def serve(
         "enable_metrics": enable_metrics,
         "metrics_bind_address": metrics_bind_address,
         "grpc_bind_address": grpc_bind_address,
+        "grpc_unix_socket": grpc_unix_socket,
+        "tls.certificate": tls_certificate,
+        "tls.key": tls_key,
+        "tls.client_ca": tls_client_ca,
+        "auth.jwt_keys": auth_jwt_keys,
+        "auth.issuer": auth_issuer,
+        "auth.audience": auth_audience,
+        "auth.certificate_roles": auth_certificate_roles,
         "insecure": insecure,
         "address_policy.allow": address_policy_allow or None,
         "address_policy.deny": address_policy_deny or None,

@@ -130,6 +130,6 @@ def print_session(session: Any, output: OutputFormat) -> None:
 
 def connect(server: str) -> "SessionClient":
     """A client of the server at this address."""
-    from rtpfanout.client import SessionClient
+    from rtpfanout.client import Credentials, SessionClient
 
-    return SessionClient(server)
+    return SessionClient(server, credentials=Credentials.from_environment())

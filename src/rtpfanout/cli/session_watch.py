@@ -51,9 +51,9 @@ def watch(
 
 
 async def _watch(server: str, after: int, label_selector: str, output: OutputFormat) -> None:
-    from rtpfanout.client import AsyncSessionClient
+    from rtpfanout.client import AsyncSessionClient, Credentials
 
-    async with AsyncSessionClient(server) as client:
+    async with AsyncSessionClient(server, credentials=Credentials.from_environment()) as client:
         found = client.watch_sessions(after, label_selector=label_selector)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -12,6 +12,7 @@ the errors of `errors.py`. `watch_sessions` follows every change over reconnects
 
 from rtpfanout.client.asynchronous import AsyncSessionClient, AsyncSessionWatch
 from rtpfanout.client.blocking import SessionClient, SessionWatch
+from rtpfanout.client.credentials import Credentials
 from rtpfanout.client.mirror import ChangeKind, SessionChange, SessionMirror
 from rtpfanout.client.requests import BATCH_SIZE, PAGE_SIZE, CreateOptions, UpdateOptions
 from rtpfanout.client.retry import NO_RETRIES, RetryPolicy
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncSessionWatch",
     "ChangeKind",
     "CreateOptions",
+    "Credentials",
     "RetryPolicy",
     "SessionChange",
     "SessionClient",

@@ -13,6 +13,7 @@ import grpc.aio
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.client import requests
 from rtpfanout.client.channel import OPTIONS, manner
+from rtpfanout.client.credentials import Bearer
 from rtpfanout.client.failures import translated
 from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
 from rtpfanout.client.retry import Attempts, RetryPolicy
@@ -21,6 +22,8 @@ from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
+
+    from rtpfanout.client.credentials import Credentials
 
 _T = TypeVar("_T")
 
@@ -38,15 +41,17 @@ class AsyncSessionClient:
         timeout: float = 5.0,
         overall_timeout: float | None = None,
         retries: RetryPolicy | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.target = target
         self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
         self._closed = asyncio.Event()
+        self._bearer = Bearer(credentials)
+        tls = credentials.for_channel() if credentials else None
         self._channel = (
             grpc.aio.insecure_channel(target, options=OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=OPTIONS)
+            if tls is None
+            else grpc.aio.secure_channel(target, tls, options=OPTIONS)
         )
         self._stub: Any = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -122,7 +127,12 @@ class AsyncSessionClient:
     ) -> AsyncSessionWatch:
         """As SessionClient.watch_sessions: ``async for event in client.watch_sessions()``."""
         state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
-        return AsyncSessionWatch(self._stub.WatchSessions, state, self.target, self._closed)
+        return AsyncSessionWatch(
+            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
+            state,
+            self.target,
+            self._closed,
+        )
 
     async def add_subscriber(
         self,
@@ -212,7 +222,9 @@ class AsyncSessionClient:
         method: Callable[..., Any] = getattr(self._stub, call.method)
         while True:
             try:
-                response: _T = await method(call.request, timeout=attempts.timeout())
+                response: _T = await method(
+                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
+                )
             except grpc.RpcError as error:
                 failure = translated(error, self.target)
             else:

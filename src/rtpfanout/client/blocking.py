@@ -14,6 +14,7 @@ import grpc
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.client import requests
 from rtpfanout.client.channel import OPTIONS, manner
+from rtpfanout.client.credentials import Bearer
 from rtpfanout.client.failures import translated
 from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
 from rtpfanout.client.retry import Attempts, RetryPolicy
@@ -22,6 +23,8 @@ from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
+
+    from rtpfanout.client.credentials import Credentials
 
 _T = TypeVar("_T")
 
@@ -32,6 +35,7 @@ class SessionClient:
     `target` is the server's gRPC address, "host:port" or "unix:/path"; `timeout` the
     seconds that one attempt may take, `overall_timeout` a call with all its retries
     (default: 20). `retries` says what of UNAVAILABLE is retried, NO_RETRIES nothing.
+    `credentials`: TLS, a client certificate, a token; ConfigError if they cannot be read.
     Calls raise what they name, and UnreachableError, UnavailableError (nothing was
     changed; retries were in vain), UnauthenticatedError, PermissionDeniedError.
     """
@@ -43,15 +47,17 @@ class SessionClient:
         timeout: float = 5.0,
         overall_timeout: float | None = None,
         retries: RetryPolicy | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.target = target
         self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
         self._closed = threading.Event()
+        self._bearer = Bearer(credentials)
+        tls = credentials.for_channel() if credentials else None
         self._channel = (
             grpc.insecure_channel(target, options=OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=OPTIONS)
+            if tls is None
+            else grpc.secure_channel(target, tls, options=OPTIONS)
         )
         self._stub = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -137,7 +143,12 @@ class SessionClient:
         `after_revision`: only changes after that one, if the server still knows them.
         """
         state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
-        return SessionWatch(self._stub.WatchSessions, state, self.target, self._closed)
+        return SessionWatch(
+            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
+            state,
+            self.target,
+            self._closed,
+        )
 
     def add_subscriber(
         self,
@@ -242,7 +253,9 @@ class SessionClient:
         method: Callable[..., _T] = getattr(self._stub, call.method)
         while True:
             try:
-                return method(call.request, timeout=attempts.timeout())
+                return method(
+                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
+                )
             except grpc.RpcError as error:
                 failure = translated(error, self.target)
             delay = attempts.delay_after(failure)
@@ -271,7 +284,7 @@ class SessionWatch:
         self._target = target
         self._client_closed = client_closed
         self._stream: Any = None
-        self._heard = 0.0
+        self._waiting_since: float | None = None
         self._closed = threading.Event()
         self._guard: threading.Thread | None = None
 
@@ -305,18 +318,20 @@ class SessionWatch:
         while not (self._closed.is_set() or self._client_closed.is_set()):
             failure = None
             try:
-                event: session_pb2.SessionEvent = next(self._connected())
+                stream = self._connected()
+                self._waiting_since = time.monotonic()
+                event: session_pb2.SessionEvent = next(stream)
             except StopIteration:
                 pass  # the server is about to go, or lets no connection grow old
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.CANCELLED:
                     failure = translated(error, self._target)
             else:
-                self._heard = time.monotonic()
+                self._waiting_since = None
                 if self._state.came(event):
                     return event
                 continue
-            self._stream = None
+            self._stream = self._waiting_since = None
             if not (self._closed.is_set() or self._client_closed.is_set()):
                 self._closed.wait(self._state.delay_after(failure, self._target))
         self._closed.set()
@@ -324,7 +339,6 @@ class SessionWatch:
 
     def _connected(self) -> Any:
         if self._stream is None:
-            self._heard = time.monotonic()
             self._stream = self._method(self._state.request())
             if self._guard is None:
                 arguments = (weakref.ref(self), self._closed)
@@ -336,12 +350,13 @@ class SessionWatch:
 
 
 def _guard(watch: weakref.ref[SessionWatch], closed: threading.Event) -> None:
-    """Give up a connection on which nothing was heard for SILENCE_SECONDS."""
+    """Give up a connection on which nothing comes for SILENCE_SECONDS while somebody waits."""
     while not closed.wait(SILENCE_SECONDS / 10):
         watched = watch()
         if watched is None:
             return
-        stream = watched._stream
-        if stream is not None and time.monotonic() - watched._heard > SILENCE_SECONDS:
+        stream, since = watched._stream, watched._waiting_since
+        silent = since is not None and time.monotonic() - since > SILENCE_SECONDS
+        if silent and stream is not None:
             stream.cancel()
         del watched, stream

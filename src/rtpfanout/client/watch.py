@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rtpfanout.api import session_pb2
 from rtpfanout.client.retry import RetryPolicy, asked_delay, is_passing
-from rtpfanout.errors import RtpFanoutError, UnreachableError
+from rtpfanout.errors import RtpFanoutError, UnauthenticatedError, UnreachableError
 
 SILENCE_SECONDS = 30.0
 """A server says something every 10 s; one that doesn't for so long is given up."""
@@ -28,19 +28,21 @@ class WatchState:
         self._retries = retries
         self._in_snapshot = False
         self._met = False
+        self._met_now = False  # on the connection that there is
         self._failures = 0
 
     def request(self) -> session_pb2.WatchSessionsRequest:
         """For the next connection."""
         after_revision = 0 if self._in_snapshot else self.revision
         self._in_snapshot = False
+        self._met_now = False
         return session_pb2.WatchSessionsRequest(
             after_revision=after_revision, label_selector=self._label_selector
         )
 
     def came(self, event: session_pb2.SessionEvent) -> bool:
         """Note an event; whether the caller is to see it."""
-        self._met = True
+        self._met = self._met_now = True
         self._failures = 0
         if event.type in (_Event.RESET, _Event.SNAPSHOT):
             self._in_snapshot = True
@@ -57,7 +59,9 @@ class WatchState:
         Raises what no other connection would mend, and, before the first event, what
         the retry policy has no more attempts for.
         """
-        if error is not None and not is_passing(error):
+        # Who was let in and is put out has a token that is over: perhaps there is a new one.
+        renewable = isinstance(error, UnauthenticatedError) and self._met_now
+        if error is not None and not (is_passing(error) or renewable):
             raise error
         self._failures += 1
         if not self._met and self._failures >= self._retries.attempts:

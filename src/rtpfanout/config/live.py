@@ -18,6 +18,7 @@ LIVE_KEYS = frozenset(
         "limits.max_subscribers_per_ip",
         "log.format",
         "log.level",
+        "overload.shed",
         "session_timeout_secs",
     )
 )

@@ -14,8 +14,9 @@ from rtpfanout.config.consent import ConsentSettings
 from rtpfanout.config.limits import LimitsSettings
 from rtpfanout.config.overload import OverloadSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
+from rtpfanout.config.security import AuthSettings, TlsSettings
 from rtpfanout.config.store import StoreSettings
-from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch
+from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch, Text
 from rtpfanout.model import Address
 
 ENV_PREFIX = "RTP_FANOUT__"
@@ -108,9 +109,14 @@ class Settings(BaseSettings):
         description="Where the gRPC control API is served (TCP). Beyond loopback it needs "
         "insecure = true.",
     )
+    grpc_unix_socket: Text = Field(
+        default="",
+        description="Serve the control API on this Unix socket as well; whoever can open it (owner "
+        "and group) may do everything. Empty: don't.",
+    )
     insecure: Switch = Field(
         default=False,
-        description="Let the control API, which asks for no credentials, listen beyond loopback: "
+        description="Let the control API listen beyond loopback without TLS and credentials: "
         "whoever reaches it can aim traffic at any address the policy allows.",
     )
     supervise: Switch = Field(
@@ -126,6 +132,8 @@ class Settings(BaseSettings):
         description="Seconds after SIGTERM in which packets still flow while health says that the "
         "server is about to go.",
     )
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
     address_policy: AddressPolicySettings = AddressPolicySettings()
     consent: ConsentSettings = ConsentSettings()
     limits: LimitsSettings = LimitsSettings()
@@ -148,9 +156,19 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         conflicts = []
-        if not (self.grpc_bind_address.ip.is_loopback or self.insecure):
-            reason = "is beyond loopback: expected a loopback address, or insecure = true with it"
+        if not (self.grpc_bind_address.ip.is_loopback or self.insecure or self._is_closed):
+            reason = (
+                "is beyond loopback: expected a loopback address, or tls.certificate together with "
+                "tls.client_ca or auth.jwt_keys, or insecure = true"
+            )
             conflicts.append(self._conflict("grpc_bind_address", reason))
+        if bool(self.tls.certificate) != bool(self.tls.key):
+            given, missing = (
+                ("certificate", "key") if self.tls.certificate else ("key", "certificate")
+            )
+            conflicts.append((f"tls.{missing}", f"tls.{missing} is missing beside tls.{given}"))
+        if self.tls.client_ca and not self.tls.certificate:
+            conflicts.append(("tls.certificate", "tls.certificate is missing beside tls.client_ca"))
         if self.enable_metrics and _overlap(self.grpc_bind_address, self.metrics_bind_address):
             # Blame the one that was set, if only one was.
             keys = ("grpc_bind_address", "metrics_bind_address")
@@ -160,6 +178,11 @@ class Settings(BaseSettings):
         if conflicts:
             raise ConflictError(conflicts)
         return self
+
+    @property
+    def _is_closed(self) -> bool:
+        """Callers have to show who they are, and nobody on the way can read or change it."""
+        return bool(self.tls.certificate and (self.tls.client_ca or self.auth.jwt_keys))
 
     def _conflict(self, key: str, reason: str) -> tuple[str, str]:
         return key, f'{key} = "{getattr(self, key)}" {reason}'

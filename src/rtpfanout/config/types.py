@@ -62,6 +62,15 @@ def _parse_cpu(entry: object) -> int:
     return entry
 
 
+def _parse_texts(value: object) -> tuple[str, ...]:
+    """A list; as a flag or in the environment a JSON list or comma-separated text."""
+    if isinstance(value, str):
+        value = _split_list(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+        raise ValueError("not a list of texts")
+    return tuple(value)
+
+
 def _split_list(text: str) -> object:
     if text.lstrip().startswith("["):
         try:
@@ -116,6 +125,14 @@ Cpus = Annotated[
     PlainValidator(_parse_cpus),
     PlainSerializer(list),
     Expected("a list of CPU numbers such as [0, 1]"),
+]
+Text = Annotated[str, Expected("a text")]
+Texts = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    PlainValidator(_parse_texts),
+    PlainSerializer(list),
+    Expected('a list of texts such as ["one", "two"]'),
 ]
 Switch = Annotated[bool, Expected("true or false")]
 Number = Annotated[int, BeforeValidator(_not_bool)]

@@ -2,5 +2,6 @@
 
 from rtpfanout.service.calls import SERVICE, SessionServicer
 from rtpfanout.service.server import ControlServer
+from rtpfanout.service.tls import server_credentials
 
-__all__ = ["SERVICE", "ControlServer", "SessionServicer"]
+__all__ = ["SERVICE", "ControlServer", "SessionServicer", "server_credentials"]

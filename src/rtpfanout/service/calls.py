@@ -15,7 +15,9 @@ from grpc_status import rpc_status
 
 from rtpfanout import convert, tokens
 from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
+from rtpfanout.service.audit import Audit
 from rtpfanout.service.watch import session_events
 
 if TYPE_CHECKING:
@@ -47,15 +49,18 @@ _OPTIONAL = [
 def _call(
     handler: Callable[[_Servicer, _Request], Awaitable[_Response]],
 ) -> Callable[[_Servicer, _Request, Context], Awaitable[_Response]]:
-    """Counts the call by its outcome and turns what the handler raises into a status."""
+    """Lets in who may call, counts the call by its outcome, and turns errors into a status."""
     method = handler.__name__
 
     @functools.wraps(handler)
     async def call(self: _Servicer, request: _Request, context: Context) -> _Response:
+        audit = Audit(method, context.peer(), request)
         try:
+            self.admit(method, request, context, audit)
             response = await handler(self, request)
         except asyncio.CancelledError:
             self.requests[method, grpc.StatusCode.CANCELLED.name] += 1
+            audit.write(grpc.StatusCode.CANCELLED.name)
             raise
         except RtpFanoutError as error:
             status = convert.error_status(error)
@@ -64,8 +69,10 @@ def _call(
             status = convert.internal_status()
         else:
             self.requests[method, grpc.StatusCode.OK.name] += 1
+            audit.write(grpc.StatusCode.OK.name, response)
             return response
         self.requests[method, _code_name(status)] += 1
+        audit.write(_code_name(status))
         await context.abort_with_status(rpc_status.to_status(status))
         raise AssertionError("abort_with_status returned")
 
@@ -83,6 +90,7 @@ def _stream(
         self: _Servicer, request: _Request, context: Context
     ) -> AsyncIterator[_Response]:
         try:
+            self.admit(method, request, context)
             async for response in handler(self, request):
                 yield response
         except (asyncio.CancelledError, GeneratorExit):
@@ -109,13 +117,28 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     in threads; the others answer at once.
     """
 
-    def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        requests: Counter[tuple[str, str]],
+        access: Access,
+    ) -> None:
         self.manager = manager
+        self.access = access
         self.requests = requests
         self._stopping = asyncio.Event()
         self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
+
+    def admit(
+        self, method: str, request: Any, context: Context, audit: Audit | None = None
+    ) -> None:
+        """Raises UnauthenticatedError, PermissionDeniedError, NotFoundError; see `auth.confine`."""
+        identity = self.access.identify(_caller(context))
+        if audit:
+            audit.identity = identity
+        confine(identity, method, request, self.manager.labels)
 
     def end_watches(self) -> None:
         """Streams end, as they should before the server stops."""
@@ -286,6 +309,17 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return session_pb2.ListSubscribersResponse(
             subscribers=map(convert.subscriber_response, views), next_cursor=next_cursor
         )
+
+
+def _caller(context: Context) -> Caller:
+    metadata = dict(context.invocation_metadata() or ())
+    shown = context.auth_context()
+    names = (*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ()))
+    return Caller(
+        peer=context.peer(),
+        authorization=str(metadata.get("authorization", "")),
+        certificate_names=tuple(name.decode(errors="replace") for name in names),
+    )
 
 
 def _code_name(status: status_pb2.Status) -> str:

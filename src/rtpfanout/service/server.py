@@ -13,7 +13,9 @@ from rtpfanout.service.calls import SERVICE, SessionServicer
 
 if TYPE_CHECKING:
     from collections import Counter
+    from pathlib import Path
 
+    from rtpfanout.auth import Access
     from rtpfanout.sessions import SessionManager
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -30,29 +32,48 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Who was let in has to show its credentials again after an hour.
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
 )
 
 
 class ControlServer:
     """The gRPC server: SessionService, health checking (grpc.health.v1) and reflection.
 
-    Health is SERVING, for "" and for the service, from `start` until `drain`.
+    Health is SERVING, for "" and for the service, from `start` until `drain`. There is no
+    reflection where callers have to show who they are, since it couldn't ask them.
     """
 
-    def __init__(self, manager: SessionManager, requests: Counter[tuple[str, str]]) -> None:
+    def __init__(
+        self, manager: SessionManager, requests: Counter[tuple[str, str]], access: Access
+    ) -> None:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._local: Path | None = None
         self._health = health.aio.HealthServicer()
-        self._servicer = SessionServicer(manager, requests)
+        self._servicer = SessionServicer(manager, requests, access)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._servicer, self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if access.is_open:
+            names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
 
-    def listen(self, address: str) -> int:
-        """Binds "ip:port" without credentials; the port it has. Raises RuntimeError."""
-        return int(self._server.add_insecure_port(address))
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Binds "ip:port", with TLS if there are credentials; the port. Raises RuntimeError."""
+        if credentials is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, credentials))
+
+    def listen_local(self, path: Path) -> None:
+        """Binds a Unix socket that its owner and group can open, in place of one that a server
+        left behind. Raises RuntimeError, OSError."""
+        if path.is_socket():
+            path.unlink()
+        self._server.add_insecure_port(f"unix:{path}")
+        path.chmod(0o660)
+        self._local = path
 
     async def start(self) -> None:
         """Answers calls from here on."""
@@ -69,3 +90,5 @@ class ControlServer:
     async def stop(self, grace: float) -> None:
         """Takes no new call, and ends those that run after `grace` seconds."""
         await self._server.stop(grace)
+        if self._local:
+            self._local.unlink(missing_ok=True)
