@@ -58,6 +58,16 @@ _COUNTERS = (
         "Copies not made: the subscriber's consent is missing, or its class is shed.",
     ),
     (
+        "rtpfanout_control_sent",
+        "control_sent",
+        "Control datagrams sent from the ingest port; no copies.",
+    ),
+    (
+        "rtpfanout_control_send_failures",
+        "control_send_failures",
+        "Control datagrams the kernel did not take.",
+    ),
+    (
         "rtpfanout_kernel_receive_drops",
         "kernel_drops",
         "Datagrams the kernel dropped because the receive queue was full.",
@@ -72,16 +82,6 @@ _COUNTERS = (
         "rtpfanout_sends",
         "sends",
         "Sends the kernel took, each with one copy or, by GSO, several to one subscriber.",
-    ),
-    (
-        "rtpfanout_control_datagrams_sent",
-        "control_sent",
-        "Answers to control datagrams that left; they are no copies.",
-    ),
-    (
-        "rtpfanout_control_datagram_failures",
-        "control_send_failures",
-        "Answers to control datagrams that the kernel did not take.",
     ),
     (
         "rtpfanout_tasks_shared",

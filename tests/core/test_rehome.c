@@ -1,6 +1,7 @@
 /* A network's sources, which the kernel steers to different workers, while the session changes its
  * owner all the time: no packet is forwarded twice, the session's counters have one writer, and
- * whoever owns it at last has them all. */
+ * whoever owns it at last has them all. Sessions of the same SSRC come and go before and behind it
+ * in the chain, and it is found all the same. */
 #include <pthread.h>
 
 #include "atomic.h"
@@ -63,6 +64,27 @@ static void *view(void *argument)
     return NULL;
 }
 
+/* More specific ones that hold none of the sources, and wider ones that do. */
+static void *come_and_go(void *unused)
+{
+    uint64_t random = 11, other[12] = {0};
+
+    while (!load_acq(&finished)) {
+        unsigned i = random_below(&random, COUNT(other));
+        struct rf_source source = {i % 2 ? RF_LATCH : RF_NETWORK,
+                                   .network = {address(i % 2 ? "127.0.0.0" : "127.9.0.0", 0),
+                                               (uint8_t)(i % 2 ? 96 + i / 2 : 112 + i)}};
+
+        if (other[i]) {
+            CHECK_EQ(rf_session_remove(engine, other[i]), 0);
+            other[i] = 0;
+        } else {
+            CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &other[i]), 0);
+        }
+    }
+    return unused;
+}
+
 static void *rehome(void *unused)
 {
     uint64_t random = 3;
@@ -84,13 +106,13 @@ static void *rehome(void *unused)
 
 static void test_owners_change(void)
 {
-    struct rf_config config = {address("0.0.0.0", 0), 2, 4, 65536, .workers = WORKERS};
+    struct rf_config config = {address("0.0.0.0", 0), 20, 4, 65536, .workers = WORKERS};
     struct rf_source source = {RF_NETWORK, .network = {address("127.0.0.0", 0), 104}};
     struct rf_socket_info info;
     struct rf_session_stats session;
     struct rf_stats s;
     struct rf_addr viewer;
-    pthread_t loop[WORKERS], feeder[SOURCES], watcher, control;
+    pthread_t loop[WORKERS], feeder[SOURCES], watcher, control, bustle;
     int fd = endpoint("127.0.0.1", &viewer);
     bool added;
 
@@ -103,12 +125,14 @@ static void test_owners_change(void)
         CHECK(pthread_create(&loop[i], NULL, run_loop, (void *)i) == 0);
     CHECK(pthread_create(&watcher, NULL, view, &fd) == 0);
     CHECK(pthread_create(&control, NULL, rehome, NULL) == 0);
+    CHECK(pthread_create(&bustle, NULL, come_and_go, NULL) == 0);
     for (uintptr_t i = 0; i < SOURCES; i++)
         CHECK(pthread_create(&feeder[i], NULL, feed, (void *)i) == 0);
     for (unsigned i = 0; i < SOURCES; i++)
         pthread_join(feeder[i], NULL);
     store_rls(&finished, true);
     pthread_join(control, NULL);
+    pthread_join(bustle, NULL);
     rf_engine_stop(engine);
     for (unsigned i = 0; i < WORKERS; i++)
         pthread_join(loop[i], NULL);

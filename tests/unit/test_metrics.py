@@ -63,11 +63,11 @@ def test_each_series_shows_its_own_counter(registry: CollectorRegistry) -> None:
         "rtpfanout_packets_forwarded_total": "packets_forwarded",
         "rtpfanout_copies_attempted_total": "copies_attempted",
         "rtpfanout_kernel_receive_drops_total": "kernel_drops",
+        "rtpfanout_control_sent_total": "control_sent",
+        "rtpfanout_control_send_failures_total": "control_send_failures",
         "rtpfanout_receive_errors_total": "receive_errors",
         "rtpfanout_receives_total": "receives",
         "rtpfanout_sends_total": "sends",
-        "rtpfanout_control_datagrams_sent_total": "control_sent",
-        "rtpfanout_control_datagram_failures_total": "control_send_failures",
         "rtpfanout_tasks_shared_total": "tasks_shared",
     }
     for name, field in plain.items():

@@ -6,9 +6,10 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from managers import SECOND, SOURCE, SUBSCRIBER, Clock, send
+from managers import SECOND, SOURCE, SUBSCRIBER, Clock, manager_of, send
 from support import eventually, queued, udp_socket
 
+from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
     AbortedError,
     AddressDeniedError,
@@ -21,7 +22,6 @@ from rtpfanout.model import Address, SessionStatus, SourcePolicy
 from rtpfanout.sessions import ChangeType
 
 if TYPE_CHECKING:
-    from rtpfanout._fastpath import Engine
     from rtpfanout.sessions import SessionManager
 
 
@@ -347,3 +347,51 @@ def test_many_updates_at_once_are_all_there(manager: SessionManager) -> None:
     read = manager.changes.after(start)
     assert read is not None
     assert [len(change.view.labels) for change in read[0]] == list(range(1, 13))
+
+
+def test_a_paused_session_does_not_expire(manager: SessionManager, clock: Clock) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    manager.update(session_id, paused=True)
+    clock.now += 100 * SECOND
+    assert manager.expire_idle() == []
+    manager.update(session_id, paused=False)
+    assert manager.expire_idle() == []
+    clock.now += 29 * SECOND
+    assert manager.expire_idle() == []
+    manager.update(session_id, source_address="192.0.2.2:5000")
+    clock.now += 29 * SECOND
+    assert manager.expire_idle() == []
+    clock.now += SECOND
+    assert len(manager.expire_idle()) == 1
+
+
+def test_what_the_engine_cannot_do_is_not_in_the_store(
+    manager: SessionManager, engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = manager.create(SOURCE, 1, "video")
+
+    class Full:
+        def __getattr__(self, name: str) -> object:
+            return getattr(engine, name)
+
+        def move_session(self, *_: object, **__: object) -> None:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager._registry, "engine", Full())
+        with pytest.raises(MemoryError):
+            manager.update(view.session_id, source_address="192.0.2.2:5000", labels={"a": "b"})
+    assert manager.get(view.session_id) == view
+    manager.create("192.0.2.2:5000", 1, "video")
+    again = manager_of(
+        Engine(
+            Address.parse("127.0.0.1:0"),
+            max_sessions=9,
+            max_subscribers=3,
+            receive_queue_packets=64,
+        ),
+        clock,
+        manager._store,
+    )
+    again.restore()
+    assert again.get(view.session_id) == view

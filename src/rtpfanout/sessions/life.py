@@ -58,9 +58,19 @@ class Life:
         registry = self._registry
         clock = registry.clock
         kind = fields.media_type_of(media_type)
+        key = ssrc, terms.source.key(terms.pinned)
         with registry.lock:
-            now = clock.monotonic_ns()
+            if key in registry.keys:
+                raise source_taken(ssrc, terms)
+            registry.keys.add(key)
+        now = clock.monotonic_ns()
+        try:  # without the lock: the engine waits for a move that is under way
             handle = engine_add(registry, ssrc, terms, now)
+        except BaseException:
+            with registry.lock:
+                registry.keys.discard(key)
+            raise
+        with registry.lock:
             registry.sequence += 1
             slot = registry.changes.begin()
             session = Session(
@@ -75,7 +85,6 @@ class Life:
                 terms=terms,
                 revision=slot.revision,
             )
-            registry.keys.add(registry.key_of(session))
             view = registry.view(session)
             written = registry.journal.save_session(session, once.answer(view.to_json()))
         try:
@@ -83,7 +92,7 @@ class Life:
         except BaseException:
             registry.engine.remove_session(handle)
             with registry.lock:
-                registry.keys.discard(registry.key_of(session))
+                registry.keys.discard(key)
                 registry.changes.settle(slot, None)
             raise
         with registry.lock:
@@ -120,8 +129,9 @@ class Life:
             for handle in handles:
                 with registry.lock:
                     session = registry.by_handle.get(handle)
-                if session is None:
-                    continue  # deleted by a call meanwhile, or not yet created
+                    is_idle = session is not None and self._is_idle(session)
+                if session is None or not is_idle:
+                    continue  # deleted by a call meanwhile, not yet created, paused
                 try:
                     stack.enter_context(registry.work(session.session_id))
                 except NotFoundError:
@@ -136,6 +146,12 @@ class Life:
                 except RtpFanoutError as error:  # tried again in a second
                     _log.warning("session can't expire", reason=error.message)
         return ended
+
+    def _is_idle(self, session: Session) -> bool:
+        """A pause is no silence of the source, and a new source has all of the timeout."""
+        registry = self._registry
+        age = registry.clock.monotonic_ns() - session.fed_since_ns
+        return not session.terms.paused and age >= registry.limits.session_timeout_ns
 
     def expire_leases(self) -> int:
         """Ends subscribers whose lease is over; how many.
@@ -187,22 +203,22 @@ class Life:
             change = Change(slot.revision, ChangeType.DELETED, view, view.labels)
             registry.changes.settle(slot, change)
         registry.engine.remove_session(session.handle)
+        with registry.lock:
+            registry.keys.discard(registry.key_of(session))
         return view
 
 
 def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
     """The handle of a session in the engine that has all of `terms`.
 
-    Raises AlreadyExistsError, LimitError. The lock is held.
+    May wait for a grace period. Raises AlreadyExistsError, LimitError.
     """
     engine = registry.engine
     address, options = engine_source(terms)
-    if (ssrc, terms.source.key(terms.pinned)) in registry.keys:
-        raise source_taken(ssrc, str(terms.feeder or terms.source.text))
     try:
         handle = engine.add_session(address, ssrc, now_ns, **options)
     except FileExistsError:
-        raise source_taken(ssrc, str(terms.feeder or terms.source.text)) from None
+        raise source_taken(ssrc, terms) from None
     except BlockingIOError:
         most = registry.limits.sessions
         raise LimitError(

@@ -51,7 +51,7 @@ class Session:
     created_ns: int
     terms: Terms
     fed_since_ns: int = 0
-    """Since when its source is the one it is; monotonic."""
+    """Since when its source is the one it is, and not paused; monotonic."""
     revision: int = 0
     subscribers: int = 0
     last_since: int = 0

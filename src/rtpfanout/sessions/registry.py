@@ -172,7 +172,7 @@ class Registry:
         bisect.insort(self.in_order, session, key=BY_SEQUENCE)
 
     def forget(self, session: Session) -> None:
-        """No call finds it from here on. The lock is held."""
+        """No call finds it from here on, but its key is taken still. The lock is held."""
         del self.by_id[session.session_id]
         del self.by_handle[session.handle]
         same_ssrc = self.by_ssrc[session.ssrc]
@@ -180,7 +180,6 @@ class Registry:
         if not same_ssrc:
             del self.by_ssrc[session.ssrc]
         del self.in_order[bisect.bisect_left(self.in_order, session.sequence, key=BY_SEQUENCE)]
-        self.keys.discard(self.key_of(session))
         self.total_subscribers -= session.subscribers
         self._touched.pop(session, None)
 

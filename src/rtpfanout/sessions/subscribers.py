@@ -83,7 +83,7 @@ class Subscribers:
                 if withheld:
                     self._consents.expect(session.session_id, new)
                 if lease_until:
-                    self._leases.add(lease_until + 1, session.handle)
+                    self._leases.add(lease_until, session.handle)
                 written = registry.journal.save_subscribers(
                     session,
                     records,

@@ -166,7 +166,7 @@ class Updating:
             written = registry.journal.save_session(new, once.answer(view.to_json()))
         try:
             written.result()
-            self._apply(session, before, after)
+            self._apply_or_unwrite(session, before, after)
         except BaseException:
             with registry.lock:
                 if new_key != old_key:
@@ -179,6 +179,7 @@ class Updating:
             session.next_feeder = None
             if new_key != old_key:
                 registry.keys.discard(old_key)
+            if new_key != old_key or before.paused != after.paused:
                 session.fed_since_ns = registry.clock.monotonic_ns()
             shown = registry.view(session)
             change = Change(slot.revision, ChangeType.UPDATED, shown, before.labels)
@@ -188,13 +189,22 @@ class Updating:
     def _check(self, session: Session, after: Terms, is_taken: bool) -> None:
         """Raises AlreadyExistsError, AddressDeniedError. The lock is held."""
         if is_taken:
-            raise source_taken(session.ssrc, str(after.feeder or after.source.text))
+            raise source_taken(session.ssrc, after)
         feeder = after.feeder
         if feeder is None or feeder == session.terms.feeder:
             return
         (standing,) = self._registry.engine.find_subscribers(session.handle, feeder.record)
         if standing is not None:
             refuse_loop(feeder, SOURCE_FIELD)
+
+    def _apply_or_unwrite(self, session: Session, before: Terms, after: Terms) -> None:
+        """If the engine can't (it has no memory), the store has the old terms again."""
+        try:
+            self._apply(session, before, after)
+        except Exception:
+            with self._registry.lock:
+                self._registry.journal.save_session(session, None)
+            raise
 
     def _apply(self, session: Session, before: Terms, after: Terms) -> None:
         engine, handle = self._registry.engine, session.handle
@@ -255,8 +265,9 @@ def engine_source(terms: Terms) -> tuple[Address, dict[str, Any]]:
     }
 
 
-def source_taken(ssrc: int, source: str) -> AlreadyExistsError:
+def source_taken(ssrc: int, terms: Terms) -> AlreadyExistsError:
     """To be raised."""
+    source = terms.feeder or terms.source.text or "anybody"
     return AlreadyExistsError(
-        f"a session with SSRC {ssrc:#010x} from {source or 'anybody'} exists", field="ssrc"
+        f"a session with SSRC {ssrc:#010x} from {source} exists", field="ssrc"
     )

@@ -7,9 +7,10 @@ puts them together, so no Python object is made per subscriber and the GIL is fr
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import structlog
 
@@ -45,28 +46,37 @@ _SESSION_COLUMNS = ", ".join(StoredSession._fields)
 _SESSION_VALUES = ", ".join("?" for _ in StoredSession._fields)
 _SESSION_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in StoredSession._fields[1:])
 
-_SCHEMA = """
-CREATE TABLE session (
-    sequence INTEGER PRIMARY KEY, session_id TEXT NOT NULL, ssrc INTEGER NOT NULL,
-    media_type TEXT NOT NULL, source_policy TEXT NOT NULL, source_text TEXT NOT NULL,
-    created_ns INTEGER NOT NULL, revision INTEGER NOT NULL, pinned_source TEXT NOT NULL,
-    latch_window_secs REAL NOT NULL, relatch_after_secs REAL NOT NULL,
-    latch_until_ns INTEGER NOT NULL, paused INTEGER NOT NULL, ingest_limit_bps INTEGER NOT NULL,
-    max_subscribers INTEGER NOT NULL, consent TEXT NOT NULL, move_key BLOB NOT NULL,
-    move_counter INTEGER NOT NULL, labels TEXT NOT NULL);
+# quick_check looks at the CHECKs too: what it lets pass can be read.
+_TYPES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
+_SESSION_TABLE = ", ".join(
+    f"{name} INTEGER PRIMARY KEY"
+    if name == "sequence"
+    else f"{name} {kind} NOT NULL CHECK (typeof({name}) = '{kind.lower()}')"
+    for name, kind in ((name, _TYPES[kind]) for name, kind in get_type_hints(StoredSession).items())
+)
+_SCHEMA = f"""
+CREATE TABLE session ({_SESSION_TABLE});
+"""
+_SCHEMA += """
 CREATE TABLE subscriber (
     session INTEGER NOT NULL, address BLOB NOT NULL, since_ns INTEGER NOT NULL,
     lease_ns INTEGER NOT NULL, class INTEGER NOT NULL,
-    PRIMARY KEY (session, address)) WITHOUT ROWID;
+    PRIMARY KEY (session, address),
+    CHECK (typeof(address) = 'blob' AND length(address) = 24 AND class BETWEEN 0 AND 2
+        AND typeof(session) = 'integer' AND typeof(since_ns) = 'integer'
+        AND typeof(lease_ns) = 'integer' AND typeof(class) = 'integer')) WITHOUT ROWID;
 CREATE TABLE answer (
-    request_id TEXT PRIMARY KEY, digest BLOB NOT NULL, text TEXT NOT NULL, expires REAL NOT NULL
-    ) WITHOUT ROWID;
+    request_id TEXT PRIMARY KEY, digest BLOB NOT NULL, text TEXT NOT NULL, expires REAL NOT NULL,
+    CHECK (typeof(request_id) = 'text' AND typeof(digest) = 'blob' AND typeof(text) = 'text'
+        AND typeof(expires) = 'real')) WITHOUT ROWID;
 CREATE INDEX answer_expires ON answer (expires);
-CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL,
+    CHECK (typeof(name) = 'text' AND typeof(value) = 'blob')) WITHOUT ROWID;
 CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, sequence INTEGER NOT NULL);
+    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    buried INTEGER NOT NULL);
 CREATE TABLE number (i INTEGER PRIMARY KEY);
-INSERT INTO state VALUES (1, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0);
 INSERT INTO number WITH RECURSIVE n(i) AS
     (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999) SELECT i FROM n;
 """
@@ -133,10 +143,8 @@ class Database:
 
     def sessions(self) -> list[StoredSession]:
         """By sequence."""
-        rows = self.connection.execute(
-            f"SELECT {_SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
-        )
-        return list(map(StoredSession._make, rows))
+        query = f"SELECT {_SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
+        return list(map(StoredSession._make, self._texts(query)))
 
     def runs(self) -> Iterator[SubscriberRun]:
         """By session, within one by time."""
@@ -151,14 +159,23 @@ class Database:
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
-        rows = self.connection.execute(
-            "SELECT request_id, digest, text, expires FROM answer ORDER BY expires"
-        )
-        return list(map(StoredAnswer._make, rows))
+        query = "SELECT request_id, digest, text, expires FROM answer ORDER BY expires"
+        return list(map(StoredAnswer._make, self._texts(query)))
 
     def secrets(self) -> dict[str, bytes]:
         """By name."""
-        return dict(self.connection.execute("SELECT name, value FROM secret"))
+        return dict(self._texts("SELECT name, value FROM secret"))
+
+    def _texts(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows; bytes that are not UTF-8, which only damage makes, are replaced."""
+        try:
+            return self.connection.execute(query).fetchall()
+        except sqlite3.OperationalError:
+            self.connection.text_factory = lambda text: text.decode(errors="replace")
+            try:
+                return self.connection.execute(query).fetchall()
+            finally:
+                self.connection.text_factory = str
 
     # --- writing ---
 
@@ -190,10 +207,11 @@ class Database:
         """Overwrite what a failed commit may have left in the log.
 
         It can be whole there, only the fsync having failed: the next start would take it for
-        a commit. The frames of this one, which changes nothing, come to lie on its first ones,
-        and what follows no longer fits the checksums, even if this fsync fails too.
+        a commit. The frame of this one comes to lie on its first, and what follows no longer
+        fits the checksums, even if this fsync fails too. A number has to change: SQLite writes
+        no page that stays the same.
         """
-        self.write((), 0)
+        self.connection.execute("UPDATE state SET buried = buried + 1")
 
     def _apply(self, change: Change) -> None:
         execute = self.connection.execute
@@ -240,15 +258,26 @@ def _open(path: str) -> sqlite3.Connection:
         raise unusable(file, error) from None
     try:
         _prepare(connection, file)
+    except UnicodeDecodeError as error:  # of a message that names a part of the schema
+        connection.close()
+        raise DamagedError(str(error)) from None
     except sqlite3.Error as error:
         connection.close()
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if _is_damage(error, file):
             raise DamagedError(str(error)) from None
         raise unusable(file, error) from None
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _is_damage(error: sqlite3.Error, file: Path) -> bool:
+    """Rather than a disk or an account that won't have it."""
+    code = error.sqlite_errorcode & 0xFF
+    if code == sqlite3.SQLITE_READONLY:  # by the bytes of its header, if the system allows it
+        return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
@@ -285,16 +314,11 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
 
 def _check_layout(connection: sqlite3.Connection) -> None:
     """Each statement that reads can be prepared, and the single row is there."""
-    try:
-        connection.execute(f"EXPLAIN SELECT {_SESSION_COLUMNS} FROM session")  # noqa: S608
-        connection.execute(f"EXPLAIN {_RUNS}", (0, 0))
-        connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
-        connection.execute("EXPLAIN SELECT name, value FROM secret")
-        (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
-        state = connection.execute("SELECT revision, sequence FROM state").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        raise DamagedError(str(error)) from None
+    connection.execute(f"EXPLAIN SELECT {_SESSION_COLUMNS} FROM session")  # noqa: S608
+    connection.execute(f"EXPLAIN {_RUNS}", (0, 0))
+    connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
+    connection.execute("EXPLAIN SELECT name, value FROM secret")
+    (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
+    state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):
         raise DamagedError("rows that every store has are missing")

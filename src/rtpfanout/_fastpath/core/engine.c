@@ -272,9 +272,12 @@ size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity)
     (void)!read(e->notice_fd, &wakeups, sizeof wakeups);
     pthread_mutex_lock(&e->control);
     for (uint32_t i = 0; i < e->worker_count; i++) {
-        while (n < capacity && mailbox_take(e->worker[i]->gate.mailbox, &out[n]))
+        struct worker *w = e->worker[(e->notices_from + i) % e->worker_count];
+
+        while (n < capacity && mailbox_take(w->gate.mailbox, &out[n]))
             n += is_of_interest(e, &out[n]);
     }
+    e->notices_from = (e->notices_from + 1) % e->worker_count;
     pthread_mutex_unlock(&e->control);
     if (n == capacity) /* there may be more */
         eventfd_write(e->notice_fd, 1);

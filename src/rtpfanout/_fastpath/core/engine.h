@@ -30,6 +30,7 @@ struct rf_engine {
     pthread_mutex_t control;
     struct session_pool sessions;
     struct table table;
+    uint32_t notices_from; /* the worker whose mailbox is emptied first, each in its turn */
     uint64_t control_sent, control_send_failures;
     uint64_t kernel_drops;
     uint32_t kernel_drops_seen[RF_MAX_WORKERS]; /* as the sockets count them, modulo 2^32 */

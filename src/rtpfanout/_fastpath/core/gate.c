@@ -113,6 +113,7 @@ static bool owns(struct gate *g, struct session *s, const struct rf_addr *source
         return true;
     if (owner != OWNER_NONE)
         notify(g, s, RF_NOTICE_MISROUTED, source);
+    store_rlx(&s->last_packet_ns, g->now); /* it is not silent, whoever hears it */
     return false;
 }
 

@@ -17,8 +17,8 @@ bool linger_begin(struct frame_wait *l, struct session *s, unsigned buffers, uin
 
     if (copies < LINGER_SUBSCRIBERS || buffers > LINGER_BUFFERS || ends_frame(s->run.last))
         return false;
-    if (s->linger_use.skip > 0) {
-        s->linger_use.skip--;
+    if (s->latency->linger.skip > 0) {
+        s->latency->linger.skip--;
         return false;
     }
     l->session = s;
@@ -46,7 +46,7 @@ bool linger_goes_on(struct frame_wait *l, uint64_t now)
 
 void linger_end(struct frame_wait *l)
 {
-    struct linger_use *use = &l->session->linger_use;
+    struct linger_use *use = &l->session->latency->linger;
 
     if (l->gained || l->session->run.last != l->last)
         use->failures = 0;

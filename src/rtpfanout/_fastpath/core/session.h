@@ -24,10 +24,16 @@ struct rate_point {
     uint64_t at, packets;
 };
 
+/* Whether waiting for more of a frame paid; see linger.h. */
+struct linger_use {
+    uint8_t failures, skip;
+};
+
 /* To the first and to the last subscriber served. Apart from the record, which lookups want
  * small: 10,000 sessions then fit a second-level cache. */
 struct session_latency {
     struct latency_histogram first, last;
+    struct linger_use linger;
 };
 
 /* What a session had of this window's capacity; see fair.h. */
@@ -51,11 +57,6 @@ struct ingest_limit {
     counter dropped;
 };
 
-/* Whether waiting for more of its frame paid; see linger.h. */
-struct linger_use {
-    uint8_t failures, skip;
-};
-
 struct session {
     /* Written before publication, and compared by lookups: by a move only while the session is
      * out of the index by source, and a grace period is over since. */
@@ -75,7 +76,6 @@ struct session {
     struct fair_use fair_use;
     struct ingest_limit limit;
     counter dropped_paused;
-    struct linger_use linger_use;
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;

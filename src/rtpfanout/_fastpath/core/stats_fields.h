@@ -12,7 +12,8 @@
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
     X(misrouted)    /* of a session whose packets another worker receives */ \
-    X(overload)     /* beyond its session's share while more comes than can be sent */ \
+    X(overload)     /* beyond its session's share while more comes than can be sent, or \
+                       than a stop has time for */ \
     X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
     X(paused)       /* of a paused session */ \
     X(rate_limit)   /* beyond its session's ingest limit */ \

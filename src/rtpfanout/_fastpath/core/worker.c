@@ -164,6 +164,18 @@ static uint64_t age_of(const struct datagram *d)
     return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
 }
 
+/* Asked to stop, and the time for what is queued is over. What is handed over is not dropped. */
+static bool out_of_time(struct worker *w)
+{
+    if (!load_acq(&w->stopping) || load_acq(&w->handing_over))
+        return false;
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+    if (w->stop_by == 0)
+        w->stop_by = now + DRAIN_NS;
+    return now >= w->stop_by;
+}
+
 /* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES: other sessions
  * and whoever waits for a grace period wait no longer than that. */
 static void pass_gate(struct worker *w)
@@ -181,6 +193,7 @@ static void pass_gate(struct worker *w)
     if (w->entries_ahead >= FAN_OUT_ENTRIES || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
         fan_out(w);
         qsbr_quiescent(w->qsbr, w->options.index);
+        w->out_of_time = out_of_time(w);
     }
 }
 
@@ -199,7 +212,9 @@ static void take_datagram(struct worker *w, const struct datagram *d)
         uint32_t left = d->len - at, len = left < d->segment ? left : d->segment;
 
         counter_add(&w->counters.packets_received, 1);
-        if (gate_add(&w->gate, d->data + at, len, d))
+        if (w->out_of_time)
+            stats_count_drop(&w->counters, DROP_overload);
+        else if (gate_add(&w->gate, d->data + at, len, d))
             pass_gate(w);
         at += len;
     } while (at < d->len);
@@ -337,9 +352,7 @@ static void bear_receive_error(struct worker *w)
 
 static void drain(struct worker *w)
 {
-    uint64_t end = clock_ns(CLOCK_MONOTONIC) + DRAIN_NS;
-
-    while (turn(w) > 0 && clock_ns(CLOCK_MONOTONIC) < end)
+    while (!out_of_time(w) && turn(w) > 0)
         qsbr_quiescent(w->qsbr, w->options.index);
 }
 

@@ -38,6 +38,8 @@ struct worker {
     struct datagram datagrams[INGRESS_BATCH];
     struct gate gate;
     uint64_t now;           /* CLOCK_MONOTONIC at its beginning */
+    uint64_t stop_by;       /* the same clock, 0: not asked to stop */
+    bool out_of_time;       /* past it: what is left of the turn is dropped */
     uint64_t entries_ahead; /* that what was accepted will come to, roughly */
     uint32_t packet_count, session_count;
     struct packet *packets;
@@ -67,7 +69,8 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
 /* Before worker_run: which addresses are ours, and the eventfd to tell of notices by. */
 void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd);
 
-/* Until worker_stop; then forwards what is queued, for 200 ms at the most. */
+/* Until worker_stop; then forwards what is queued, for 200 ms at the most and what is under way
+ * then: GATE_BLOCK packets. */
 void worker_run(struct worker *w);
 /* From any thread. */
 void worker_stop(struct worker *w);

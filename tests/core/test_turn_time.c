@@ -1,4 +1,5 @@
-/* Waiting for the rest of a frame: when, for how long, and what it spares. On loopback what is sent
+/* What a turn does with its time. Waiting for the rest of a frame: when, for how long, and what it
+ * spares; and the end of a turn that has no more time. On loopback what is sent
  * before a receive is there, so frames come packet by packet without a race.
  * wraps: recvmmsg clock_gettime */
 #include "worker.h"
@@ -21,6 +22,7 @@ static int from;
 static const char *script;
 static uint16_t sequence;
 static uint64_t passed_ns; /* of virtual time with every receive */
+static uint64_t clock_step_ns; /* with every look at the clock */
 static uint64_t now_ns = 1000000000;
 
 int __real_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
@@ -49,14 +51,16 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct tim
 int __wrap_clock_gettime(clockid_t id, struct timespec *t)
 {
     (void)id;
+    now_ns += clock_step_ns;
     *t = (struct timespec){(time_t)(now_ns / 1000000000), (long)(now_ns % 1000000000)};
     return 0;
 }
 
-static void setup(uint32_t subscribers)
+static void setup_with(uint32_t subscribers, bool no_segmentation)
 {
     static struct rf_addr addrs[MOST];
-    struct worker_options options = {.receives = true, .busy_poll_ns = UINT64_MAX};
+    struct worker_options options = {
+        .receives = true, .no_segmentation = no_segmentation, .busy_poll_ns = UINT64_MAX};
     struct rf_addr at = address("127.0.0.1", 0);
 
     for (uint32_t i = 0; i < subscribers; i++)
@@ -69,6 +73,11 @@ static void setup(uint32_t subscribers)
     CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
     for (uint32_t ssrc = 1; ssrc <= 2; ssrc++)
         CHECK_EQ(table_insert(&table, session_make(&pool, camera, ssrc, addrs, subscribers)), 0);
+}
+
+static void setup(uint32_t subscribers)
+{
+    setup_with(subscribers, false);
 }
 
 static void teardown(void)
@@ -184,6 +193,46 @@ static void test_audio_is_left_alone(void)
     teardown();
 }
 
+/* Stopped in a turn that would take seconds: what there is no time for is dropped and
+ * counted; but nothing when it is handed over, since nobody else could send it. */
+static void test_a_stop_ends_a_long_turn(bool hands_over)
+{
+    enum { BUFFERS = 16, SEGMENTS = 32, ALL = BUFFERS * SEGMENTS };
+    uint8_t p[SEGMENTS * LEN];
+    struct worker_counters *c = &worker.counters;
+
+    setup_with(MOST, true);
+    for (uint16_t b = 0; b < BUFFERS; b++) {
+        for (uint16_t i = 0; i < SEGMENTS; i++)
+            rtp_make(p + i * LEN, LEN, 1, (uint16_t)(b * SEGMENTS + i));
+        send_segments(from, &sock.bound, p, sizeof p, LEN);
+    }
+    clock_step_ns = 10000000;
+    script = ""; /* it is told to stop as the turn begins */
+    passed_ns = 0;
+    store_rlx(&worker.handing_over, hands_over);
+    worker_run(&worker);
+    clock_step_ns = 0;
+    CHECK_EQ(load_rlx(&c->packets_received), ALL);
+    CHECK_EQ(load_rlx(&c->packets_forwarded) + load_rlx(&c->dropped_overload), ALL);
+    CHECK_EQ(load_rlx(&c->packets_forwarded) * MOST, load_rlx(&c->copies_attempted));
+    if (hands_over)
+        CHECK_EQ(load_rlx(&c->dropped_overload), 0);
+    else
+        CHECK(load_rlx(&c->dropped_overload) > ALL / 2 && load_rlx(&c->packets_forwarded) > 0);
+    teardown();
+}
+
+static void test_a_stop_drops_the_rest(void)
+{
+    test_a_stop_ends_a_long_turn(false);
+}
+
+static void test_a_hand_over_sends_it(void)
+{
+    test_a_stop_ends_a_long_turn(true);
+}
+
 int main(void)
 {
     RUN(test_a_frame_leaves_as_one);
@@ -193,5 +242,7 @@ int main(void)
     RUN(test_never_for_few);
     RUN(test_never_for_those_withheld);
     RUN(test_audio_is_left_alone);
+    RUN(test_a_stop_drops_the_rest);
+    RUN(test_a_hand_over_sends_it);
     return 0;
 }

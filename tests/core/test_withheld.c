@@ -1,0 +1,290 @@
+/* Who gets no copies: counted, never first or last, also while that changes under the workers. */
+#include "fanout.h"
+
+#include <pthread.h>
+
+#include "random.h"
+#include "sessions.h"
+
+enum { MOST = 300, PACKETS = 8, NAME_LEN = sizeof(struct sockaddr_in) };
+
+static struct session_pool pool;
+static struct session *session;
+static struct packet packets[PACKETS];
+static uint8_t bytes[PACKETS * 100];
+static struct plan plan;
+static struct batch batch;
+static struct latency_histogram latency_first, latency_last;
+static struct rf_addr addrs[MOST];
+
+static void setup(uint32_t subscribers)
+{
+    for (uint32_t i = 0; i < subscribers; i++)
+        addrs[i] = address("127.0.0.1", (uint16_t)(1 + i));
+    CHECK_EQ(session_pool_init(&pool, 1), 0);
+    session = session_make(&pool, address("192.0.2.1", 1), 1, addrs, subscribers);
+    CHECK_EQ(plan_init(&plan, PACKETS), 0);
+    memset(&batch, 0, sizeof batch);
+    memset(&latency_first, 0, sizeof latency_first);
+    memset(&latency_last, 0, sizeof latency_last);
+}
+
+static void teardown(void)
+{
+    plan_destroy(&plan);
+    session_pool_destroy(&pool);
+}
+
+static void run_of(uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        packets[i] = (struct packet){
+            {bytes + 100 * i, 100}, 1000, i + 1 < n ? &packets[i + 1] : NULL};
+    session->run = (struct run){packets, &packets[n - 1]};
+}
+
+static void withhold(uint32_t i, bool on)
+{
+    size_t changed;
+
+    CHECK_EQ(subscriber_list_withhold(load_rlx(&session->subscribers), &addrs[i], 1, AF_INET, 1,
+                                      on, &changed),
+             0);
+}
+
+static uint64_t latencies(const struct latency_histogram *h)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < COUNT(h->count); i++)
+        n += load_rlx(&h->count[i]);
+    return n;
+}
+
+/* Serves the plan share by share in any order, with `flips` changes in between. Copies made. */
+static uint64_t serve(uint64_t *random, uint32_t count, unsigned flips, const bool *off)
+{
+    uint32_t left = plan.shares_used;
+    uint64_t copies = 0;
+    unsigned firsts = 0, lasts = 0;
+
+    while (left > 0) {
+        struct share *s = &plan.shares[random_below(random, plan.shares_used)];
+
+        if (s->group == s->groups_end)
+            continue;
+        left -= share_fill(s, &batch, 0, NAME_LEN);
+        for (unsigned i = 0; i < batch.used; i++) {
+            struct copy *c = &batch.copy[i];
+
+            CHECK(flips > 0 || !off[ntohs(c->subscriber->name.v4.sin_port) - 1]);
+            firsts += c->first;
+            lasts += c->last;
+            copies += c->packet ? 1 : c->group->packets;
+        }
+        batch_settle(&batch, 5000);
+        if (flips > 0)
+            withhold(random_below(random, count), random_below(random, 2));
+    }
+    CHECK_EQ(firsts, plan.groups_used);
+    CHECK_EQ(lasts, plan.groups_used);
+    return copies;
+}
+
+static void test_any_set_of_them(void)
+{
+    uint64_t random = 11;
+    static const uint32_t counts[] = {1, 2, 3, 5, 128, 129, 300};
+    bool off[MOST];
+
+    for (unsigned round = 0; round < 2100; round++) {
+        uint32_t count = counts[round % COUNT(counts)], n = 1 + random_below(&random, PACKETS);
+        uint32_t chance = random_below(&random, 5); /* of 4: from none to all */
+        unsigned flips = round % 3 == 2;
+        bool any = false, gso = random_below(&random, 2);
+
+        setup(count);
+        for (uint32_t i = 0; i < count; i++) {
+            off[i] = random_below(&random, 4) < chance;
+            any |= !off[i];
+            withhold(i, off[i]);
+        }
+        session->rotation = random_below(&random, 1000);
+        run_of(n);
+        plan_session(&plan, session, gso, random_below(&random, 2));
+        CHECK(any == (plan.shares_used > 0));
+
+        uint64_t copies = serve(&random, count, flips, off);
+        uint64_t withheld = plan_account(&plan, &latency_first, &latency_last);
+
+        CHECK_EQ(copies + withheld, (uint64_t)n * count);
+        CHECK_EQ(load_rlx(&session->counters.copies_withheld), withheld);
+        CHECK_EQ(latencies(&latency_first), any ? n : 0);
+        CHECK_EQ(latencies(&latency_last), any ? n : 0);
+        CHECK_EQ(load_rlx(&latency_last.sum_ns), any ? 4000u * n : 0);
+        plan_clear(&plan);
+        CHECK_EQ(plan.withheld, 0);
+        teardown();
+    }
+}
+
+/* A list made of another knows how many of its members are withheld. */
+static void test_lists_count_them(void)
+{
+    uint64_t random = 5;
+    struct subscriber_list *list, *removed;
+    bool flags[MOST];
+
+    setup(MOST);
+    for (unsigned round = 0; round < 1000; round++) {
+        struct subscriber_list *old = load_rlx(&session->subscribers);
+        uint32_t first = random_below(&random, MOST - 20), n = 1 + random_below(&random, 20);
+        struct rf_terms terms = {9, (uint8_t)random_below(&random, 3),
+                                 (uint8_t)random_below(&random, 4)};
+        size_t changed;
+
+        switch (random_below(&random, 4)) {
+        case 0:
+            CHECK_EQ(subscriber_list_add(old, addrs + first, n,
+                                         &(struct joining){AF_INET, MOST, 0, &terms}, flags, &list),
+                     0);
+            break;
+        case 1:
+            CHECK_EQ(subscriber_list_remove(old, addrs + first, n, AF_INET, flags, &list, &removed),
+                     0);
+            if (list != old)
+                subscriber_list_free(removed);
+            break;
+        case 2:
+            list = old;
+            CHECK_EQ(subscriber_list_withhold(old, addrs + first, n, AF_INET, 1,
+                                              random_below(&random, 2), &changed),
+                     0);
+            CHECK(changed <= n);
+            break;
+        default:
+            list = old;
+            subscriber_list_shed(old, terms.subscriber_class, random_below(&random, 2));
+        }
+        if (list != old)
+            free(old);
+        store_rlx(&session->subscribers, list);
+
+        uint32_t withheld = 0;
+
+        for (uint32_t i = 0; i < list->count; i++)
+            withheld += load_rlx(&list->item[i]->withheld) != 0;
+        CHECK_EQ(load_rlx(&list->withheld), withheld);
+        CHECK_EQ(subscribers_served(list), list->count - withheld);
+    }
+    teardown();
+}
+
+static struct rf_engine *engine;
+static uint64_t handle;
+static _Atomic bool finished;
+
+static void *loop(void *worker)
+{
+    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)worker), 0);
+    return NULL;
+}
+
+static void *film(void *argument)
+{
+    struct rf_socket_info info;
+    uint8_t p[100];
+
+    rf_engine_socket(engine, &info);
+    for (uint16_t i = 0; !load_acq(&finished); i++) {
+        rtp_make(p, sizeof p, 1, i);
+        send_to(*(int *)argument, &info.bound, p, sizeof p);
+        if (i % 8 == 0)
+            sleep_ms(1);
+    }
+    return NULL;
+}
+
+static struct rf_session_stats stats_now(void)
+{
+    struct rf_session_stats stats;
+
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
+    return stats;
+}
+
+static void await_packets(uint64_t n)
+{
+    uint64_t came = stats_now().packets_received;
+
+    while (stats_now().packets_received < came + n)
+        sleep_ms(1);
+}
+
+/* Two workers share the turns of a session, whose subscribers come and go all the time: when a
+ * call is back nothing leaves, and no copy is uncounted. */
+static void test_silence_under_traffic(void)
+{
+    struct rf_config config = {.bind = address("127.0.0.1", 0),
+                               .max_sessions = 1,
+                               .max_subscribers = MOST,
+                               .receive_queue_packets = 1000,
+                               .workers = 2,
+                               .split_threshold = 2};
+    pthread_t threads[2], camera;
+    struct rf_addr source;
+    int from = endpoint("127.0.0.1", &source);
+    static bool added[MOST];
+    size_t changed;
+
+    for (uint32_t i = 0; i < MOST; i++)
+        addrs[i] = loopback_address(i, 9);
+    store_rls(&finished, false);
+    CHECK_EQ(rf_engine_new(&config, &engine), 0);
+    CHECK_EQ(rf_session_add(engine, &source, 1, 0, &handle), 0);
+    CHECK_EQ(rf_subscribers_add(engine, handle, addrs, MOST, 0, added), 0);
+    for (uintptr_t i = 0; i < 2; i++)
+        CHECK(pthread_create(&threads[i], NULL, loop, (void *)i) == 0);
+    CHECK(pthread_create(&camera, NULL, film, &from) == 0);
+    for (unsigned round = 0; round < 100; round++) {
+        if (round % 2) {
+            CHECK_EQ(rf_subscribers_shed(engine, handle, RF_CLASS_MONITOR, true, &changed), 0);
+            CHECK_EQ(changed, MOST);
+            uint64_t attempted = stats_now().copies_attempted;
+
+            await_packets(5);
+            CHECK_EQ(stats_now().copies_attempted, attempted);
+            CHECK_EQ(rf_subscribers_shed(engine, handle, RF_CLASS_MONITOR, false, &changed), 0);
+        } else {
+            bool on = round % 4;
+
+            CHECK_EQ(rf_subscribers_withhold(engine, handle, addrs + round, 200, 1, on, &changed),
+                     0);
+            await_packets(2);
+        }
+    }
+    store_rls(&finished, true);
+    pthread_join(camera, NULL);
+    rf_engine_stop(engine);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+
+    struct rf_session_stats stats = stats_now();
+    struct rf_stats sum;
+
+    rf_engine_stats(engine, &sum);
+    CHECK_EQ(stats.copies_attempted + stats.copies_withheld, stats.packets_received * MOST);
+    CHECK_EQ(sum.copies_withheld, stats.copies_withheld);
+    CHECK_EQ(sum.copies_attempted, stats.copies_attempted);
+    CHECK(stats.copies_withheld > 0 && stats.copies_attempted > 0);
+    rf_engine_free(engine);
+    close(from);
+}
+
+int main(void)
+{
+    RUN(test_any_set_of_them);
+    RUN(test_lists_count_them);
+    RUN(test_silence_under_traffic);
+    return 0;
+}

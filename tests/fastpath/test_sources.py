@@ -1,0 +1,243 @@
+"""Who may feed a session: networks, latching, moves, pause, limits, as Python sees them."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastpath.engines import add, bound_to, engine, local, running, subscribe
+from support import eventually, receive, rtp_packet, target
+
+from rtpfanout.model import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtpfanout._fastpath import Engine
+
+SSRC = 7
+MILLISECOND = 10**6
+UNKNOWN = 2**64 - 1
+
+
+def network(ip: str) -> Address:
+    return Address.parse(f"[{ip}]:0" if ":" in ip else f"{ip}:0")
+
+
+def session(e: Engine, source: Address, **rule: Any) -> int:
+    return e.add_session(source, SSRC, time.monotonic_ns(), **rule)
+
+
+def dropped(e: Engine) -> dict[str, int]:
+    return {k.removeprefix("dropped_"): n for k, n in e.stats().items() if n and "dropped_" in k}
+
+
+def send(e: Engine, source: socket.socket, data: bytes) -> None:
+    """And waits until it is counted as one thing or the other."""
+    before = sum(dropped(e).values()) + e.stats()["packets_forwarded"]
+    source.sendto(data, target(e.bound))
+    eventually(
+        lambda: sum(dropped(e).values()) + e.stats()["packets_forwarded"],
+        lambda n: n == before + 1,
+        "the packet",
+    )
+
+
+def one_notice(e: Engine) -> tuple[Any, ...]:
+    assert select.select([e.notice_fd], [], [], 30)[0]
+    (notice,) = e.notices()
+    assert not select.select([e.notice_fd], [], [], 0)[0]
+    return notice
+
+
+@pytest.mark.parametrize(
+    ("ip", "prefix", "message"),
+    [
+        ("10.0.0.0", 33, "prefix 33 of 10.0.0.0 is not a number from 0 to 32"),
+        ("10.0.0.0", -1, "prefix -1 of 10.0.0.0"),
+        ("2001:db8::", 129, "prefix 129 of 2001:db8:: is not a number from 0 to 128"),
+    ],
+)
+def test_a_prefix_is_of_the_address(ip: str, prefix: int, message: str) -> None:
+    e = engine()
+    handle = session(e, local(1))
+    with pytest.raises(ValueError, match=message):
+        e.add_session(network(ip), SSRC, 0, prefix=prefix)
+    with pytest.raises(ValueError, match=message):
+        e.move_session(handle, network(ip), prefix=prefix)
+    with pytest.raises(ValueError, match=message):
+        e.move_session(handle, local(1), relatch=(network(ip), prefix), relatch_after_ns=1)
+
+
+def test_networks_clash_by_what_they_hold() -> None:
+    e = engine()
+    session(e, network("10.1.2.3"), prefix=24)
+    with pytest.raises(FileExistsError):
+        session(e, network("10.1.2.99"), prefix=24)
+    with pytest.raises(FileExistsError):
+        session(e, network("10.1.2.0"), prefix=24, latch=True)
+    handle = session(e, network("10.1.2.0"), prefix=25)
+    with pytest.raises(FileExistsError):
+        e.move_session(handle, network("10.1.2.7"), prefix=24)
+    session(e, network("10.1.2.0"), latch=True)  # of that one address
+    e.move_session(handle, local(1), relatch=(network("10.1.2.0"), 24), relatch_after_ns=1)
+
+
+def test_sixteen_networks_of_one_ssrc() -> None:
+    e = engine()
+    for prefix in range(8, 24):
+        session(e, network("10.0.0.0"), prefix=prefix)
+    plain = session(e, local(1))
+    relatch: dict[str, Any] = {"relatch": (network("10.0.0.0"), 8), "relatch_after_ns": 1}
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: session(e, network("10.0.0.0"), prefix=24),
+        lambda: session(e, local(2), **relatch),
+        lambda: e.move_session(plain, local(1), **relatch),
+    )
+    for call in calls:
+        with pytest.raises(OSError, match="Too many links") as full:
+            call()
+        assert full.value.errno == errno.EMLINK
+    e.add_session(network("10.0.0.0"), SSRC + 1, 0, prefix=24)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda e: e.move_session(UNKNOWN, local(1)),
+        lambda e: e.rehome_session(UNKNOWN),
+        lambda e: e.pause_session(UNKNOWN, True),
+        lambda e: e.limit_session(UNKNOWN, 1),
+    ],
+)
+def test_unknown_handles(call: Callable[[Engine], None]) -> None:
+    with pytest.raises(KeyError):
+        call(engine())
+
+
+def test_a_source_latches_moves_and_latches_again(
+    udp: Callable[[], socket.socket],
+) -> None:
+    first, second, viewer = udp(), udp(), udp()
+    everybody = (network("127.0.0.0"), 8)
+    with running() as e:
+        handle = session(e, everybody[0], prefix=8, latch=True)
+        subscribe(e, handle, viewer)
+        send(e, first, rtp_packet(SSRC, 1))
+        assert one_notice(e) == ("source", handle, bound_to(first))
+        e.move_session(
+            handle, bound_to(first), relatch=everybody, relatch_after_ns=20 * MILLISECOND
+        )
+        send(e, first, rtp_packet(SSRC, 2))
+        assert receive(viewer, 1) == [rtp_packet(SSRC, 2)]
+        time.sleep(0.05)
+        send(e, second, rtp_packet(SSRC, 3))
+        assert one_notice(e) == ("source", handle, bound_to(second))
+        e.move_session(handle, bound_to(second))
+        send(e, first, rtp_packet(SSRC, 4))
+        send(e, second, rtp_packet(SSRC, 5))
+        assert receive(viewer, 1) == [rtp_packet(SSRC, 5)]
+        assert dropped(e) == {"latching": 2, "wrong_source": 1}
+        assert e.session_stats(handle, time.monotonic_ns())["packets_received"] == 2
+        e.move_session(handle, network("127.0.0.1"), prefix=32)
+        send(e, first, rtp_packet(SSRC, 6))
+        assert receive(viewer, 1) == [rtp_packet(SSRC, 6)]
+
+
+@pytest.mark.usefixtures("ipv6")
+def test_networks_of_ipv6(udp: Callable[..., socket.socket]) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six, running("[::]:0") as e:
+        six.bind(("::1", 0))
+        handle = session(e, network("::"), prefix=0)
+        six.sendto(rtp_packet(SSRC, 1), ("::1", e.bound.port))
+        eventually(lambda: e.stats()["packets_forwarded"], lambda n: n == 1, "the packet")
+        # no IPv4 address is in ::/0
+        udp().sendto(rtp_packet(SSRC, 2), ("127.0.0.1", e.bound.port))
+        eventually(lambda: dropped(e), lambda d: d == {"wrong_source": 1}, "the stranger")
+        e.move_session(handle, network("0.0.0.0"), prefix=0)
+        udp().sendto(rtp_packet(SSRC, 2), ("127.0.0.1", e.bound.port))
+        eventually(lambda: e.stats()["packets_forwarded"], lambda n: n == 2, "the packet")
+
+
+def test_pause_and_limit(udp: Callable[[], socket.socket]) -> None:
+    camera, viewer = udp(), udp()
+    with running() as e:
+        handle = add(e, camera, SSRC, viewer)
+        e.pause_session(handle, True)
+        send(e, camera, rtp_packet(SSRC, 1))
+        e.pause_session(handle, False)
+        send(e, camera, rtp_packet(SSRC, 2))
+        assert receive(viewer, 1) == [rtp_packet(SSRC, 2)]
+        e.limit_session(handle, 1)
+        packets = [rtp_packet(SSRC, i, bytes(1188)) for i in range(60)]
+        for packet in packets:
+            send(e, camera, packet)
+        stats = e.session_stats(handle, time.monotonic_ns())
+        assert stats["dropped_paused"] == 1
+        assert stats["dropped_rate_limit"] == 60 - 65536 // 1200
+        assert dropped(e) == {"paused": 1, "rate_limit": 60 - 65536 // 1200}
+        e.limit_session(handle, 0)
+        send(e, camera, packets[0])
+        assert dropped(e)["rate_limit"] == 60 - 65536 // 1200
+
+
+def test_control_datagrams_and_send(udp: Callable[[], socket.socket]) -> None:
+    peer = udp()
+    with running() as e:
+        assert e.notices() == []
+        for data in (b"RFO\x01", b"RFO\x01" + bytes(range(256)) + bytes(252)):
+            send(e, peer, data)
+            assert one_notice(e) == ("datagram", bound_to(peer), data)
+        send(e, peer, b"RFO\x01" + bytes(509))
+        send(e, peer, b"RFO\x02")
+        assert e.notices() == []
+        assert dropped(e) == {"control": 2, "control_full": 1, "not_rtp": 1}
+        assert e.send(bound_to(peer), b"an answer")
+        assert receive(peer, 1) == [b"an answer"]
+        assert e.send(bound_to(peer), b"")
+        assert not e.send(bound_to(peer), bytes(65508))
+        assert not e.send(Address.parse("[2001:db8::1]:9"), b"of no family it has")
+        stats = e.stats()
+        assert (stats["control_sent"], stats["control_send_failures"]) == (2, 2)
+        assert stats["copies_attempted"] == 0
+
+
+def test_many_notices_come_in_one_call(udp: Callable[[], socket.socket]) -> None:
+    peer = udp()
+    with running() as e:
+        for i in range(192):
+            peer.sendto(b"RFO\x01" + bytes([i]), target(e.bound))
+        eventually(lambda: dropped(e), lambda d: d == {"control": 192}, "all of them")
+        found = [notice[2][4] for notice in e.notices() if notice[0] == "datagram"]
+        assert found == list(range(192))
+        assert e.notices() == []
+
+
+def test_what_we_sent_ourselves_is_a_loop(udp: Callable[[], socket.socket]) -> None:
+    with running("0.0.0.0:0") as e:
+        session(e, network("127.0.0.0"), prefix=8)
+        assert e.send(local(e.bound.port), rtp_packet(SSRC, 1))
+        eventually(lambda: e.stats()["packets_forwarded"], lambda n: n == 1, "not known as ours")
+        e.set_local_addresses([network("127.0.0.1"), network("2001:db8::1")])
+        assert e.send(local(e.bound.port), rtp_packet(SSRC, 2))
+        eventually(lambda: dropped(e), lambda d: d == {"loop": 1}, "a loop")
+        send(e, udp(), rtp_packet(SSRC, 3))
+        assert e.stats()["packets_forwarded"] == 2
+
+
+def test_two_servers_subscribed_to_each_other_do_not_ring(udp: Callable[[], socket.socket]) -> None:
+    camera, viewer = udp(), udp()
+    with running() as one, running() as other:
+        handles = [session(e, network("127.0.0.1"), prefix=32) for e in (one, other)]
+        subscribe(one, handles[0], other.bound, bound_to(viewer))
+        subscribe(other, handles[1], one.bound, bound_to(viewer))
+        for i in range(20):
+            send(one, camera, rtp_packet(SSRC, i))
+        eventually(lambda: dropped(other), lambda d: d == {"loop": 20}, "the way back to end")
+        assert one.stats()["packets_forwarded"] == 20
+        assert dropped(one) == {}
+        assert receive(viewer, 20) == [rtp_packet(SSRC, i) for i in range(20)]
