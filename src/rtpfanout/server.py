@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout import _fastpath, log, netif
+from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
 from rtpfanout.auth import Access
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
-from rtpfanout.listening import bind_error, listener
+from rtpfanout.listening import listener
 from rtpfanout.model import Address
-from rtpfanout.overload import Limits as OverloadLimits
-from rtpfanout.policy import AddressPolicy
 from rtpfanout.pressure import Pressure
-from rtpfanout.sessions import Limits, SessionManager
-from rtpfanout.store import Store, default_path
-from rtpfanout.workers import Workers, check_cpus, worker_count
+from rtpfanout.sessions import SessionManager
+from rtpfanout.store import Store
+from rtpfanout.workers import Workers
 
 if TYPE_CHECKING:
     import socket
@@ -163,7 +162,9 @@ class Server:
         live, needs_restart = changed_keys(self.settings, settings)
         self.settings = live_settings(self.settings, settings)
         log.configure(self.settings.log.level, self.settings.log.format)
-        self.manager.reconfigure(self._address_policy(), _limits(self.settings))
+        self.manager.reconfigure(
+            address_policy_of(self.engine, self.settings), limits_of(self.settings)
+        )
         _log.info("configuration reloaded", changed=live, needs_restart=needs_restart)
         return needs_restart
 
@@ -216,31 +217,14 @@ class Server:
 
     def _prepare_packet_path(self) -> None:
         settings = self.settings
-        check_cpus(settings.worker_cpus)
-        count = worker_count(settings.workers)
-        try:
-            self.engine = _fastpath.Engine(
-                settings.bind_address,
-                max_sessions=settings.max_sessions,
-                max_subscribers=settings.max_fanout_per_session,
-                receive_queue_packets=settings.buffer_size,
-                workers=count,
-                split_threshold=settings.split_threshold,
-                busy_poll_us=settings.busy_poll_us,
-                check_padding=settings.check_padding,
-                sockets=self._sockets,
-            )
-        except OSError as error:
-            raise bind_error(error, settings.bind_address, "bind_address") from None
+        self.engine = open_engine(settings, self._sockets)
         self.ingest_address = self.engine.bound
-        self._warn_of_small_buffer()
-        self._warn_of_missing_steering(count)
         self.store = Store(store_path(settings))
         self.manager = SessionManager(
             self.engine,
-            self._address_policy(),
+            address_policy_of(self.engine, self.settings),
             self.store,
-            limits=_limits(settings),
+            limits=limits_of(settings),
         )
         self._restore()
         self._read_local_addresses()
@@ -250,38 +234,6 @@ class Server:
         self._doorman = Doorman(
             self.engine, self.manager, consent_secs=self.settings.consent.timeout_secs
         )
-
-    def _address_policy(self) -> AddressPolicy:
-        return AddressPolicy(
-            ingest=self.engine.bound,
-            sends_ipv4=self.engine.sends_ipv4,
-            sends_ipv6=self.engine.sends_ipv6,
-            allow=self.settings.address_policy.allow,
-            deny=self.settings.address_policy.deny,
-            loopback_allowed=self.settings.grpc_bind_address.ip.is_loopback,
-            is_local=netif.address_is_local,
-        )
-
-    def _warn_of_small_buffer(self) -> None:
-        requested = self.engine.requested_receive_buffer_bytes
-        effective = self.engine.receive_buffer_bytes // 2  # socket(7): the kernel doubles it
-        if effective < requested:
-            _log.warning(
-                "receive buffer is smaller than buffer_size asks for: bursts may be lost",
-                requested_bytes=requested,
-                effective_bytes=effective,
-                remedy=f"sysctl -w net.core.rmem_max={requested}",
-            )
-
-    def _warn_of_missing_steering(self, workers: int) -> None:
-        receiving = self.engine.receiving_workers
-        if receiving < workers:
-            _log.warning(
-                "the kernel does not steer packets to workers: some only help the others to send",
-                workers=workers,
-                receiving_workers=receiving,
-                remedy="allow SO_ATTACH_REUSEPORT_CBPF (Linux 4.5), or set workers = 1",
-            )
 
     def _bind_control(self) -> None:
         from rtpfanout.service import ControlServer, server_credentials
@@ -387,28 +339,6 @@ async def _every(seconds: float, call: Callable[[], object]) -> None:
             _log.exception("housekeeping failed")
 
 
-def store_path(settings: Settings) -> str:
-    """The file that sessions are kept in, or MEMORY."""
-    path = settings.store.path
-    return default_path(settings.bind_address) if path == "auto" else path
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        sessions=settings.max_sessions,
-        fanout=settings.max_fanout_per_session,
-        subscribers=settings.limits.max_subscribers,
-        subscribers_per_ip=settings.limits.max_subscribers_per_ip,
-        session_timeout_ns=round(settings.session_timeout_secs * 1e9),
-        overload=OverloadLimits(
-            busy=settings.overload.busy,
-            kernel_drops=settings.overload.kernel_drops,
-            memory_bytes=settings.overload.memory_mib * 2**20,
-        ),
-        shed=settings.overload.shed,
-    )
-
-
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. 0 after an orderly end, 1 if the packet loop failed.
 
@@ -430,9 +360,3 @@ async def _serve(settings: Settings) -> int:
     await server.stop()
     _log.info("stopped", **totals(server.engine))
     return 1 if server.failed else 0
-
-
-def totals(engine: _fastpath.Engine) -> dict[str, int]:
-    """What the log says at the end."""
-    stats = engine.stats()
-    return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}

@@ -41,6 +41,7 @@ PYTHON_LAYERS = (
     },
     {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover"},
     {"service", "convert", "metrics", "http", "client", "doctor", "doorman", "listening"},
+    {"assembly"},
     {"server"},
     {"supervisor"},
     {"cli"},

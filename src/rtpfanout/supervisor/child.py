@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
+from rtpfanout.assembly import totals
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.server import Server, totals
+from rtpfanout.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout import _fastpath
+from rtpfanout.assembly import store_path
 from rtpfanout.listening import bind_error
 from rtpfanout.model import Address
-from rtpfanout.server import store_path
 from rtpfanout.store import MEMORY
 from rtpfanout.supervisor.notify import given_sockets
 from rtpfanout.workers import worker_count

@@ -1,0 +1,111 @@
+"""The parts of a server as the settings want them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout import netif
+from rtpfanout._fastpath import Engine
+from rtpfanout.listening import bind_error
+from rtpfanout.overload import Limits as OverloadLimits
+from rtpfanout.policy import AddressPolicy
+from rtpfanout.sessions import Limits
+from rtpfanout.store import default_path
+from rtpfanout.workers import check_cpus, worker_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rtpfanout.config import Settings
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def open_engine(settings: Settings, sockets: Sequence[int]) -> Engine:
+    """An engine that adopts `sockets`, or opens its own if there are none. Raises StartError."""
+    check_cpus(settings.worker_cpus)
+    count = worker_count(settings.workers)
+    try:
+        engine = Engine(
+            settings.bind_address,
+            max_sessions=settings.max_sessions,
+            max_subscribers=settings.max_fanout_per_session,
+            receive_queue_packets=settings.buffer_size,
+            workers=count,
+            split_threshold=settings.split_threshold,
+            busy_poll_us=settings.busy_poll_us,
+            check_padding=settings.check_padding,
+            sockets=sockets,
+        )
+    except OSError as error:
+        raise bind_error(error, settings.bind_address, "bind_address") from None
+    _warn_of_small_buffer(engine)
+    _warn_of_missing_steering(engine, count)
+    return engine
+
+
+def address_policy_of(engine: Engine, settings: Settings) -> AddressPolicy:
+    """Where sources and subscribers may be."""
+    return AddressPolicy(
+        ingest=engine.bound,
+        sends_ipv4=engine.sends_ipv4,
+        sends_ipv6=engine.sends_ipv6,
+        allow=settings.address_policy.allow,
+        deny=settings.address_policy.deny,
+        loopback_allowed=settings.grpc_bind_address.ip.is_loopback,
+        is_local=netif.address_is_local,
+    )
+
+
+def store_path(settings: Settings) -> str:
+    """The file that sessions are kept in, or MEMORY."""
+    path = settings.store.path
+    return default_path(settings.bind_address) if path == "auto" else path
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How much of everything there may be."""
+    return Limits(
+        sessions=settings.max_sessions,
+        fanout=settings.max_fanout_per_session,
+        subscribers=settings.limits.max_subscribers,
+        subscribers_per_ip=settings.limits.max_subscribers_per_ip,
+        session_timeout_ns=round(settings.session_timeout_secs * 1e9),
+        overload=OverloadLimits(
+            busy=settings.overload.busy,
+            kernel_drops=settings.overload.kernel_drops,
+            memory_bytes=settings.overload.memory_mib * 2**20,
+        ),
+        shed=settings.overload.shed,
+    )
+
+
+def totals(engine: Engine) -> dict[str, int]:
+    """What the log says at the end."""
+    stats = engine.stats()
+    return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}
+
+
+def _warn_of_small_buffer(engine: Engine) -> None:
+    requested = engine.requested_receive_buffer_bytes
+    effective = engine.receive_buffer_bytes // 2  # socket(7): the kernel doubles it
+    if effective < requested:
+        _log.warning(
+            "receive buffer is smaller than buffer_size asks for: bursts may be lost",
+            requested_bytes=requested,
+            effective_bytes=effective,
+            remedy=f"sysctl -w net.core.rmem_max={requested}",
+        )
+
+
+def _warn_of_missing_steering(engine: Engine, workers: int) -> None:
+    receiving = engine.receiving_workers
+    if receiving < workers:
+        _log.warning(
+            "the kernel does not steer packets to workers: some only help the others to send",
+            workers=workers,
+            receiving_workers=receiving,
+            remedy="allow SO_ATTACH_REUSEPORT_CBPF (Linux 4.5), or set workers = 1",
+        )
