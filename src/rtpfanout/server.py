@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout import _fastpath, log, netif
+from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
@@ -62,6 +63,7 @@ class Server:
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
         self._workers: Workers | None = None
+        self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
         self._http: HttpServer | None = None
         self._http_task: asyncio.Task[None] | None = None
@@ -117,6 +119,9 @@ class Server:
         if self._control:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
+        if self._doorman:
+            self._doorman.detach()
+            await asyncio.to_thread(self._doorman.stop)
         await asyncio.gather(self._stop_workers(), self._stop_http())
         if self.store is not None:
             await asyncio.to_thread(self.store.close)
@@ -158,6 +163,10 @@ class Server:
         self._restore()
         self._read_local_addresses()
         loop = asyncio.get_running_loop()
+        self._doorman = Doorman(
+            self.engine, self.manager, consent_secs=settings.consent.timeout_secs
+        )
+        self._doorman.attach(loop)
 
         def on_end() -> None:
             with contextlib.suppress(RuntimeError):  # the event loop is closed
@@ -215,14 +224,18 @@ class Server:
 
     def _start_http(self) -> None:
         from rtpfanout import http, metrics
+        from rtpfanout.doorman.metrics import DoormanCollector
 
         listener = _listener(self.settings.metrics_bind_address, "metrics_bind_address")
         self.metrics_address = Address(
             self.settings.metrics_bind_address.ip, listener.getsockname()[1]
         )
+        server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
+        if self._doorman:
+            server_metrics.register(DoormanCollector(self._doorman))
         self._http = http.HttpServer(
             http.create_app(
-                server_metrics=metrics.server_registry(self.engine, self.manager, self._requests),
+                server_metrics=server_metrics,
                 session_metrics=metrics.sessions_registry(self.manager),
                 is_alive=lambda: self.is_alive,
                 is_ready=lambda: self.is_ready,

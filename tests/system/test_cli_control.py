@@ -184,7 +184,9 @@ def test_subscribers_added_together_are_listed_and_removed_together(cli, cli_jso
     assert {(s["packets_sent"], s["send_failures"]) for s in listed} == {(0, 0)}
     assert all(s["since"].endswith("Z") for s in listed)
     header, *rows = cli("subscriber", "list", session_id, "--limit", "2").stdout.splitlines()
-    assert header.split() == ["ADDRESS", "SENT", "FAILED", "AGE"]
+    assert header.split() == [
+        "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES",
+    ]  # fmt: skip
     assert [row.split()[:3] for row in rows] == [[address, "0", "0"] for address in addresses[:2]]
     removed = cli("subscriber", "rm", session_id, addresses[0], "127.0.0.1:9", addresses[2])
     assert removed.returncode == 3

@@ -28,9 +28,9 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp"},
-    {"config", "policy", "netif", "host", "log", "store", "_fastpath"},
-    {"sessions", "workers"},
-    {"service", "convert", "metrics", "http", "client", "doctor"},
+    {"config", "policy", "netif", "host", "log", "store", "_fastpath", "signed"},
+    {"sessions", "workers", "tokens", "receiver", "mover"},
+    {"service", "convert", "metrics", "http", "client", "doctor", "doorman"},
     {"server"},
     {"cli"},
     {"__main__"},

@@ -2,12 +2,14 @@
 
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtpfanout import rtp
-from rtpfanout.cli.address import parse_address
+from rtpfanout import rtp, signed
+from rtpfanout.cli.address import parse_address, parse_target
+from rtpfanout.cli.join import MemberSocket, parse_token
 from rtpfanout.cli.live import LiveView
 from rtpfanout.cli.output import Output, OutputFormat, rich_table, say, write_json, write_table
 from rtpfanout.cli.reception import Reception
@@ -40,9 +42,13 @@ _SETTLE_SECONDS = 0.3
 
 def recv(
     bind: Annotated[
-        Address,
-        typer.Argument(parser=parse_address, metavar="BIND", help="Where to receive, ip:port."),
-    ],
+        Address | None,
+        typer.Argument(
+            parser=parse_address,
+            metavar="BIND",
+            help="Where to receive, ip:port; any free port with --server.",
+        ),
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after this many packets.")] = None,
     duration: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="End after this long.")
@@ -56,6 +62,25 @@ def recv(
     clock_rate: Annotated[
         int, typer.Option(min=1, help="Hz of the RTP time stamps, for the jitter.")
     ] = rtp.CLOCK_RATE,
+    join: Annotated[
+        signed.Token | None,
+        typer.Option(
+            parser=parse_token,
+            metavar="TOKEN",
+            help="Join by a token of `rtpfanout session token`, or by @FILE that holds it.",
+        ),
+    ] = None,
+    consent: Annotated[
+        bool, typer.Option("--consent", help="Consent to what the API sends to this address.")
+    ] = False,
+    server: Annotated[
+        Address | None,
+        typer.Option(
+            parser=parse_target,
+            metavar="IP:PORT",
+            help="The server's ingress, for --join and --consent.",
+        ),
+    ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Count the RTP packets that arrive, per SSRC.
@@ -64,8 +89,21 @@ def recv(
     Latency is that of packets from `rtpfanout send`, by the clocks of both
     machines; jitter is that of RFC 3550, from the kernel's arrival times.
     """
-    with StopFlag() as stop, ReceiveSocket(bind) as udp:
+    if join is not None and consent:
+        raise typer.BadParameter("give --join or --consent, not both: joining is consent")
+    if (server is None) != (join is None and not consent):
+        raise typer.BadParameter("--server goes with --join TOKEN or with --consent")
+    if bind is None:
+        if server is None:
+            raise typer.BadParameter("give BIND, where to receive: ip:port")
+        bind = Address.parse("0.0.0.0:0" if server.ip.version == 4 else "[::]:0")
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopFlag())
+        udp: ReceiveSocket | MemberSocket = stack.enter_context(ReceiveSocket(bind))
         say(f"receiving on {udp.address}")
+        if server is not None:
+            assert isinstance(udp, ReceiveSocket)
+            udp = stack.enter_context(MemberSocket(udp, server, join))
         receiver = Receiver(udp, clock_rate)
         with LiveView(sys.stderr.isatty()) as view:
             receiver.run(stop, view, count if expect is None else count or expect, duration)
@@ -88,7 +126,7 @@ def recv(
 class Receiver:
     """Counts the datagrams of one socket by SSRC."""
 
-    def __init__(self, udp: ReceiveSocket, clock_rate: int) -> None:
+    def __init__(self, udp: ReceiveSocket | MemberSocket, clock_rate: int) -> None:
         self.packets = 0
         self.not_rtp = 0
         self.uncounted = 0  # packets of SSRCs beyond _MAX_SSRCS

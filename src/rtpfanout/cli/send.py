@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from rtpfanout.cli.address import parse_address, parse_target
+from rtpfanout.cli.moving import MovingSocket, read_move_key
 from rtpfanout.cli.output import Output, OutputFormat, say, write_fields, write_json
 from rtpfanout.cli.session import parse_ssrc
 from rtpfanout.cli.source import MAX_SIZE, MIN_SIZE, Due, TestSource
@@ -73,6 +74,14 @@ def send(
             metavar="FILE", help="Send the RTP packets of a pcap or pcapng file, bytes unchanged."
         ),
     ] = None,
+    move_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The session's move key: sign where we send from, at the start and, with another "
+            "port, on SIGUSR1.",
+        ),
+    ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Send RTP, synthetic or from a capture file.
@@ -83,6 +92,8 @@ def send(
     """
     if bind is not None and bind.ip.version != target.ip.version:
         raise typer.BadParameter("TARGET and --bind must both be IPv4 or both IPv6")
+    if move_key_file is not None and ssrc is None:
+        raise typer.BadParameter("--move-key-file needs --ssrc, which is signed too")
     if pcap is not None:
         if frame_rate or burst:
             raise typer.BadParameter("--pcap goes at its own pace or at --rate, not by frames")
@@ -95,8 +106,18 @@ def send(
         frame_rate, burst = _pace(rate, frame_rate, burst)
         packets = TestSource(ssrc, frame_rate, burst, size, payload_type).packets()
 
-    with StopFlag() as stop, closing(open_socket(bind or source_for(target))) as udp:
-        source = bound_address(udp)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopFlag())
+        udp: socket.socket | MovingSocket
+        if move_key_file is None:
+            udp = stack.enter_context(closing(open_socket(bind or source_for(target))))
+            source = bound_address(udp)
+        else:
+            assert ssrc is not None
+            mover = read_move_key(move_key_file, ssrc)
+            udp = stack.enter_context(MovingSocket(target, bind, mover))
+            source = udp.address
+            udp.announce()
         say(
             f"sending from {source} to {target}"
             + (f", ssrc {ssrc:#010x}" if ssrc is not None else "")
@@ -147,7 +168,9 @@ class Sent:
 class Sender:
     """Sends packets when they are due, by absolute deadlines so that no delay adds up."""
 
-    def __init__(self, udp: socket.socket, target: Address, packets: Iterator[Due]) -> None:
+    def __init__(
+        self, udp: socket.socket | MovingSocket, target: Address, packets: Iterator[Due]
+    ) -> None:
         self.sent = Sent()
         self._udp = udp
         self._to = sockaddr(target)

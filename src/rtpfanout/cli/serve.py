@@ -79,6 +79,10 @@ def serve(
         list[str] | None,
         typer.Option(metavar="CIDR", help="Networks subscribers may not be in; repeat for more."),
     ] = None,
+    consent_timeout_secs: Annotated[
+        float | None,
+        typer.Option(help="Send nothing to who must consent and hasn't for this long; 5 to 30."),
+    ] = None,
     limits_max_subscribers: Annotated[
         int | None, typer.Option(help="Subscribers of all sessions together.")
     ] = None,
@@ -118,6 +122,7 @@ def serve(
         "insecure": insecure,
         "address_policy.allow": address_policy_allow or None,
         "address_policy.deny": address_policy_deny or None,
+        "consent.timeout_secs": consent_timeout_secs,
         "limits.max_subscribers": limits_max_subscribers,
         "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
         "store.path": store_path,

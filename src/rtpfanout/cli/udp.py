@@ -64,6 +64,10 @@ class ReceiveSocket:
                 self.kernel_drops = struct.unpack("@I", value)[0]
         return Datagram(data, arrival_ns)
 
+    def send(self, data: bytes, to: Address) -> None:
+        """From the port that is received on. Raises OSError."""
+        self._socket.sendto(data, sockaddr(to))
+
     def close(self) -> None:
         self._socket.close()
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from rtpfanout.config.consent import ConsentSettings
 from rtpfanout.config.limits import LimitsSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.store import StoreSettings
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
         "whoever reaches it can aim traffic at any address the policy allows.",
     )
     address_policy: AddressPolicySettings = AddressPolicySettings()
+    consent: ConsentSettings = ConsentSettings()
     limits: LimitsSettings = LimitsSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -12,7 +13,7 @@ import structlog
 from google.protobuf import empty_pb2
 from grpc_status import rpc_status
 
-from rtpfanout import convert
+from rtpfanout import convert, tokens
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.watch import session_events
@@ -194,6 +195,21 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             self.manager, request.after_revision, request.label_selector, self._stopping
         ):
             yield event
+
+    @_call
+    async def IssueJoinToken(  # noqa: N802
+        self, request: session_pb2.IssueJoinTokenRequest
+    ) -> session_pb2.JoinTokenResponse:
+        view = self.manager.get(request.session_id)
+        token, expires_at = tokens.issue(
+            await asyncio.to_thread(self.manager.secret, tokens.SECRET),
+            view.session_id,
+            ttl_secs=request.ttl_secs,
+            lease_secs=request.lease_secs,
+            subscriber_class=request.subscriber_class,
+            now=datetime.now(UTC),
+        )
+        return session_pb2.JoinTokenResponse(token=token, expires_at=convert.rfc3339(expires_at))
 
     @_call
     async def AddSubscriber(  # noqa: N802

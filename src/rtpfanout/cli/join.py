@@ -1,0 +1,97 @@
+"""Receiving as a member: the socket of `recv` keeps its place at a server meanwhile."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import typer
+
+from rtpfanout import receiver, signed
+from rtpfanout.cli.output import say
+from rtpfanout.cli.udp import Datagram, ReceiveSocket
+from rtpfanout.model import Address
+
+_LEAVE_SECS = 1.0
+
+
+def parse_token(text: str) -> signed.Token:
+    """A join token, or the file that holds it as @FILE, which `ps` does not show."""
+    try:
+        if text.startswith("@"):
+            text = Path(text[1:]).read_text().strip()
+        return signed.Token.parse(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{text[1:]}: {error.strerror}") from None
+    except ValueError as error:  # not text at all is one, too
+        raise typer.BadParameter(str(error)) from None
+
+
+class MemberSocket:
+    """A ReceiveSocket that joins, or consents without a token, and leaves at the end."""
+
+    def __init__(self, udp: ReceiveSocket, server: Address, token: signed.Token | None) -> None:
+        self._udp = udp
+        self._server = server
+        self._member = receiver.Membership(token, time.monotonic())
+        self._is_member = False
+        self._told: str | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where it is bound."""
+        return self._udp.address
+
+    @property
+    def kernel_drops(self) -> int:
+        """See ReceiveSocket."""
+        return self._udp.kernel_drops
+
+    def receive(self, *, wait: bool = True) -> Datagram | None:
+        """As ReceiveSocket, media only. Raises what the server says when it denies for good."""
+        self._turn()
+        while (datagram := self._udp.receive(wait=wait)) is not None:
+            if not self._member.receive(datagram.data, time.monotonic()):
+                return datagram
+            self._turn()
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave: whoever only consents falls silent."""
+        end = time.monotonic() + _LEAVE_SECS
+        self._member.leave(time.monotonic())
+        while self._member.state is receiver.State.LEAVING and time.monotonic() < end:
+            self._send()
+            if (datagram := self._udp.receive()) is not None:
+                self._member.receive(datagram.data, time.monotonic())
+
+    def _turn(self) -> None:
+        self._send()
+        member = self._member
+        if member.state is receiver.State.DENIED and member.error is not None:
+            raise member.error
+        text = member.error.message if member.error else None
+        if text is not None and text != self._told:
+            say(f"not yet: {text}")
+        self._told = text
+        if (member.state is receiver.State.MEMBER) != self._is_member:
+            self._is_member = not self._is_member
+            say(
+                f"the server {self._server} sends here"
+                if self._is_member
+                else f"the server {self._server} does not answer any more; still asking"
+            )
+
+    def _send(self) -> None:
+        if (request := self._member.poll(time.monotonic())) is not None:
+            with suppress(OSError):  # no route at the moment: as if it were lost
+                self._udp.send(request, self._server)

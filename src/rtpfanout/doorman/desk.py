@@ -1,0 +1,403 @@
+"""The Doorman: takes the engine's notices, verifies datagrams, tells the SessionManager.
+
+Silent to strangers: an answer goes only to an address that awaits consent, or to who proves
+a token or a session's key, and is never longer than what it answers. Cheap checks come
+first and verifying is rationed, so that junk costs little; what waits for the store is done
+by a few threads behind a bounded queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from rtpfanout import signed
+from rtpfanout.doorman.cookie_key import cookie_key
+from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
+from rtpfanout.doorman.members import Member, Members
+from rtpfanout.doorman.reader import Reader
+from rtpfanout.doorman.work import Work
+from rtpfanout.errors import (
+    LimitError,
+    NotFoundError,
+    PermissionDeniedError,
+    RtpFanoutError,
+    UnavailableError,
+)
+from rtpfanout.model import Consent
+from rtpfanout.signed import Claims, Join, Kind, Move, Reason
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Hashable
+
+    from rtpfanout.doorman.members import TokenId
+    from rtpfanout.doorman.needs import Mailbox, MoveTarget, Rules
+    from rtpfanout.model import Address
+
+_log = structlog.stdlib.get_logger(__name__)
+
+MOVE_WINDOW_MS = 30_000
+"""How far the clock of a moving source may be from ours."""
+COOKIE_US = 30_000_000
+"""How long a cookie serves for joining."""
+_COOKIE_LEAD_US = 1_000_000  # cookies made within one microsecond get later ones
+LATE_SECS = 2.0
+"""How late the SessionManager may act on the end of a consent or a lease: it looks once a
+second, at whole seconds. What is granted ends earlier by that."""
+
+VERIFICATIONS_PER_SECOND = 20_000
+"""Of addresses that have not proved anything lately; those that have are always heard."""
+PER_ADDRESS_PER_SECOND = 10
+"""Challenges, and apart from them verified requests, so that what others send in an
+address's name does not keep its own requests out."""
+_MOST_KEYS = 4  # of one SSRC and one key id: more than one is chance or a shared key
+
+KINDS = ("move", "hello", "echo", "join", "leave", "source", "misrouted", "other")
+OUTCOMES = (
+    "accepted", "challenged", "denied", "malformed", "unknown", "bad_mac",
+    "stale", "replayed", "limited", "busy", "failed",
+)  # fmt: skip
+ANSWERS = ("challenge", "ack", "deny", "not_sent")
+
+
+class Doorman:
+    """`counts` has what came in by (kind, outcome), `answers` what went out, since the start."""
+
+    def __init__(
+        self,
+        engine: Mailbox,
+        manager: Rules,
+        *,
+        consent_secs: float = 30.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        unix_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """`consent_secs`: after so long without an echo an address gets no more packets.
+
+        Asks the manager for its secrets, which may wait for the store. If that can't keep new
+        ones, cookies are of this process only and nobody joins until it can.
+        """
+        self.counts = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
+        self.answers = dict.fromkeys(ANSWERS, 0)
+        self._engine = engine
+        self._manager = manager
+        self._consent_secs = consent_secs - LATE_SECS
+        self._consent_us = round(self._consent_secs * 1e6)
+        self._last_cookie_us = 0
+        self._monotonic = monotonic
+        self._unix_ms = unix_ms
+        self._join_secret = self._secret("join")
+        cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
+        self._cookies = signed.Cookies(cookie_key(cookie_secret))
+        self._counting = threading.Lock()
+        self._members = Members()
+        self._work = Work()
+        self._known = Acquaintances()
+        self._verifications = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
+        self._challenges = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._requests = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._reader: Reader | None = None
+        self._handlers = {
+            Kind.MOVE: self._on_move,
+            Kind.HELLO: self._on_hello,
+            Kind.ECHO: self._on_echo,
+            Kind.JOIN: self._on_join,
+            Kind.LEAVE: self._on_join,
+        }
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Notices are taken in `loop` from here on."""
+        self._reader = Reader(self._engine, self.handle, loop)
+
+    def detach(self) -> None:
+        """No notice is taken any more. To be called in the loop; twice is fine."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def stop(self) -> None:
+        """Returns when what was verified before `detach` is carried out."""
+        self._work.stop()
+
+    def handle(self, notice: Any) -> None:
+        """One notice of the engine's."""
+        what, *details = notice
+        if what == "datagram":
+            self._on_datagram(*details)
+        elif what == "source":
+            handle, source = details
+            self._submit(what, handle, self._manager.on_source_notice, handle, source)
+        else:
+            (handle,) = details
+            self._submit("misrouted", handle, self._manager.on_misrouted, handle)
+
+    def _on_datagram(self, source: Address, data: bytes) -> None:
+        try:
+            kind = signed.kind_of(data)
+            handler = self._handlers[kind]
+        except (ValueError, KeyError):  # or one that only servers send
+            self._count("other", "malformed")
+            return
+        try:
+            outcome = handler(source, data)
+        except ValueError:
+            outcome = "malformed"
+        except Exception:
+            outcome = "failed"
+            _log.exception("a control datagram was not looked into")
+        if outcome:
+            self._count(kind.name.lower(), outcome)
+
+    # Each handler returns its outcome, or None if a thread will tell it.
+
+    def _on_move(self, source: Address, data: bytes) -> str | None:
+        move = Move.parse(data)
+        if abs(self._unix_ms() - move.time_ms) > MOVE_WINDOW_MS:
+            return "stale"
+        targets = self._manager.session_for_move(move.ssrc)
+        if not targets:
+            return "unknown"
+        # The list may be long: thousands of cameras with one factory SSRC.
+        if not self._may_verify(source, 1 + len(targets) / 16):
+            return "limited"
+        keyed = [t for t in targets if signed.move_key_id(t.move_key) == move.key_id]
+        target = next((t for t in keyed[:_MOST_KEYS] if move.is_signed_with(t.move_key)), None)
+        if target is None:
+            return "bad_mac"
+        if move.counter <= target.counter:
+            return "replayed"
+        if not self._is_verified(source):
+            return "limited"
+        return self._submit("move", target.session_id, self._move, target, move, source)
+
+    def _move(self, target: MoveTarget, move: Move, source: Address) -> None:
+        reason = None
+        try:
+            self._manager.move_source(target.session_id, source, move.counter)
+        except PermissionDeniedError as error:
+            if error.field == "counter":  # the same move twice, and the other was first
+                self._count("move", "replayed")
+                return
+            reason = Reason.ADDRESS
+        except RtpFanoutError as error:
+            reason = _reason_of(error)
+        self._count("move", "denied" if reason else "accepted")
+        self._answer(source, signed.build_answer(target.move_key, move.nonce, reason=reason))
+
+    def _on_hello(self, source: Address, data: bytes) -> str | None:
+        nonce = signed.parse_hello(data)
+        if not self._manager.consent_targets(source):
+            return "unknown"
+        return self._challenge(source, nonce)
+
+    def _on_echo(self, source: Address, data: bytes) -> str | None:
+        nonce, cookie = signed.parse_echo(data)
+        if not self._manager.consent_targets(source):
+            return "unknown"
+        if not self._may_verify(source):
+            return "limited"
+        made_us = self._made_at(cookie, source, self._consent_us)
+        if made_us is None:
+            return self._challenge(source, nonce)
+        if not self._is_verified(source):
+            return "limited"
+        return self._submit("echo", source, self._consent, source, nonce, cookie, made_us)
+
+    def _consent(self, source: Address, nonce: bytes, cookie: bytes, made_us: int) -> None:
+        """Counted from when the cookie left, so that a replayed echo prolongs nothing."""
+        for session_id in self._manager.consent_targets(source):
+            with contextlib.suppress(NotFoundError):  # deleted meanwhile
+                self._manager.consent_given(session_id, source, (made_us + self._consent_us) / 1e6)
+        self._count("echo", "accepted")
+        self._answer(
+            source,
+            signed.build_answer(
+                cookie,
+                nonce,
+                lifetime_ms=self._consent_left_ms(made_us),
+                cookie=self._cookie(source),
+            ),
+        )
+
+    def _on_join(self, source: Address, data: bytes) -> str | None:
+        join = Join.parse(data)
+        if self._join_secret is None:
+            self._submit("join", "secret", self._ask_for_join_secret)
+            return "busy"
+        if not self._may_verify(source):
+            return "limited"
+        key = signed.token_key(self._join_secret, join.packed_claims)
+        if not join.is_signed_with(key):
+            return "bad_mac"
+        made_us = self._made_at(join.cookie, source, COOKIE_US)
+        if made_us is None:
+            return self._challenge(source, join.nonce)
+        if not self._is_verified(source):
+            return "limited"
+        kind = join.kind.name.lower()
+        if join.claims.expires_ms <= self._unix_ms():
+            self._answer(source, signed.build_answer(key, join.nonce, reason=Reason.EXPIRED))
+            return "denied"
+        carry_out = self._join if join.kind is Kind.JOIN else self._leave
+        token = join.claims.session_id, join.claims.token_id
+        return self._submit(kind, token, carry_out, join, key, source, made_us)
+
+    def _join(self, join: Join, key: bytes, source: Address, made_us: int) -> None:
+        claims, now = join.claims, self._monotonic()
+        token = claims.session_id, claims.token_id
+        member = self._members.get(token, now)
+        if member and (
+            made_us < member.cookie_us or (made_us == member.cookie_us and member.address != source)
+        ):
+            self._count("join", "replayed")
+            return
+        lease_until = 0.0
+        reason = None
+        try:
+            if member and made_us == member.cookie_us:  # only our answer was lost
+                lease_until = member.lease_until
+            else:
+                lease_secs = self._lease_secs(claims)
+                lease_until = now + lease_secs
+                self._manager.join(
+                    claims.session_id,
+                    source,
+                    lease_secs=lease_secs,
+                    subscriber_class=claims.subscriber_class,
+                    previous=self._place_to_give_up(token, member, source),
+                )
+                forget_at = now + max(lease_secs, COOKIE_US / 1e6)
+                self._members.put(token, Member(source, made_us, forget_at, lease_until), now)
+        except RtpFanoutError as error:
+            reason = _reason_of(error)
+        self._count("join", "denied" if reason else "accepted")
+        self._answer(
+            source,
+            signed.build_answer(
+                key,
+                join.nonce,
+                reason=reason,
+                lifetime_ms=0 if reason else max(0, round((lease_until - now) * 1000)),
+                cookie=signed.NO_COOKIE if reason else self._cookie(source),
+            ),
+        )
+
+    def _place_to_give_up(
+        self, token: TokenId, member: Member | None, source: Address
+    ) -> Address | None:
+        if member is None or member.address is None or member.address == source:
+            return None
+        return member.address if self._members.holds(token, member.address) else None
+
+    def _lease_secs(self, claims: Claims) -> float:
+        """Where consent is asked for, joining is consent, and no longer than any other."""
+        lease_secs = claims.lease_ms / 1000
+        if self._manager.get(claims.session_id).consent is Consent.ECHO:
+            lease_secs = min(lease_secs, self._consent_secs)
+        return lease_secs
+
+    def _leave(self, join: Join, key: bytes, source: Address, made_us: int) -> None:
+        now = self._monotonic()
+        token = join.claims.session_id, join.claims.token_id
+        member = self._members.get(token, now)
+        if member and (made_us < member.cookie_us or member.address not in (source, None)):
+            self._count("leave", "replayed")
+            return
+        reason = None
+        try:
+            if member is None or member.address is None or self._members.holds(token, source):
+                self._manager.remove_subscriber(join.claims.session_id, str(source))
+        except NotFoundError:
+            pass  # it is gone, as asked
+        except RtpFanoutError as error:
+            reason = _reason_of(error)
+        if reason is None:
+            # An older JOIN that still travels must not bring it back.
+            self._members.put(token, Member(None, made_us, now + COOKIE_US / 1e6), now)
+        self._count("leave", "denied" if reason else "accepted")
+        self._answer(source, signed.build_answer(key, join.nonce, reason=reason))
+
+    def _secret(self, name: str) -> bytes | None:
+        try:
+            return self._manager.secret(name)
+        except UnavailableError as error:
+            _log.warning("the store keeps no secret", name=name, reason=error.message)
+            return None
+
+    def _ask_for_join_secret(self) -> None:
+        if self._join_secret is None:
+            with contextlib.suppress(UnavailableError):
+                self._join_secret = self._manager.secret("join")
+
+    def _made_at(self, cookie: bytes, source: Address, valid_us: int) -> int | None:
+        """When a cookie that is good for `source` was made. The time is looked at first."""
+        age_us = self._now_us() - int.from_bytes(cookie[:8])
+        if not -_COOKIE_LEAD_US < age_us < valid_us:
+            return None
+        return self._cookies.made_at(cookie, source)
+
+    def _cookie(self, source: Address) -> bytes:
+        """No two bear the same time, so that they order what comes in."""
+        with self._counting:
+            self._last_cookie_us = max(self._now_us(), self._last_cookie_us + 1)
+            return self._cookies.make(source, self._last_cookie_us)
+
+    def _consent_left_ms(self, made_us: int) -> int:
+        return max(0, made_us + self._consent_us - self._now_us()) // 1000
+
+    def _challenge(self, source: Address, nonce: bytes) -> str:
+        if not self._challenges.take(source, self._monotonic()):
+            return "limited"
+        self._answer(source, signed.build_challenge(nonce, self._cookie(source)))
+        return "challenged"
+
+    def _may_verify(self, source: Address, cost: float = 1.0) -> bool:
+        return source in self._known or self._verifications.take(self._monotonic(), cost)
+
+    def _is_verified(self, source: Address) -> bool:
+        """What came is really of `source`, or of who has the key; False if it asks too often."""
+        self._known.add(source)
+        return self._requests.take(source, self._monotonic())
+
+    def _submit(
+        self, kind: str, key: Hashable, carry_out: Callable[..., object], *arguments: Any
+    ) -> str | None:
+        def task() -> None:
+            try:
+                carry_out(*arguments)
+            except Exception:
+                self._count(kind, "failed")
+                raise
+            if kind in ("source", "misrouted"):
+                self._count(kind, "accepted")
+
+        return None if self._work.submit(key, task) else "busy"
+
+    def _count(self, kind: str, outcome: str) -> None:
+        with self._counting:
+            self.counts[kind, outcome] += 1
+
+    def _answer(self, source: Address, data: bytes) -> None:
+        sent = self._engine.send(source, data)
+        name = signed.kind_of(data).name.lower() if sent else "not_sent"
+        with self._counting:
+            self.answers[name] += 1
+
+    def _now_us(self) -> int:
+        return int(self._monotonic() * 1e6)
+
+
+def _reason_of(error: RtpFanoutError) -> Reason:
+    if isinstance(error, NotFoundError):
+        return Reason.NO_SESSION
+    if isinstance(error, LimitError):
+        return Reason.LIMIT
+    if isinstance(error, UnavailableError):
+        return Reason.UNAVAILABLE
+    return Reason.ADDRESS

@@ -1,0 +1,74 @@
+"""How much may be verified and answered, in bounded memory whoever asks."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rtpfanout.model import Address
+
+
+class Bucket:
+    """A token bucket that may go into debt: `per_second` on average, `burst` at once."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._left = burst
+        self._at = 0.0
+
+    def take(self, now: float, cost: float = 1.0) -> bool:
+        """False while there is nothing left. What is taken may cost more than is left."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= cost
+        return True
+
+
+class AddressBuckets:
+    """A bucket for each address, in a table of fixed size.
+
+    Addresses that share a slot share its rate. Python's hash of an address is keyed per
+    process, so nobody chooses with whom.
+    """
+
+    def __init__(self, per_second: float, burst: float, slots: int = 1 << 16) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._mask = slots - 1
+        self._left = array("d", [burst]) * slots
+        self._at = array("d", [0.0]) * slots
+
+    def take(self, address: Address, now: float) -> bool:
+        """False when this address asks for more than its rate."""
+        slot = hash(address) & self._mask
+        left = self._left[slot] + (now - self._at[slot]) * self._per_second
+        left = min(self._burst, left)
+        self._at[slot] = now
+        if left < 1.0:
+            self._left[slot] = left
+            return False
+        self._left[slot] = left - 1.0
+        return True
+
+
+class Acquaintances:
+    """The addresses that were last found to be whom they say, at most `size` of them."""
+
+    def __init__(self, size: int = 1 << 16) -> None:
+        self._size = size
+        self._known: OrderedDict[Address, None] = OrderedDict()
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self._known
+
+    def add(self, address: Address) -> None:
+        """The one that was added first goes when there are too many."""
+        self._known[address] = None
+        self._known.move_to_end(address)
+        if len(self._known) > self._size:
+            self._known.popitem(last=False)
