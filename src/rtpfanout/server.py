@@ -27,6 +27,8 @@ from rtpfanout.store import Store, default_path
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
     from rtpfanout.service import ControlServer
@@ -268,28 +270,33 @@ class Server:
             _log.warning("this host's addresses can't be read", reason=str(error))
 
     async def _housekeep(self) -> None:
-        looked_at = asyncio.get_running_loop().time()
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            try:
-                if asyncio.get_running_loop().time() >= looked_at + LOCAL_ADDRESSES_SECONDS:
-                    looked_at = asyncio.get_running_loop().time()
-                    await asyncio.to_thread(self._read_local_addresses)
-                # In a thread: it waits for the packet loop to let go of each.
-                await asyncio.to_thread(self.manager.expire_subscribers)
-                expired = await asyncio.to_thread(self.manager.expire_idle)
-            except Exception:
-                _log.exception("housekeeping failed")
-                continue
-            for view in expired:
-                _log.info(
-                    "session expired",
-                    session_id=view.session_id,
-                    source=view.source_address,
-                    ssrc=f"{view.ssrc:#010x}",
-                    subscribers=view.subscriber_count,
-                    session_timeout_secs=self.settings.session_timeout_secs,
-                )
+        """Apart, because only ending a session waits for the store, whose disk may hang."""
+        await asyncio.gather(
+            _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers),
+            _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
+            _every(LOCAL_ADDRESSES_SECONDS, self._read_local_addresses),
+        )
+
+    def _expire_sessions(self) -> None:
+        for view in self.manager.expire_idle():
+            _log.info(
+                "session expired",
+                session_id=view.session_id,
+                source=view.source_address,
+                ssrc=f"{view.ssrc:#010x}",
+                subscribers=view.subscriber_count,
+                session_timeout_secs=self.settings.session_timeout_secs,
+            )
+
+
+async def _every(seconds: float, call: Callable[[], object]) -> None:
+    """`call` over and over, in a thread, as it waits for the packet loop or for the store."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(call)
+        except Exception:
+            _log.exception("housekeeping failed")
 
 
 def run(settings: Settings) -> int:

@@ -68,6 +68,9 @@ static uint64_t serve(uint64_t *random, uint32_t count, unsigned flips, const bo
     uint64_t copies = 0;
     unsigned firsts = 0, lasts = 0;
 
+    /* Those that were to be first and last then get what was planned all the same. */
+    for (uint32_t i = 0; i < count && flips > 0; i++)
+        withhold(i, true);
     while (left > 0) {
         struct share *s = &plan.shares[random_below(random, plan.shares_used)];
 

@@ -154,7 +154,10 @@ def test_what_comes_between_two_processes_is_forwarded(
             assert queued(viewer) == []
 
 
-def test_hand_over_loses_and_doubles_nothing(udp: Callable[..., socket.socket]) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_hand_over_loses_and_doubles_nothing(
+    udp: Callable[..., socket.socket], workers: int
+) -> None:
     """Engine after engine takes over in mid-flow: what the viewer gets is the stream."""
     camera, viewer = udp(), udp()
     count, rounds = 4000, 8
@@ -167,23 +170,25 @@ def test_hand_over_loses_and_doubles_nothing(udp: Callable[..., socket.socket]) 
                 time.sleep(0.001)
             camera.sendto(rtp_packet(1, i), address)
 
-    with opened() as (fds, address):
+    with opened(workers) as (fds, address):
         traffic = threading.Thread(target=flow)
         traffic.start()
         try:
             for _ in range(rounds - 1):
-                e = engine(sockets=fds)
+                e = engine(workers=workers, sockets=fds)
                 add(e, camera, 1, viewer)
-                thread = threading.Thread(target=e.run)
-                thread.start()
+                threads = [threading.Thread(target=e.run, args=(w,)) for w in range(workers)]
+                for thread in threads:
+                    thread.start()
                 got += receive(viewer, 200)
                 e.stop(drain=False)
-                thread.join()
+                for thread in threads:
+                    thread.join()
                 engine_identities(e)
                 got += queued(viewer)
-            e = engine(sockets=fds)
+            e = engine(workers=workers, sockets=fds)
             add(e, camera, 1, viewer)
-            with running_engine(e):
+            with running_engine(e, workers):
                 while len(got) < count:
                     got += receive(viewer, 1)
         finally:

@@ -383,3 +383,32 @@ def test_a_renewal_that_meets_the_end_of_its_lease_counts(
     )
     assert (renewed, expired) == (False, 0)
     assert subscribers(manager, session_id) == [SUBSCRIBER]
+
+
+def test_a_disk_that_hangs_keeps_no_packets_coming(
+    manager: SessionManager, store: Gate, clock: Clock
+) -> None:
+    """Consent lapses and leases end while calls wait; what is claimed is done a second later."""
+    session_id = manager.create(SOURCE, 1, "video", consent="echo").session_id
+    other = manager.create(SOURCE, 2, "video").session_id
+    manager.add_subscriber(session_id, SUBSCRIBER)
+    manager.add_subscriber(session_id, "127.0.0.1:1", ttl_secs=5)
+    manager.add_subscriber(other, SUBSCRIBER, ttl_secs=5)
+    manager.consent_given(session_id, Address.parse(SUBSCRIBER), clock.now / 1e9 + 5)
+    store.is_open.clear()
+    while store.entered.acquire(blocking=False):
+        pass
+    thread, outcome = started(lambda: manager.update(session_id, labels={"a": "b"}))
+    assert store.entered.acquire(timeout=30)
+    clock.now += 8 * SECOND
+    assert manager.expire_subscribers() == 1
+    assert subscribers(manager, other) == []
+    waiting = manager.list_subscribers(session_id)[0]
+    assert [view.state for view in waiting] == [SubscriberState.AWAITING_CONSENT] * 2
+    assert thread.is_alive()
+    store.is_open.set()
+    thread.join(30)
+    assert outcome[0].labels == {"a": "b"}
+    clock.now += SECOND
+    assert manager.expire_subscribers() == 1
+    assert subscribers(manager, session_id) == [SUBSCRIBER]

@@ -19,7 +19,7 @@ from rtpfanout.errors import (
     PermissionDeniedError,
 )
 from rtpfanout.model import Address, SessionStatus, SourcePolicy
-from rtpfanout.sessions import ChangeType
+from rtpfanout.sessions import ChangeType, SessionView
 
 if TYPE_CHECKING:
     from rtpfanout.sessions import SessionManager
@@ -395,3 +395,10 @@ def test_what_the_engine_cannot_do_is_not_in_the_store(
     )
     again.restore()
     assert again.get(view.session_id) == view
+
+
+def test_a_view_survives_as_an_answer(manager: SessionManager) -> None:
+    exact = manager.create(SOURCE, 1, "video", labels={"a": "b"}, move_key=b"k" * 16)
+    latch = manager.create("", 1, "audio", source_policy="latch", relatch_after_secs=2.5)
+    for view in (exact, latch):
+        assert SessionView.from_json(view.to_json()) == view

@@ -88,8 +88,8 @@ class Consents:
                 by_session.setdefault(session, []).append(record)
         for session, records in by_session.items():
             self._withhold(session, records, on=True)  # waits for a grace period
-            registry.counts["consents_lapsed"] += len(records)
             with registry.lock:
+                registry.counts["consents_lapsed"] += len(records)
                 again = [
                     record
                     for record in records

@@ -12,6 +12,7 @@ from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.record import Session, Terms
+from rtpfanout.sessions.registry import BusyError
 from rtpfanout.sessions.source import read_source
 from rtpfanout.sessions.updating import (
     engine_source,
@@ -156,7 +157,8 @@ class Life:
     def expire_leases(self) -> int:
         """Ends subscribers whose lease is over; how many.
 
-        Their deadlines are in the store, so they are gone whether or not that is written.
+        Their deadlines are in the store, so they are gone whether or not that is written. Nobody
+        is waited for but the packet path: a disk that hangs keeps no packets coming.
         """
         registry = self._registry
         now = registry.clock.monotonic_ns() // 10**9
@@ -170,7 +172,10 @@ class Life:
                 ended += self._expire_leases_of(session, now)
             except NotFoundError:
                 continue
-        registry.counts["leases_expired"] += ended
+            except BusyError:  # perhaps a renewal
+                with registry.lock:
+                    self._leases.add(now + 1, session.handle)
+        registry.count("leases_expired", ended)
         return ended
 
     def _expire_leases_of(self, session: Session, now: int) -> int:
@@ -178,8 +183,8 @@ class Life:
         expired = self._subscribers.expired(session, now)
         if not expired:
             return 0
-        with registry.work(session.session_id, frozenset(expired)):
-            # Those that were renewed while we waited for our turn stay.
+        with registry.work(session.session_id, frozenset(expired), wait=False):
+            # Those that were renewed since we looked stay.
             still = set(self._subscribers.expired(session, now))
             gone = [record for record in expired if record in still]
             with registry.lock:

@@ -136,7 +136,7 @@ class PacketSide:
             self._registry.engine.rehome_session(handle)
         except KeyError:
             return  # deleted meanwhile
-        self._registry.counts["rehomed"] += 1
+        self._registry.count("rehomed")
 
     def expire_idle(self) -> list[SessionView]:
         """Housekeeping, about once a second: ends sessions past the idle timeout.
@@ -149,10 +149,10 @@ class PacketSide:
         """Housekeeping, about once a second: ends leases that are over; how many.
 
         It also withholds from those whose consent is over, and shows watchers the sessions
-        whose subscribers changed.
+        whose subscribers changed. It never waits for the store.
         """
-        ended = self._life.expire_leases()
         self._consents.lapse(self._registry.clock.monotonic_ns() / 1e9)
+        ended = self._life.expire_leases()
         self._registry.show_touched()
         return ended
 
@@ -183,7 +183,7 @@ class PacketSide:
                 removed += self._remove_own_ingest_of(session.session_id)
             except NotFoundError:
                 continue
-        registry.counts["loops_removed"] += removed
+        registry.count("loops_removed", removed)
         return removed
 
     def _remove_own_ingest_of(self, session_id: str) -> int:

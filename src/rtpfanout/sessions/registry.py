@@ -45,6 +45,10 @@ class Limits:
     """0: never."""
 
 
+class BusyError(Exception):
+    """Somebody is at work, perhaps waiting for a disk that hangs."""
+
+
 class Clock:
     """Monotonic time, and the wall clock's as it was at the start plus what passed since.
 
@@ -122,17 +126,20 @@ class Registry:
         return session
 
     @contextmanager
-    def work(self, session_id: str, records: Set[bytes] | None = None) -> Iterator[Session]:
+    def work(
+        self, session_id: str, records: Set[bytes] | None = None, *, wait: bool = True
+    ) -> Iterator[Session]:
         """The session, for a call that changes it, without the lock.
 
         With the `records` of subscribers, other calls may change other subscribers meanwhile;
         without, nobody else changes anything. Waits for those who are at work and are in
-        the way; a call that wants the session for itself goes before those that came after.
+        the way, or without `wait` raises BusyError; a call that wants the session for itself
+        goes before those that came after.
         Raises InvalidArgumentError, NotFoundError (also when it was deleted meanwhile).
         """
         canonical = session_id_of(session_id)
         with self.lock:
-            session = self._enter(canonical, records)
+            session = self._enter(canonical, records, wait=wait)
         try:
             yield session
         finally:
@@ -144,9 +151,11 @@ class Registry:
                     session.claimed -= records
                 self.lock.notify_all()
 
-    def _enter(self, canonical_id: str, records: Set[bytes] | None) -> Session:
+    def _enter(self, canonical_id: str, records: Set[bytes] | None, *, wait: bool) -> Session:
         if records is None:
             session = self.find(canonical_id)
+            if not wait and (session.exclusive or session.shared):
+                raise BusyError
             session.waiting += 1
             try:
                 while session.exclusive or session.shared:
@@ -162,6 +171,8 @@ class Registry:
                 session.shared += 1
                 session.claimed |= records
                 return session
+            if not wait:
+                raise BusyError
             self.lock.wait()
 
     def insert(self, session: Session) -> None:
@@ -191,6 +202,11 @@ class Registry:
         """As it is now. The lock is held, or nobody else has the session yet."""
         now = self.clock.monotonic_ns()
         return view_of(session, self.engine.session_stats(session.handle, now), now)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Adds to `counts`; the lock is not held."""
+        with self.lock:
+            self.counts[what] += number
 
     def touch(self, session: Session) -> None:
         """Its subscribers changed; the lock is held."""

@@ -81,7 +81,7 @@ class Updating:
                     field="counter",
                 )
             self._change(session, replace(moved(terms, address), move_counter=counter), _NO_ID)
-        registry.counts["moved"] += 1
+        registry.count("moved")
 
     def pin(self, handle: int, address: Address) -> bool:
         """The first packet of a latch came from `address`; whether it is pinned now."""
@@ -99,10 +99,10 @@ class Updating:
         except NotFoundError:
             return False  # deleted meanwhile
         except RtpFanoutError as error:
-            registry.counts["pin_refused"] += 1
+            registry.count("pin_refused")
             _log.warning("source not pinned", session_id=found.session_id, reason=error.message)
             return False
-        registry.counts["pinned"] += 1
+        registry.count("pinned")
         _log.info("source pinned", session_id=found.session_id, source=str(address))
         return True
 
