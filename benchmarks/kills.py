@@ -206,6 +206,8 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                 server.process.wait()
                 server.stop()
                 server = oracle.server = ServerProcess(**settings, session_timeout_secs=0)
+            else:
+                _replaced(server)
             # A client that failed to connect waits longer and longer.
             server.channel.close()
             server.channel = grpc.insecure_channel(
@@ -247,6 +249,15 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
             "gap_secs": quantiles([flow.gap_around(moment) for moment in moments]),
         }
     return result
+
+
+def _replaced(server: ServerProcess) -> None:
+    """Returns when there is another server process: the dying one may still take connections."""
+    while True:
+        state = statefile.read(server.process.pid)
+        if state and state.server_pid and statefile.start_of(state.server_pid):
+            return
+        time.sleep(0.001)
 
 
 def quantiles(values: list[float]) -> dict[str, float]:

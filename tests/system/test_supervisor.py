@@ -278,9 +278,10 @@ def test_a_stopped_server_is_replaced(server: ServerProcess) -> None:
     os.kill(child, signal.SIGSTOP)
     eventually(lambda: server_pid(server), lambda pid: pid != child, "another server")
     assert all_logged(server, "server process shows no sign of life, it is killed")
+    eventually(lambda: len(all_logged(server, "ready")), lambda n: n == 2, "ready again")
 
 
 def test_without_a_supervisor(start_server: StartServer) -> None:
-    server = start_server(supervise=False)
+    server = start_server(enable_supervisor=False)
     assert server.pid == server.process.pid
     assert statefile.running() == []

@@ -74,7 +74,7 @@ def _find(pid: int | None, port: int | None) -> "State":
     if not found:
         raise NotFoundError(
             f"no such server tells of itself in {statefile.directory()}; it must run under its"
-            " supervisor (not --no-supervise) and as this user"
+            " supervisor (not --no-enable-supervisor) and as this user"
         )
     if len(found) > 1:
         listed = ", ".join(f"{state.pid} at {state.bind_address}" for state in found)

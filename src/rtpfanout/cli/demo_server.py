@@ -23,7 +23,7 @@ bind_address = "127.0.0.1:0"
 grpc_bind_address = "127.0.0.1:0"
 metrics_bind_address = "127.0.0.1:0"
 session_timeout_secs = 0
-supervise = false
+enable_supervisor = false
 
 [log]
 format = "json"

@@ -114,10 +114,10 @@ def serve(
     limits_max_subscribers_per_ip: Annotated[
         int | None, typer.Option(help="Subscriptions of one IP address; 0: any number.")
     ] = None,
-    supervise: Annotated[
+    enable_supervisor: Annotated[
         bool | None,
         typer.Option(
-            "--supervise/--no-supervise",
+            "--enable-supervisor/--no-enable-supervisor",
             help="Run the server under a supervisor, for restarts and upgrades without loss.",
         ),
     ] = None,
@@ -185,7 +185,7 @@ def serve(
         "consent.timeout_secs": consent_timeout_secs,
         "limits.max_subscribers": limits_max_subscribers,
         "limits.max_subscribers_per_ip": limits_max_subscribers_per_ip,
-        "supervise": supervise,
+        "enable_supervisor": enable_supervisor,
         "drain_secs": drain_secs,
         "store.path": store_path,
         "overload.busy": overload_busy,
@@ -210,6 +210,6 @@ def _run(config: Path | None, overrides: dict[str, Any]) -> int:
         from rtpfanout import server, supervisor
     except ImportError as error:  # the extension is not compiled; it says what to do
         raise StartError(str(error)) from None
-    if loaded.settings.supervise:
+    if loaded.settings.enable_supervisor:
         return supervisor.run(loaded.settings, lambda: load_settings(config, overrides).settings)
     return server.run(loaded.settings)

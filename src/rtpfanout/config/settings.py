@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         description="Let the control API listen beyond loopback without TLS and credentials: "
         "whoever reaches it can aim traffic at any address the policy allows.",
     )
-    supervise: Switch = Field(
+    enable_supervisor: Switch = Field(
         default=True,
         description="Run the server as the child of a small supervisor, which holds the ingress "
         "sockets: a crash or an upgrade of the server then loses no packet.",
