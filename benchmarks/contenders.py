@@ -106,6 +106,8 @@ class Contender:
     name: str
     takes_workers = False  # whether it can be told how many threads are to move packets
     most_copies_per_s = math.inf  # never offered more
+    takes_gso = True  # whether its bursts may arrive merged, as by a NIC with GRO
+    packet_size: int  # bytes of an RTP packet; set before `start`
     tool: Tool
 
     def __init__(self, lab: Lab, cpus: str, control_cpus: str, workers: int = 1) -> None:

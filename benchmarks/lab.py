@@ -153,6 +153,26 @@ class NamespaceLab:
         payload = counter["bytes"] - UDP_IPV4_HEADERS * counter["packets"]
         return int(payload) // packet_size
 
+    egress_address = "10.201.2.1"  # of the server
+
+    def add_ingress(self, link: str, number: int) -> str:
+        """One more link from the generator to the server, `link` at both ends; the server's
+        address on it."""
+        prefix = f"10.201.{100 + number}"
+        self._connect(("generator", link, f"{prefix}.1"), ("server", link, f"{prefix}.2"))
+        run(*self.command("generator", ["ethtool", "-K", link, "tx-udp-segmentation", "on"]))
+        return f"{prefix}.2"
+
+    def remove_ingress(self, link: str) -> None:
+        """Take it away with all rules on it; it may be gone."""
+        delete = ["ip", "link", "del", link]
+        subprocess.run(self.command("server", delete), capture_output=True, check=False)
+
+    def write_sysfs(self, place: Place, path: str, value: str) -> None:
+        """Below /sys as that namespace has it."""
+        tee = ["ip", "netns", "exec", self._names[place], "tee", f"/sys/{path}"]
+        run(*tee, stdin=value)
+
     def _sysctl(self, name: str, key: str, value: str) -> None:
         run("ip", "netns", "exec", name, "sysctl", "-qw", f"{key}={value}")
 

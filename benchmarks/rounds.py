@@ -73,7 +73,8 @@ class Bench:
         argv += ["--from", self.lab.addresses.source, "--ssrc", str(FIRST_SSRC)]
         argv += ["--sessions", str(cell.sessions), "--burst", str(cell.burst)]
         argv += ["--size", str(cell.size), "--rate", str(rate), "--duration", str(seconds)]
-        argv += ["--gso"] if gso and cell.burst > 1 else []
+        merged = gso and contender.takes_gso and cell.burst > 1
+        argv += ["--gso"] if merged else []
         return Tool(self.lab, "generator", argv, self.options.generator_cpus)
 
     def receiver(self, cell: Cell) -> Tool:

@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from contenders import BIN, CONTENDERS, HERE, Contender
+from inkernel import IN_KERNEL
 from lab import Lab, LabError, LoopbackLab, NamespaceLab
 from plot import plot
 from rounds import FIRST_SSRC, Bench, Cell
 from table import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, print_row, summarise
 
+CONTENDERS.update(IN_KERNEL)
 OVERLOAD = 2.0  # offered packets, relative to what the fastest contender can handle
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("quick", "throughput"): {
@@ -69,7 +71,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
 
 def build_tools() -> None:
     BIN.mkdir(exist_ok=True)
-    for source in sorted(HERE.glob("*.c")):
+    for source in sorted(set(HERE.glob("*.c")) - {HERE / "tcclone.c"}):  # that is for the kernel
         binary = BIN / source.stem
         newest = max(each.stat().st_mtime for each in (source, *HERE.glob("*.h")))
         if not binary.exists() or binary.stat().st_mtime < newest:
@@ -99,6 +101,7 @@ def measure_cell(bench: Bench, cell: Cell, options: argparse.Namespace) -> dict[
     with ExitStack() as stack:
         for contender in contenders.values():
             stack.callback(contender.stop)
+            contender.packet_size = cell.size
             contender.start(
                 first_ssrc=FIRST_SSRC,
                 sessions=cell.sessions,

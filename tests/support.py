@@ -347,6 +347,14 @@ class ServerProcess:
             ("send_failures", "rtpfanout_send_failures_total"),
         ):
             assert each.total(f"rtpfanout_session_{one}_total") == total.total(all_of_them), one
+        for reason in ("overload", "rate_limit", "paused"):
+            of_sessions = sum(
+                value
+                for key, value in each.items()
+                if key.startswith("rtpfanout_session_packets_dropped_total{")
+                and f'reason="{reason}"' in key
+            )
+            assert of_sessions == total.dropped().get(reason, 0), reason
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None

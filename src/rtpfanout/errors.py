@@ -92,7 +92,11 @@ class UnimplementedError(RtpFanoutError):
 
 
 class UnreachableError(RtpFanoutError):
-    """A client call did not reach the server within its deadline."""
+    """A client call got no answer: nobody is there or, `timed_out`, not within its deadline."""
+
+    def __init__(self, message: str, *, field: str | None = None, timed_out: bool = False) -> None:
+        super().__init__(message, field=field)
+        self.timed_out = timed_out
 
 
 class PermissionDeniedError(RtpFanoutError):

@@ -121,7 +121,14 @@ _SESSION_COUNTERS = (
     ("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes received."),
     ("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
     ("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
+    (
+        "rtpfanout_session_copies_withheld",
+        "copies_withheld",
+        "Copies not made for subscribers that await consent or are shed.",
+    ),
 )
+_SESSION_DROPS = ("overload", "rate_limit", "paused")
+"""The reasons that a session's own packets have; field dropped_<reason> of SessionStats."""
 _SESSION_GAUGES = (
     ("rtpfanout_session_subscribers", "subscriber_count", "Subscribers of the session."),
     (
@@ -285,6 +292,16 @@ class SessionsCollector(Collector):
             for labels, stats in rows:
                 counter.add_metric(labels, getattr(stats, field))
             yield counter
+        drops = CounterMetricFamily(
+            "rtpfanout_session_packets_dropped",
+            "Packets of the session that were not forwarded: beyond its share of an overloaded "
+            "server, beyond its ingest limit, while paused.",
+            labels=(*_SESSION_LABELS, "reason"),
+        )
+        for labels, stats in rows:
+            for reason in _SESSION_DROPS:
+                drops.add_metric((*labels, reason), getattr(stats, f"dropped_{reason}"))
+        yield drops
         for name, field, text in _SESSION_GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=_SESSION_LABELS)
             for labels, stats in rows:

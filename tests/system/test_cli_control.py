@@ -136,6 +136,73 @@ def test_watch_prints_an_object_a_line_until_it_is_ended(served, session):
     assert {json.loads(line)["session_id"] for line in lines} == {session["session_id"]}
 
 
+def test_a_session_is_described_changed_paused_and_resumed(cli, cli_json, tmp_path):
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    created = cli_json(
+        "session", "create", "127.0.0.0/8", "--ssrc", "5", "--source-policy", "cidr",
+        "--label", "vehicle=rover-7", "--label", "site=north", "--ingest-limit", "8M",
+        "--max-subscribers", "2", "--move-key-file", key,
+    )  # fmt: skip
+    id_ = created["session_id"]
+    assert created["labels"] == {"vehicle": "rover-7", "site": "north"}
+    assert (created["source_policy"], created["signed_move"]) == ("cidr", True)
+    assert (created["ingest_limit_bps"], created["max_subscribers"]) == (8_000_000, 2)
+    chosen = cli_json("session", "list", "--label", "site=north", "--label", "vehicle=rover-7")
+    assert [s["session_id"] for s in chosen] == [id_]
+    assert cli_json("session", "list", "--label", "site=south") == []
+    shown = cli("session", "get", id_).stdout
+    assert re.search(r"^labels +site=north,vehicle=rover-7$", shown, re.MULTILINE)
+    changed = cli_json(
+        "session", "update", id_, "--ingest-limit", "0", "--label", "site=",
+        "--if-revision", created["revision"],
+    )  # fmt: skip
+    assert (changed["labels"], changed["ingest_limit_bps"]) == ({"vehicle": "rover-7"}, 0)
+    late = cli("session", "update", id_, "--max-subscribers", 1, "--if-revision", 1)
+    assert (late.returncode, late.stdout) == (1, "")
+    assert late.stderr.startswith("error: ")
+    assert cli("session", "pause", id_).stdout == f"paused {id_}\n"
+    assert cli_json("session", "get", id_)["status"] == "paused"
+    assert cli("session", "resume", id_).stdout == f"resumed {id_}\n"
+    assert cli_json("session", "get", id_)["status"] == "idle"
+    cli("session", "rm", id_)
+
+
+def test_watch_shows_what_other_commands_do(served, cli, session):
+    to = ("-s", served["grpc_bind_address"])
+    with background("session", "watch", "-o", "json", *to) as watch:
+        read = watch.process.stdout.readline
+        events = [json.loads(read())]
+        while events[-1]["type"] != "SYNCED":
+            events.append(json.loads(read()))
+        assert session["session_id"] in [e["session"]["session_id"] for e in events[1:-1]]
+        assert cli("session", "pause", session["session_id"]).returncode == 0
+        event = json.loads(read())
+        assert (event["type"], event["session"]["status"]) == ("UPDATED", "paused")
+        assert watch.finish(signal.SIGINT)[0] == 0
+    with background("session", "watch", "--after", event["revision"], *to) as watch:
+        assert watch.process.stdout.readline().startswith("TIME ")
+        cli("session", "resume", session["session_id"])
+        assert watch.process.stdout.readline().split()[1:3] == ["updated", session["session_id"]]
+        assert watch.finish(signal.SIGTERM)[0] == 0
+
+
+def test_subscribers_have_leases_and_classes(cli, cli_json, session):
+    id_ = session["session_id"]
+    assert cli("subscriber", "add", id_, "127.0.0.1:6001", "--class", "pilot").returncode == 0
+    lease = ("--ttl", "600", "--class", "recorder")
+    assert cli("subscriber", "add", id_, "127.0.0.1:6002", "127.0.0.1:6003", *lease).returncode == 0
+    pilot, *recorders = cli_json("subscriber", "list", id_)
+    assert (pilot["subscriber_class"], pilot["expires_at"]) == ("pilot", "")
+    assert {r["subscriber_class"] for r in recorders} == {"recorder"}
+    assert all(r["expires_at"].endswith("Z") for r in recorders)
+    row = cli("subscriber", "list", id_).stdout.splitlines()[1].split()
+    assert row[4:] == ["pilot", "sending", "-"]
+    wrong = cli("subscriber", "add", id_, "127.0.0.1:6001", "--class", "king")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: subscriber_class: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
@@ -184,7 +251,9 @@ def test_subscribers_added_together_are_listed_and_removed_together(cli, cli_jso
     assert {(s["packets_sent"], s["send_failures"]) for s in listed} == {(0, 0)}
     assert all(s["since"].endswith("Z") for s in listed)
     header, *rows = cli("subscriber", "list", session_id, "--limit", "2").stdout.splitlines()
-    assert header.split() == ["ADDRESS", "SENT", "FAILED", "AGE"]
+    assert header.split() == [
+        "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES",
+    ]  # fmt: skip
     assert [row.split()[:3] for row in rows] == [[address, "0", "0"] for address in addresses[:2]]
     removed = cli("subscriber", "rm", session_id, addresses[0], "127.0.0.1:9", addresses[2])
     assert removed.returncode == 3

@@ -110,6 +110,7 @@ def test_sessions_have_a_page_of_their_own(fed: ServerProcess) -> None:
         "bytes_received_total": 1000 * PACKETS,
         "bytes_sent_total": 2000 * PACKETS,
         "send_failures_total": 0,
+        "copies_withheld_total": 0,
         "subscribers": 2,
     }
     for name, value in expected.items():
@@ -118,7 +119,11 @@ def test_sessions_have_a_page_of_their_own(fed: ServerProcess) -> None:
         assert 'ssrc="0x00c0ffee"' in key
         assert 'media_type="video"' in key
         assert 'source="127.0.0.1:' in key
-    assert len(each) == len(expected) + 1  # and packets_per_second
+    drops = {k: v for k, v in each.items() if k.startswith("rtpfanout_session_packets_dropped")}
+    reasons = [key.split('reason="')[1].split('"')[0] for key in drops]
+    assert sorted(reasons) == ["overload", "paused", "rate_limit"]
+    assert set(drops.values()) == {0}
+    assert len(each) == len(expected) + len(drops) + 1  # and packets_per_second
 
 
 def test_the_reader_chooses_the_format(fed: ServerProcess) -> None:

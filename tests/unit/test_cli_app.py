@@ -59,9 +59,26 @@ def test_each_setting_has_a_flag():
     ("words", "expected"),
     [
         ("rtpfanout ses", {"session"}),
-        ("rtpfanout session ", {"create", "list", "get", "rm", "stats"}),
+        (
+            "rtpfanout session ",
+            {
+                "create",
+                "list",
+                "get",
+                "rm",
+                "stats",
+                "update",
+                "pause",
+                "resume",
+                "watch",
+                "token",
+            },
+        ),
         ("rtpfanout subscriber ", {"add", "list", "rm"}),
         ("rtpfanout session create --media-type ", {"audio", "video", "data"}),
+        ("rtpfanout session create --source-policy ", {"exact", "ip", "cidr", "latch"}),
+        ("rtpfanout session update --consent ", {"none", "echo"}),
+        ("rtpfanout subscriber add --class ", {"pilot", "recorder", "monitor"}),
         ("rtpfanout session list -o ", {"table", "json"}),
     ],
 )

@@ -100,6 +100,11 @@ def test_each_call_sends_its_request(client, service):
     assert client.get_session_stats("id").packets_received == 2**63
     assert client.add_subscribers("id", ["a", "b"]).already_present == 1
     assert client.remove_subscribers("id", ["a", "b"]).not_found == ["x"]
+    request_ids = [r.request_id for r in service.requests if hasattr(r, "request_id")]
+    assert len(set(request_ids)) == len(request_ids) == 6
+    assert all(1 <= len(request_id) <= 64 for request_id in request_ids)
+    for request in service.requests:
+        request.ClearField("request_id") if hasattr(request, "request_id") else None
     assert service.requests == [
         session_pb2.CreateSessionRequest(
             source_address="192.0.2.1:5000", ssrc=0xFFFFFFFF, media_type="video"
@@ -179,7 +184,8 @@ def test_each_violation_of_a_batch_is_kept(client, service):
         (grpc.StatusCode.NOT_FOUND, errors.NotFoundError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.LimitError),
         (grpc.StatusCode.PERMISSION_DENIED, errors.PermissionDeniedError),
-        (grpc.StatusCode.UNAUTHENTICATED, errors.PermissionDeniedError),
+        (grpc.StatusCode.UNAUTHENTICATED, errors.UnauthenticatedError),
+        (grpc.StatusCode.ABORTED, errors.AbortedError),
         (grpc.StatusCode.UNAVAILABLE, errors.UnreachableError),
         (grpc.StatusCode.INTERNAL, errors.RtpFanoutError),
     ],

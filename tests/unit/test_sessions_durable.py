@@ -166,9 +166,7 @@ def test_a_call_returns_when_it_is_durable_and_holds_nobody_up(
     assert manager.active_sessions == 3
 
 
-def race(
-    manager: SessionManager, store: Gate, first: Callable[[], Any], second: Callable[[], Any]
-) -> tuple[Any, Any]:
+def race(store: Gate, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
     """Their outcomes, when `second` is called while `first` waits for the store."""
     store.is_open.clear()
     while store.entered.acquire(blocking=False):
@@ -222,7 +220,6 @@ def test_races(manager: SessionManager, store: Gate, clock: Clock, refuses: bool
             session_id = fresh()
             store.refuses_next = refuses
             outcomes = race(
-                manager,
                 store,
                 lambda: first(session_id),  # noqa: B023
                 lambda: second(session_id),  # noqa: B023
@@ -380,7 +377,6 @@ def test_a_renewal_that_meets_the_end_of_its_lease_counts(
     manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5)
     clock.now += 8 * SECOND
     renewed, expired = race(
-        manager,
         store,
         lambda: manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5),
         manager.expire_subscribers,

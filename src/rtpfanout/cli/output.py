@@ -112,7 +112,7 @@ def message_dict(message: Any) -> dict[str, Any]:
     """A protobuf message as JSON-ready fields under their API names.
 
     64-bit counters stay numbers (protobuf's own JSON makes them strings); an
-    optional field that is absent is None.
+    optional field that is absent is None, an enumerator its name.
     """
     return {field.name: _field_value(message, field) for field in message.DESCRIPTOR.fields}
 
@@ -121,7 +121,11 @@ def _field_value(message: Any, field: Any) -> Any:
     if field.has_presence and not message.HasField(field.name):
         return None
     value = getattr(message, field.name)
-    return message_dict(value) if field.message_type else value
+    if field.message_type is None:
+        return field.enum_type.values_by_number[value].name if field.enum_type else value
+    if field.message_type.GetOptions().map_entry:
+        return dict(value)
+    return message_dict(value)
 
 
 def age(created_at: str) -> str:

@@ -1,4 +1,4 @@
-"""`rtpfanout session`: create, look at and delete sessions over gRPC."""
+"""`rtpfanout session`: create, look at, change and delete sessions over gRPC."""
 
 import sys
 from itertools import islice
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtpfanout.cli import session_change, session_watch
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
@@ -19,13 +20,28 @@ from rtpfanout.cli.output import (
     write_json,
     write_table,
 )
+from rtpfanout.cli.session_options import (
+    Consent,
+    IngestLimit,
+    Labels,
+    LatchWindow,
+    MaxSubscribers,
+    MoveKeyFile,
+    Policy,
+    RelatchAfter,
+    Selector,
+    SessionId,
+    connect,
+    given,
+    print_session,
+    read_key,
+    selector,
+)
 
 if TYPE_CHECKING:
     from rtpfanout.client import SessionClient
 
-app = typer.Typer(help="Create, look at and delete sessions.", no_args_is_help=True)
-
-SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
+app = typer.Typer(help="Create, look at, change and delete sessions.", no_args_is_help=True)
 
 LIST_COLUMNS = ("ID", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
 
@@ -50,7 +66,8 @@ Ssrc = Annotated[
 @app.command("create")
 def create(
     source_address: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="The only address that may feed it, ip:port.")
+        str,
+        typer.Argument(metavar="SOURCE", help="Who may feed it: ip:port, or as --source-policy."),
     ],
     ssrc: Ssrc,
     media_type: Annotated[
@@ -62,29 +79,50 @@ def create(
             autocompletion=lambda: ["audio", "video", "data"],
         ),
     ] = "video",
+    source_policy: Policy = None,
+    latch_window: LatchWindow = None,
+    relatch_after: RelatchAfter = None,
+    label: Labels = None,
+    ingest_limit: IngestLimit = None,
+    max_subscribers: MaxSubscribers = None,
+    consent: Consent = None,
+    move_key_file: MoveKeyFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Create a session: packets with this SSRC from this source get in."""
-    with _client(server) as client:
-        session = client.create_session(source_address, ssrc, media_type)
+    options = given(
+        source_policy=source_policy,
+        latch_window_secs=latch_window,
+        relatch_after_secs=relatch_after,
+        labels=label or None,
+        ingest_limit_bps=ingest_limit,
+        max_subscribers=max_subscribers,
+        consent=consent,
+        move_key=read_key(move_key_file),
+    )
+    with connect(server) as client:
+        session = client.create_session(source_address, ssrc, media_type, **options)
     if quiet:
         write(session.session_id)
     else:
-        _print_session(session, output)
+        print_session(session, output)
 
 
 @app.command("list")
 def list_sessions(
     limit: Annotated[int, typer.Option(min=1, help="Show this many at most.")] = 100,
     every: Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --limit.")] = False,
+    label: Selector = None,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List sessions, oldest first."""
-    with _client(server) as client:
-        found = client.iter_sessions(1000 if every else min(limit + 1, 1000))
+    with connect(server) as client:
+        found = client.iter_sessions(
+            1000 if every else min(limit + 1, 1000), label_selector=selector(label)
+        )
         sessions = list(found if every else islice(found, limit))
         more = not every and next(found, None) is not None
     if output is OutputFormat.JSON:
@@ -100,8 +138,8 @@ def get(
     session_id: SessionId, output: Output = OutputFormat.TABLE, server: Server = DEFAULT_SERVER
 ) -> None:
     """Show one session."""
-    with _client(server) as client:
-        _print_session(client.get_session(session_id), output)
+    with connect(server) as client:
+        print_session(client.get_session(session_id), output)
 
 
 @app.command("rm")
@@ -111,7 +149,7 @@ def remove(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Delete sessions; no packet of theirs leaves afterwards."""
-    with _client(server) as client:
+    with connect(server) as client:
         for session_id in session_ids:
             client.delete_session(session_id)
             if output is OutputFormat.TABLE:
@@ -131,7 +169,7 @@ def stats(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Show a session's counters; with --watch, and JSON, one object a line."""
-    with _client(server) as client:
+    with connect(server) as client:
         if watch:
             _watch_stats(client, session_id, interval, output)
             return
@@ -140,6 +178,13 @@ def stats(
         write_json(fields)
     else:
         write_fields(_readable_stats(fields))
+
+
+app.command("update")(session_change.update)
+app.command("pause")(session_change.pause)
+app.command("resume")(session_change.resume)
+app.command("watch")(session_watch.watch)
+app.command("token")(session_change.token)
 
 
 def _watch_stats(
@@ -188,14 +233,6 @@ def _readable_latency(summary: dict[str, Any] | None) -> str:
     )
 
 
-def _print_session(session: Any, output: OutputFormat) -> None:
-    fields = message_dict(session)
-    if output is OutputFormat.JSON:
-        write_json(fields)
-    else:
-        write_fields(fields | {"ssrc": f"{session.ssrc:#010x} ({session.ssrc})"})
-
-
 def _list_row(session: Any) -> tuple[object, ...]:
     return (
         session.session_id,
@@ -206,9 +243,3 @@ def _list_row(session: Any) -> tuple[object, ...]:
         session.status,
         age(session.created_at),
     )
-
-
-def _client(server: str) -> "SessionClient":
-    from rtpfanout.client import SessionClient
-
-    return SessionClient(server)

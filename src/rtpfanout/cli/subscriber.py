@@ -17,6 +17,7 @@ from rtpfanout.cli.output import (
     write_json,
     write_table,
 )
+from rtpfanout.cli.session_options import SessionId, SubscriberClass, connect
 from rtpfanout.errors import NotFoundError, UnimplementedError
 
 if TYPE_CHECKING:
@@ -26,29 +27,35 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Add, remove and list the subscribers of a session.", no_args_is_help=True)
 
-SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
 Addresses = Annotated[
     list[str], typer.Argument(metavar="ADDRESS", help="Where copies go, ip:port or [ipv6]:port.")
 ]
 
-LIST_COLUMNS = ("ADDRESS", "SENT", "FAILED", "AGE")
+LIST_COLUMNS = ("ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES")
 
 
 @app.command("add")
 def add(
     session_id: SessionId,
     addresses: Addresses,
+    ttl: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Remove them after so long unless added again; 0: never."
+        ),
+    ] = 0.0,
+    subscriber_class: SubscriberClass = "",
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Copy the session to these addresses too; adding one twice changes nothing.
+    """Copy the session to these addresses too; adding one again sets --ttl and --class anew.
 
     Up to 1000 are added together: all of them, or none if one is refused.
     """
     present = 0
-    with _client(server) as client:
+    with connect(server) as client:
         for batch in _batches(addresses):
-            present += _add(client, session_id, batch, output)
+            present += _add(client, session_id, batch, ttl, subscriber_class, output)
     if output is OutputFormat.JSON:
         write_json({"session_id": session_id, "added": addresses})
     if present:
@@ -65,7 +72,7 @@ def remove(
     """Stop copying to these addresses; no packet leaves to them afterwards."""
     addresses = list(dict.fromkeys(addresses))
     missing: list[str] = []
-    with _client(server) as client:
+    with connect(server) as client:
         for batch in _batches(addresses):
             missing += _remove(client, session_id, batch, output)
     if output is OutputFormat.JSON:
@@ -85,7 +92,7 @@ def list_subscribers(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List a session's subscribers with their counters, oldest first."""
-    with _client(server) as client:
+    with connect(server) as client:
         found = client.iter_subscribers(session_id, 1000 if every else min(limit + 1, 1000))
         subscribers = list(found if every else islice(found, limit))
         more = not every and next(found, None) is not None
@@ -93,7 +100,15 @@ def list_subscribers(
         write_json([message_dict(subscriber) for subscriber in subscribers])
     else:
         rows = (
-            (s.subscriber_address, s.packets_sent, s.send_failures, age(s.since))
+            (
+                s.subscriber_address,
+                s.packets_sent,
+                s.send_failures,
+                age(s.since),
+                s.subscriber_class or "-",
+                s.state or "-",
+                s.expires_at or "-",
+            )
             for s in subscribers
         )
         write_table(LIST_COLUMNS, rows)
@@ -102,19 +117,28 @@ def list_subscribers(
 
 
 def _add(
-    client: "SessionClient", session_id: str, addresses: list[str], output: OutputFormat
+    client: "SessionClient",
+    session_id: str,
+    addresses: list[str],
+    ttl_secs: float,
+    subscriber_class: str,
+    output: OutputFormat,
 ) -> int:
     """How many had been added before, as far as the server tells."""
     if len(addresses) > 1:
         try:
-            response = client.add_subscribers(session_id, addresses)
+            response = client.add_subscribers(
+                session_id, addresses, ttl_secs=ttl_secs, subscriber_class=subscriber_class
+            )
         except UnimplementedError:
             pass  # a server of the first version: one by one
         else:
             _done("added", addresses, output)
             return response.already_present
     for address in addresses:
-        client.add_subscriber(session_id, address)
+        client.add_subscriber(
+            session_id, address, ttl_secs=ttl_secs, subscriber_class=subscriber_class
+        )
         _done("added", [address], output)
     return 0
 
@@ -148,9 +172,3 @@ def _batches(addresses: list[str]) -> "Iterator[list[str]]":
 
     for start in range(0, len(addresses), BATCH_SIZE):
         yield addresses[start : start + BATCH_SIZE]
-
-
-def _client(server: str) -> "SessionClient":
-    from rtpfanout.client import SessionClient
-
-    return SessionClient(server)

@@ -70,7 +70,10 @@ class SessionManager(PacketSide):
         self._clock = Clock(monotonic_ns, utc_now)
         self._admission = Admission(policy)
         self._store = store
-        self.changes = ChangeLog(store.revision + UNWRITTEN)
+        # A store that is new begins at the time, in µs: a watcher of what was here before it
+        # must not find its revision among ours.
+        first = store.revision or int(utc_now().timestamp() * 1e6)
+        self.changes = ChangeLog(first + UNWRITTEN)
         journal = Journal(store, self.changes)
         self._registry = Registry(engine, policy, limits, self._clock, journal, self.changes)
         self._requests = Requests(self._clock.wall_secs)

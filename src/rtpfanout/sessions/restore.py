@@ -131,7 +131,7 @@ class Restoring:
             return
         since = max(run.since_ns, session.last_since + 1)
         lease_ns = registry.clock.monotonic_of(run.lease_ns) if run.lease_ns else 0
-        lease_until = -(-lease_ns // 10**9)
+        lease_until = round(lease_ns / 1e9)
         is_echo = session.terms.consent is Consent.ECHO
         registry.engine.add_packed_subscribers(
             session.handle,

@@ -1,0 +1,135 @@
+"""What describes a session on the command line: the options of `create` and `update`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
+
+if TYPE_CHECKING:
+    from rtpfanout.client import SessionClient
+
+SOURCE_POLICIES = ("exact", "ip", "cidr", "latch")
+CONSENTS = ("none", "echo")
+CLASSES = ("pilot", "recorder", "monitor")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kMG]?)")
+
+
+def parse_bits(text: str) -> int:
+    """Bits per second: ``8000000``, ``8M`` or ``1.5G``; 0 is no limit."""
+    match = _RATE.fullmatch(text)
+    bits = round(float(match["number"]) * _UNITS[match["unit"]]) if match else -1
+    if not 0 <= bits < 2**64:
+        raise typer.BadParameter(f"{text!r} is not bits per second such as 8M or 2500000")
+    return bits
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """``key=value``; the server judges the two."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def read_key(path: Path | None) -> bytes | None:
+    """The file's bytes as they are, or None without a path. Raises typer.BadParameter."""
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        hint = "'--move-key-file'"
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint=hint) from None
+
+
+SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--source-policy",
+        help="What SOURCE names: exact (one address), ip (any port of one), cidr (a network) "
+        "or latch (whoever sends first).",
+        autocompletion=lambda: list(SOURCE_POLICIES),
+    ),
+]
+LatchWindow = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="Of latch: how long the first packet may pin the source."
+    ),
+]
+RelatchAfter = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="SECONDS", help="Of latch: a silence after which another may be pinned."
+    ),
+]
+Labels = Annotated[
+    list[Any] | None,
+    typer.Option("--label", parser=parse_label, metavar="KEY=VALUE", help="May be repeated."),
+]
+IngestLimit = Annotated[
+    int | None,
+    typer.Option(parser=parse_bits, metavar="BITS/S", help="Most that is let in: 8M. 0: any."),
+]
+MaxSubscribers = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="0: as many as the server allows.")
+]
+Consent = Annotated[
+    str | None,
+    typer.Option(
+        help="none, or echo: subscribers get packets only while they echo a cookie.",
+        autocompletion=lambda: list(CONSENTS),
+    ),
+]
+MoveKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="16 to 64 bytes with which the source signs that it moved."),
+]
+SubscriberClass = Annotated[
+    str,
+    typer.Option(
+        "--class",
+        help="pilot, recorder or monitor: under overload monitors go first, pilots last.",
+        autocompletion=lambda: list(CLASSES),
+    ),
+]
+Selector = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="Only with this label; may be repeated."),
+]
+
+
+def given(**options: Any) -> Any:
+    """The options without those that were not given, for SessionClient."""
+    if options.get("labels") is not None:
+        options["labels"] = dict(options["labels"])
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def selector(labels: Sequence[str] | None) -> str:
+    """As the API spells it."""
+    return ",".join(labels or ())
+
+
+def print_session(session: Any, output: OutputFormat) -> None:
+    """All that is known of one session."""
+    fields = message_dict(session)
+    if output is OutputFormat.JSON:
+        write_json(fields)
+        return
+    labels = ",".join(f"{key}={value}" for key, value in sorted(fields["labels"].items()))
+    readable = {"ssrc": f"{session.ssrc:#010x} ({session.ssrc})", "labels": labels or "-"}
+    write_fields(fields | readable)
+
+
+def connect(server: str) -> "SessionClient":
+    """A client of the server at this address."""
+    from rtpfanout.client import Credentials, SessionClient
+
+    return SessionClient(server, credentials=Credentials.from_environment())

@@ -1,0 +1,35 @@
+"""Clients of the SessionService (layer 4): one that blocks, and one for asyncio.
+
+    with SessionClient("127.0.0.1:50051") as client:
+        session = client.create_session("192.0.2.7:5000", 0x1234, "video")
+        client.add_subscriber(session.session_id, "192.0.2.9:6000", ttl_secs=60)
+
+`AsyncSessionClient` has the same calls as coroutines. Both end each call by a deadline,
+repeat what is safe to repeat while the server is unavailable (`RetryPolicy`), and raise
+the errors of `errors.py`. `watch_sessions` follows every change over reconnects, and
+`SessionMirror` makes the current state of it.
+"""
+
+from rtpfanout.client.asynchronous import AsyncSessionClient, AsyncSessionWatch
+from rtpfanout.client.blocking import SessionClient, SessionWatch
+from rtpfanout.client.credentials import Credentials
+from rtpfanout.client.mirror import ChangeKind, SessionChange, SessionMirror
+from rtpfanout.client.requests import BATCH_SIZE, PAGE_SIZE, CreateOptions, UpdateOptions
+from rtpfanout.client.retry import NO_RETRIES, RetryPolicy
+
+__all__ = [
+    "BATCH_SIZE",
+    "NO_RETRIES",
+    "PAGE_SIZE",
+    "AsyncSessionClient",
+    "AsyncSessionWatch",
+    "ChangeKind",
+    "CreateOptions",
+    "Credentials",
+    "RetryPolicy",
+    "SessionChange",
+    "SessionClient",
+    "SessionMirror",
+    "SessionWatch",
+    "UpdateOptions",
+]

@@ -1,0 +1,319 @@
+"""The same client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+import grpc
+import grpc.aio
+
+from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.client import requests
+from rtpfanout.client.channel import OPTIONS, manner
+from rtpfanout.client.credentials import Bearer
+from rtpfanout.client.failures import translated
+from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
+from rtpfanout.client.retry import Attempts, RetryPolicy
+from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from types import TracebackType
+
+    from rtpfanout.client.credentials import Credentials
+
+_T = TypeVar("_T")
+
+
+class AsyncSessionClient:
+    """SessionClient for asyncio: the same calls as coroutines, with the same meaning.
+
+    Belongs to the event loop that it is made in; close it, or use `async with`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 5.0,
+        overall_timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.target = target
+        self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
+        self._closed = asyncio.Event()
+        self._bearer = Bearer(credentials)
+        tls = credentials.for_channel() if credentials else None
+        self._channel = (
+            grpc.aio.insecure_channel(target, options=OPTIONS)
+            if tls is None
+            else grpc.aio.secure_channel(target, tls, options=OPTIONS)
+        )
+        self._stub: Any = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one attempt may take."""
+        return self._manner.timeout
+
+    async def close(self) -> None:
+        """End all calls and close the connection."""
+        self._closed.set()
+        await self._channel.close()
+
+    def within(self, seconds: float) -> Self:
+        """As SessionClient.within."""
+        other = copy.copy(self)
+        timeout = min(self._manner.timeout, seconds)
+        other._manner = dataclasses.replace(self._manner, timeout=timeout, overall_timeout=seconds)
+        return other
+
+    async def create_session(
+        self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
+    ) -> session_pb2.SessionResponse:
+        """As SessionClient.create_session."""
+        return await self._call(requests.create_session(source_address, ssrc, media_type, options))
+
+    async def get_session(self, session_id: str) -> session_pb2.SessionResponse:
+        """As SessionClient.get_session."""
+        return await self._call(requests.get_session(session_id))
+
+    async def update_session(
+        self, session_id: str, **changes: Unpack[UpdateOptions]
+    ) -> session_pb2.SessionResponse:
+        """As SessionClient.update_session."""
+        return await self._call(requests.update_session(session_id, changes))
+
+    async def delete_session(self, session_id: str, *, request_id: str | None = None) -> None:
+        """As SessionClient.delete_session."""
+        await self._call(requests.delete_session(session_id, request_id))
+
+    async def list_sessions(
+        self, limit: int = 0, cursor: str = "", *, label_selector: str = ""
+    ) -> session_pb2.ListSessionsResponse:
+        """As SessionClient.list_sessions."""
+        return await self._call(requests.list_sessions(limit, cursor, label_selector))
+
+    async def iter_sessions(
+        self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
+    ) -> AsyncIterator[session_pb2.SessionResponse]:
+        """As SessionClient.iter_sessions."""
+        cursor = ""
+        while True:
+            page = await self.list_sessions(page_size, cursor, label_selector=label_selector)
+            for session in page.sessions:
+                yield session
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def watch_sessions(
+        self, after_revision: int = 0, *, label_selector: str = "", heartbeats: bool = False
+    ) -> AsyncSessionWatch:
+        """As SessionClient.watch_sessions: ``async for event in client.watch_sessions()``."""
+        state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
+        return AsyncSessionWatch(
+            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
+            state,
+            self.target,
+            self._closed,
+        )
+
+    async def add_subscriber(
+        self,
+        session_id: str,
+        subscriber_address: str,
+        *,
+        ttl_secs: float = 0.0,
+        subscriber_class: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """As SessionClient.add_subscriber."""
+        await self._call(
+            requests.add_subscriber(
+                session_id, subscriber_address, ttl_secs, subscriber_class, request_id
+            )
+        )
+
+    async def remove_subscriber(
+        self, session_id: str, subscriber_address: str, *, request_id: str | None = None
+    ) -> None:
+        """As SessionClient.remove_subscriber."""
+        await self._call(requests.remove_subscriber(session_id, subscriber_address, request_id))
+
+    async def add_subscribers(
+        self,
+        session_id: str,
+        subscriber_addresses: Sequence[str],
+        *,
+        ttl_secs: float = 0.0,
+        subscriber_class: str = "",
+        request_id: str | None = None,
+    ) -> session_pb2.BatchAddSubscribersResponse:
+        """As SessionClient.add_subscribers."""
+        return await self._call(
+            requests.add_subscribers(
+                session_id, subscriber_addresses, ttl_secs, subscriber_class, request_id
+            )
+        )
+
+    async def remove_subscribers(
+        self, session_id: str, subscriber_addresses: Sequence[str], *, request_id: str | None = None
+    ) -> session_pb2.BatchRemoveSubscribersResponse:
+        """As SessionClient.remove_subscribers."""
+        return await self._call(
+            requests.remove_subscribers(session_id, subscriber_addresses, request_id)
+        )
+
+    async def list_subscribers(
+        self, session_id: str, limit: int = 0, cursor: str = ""
+    ) -> session_pb2.ListSubscribersResponse:
+        """As SessionClient.list_subscribers."""
+        return await self._call(requests.list_subscribers(session_id, limit, cursor))
+
+    async def iter_subscribers(
+        self, session_id: str, page_size: int = PAGE_SIZE
+    ) -> AsyncIterator[session_pb2.SubscriberResponse]:
+        """As SessionClient.iter_subscribers."""
+        cursor = ""
+        while True:
+            page = await self.list_subscribers(session_id, page_size, cursor)
+            for subscriber in page.subscribers:
+                yield subscriber
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    async def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
+        """As SessionClient.get_session_stats."""
+        return await self._call(requests.get_session_stats(session_id))
+
+    async def issue_join_token(
+        self,
+        session_id: str,
+        *,
+        ttl_secs: float = 0.0,
+        lease_secs: float = 0.0,
+        subscriber_class: str = "",
+    ) -> session_pb2.JoinTokenResponse:
+        """As SessionClient.issue_join_token."""
+        return await self._call(
+            requests.issue_join_token(session_id, ttl_secs, lease_secs, subscriber_class)
+        )
+
+    async def _call(self, call: Call[_T]) -> _T:
+        how = self._manner
+        attempts = Attempts(how.retries, call.repeatable, how.timeout, how.overall_timeout)
+        method: Callable[..., Any] = getattr(self._stub, call.method)
+        while True:
+            try:
+                response: _T = await method(
+                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
+                )
+            except grpc.RpcError as error:
+                failure = translated(error, self.target)
+            else:
+                return response
+            delay = attempts.delay_after(failure)
+            if delay is None or self._closed.is_set():
+                raise failure
+            await asyncio.sleep(delay)
+
+
+class AsyncSessionWatch:
+    """SessionWatch for asyncio. Iterate in one task; `close` from any."""
+
+    def __init__(
+        self,
+        method: Callable[..., Any],
+        state: WatchState,
+        target: str,
+        client_closed: asyncio.Event,
+    ) -> None:
+        self._method = method
+        self._state = state
+        self._target = target
+        self._client_closed = client_closed
+        self._stream: Any = None
+        self._closed = False
+
+    @property
+    def revision(self) -> int:
+        """What a later `watch_sessions(after_revision)` goes on from."""
+        return self._state.revision
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the iteration, now."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> session_pb2.SessionEvent:
+        while not self._ended():
+            failure = None
+            try:
+                event = await self._next_event()
+            except TimeoutError:
+                pass  # nothing heard for too long
+            except asyncio.CancelledError:
+                if not self._ended() or _being_cancelled():
+                    raise
+                break
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.CANCELLED:
+                    failure = translated(error, self._target)
+            else:
+                if event is not None:
+                    if self._state.came(event):
+                        return event
+                    continue
+            self._stream = None
+            if not self._ended():
+                await asyncio.sleep(self._state.delay_after(failure, self._target))
+        self._closed = True
+        raise StopAsyncIteration
+
+    async def _next_event(self) -> session_pb2.SessionEvent | None:
+        """Over a new connection if there is none; None where the server ended it."""
+        if self._stream is None:
+            self._stream = self._method(self._state.request())
+        async with asyncio.timeout(SILENCE_SECONDS):
+            event = await self._stream.read()
+        return None if event is grpc.aio.EOF else event
+
+    def _ended(self) -> bool:
+        return self._closed or self._client_closed.is_set()
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,360 @@
+"""The client whose calls block until they are answered."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+import grpc
+
+from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.client import requests
+from rtpfanout.client.channel import OPTIONS, manner
+from rtpfanout.client.credentials import Bearer
+from rtpfanout.client.failures import translated
+from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
+from rtpfanout.client.retry import Attempts, RetryPolicy
+from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from rtpfanout.client.credentials import Credentials
+
+_T = TypeVar("_T")
+
+
+class SessionClient:
+    """Calls one server. Safe to share between threads; close it, or use `with`.
+
+    `target` is the server's gRPC address, "host:port" or "unix:/path"; `timeout` the
+    seconds that one attempt may take, `overall_timeout` a call with all its retries
+    (default: 20). `retries` says what of UNAVAILABLE is retried, NO_RETRIES nothing.
+    `credentials`: TLS, a client certificate, a token; ConfigError if they cannot be read.
+    Calls raise what they name, and UnreachableError, UnavailableError (nothing was
+    changed; retries were in vain), UnauthenticatedError, PermissionDeniedError.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 5.0,
+        overall_timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.target = target
+        self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
+        self._closed = threading.Event()
+        self._bearer = Bearer(credentials)
+        tls = credentials.for_channel() if credentials else None
+        self._channel = (
+            grpc.insecure_channel(target, options=OPTIONS)
+            if tls is None
+            else grpc.secure_channel(target, tls, options=OPTIONS)
+        )
+        self._stub = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one attempt may take."""
+        return self._manner.timeout
+
+    def close(self) -> None:
+        """End all calls and close the connection."""
+        self._closed.set()
+        self._channel.close()
+
+    def within(self, seconds: float) -> Self:
+        """This client over the same connection, with calls that end in `seconds`, retries
+        and all: ``client.within(0.5).get_session(id_)``."""
+        other = copy.copy(self)
+        timeout = min(self._manner.timeout, seconds)
+        other._manner = dataclasses.replace(self._manner, timeout=timeout, overall_timeout=seconds)
+        return other
+
+    def create_session(
+        self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
+    ) -> session_pb2.SessionResponse:
+        """Let `source_address` ("ip:port") feed SSRC `ssrc`, 0 to 2**32 - 1.
+
+        Raises InvalidArgumentError, AlreadyExistsError, LimitError.
+        """
+        return self._call(requests.create_session(source_address, ssrc, media_type, options))
+
+    def get_session(self, session_id: str) -> session_pb2.SessionResponse:
+        """Raises InvalidArgumentError (not a UUID), NotFoundError."""
+        return self._call(requests.get_session(session_id))
+
+    def update_session(
+        self, session_id: str, **changes: Unpack[UpdateOptions]
+    ) -> session_pb2.SessionResponse:
+        """Change what is given and nothing else, in one step; the session as it is then.
+
+        Raises InvalidArgumentError, NotFoundError, AlreadyExistsError (the new source),
+        AbortedError (`if_revision`), UnimplementedError (an older server).
+        """
+        return self._call(requests.update_session(session_id, changes))
+
+    def delete_session(self, session_id: str, *, request_id: str | None = None) -> None:
+        """Returns once no further packet of the session leaves. Raises NotFoundError."""
+        self._call(requests.delete_session(session_id, request_id))
+
+    def list_sessions(
+        self, limit: int = 0, cursor: str = "", *, label_selector: str = ""
+    ) -> session_pb2.ListSessionsResponse:
+        """One page, oldest first; limit 0 means the server's 100. Raises InvalidArgumentError."""
+        return self._call(requests.list_sessions(limit, cursor, label_selector))
+
+    def iter_sessions(
+        self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
+    ) -> Iterator[session_pb2.SessionResponse]:
+        """All sessions, oldest first, one request per page."""
+        cursor = ""
+        while True:
+            page = self.list_sessions(page_size, cursor, label_selector=label_selector)
+            yield from page.sessions
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def watch_sessions(
+        self, after_revision: int = 0, *, label_selector: str = "", heartbeats: bool = False
+    ) -> SessionWatch:
+        """A snapshot of the sessions, then every change; see SessionWatch.
+
+        `after_revision`: only changes after that one, if the server still knows them.
+        """
+        state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
+        return SessionWatch(
+            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
+            state,
+            self.target,
+            self._closed,
+        )
+
+    def add_subscriber(
+        self,
+        session_id: str,
+        subscriber_address: str,
+        *,
+        ttl_secs: float = 0.0,
+        subscriber_class: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        """Copy the session to "ip:port" too; again is no error, and renews `ttl_secs`.
+
+        Raises InvalidArgumentError, NotFoundError, PermissionDeniedError, LimitError.
+        """
+        self._call(
+            requests.add_subscriber(
+                session_id, subscriber_address, ttl_secs, subscriber_class, request_id
+            )
+        )
+
+    def remove_subscriber(
+        self, session_id: str, subscriber_address: str, *, request_id: str | None = None
+    ) -> None:
+        """Returns once no further packet leaves to "ip:port". Raises NotFoundError."""
+        self._call(requests.remove_subscriber(session_id, subscriber_address, request_id))
+
+    def add_subscribers(
+        self,
+        session_id: str,
+        subscriber_addresses: Sequence[str],
+        *,
+        ttl_secs: float = 0.0,
+        subscriber_class: str = "",
+        request_id: str | None = None,
+    ) -> session_pb2.BatchAddSubscribersResponse:
+        """Copy the session to 1 to BATCH_SIZE addresses too: to all of them, or to none.
+
+        The error's `violations` name each address at fault, as ``subscriber_addresses[17]``.
+        Raises what add_subscriber does, and UnimplementedError (an older server).
+        """
+        return self._call(
+            requests.add_subscribers(
+                session_id, subscriber_addresses, ttl_secs, subscriber_class, request_id
+            )
+        )
+
+    def remove_subscribers(
+        self, session_id: str, subscriber_addresses: Sequence[str], *, request_id: str | None = None
+    ) -> session_pb2.BatchRemoveSubscribersResponse:
+        """Returns once no further packet leaves to any of 1 to BATCH_SIZE addresses.
+
+        The response names those that were no subscribers. Raises InvalidArgumentError,
+        NotFoundError (no such session), UnimplementedError (an older server).
+        """
+        return self._call(requests.remove_subscribers(session_id, subscriber_addresses, request_id))
+
+    def list_subscribers(
+        self, session_id: str, limit: int = 0, cursor: str = ""
+    ) -> session_pb2.ListSubscribersResponse:
+        """One page, oldest first; limit 0 means the server's 100.
+
+        Raises InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
+        """
+        return self._call(requests.list_subscribers(session_id, limit, cursor))
+
+    def iter_subscribers(
+        self, session_id: str, page_size: int = PAGE_SIZE
+    ) -> Iterator[session_pb2.SubscriberResponse]:
+        """All subscribers of a session, oldest first, one request per page."""
+        cursor = ""
+        while True:
+            page = self.list_subscribers(session_id, page_size, cursor)
+            yield from page.subscribers
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
+        """The session's counters. Raises InvalidArgumentError, NotFoundError."""
+        return self._call(requests.get_session_stats(session_id))
+
+    def issue_join_token(
+        self,
+        session_id: str,
+        *,
+        ttl_secs: float = 0.0,
+        lease_secs: float = 0.0,
+        subscriber_class: str = "",
+    ) -> session_pb2.JoinTokenResponse:
+        """A token with which a receiver joins by datagram: a secret, good for `ttl_secs`.
+
+        `lease_secs`: how long a subscription outlives its last sign of life. Raises
+        InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
+        """
+        return self._call(
+            requests.issue_join_token(session_id, ttl_secs, lease_secs, subscriber_class)
+        )
+
+    def _call(self, call: Call[_T]) -> _T:
+        how = self._manner
+        attempts = Attempts(how.retries, call.repeatable, how.timeout, how.overall_timeout)
+        method: Callable[..., _T] = getattr(self._stub, call.method)
+        while True:
+            try:
+                return method(
+                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
+                )
+            except grpc.RpcError as error:
+                failure = translated(error, self.target)
+            delay = attempts.delay_after(failure)
+            if delay is None or self._closed.wait(delay):
+                raise failure
+
+
+class SessionWatch:
+    """The events of WatchSessions, one after the other, over any number of connections.
+
+    Iterating connects, and when the connection is lost connects again and goes on after
+    the last event, for ever; a server that cannot be reached at first, or refuses, raises
+    as any call does. RESET, SNAPSHOT and SYNCED come as session.proto says: SessionMirror
+    deals with them. Iterate in one thread; `close` from any.
+    """
+
+    def __init__(
+        self,
+        method: Callable[..., Any],
+        state: WatchState,
+        target: str,
+        client_closed: threading.Event,
+    ) -> None:
+        self._method = method
+        self._state = state
+        self._target = target
+        self._client_closed = client_closed
+        self._stream: Any = None
+        self._heard = 0.0
+        self._closed = threading.Event()
+        self._guard: threading.Thread | None = None
+
+    @property
+    def revision(self) -> int:
+        """What a later `watch_sessions(after_revision)` goes on from."""
+        return self._state.revision
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the iteration, now."""
+        self._closed.set()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> session_pb2.SessionEvent:
+        while not (self._closed.is_set() or self._client_closed.is_set()):
+            failure = None
+            try:
+                event: session_pb2.SessionEvent = next(self._connected())
+            except StopIteration:
+                pass  # the server is about to go, or lets no connection grow old
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.CANCELLED:
+                    failure = translated(error, self._target)
+            else:
+                self._heard = time.monotonic()
+                if self._state.came(event):
+                    return event
+                continue
+            self._stream = None
+            if not (self._closed.is_set() or self._client_closed.is_set()):
+                self._closed.wait(self._state.delay_after(failure, self._target))
+        self._closed.set()
+        raise StopIteration
+
+    def _connected(self) -> Any:
+        if self._stream is None:
+            self._heard = time.monotonic()
+            self._stream = self._method(self._state.request())
+            if self._guard is None:
+                arguments = (weakref.ref(self), self._closed)
+                self._guard = threading.Thread(target=_guard, args=arguments, daemon=True)
+                self._guard.start()
+            if self._closed.is_set():
+                self._stream.cancel()
+        return self._stream
+
+
+def _guard(watch: weakref.ref[SessionWatch], closed: threading.Event) -> None:
+    """Give up a connection on which nothing was heard for SILENCE_SECONDS."""
+    while not closed.wait(SILENCE_SECONDS / 10):
+        watched = watch()
+        if watched is None:
+            return
+        stream = watched._stream
+        if stream is not None and time.monotonic() - watched._heard > SILENCE_SECONDS:
+            stream.cancel()
+        del watched, stream

@@ -1,0 +1,113 @@
+"""The error of `errors.py` that a failed call stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from rtpfanout.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    InvalidArgumentError,
+    LimitError,
+    NotFoundError,
+    PermissionDeniedError,
+    RtpFanoutError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    UnreachableError,
+    Violation,
+)
+
+if TYPE_CHECKING:
+    from google.rpc import status_pb2
+
+_ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgumentError,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.ABORTED: AbortedError,
+}
+
+
+class FailedCall(Protocol):
+    """What grpc.Call and grpc.aio.AioRpcError have in common."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+
+
+def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
+    """`error` of a call to `target`, with the fields at fault from its details."""
+    call = cast("FailedCall", error)
+    code, message = call.code(), call.details() or ""
+    status = _status(call)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return UnimplementedError(
+            f"the server at {target} is older and does not know this call; upgrade it"
+        )
+    if code is grpc.StatusCode.UNAVAILABLE and (retry := _retry_info(status)) is not None:
+        return UnavailableError(message, retry_after=retry)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return UnreachableError(
+            f"no answer from {target} ({_reason(message)}); "
+            "check that the server runs and that this is its gRPC address",
+            timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
+        )
+    kind = _ERRORS.get(code, RtpFanoutError)
+    if kind is RtpFanoutError:
+        message = f"{code.name}: {message}"
+    violations = _violations(status, message)
+    if len(violations) == 1:
+        (violation,) = violations
+        return kind(violation.message, field=violation.field or None)
+    field = violations[0].field if violations else None
+    return kind(message, field=field, violations=violations)
+
+
+def _status(call: FailedCall) -> status_pb2.Status | None:
+    try:
+        return rpc_status.from_call(call)  # type: ignore[arg-type]
+    except ValueError:  # the trailer contradicts the status: do not trust it
+        return None
+
+
+def _retry_info(status: status_pb2.Status | None) -> float | None:
+    """Seconds after which the server asks to be called again."""
+    info = error_details_pb2.RetryInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return max(0.0, float(info.retry_delay.ToNanoseconds()) / 1e9)
+    return None
+
+
+def _violations(status: status_pb2.Status | None, message: str) -> tuple[Violation, ...]:
+    """The fields at fault (google.rpc). A BadRequest has its own words, else `message`."""
+    bad_request = error_details_pb2.BadRequest()
+    quota = error_details_pb2.QuotaFailure()
+    info = error_details_pb2.ErrorInfo()
+    found: tuple[Violation, ...] = ()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(bad_request) and bad_request.field_violations:
+            return tuple(
+                Violation(violation.field, violation.description or message)
+                for violation in bad_request.field_violations
+            )
+        if detail.Unpack(quota) and quota.violations:
+            found = (Violation(quota.violations[0].subject, message),)
+        elif detail.Unpack(info) and "field" in info.metadata:
+            found = (Violation(info.metadata["field"], message),)
+    return found
+
+
+def _reason(details: str) -> str:
+    """The system's own words at the end of gRPC's, such as "Connection refused"."""
+    return details.splitlines()[0].rpartition(": ")[2] if details else "no reason given"
