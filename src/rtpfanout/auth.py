@@ -321,7 +321,7 @@ def confine(
 
 
 def _own_request_id(identity: Identity, request_id: str) -> str:
-    """Else the answer to a call of others with the same id could be had by repeating it.
+    """Else an id would tell, by being refused, that others used it, and could be taken from them.
 
     What is no request id stays as it is, for the manager to refuse.
     """

@@ -1,4 +1,4 @@
-"""Request ids of confined identities: what others were answered can't be had by repeating it."""
+"""Request ids of confined identities: those of others are neither seen nor taken."""
 
 from __future__ import annotations
 
