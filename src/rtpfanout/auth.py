@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import json
 import time
 from collections import Counter
@@ -304,6 +305,8 @@ def confine(
         raise PermissionDeniedError(f"the role {identity.role} may not call {method}")
     if not identity.scope:
         return
+    if request_id := getattr(request, "request_id", ""):
+        request.request_id = _own_request_id(identity, request_id)
     if method in ("ListSessions", "WatchSessions"):
         scope = ",".join(f"{key}={value}" for key, value in sorted(identity.scope.items()))
         request.label_selector = ",".join(filter(None, (request.label_selector, scope)))
@@ -315,6 +318,17 @@ def confine(
         _confine_to_seen(identity, request.session_id, labels_of)
         if method == "UpdateSession":
             _keep_labels(identity, request.labels)
+
+
+def _own_request_id(identity: Identity, request_id: str) -> str:
+    """Else an id would tell, by being refused, that others used it, and could be taken from them.
+
+    What is no request id stays as it is, for the manager to refuse.
+    """
+    if len(request_id) > 64 or not all("!" <= letter <= "~" for letter in request_id):
+        return request_id
+    scope = json.dumps(sorted(identity.scope.items()))
+    return hashlib.sha256(f"{scope} {request_id}".encode()).hexdigest()
 
 
 def _confine_to_seen(
