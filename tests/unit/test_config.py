@@ -51,6 +51,10 @@ DEFAULTS = {
     "limits.max_subscribers": 10_000_000,
     "limits.max_subscribers_per_ip": 0,
     "store.path": "auto",
+    "overload.busy": 0.95,
+    "overload.kernel_drops": 1,
+    "overload.memory_mib": 0,
+    "overload.shed": True,
     "log.level": "info",
     "log.format": "auto",
 }
@@ -78,6 +82,10 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "limits.max_subscribers": ("7", 7),
     "limits.max_subscribers_per_ip": ("8", 8),
     "store.path": ("/srv/rtp.db", "/srv/rtp.db"),
+    "overload.busy": ("0.5", 0.5),
+    "overload.kernel_drops": ("10", 10),
+    "overload.memory_mib": ("512", 512),
+    "overload.shed": ("false", False),
     "log.level": ("WARNING", "warning"),
     "log.format": ("json", "json"),
 }
