@@ -314,6 +314,9 @@ class Rtpfanout(Contender):
             "BUFFER_SIZE": str(queue),
             "MAX_FANOUT_PER_SESSION": str(max(1000, subscribers)),
             "MAX_SESSIONS": str(max(10_000, sessions)),
+            # One process, whose CPU time is counted, and no disk.
+            "SUPERVISE": "false",
+            "STORE__PATH": ":memory:",
         }
         serve = [sys.executable, "-m", "rtpfanout", "serve"]
         if serve_takes_workers():
