@@ -30,8 +30,7 @@ def test_help_lists_the_commands():
     commands = re.findall(r"^  (\w+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)
     assert set(commands) == {
         "bench", "config", "demo", "doctor", "drain", "recv", "reload", "send", "serve", "session",
-            "subscriber", "upgrade",
-        "version",
+        "subscriber", "upgrade", "version",
     }  # fmt: skip
     assert "..." not in done.stdout.split("Commands:")[1]
 
