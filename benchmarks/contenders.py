@@ -315,7 +315,7 @@ class Rtpfanout(Contender):
             "MAX_FANOUT_PER_SESSION": str(max(1000, subscribers)),
             "MAX_SESSIONS": str(max(10_000, sessions)),
             # One process, whose CPU time is counted, and no disk.
-            "SUPERVISE": "false",
+            "ENABLE_SUPERVISOR": "false",
             "STORE__PATH": ":memory:",
         }
         serve = [sys.executable, "-m", "rtpfanout", "serve"]

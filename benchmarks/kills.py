@@ -173,6 +173,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
         }
     oracle = Oracle(server, given.seed)
     moments: list[float] = []
+    killed: list[int] = []
     lost: list[str] = []
     restarts: list[float] = []
     chance = random.Random(given.seed)
@@ -192,6 +193,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                 state = statefile.read(server.process.pid)
                 assert state
                 moments.append(time.monotonic())
+                killed.append(state.server_pid)
                 if given.everything:
                     server.process.kill()
                 os.kill(state.server_pid, signal.SIGKILL)
@@ -207,7 +209,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                 server.stop()
                 server = oracle.server = ServerProcess(**settings, session_timeout_secs=0)
             else:
-                _replaced(server)
+                _replaced(server, killed[-1])
             # A client that failed to connect waits longer and longer.
             server.channel.close()
             server.channel = grpc.insecure_channel(
@@ -251,11 +253,11 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
     return result
 
 
-def _replaced(server: ServerProcess) -> None:
+def _replaced(server: ServerProcess, old: int) -> None:
     """Returns when there is another server process: the dying one may still take connections."""
     while True:
         state = statefile.read(server.process.pid)
-        if state and state.server_pid and statefile.start_of(state.server_pid):
+        if state and state.server_pid != old and statefile.start_of(state.server_pid):
             return
         time.sleep(0.001)
 

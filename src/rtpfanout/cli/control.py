@@ -27,7 +27,7 @@ Patience = Annotated[float, typer.Option(metavar="SECONDS", help="Wait no longer
 
 
 def upgrade(pid: Pid = None, port: Port = None, timeout: Patience = 180.0) -> None:
-    """Let the version that is installed now take over, without losing a packet.
+    """Let the installed version take over, losing no packet.
 
     When it doesn't start the old one goes on, and the exit code is 1.
     """
@@ -39,7 +39,10 @@ def upgrade(pid: Pid = None, port: Port = None, timeout: Patience = 180.0) -> No
 
 
 def reload(pid: Pid = None, port: Port = None, timeout: Patience = 10.0) -> None:
-    """Let the server read its configuration again: all of it, or nothing if it is wrong."""
+    """Let the server read its configuration again.
+
+    All of it, or nothing if anything is wrong.
+    """
     before = _find(pid, port)
     after = _ask(before, signal.SIGHUP, lambda state: state.reloads, timeout)
     if after.error:
@@ -50,7 +53,10 @@ def reload(pid: Pid = None, port: Port = None, timeout: Patience = 10.0) -> None
 
 
 def drain(pid: Pid = None, port: Port = None, timeout: Patience = 3630.0) -> None:
-    """Stop the server in order: not ready first, packets for drain_secs, then the end."""
+    """Stop the server in order.
+
+    Not ready first, packets for drain_secs, then the end.
+    """
     state = _find(pid, port)
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
