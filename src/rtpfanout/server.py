@@ -227,7 +227,8 @@ class Server:
             try:
                 control.listen_local(Path(local))
             except (RuntimeError, OSError) as error:
-                raise StartError(f"{local}: {error}", field="grpc_unix_socket") from None
+                reason = getattr(error, "strerror", None) or error
+                raise StartError(f"{local}: {reason}", field="grpc_unix_socket") from None
         await control.start()
         self._control = control
         self.grpc_address = Address(address.ip, port)
@@ -241,14 +242,18 @@ class Server:
             self.settings.metrics_bind_address.ip, listener.getsockname()[1]
         )
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
+        server_metrics.register(metrics.AuthenticationCollector(self._access.failures))
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
+        # Who may see the sessions one by one: on loopback everybody, as ever.
+        is_local = self.settings.metrics_bind_address.ip.is_loopback
         self._http = http.HttpServer(
             http.create_app(
                 server_metrics=server_metrics,
                 session_metrics=metrics.sessions_registry(self.manager),
                 is_alive=lambda: self.is_alive,
                 is_ready=lambda: self.is_ready,
+                sessions_status=None if is_local else self._access.overview_status,
             )
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
