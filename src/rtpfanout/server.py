@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout import _fastpath, log, netif
-from rtpfanout.auth import Access
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
@@ -29,6 +28,7 @@ from rtpfanout.store import Store, default_path
 from rtpfanout.workers import Workers, check_cpus, worker_count
 
 if TYPE_CHECKING:
+    from rtpfanout.auth import Access
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
     from rtpfanout.service import ControlServer
@@ -56,13 +56,13 @@ class Server:
     engine: _fastpath.Engine
     manager: SessionManager
     store: Store | None = None
+    _access: Access
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._access = Access.of(settings)
         self._workers: Workers | None = None
         self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
@@ -209,8 +209,10 @@ class Server:
             )
 
     async def _start_control(self) -> None:
+        from rtpfanout.auth import Access
         from rtpfanout.service import ControlServer, server_credentials
 
+        self._access = Access.of(self.settings)
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
         _listener(address, "grpc_bind_address").close()
