@@ -260,7 +260,7 @@ def test_each_kind_of_public_key(key: Any, algorithm: str) -> None:
         (json.dumps(secret_entry(b"short")).encode(), "less than 32 bytes"),
         (pem_of(RSA)[:-10], "whole blocks"),
         (pem_of(P256) + pem_of(RSA)[:100], "whole blocks"),
-        (pem_of(rsa.generate_private_key(65537, 1024)), "less than 2048 bits"),
+        (pem_of(rsa.generate_private_key(65537, 1024)), "less than 2048 bits"),  # noqa: S505
         (pem_of(ec.generate_private_key(ec.SECP384R1())), "no RSA, P-256 or Ed25519"),
         (
             P256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
