@@ -26,6 +26,11 @@ rtpfanout
 /readyz             200 while packets and calls are taken
 """
 
+_REFUSALS = {
+    401: "a bearer token is needed; or serve metrics on a loopback address\n",
+    403: "this token is confined to some of the sessions\n",
+}
+
 
 def create_app(
     *,
@@ -33,13 +38,17 @@ def create_app(
     session_metrics: CollectorRegistry,
     is_alive: Callable[[], bool],
     is_ready: Callable[[], bool],
+    sessions_status: Callable[[str], int] | None = None,
 ) -> Starlette:
-    """The pages of INDEX. A failing check answers 503."""
+    """The pages of INDEX. A failing check answers 503.
+
+    `sessions_status` judges the header Authorization of those who want the series per session.
+    """
     return Starlette(
         routes=[
             Route("/", lambda _request: PlainTextResponse(INDEX)),
             Route("/metrics", _exposition(server_metrics)),
-            Route("/metrics/sessions", _exposition(session_metrics)),
+            Route("/metrics/sessions", _exposition(session_metrics, sessions_status)),
             Route("/healthz", _check(is_alive)),
             Route("/readyz", _check(is_ready)),
         ]
@@ -73,8 +82,12 @@ class HttpServer(uvicorn.Server):
 
 # Not coroutines: Starlette runs them in a thread, so a page of 10,000 sessions that takes
 # a second to write holds up no control call.
-def _exposition(registry: CollectorRegistry) -> Callable[[Request], Response]:
+def _exposition(
+    registry: CollectorRegistry, judge: Callable[[str], int] | None = None
+) -> Callable[[Request], Response]:
     def page(request: Request) -> Response:
+        if judge and (status := judge(request.headers.get("authorization", ""))) != 200:
+            return PlainTextResponse(_REFUSALS[status], status, {"WWW-Authenticate": "Bearer"})
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=None, headers={"content-type": content_type})
 

@@ -322,6 +322,21 @@ class SessionsCollector(Collector):
             yield gauge
 
 
+class AuthenticationCollector(Collector):
+    """`failures` are counted by a fixed list of reasons."""
+
+    def __init__(self, failures: Mapping[str, int]) -> None:
+        self._failures = failures
+
+    def collect(self) -> Iterator[Metric]:
+        """Each reason from the start, so that a first failure shows as a rise."""
+        yield _by_reason(
+            "rtpfanout_authentication_failures",
+            "Calls without an identity, by reason; refused TLS handshakes are not among them.",
+            self._failures,
+        )
+
+
 def server_registry(
     engine: Engine, manager: SessionManager, requests: Mapping[tuple[str, str], int]
 ) -> CollectorRegistry:

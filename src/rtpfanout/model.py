@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
+"""A key or value of a session's labels."""
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
+"""What a caller may number its calls with."""
+
 _IPV4_ENDPOINT = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[^:]*)")
 _IPV6_ENDPOINT = re.compile(r"\[(?P<host>[^\[\]]*)\]:(?P<port>[^:]*)")
 

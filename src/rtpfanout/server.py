@@ -18,7 +18,6 @@ import structlog
 
 from rtpfanout import _fastpath, log, netif
 from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
-from rtpfanout.auth import Access
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from rtpfanout.auth import Access
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
     from rtpfanout.service import ControlServer
@@ -60,6 +60,7 @@ class Server:
     engine: _fastpath.Engine
     manager: SessionManager
     store: Store | None = None
+    _access: Access
 
     def __init__(self, settings: Settings, sockets: Sequence[int] = ()) -> None:
         """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them."""
@@ -69,7 +70,6 @@ class Server:
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._access = Access.of(settings)
         self._workers: Workers | None = None
         self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
@@ -236,8 +236,10 @@ class Server:
         )
 
     def _bind_control(self) -> None:
+        from rtpfanout.auth import Access
         from rtpfanout.service import ControlServer, server_credentials
 
+        self._access = Access.of(self.settings)
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
         listener(address, "grpc_bind_address").close()
@@ -254,7 +256,8 @@ class Server:
             try:
                 control.listen_local(Path(local))
             except (RuntimeError, OSError) as error:
-                raise StartError(f"{local}: {error}", field="grpc_unix_socket") from None
+                reason = getattr(error, "strerror", None) or error
+                raise StartError(f"{local}: {reason}", field="grpc_unix_socket") from None
         self._control = control
         self.grpc_address = Address(address.ip, port)
 
@@ -269,14 +272,18 @@ class Server:
         from rtpfanout.doorman.metrics import DoormanCollector
 
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
+        server_metrics.register(metrics.AuthenticationCollector(self._access.failures))
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
+        # Who may see the sessions one by one: on loopback everybody, as ever.
+        is_local = self.settings.metrics_bind_address.ip.is_loopback
         self._http = http.HttpServer(
             http.create_app(
                 server_metrics=server_metrics,
                 session_metrics=metrics.sessions_registry(self.manager),
                 is_alive=lambda: self.is_alive,
                 is_ready=lambda: self.is_ready,
+                sessions_status=None if is_local else self._access.overview_status,
             )
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))

@@ -42,9 +42,17 @@ DEFAULTS = {
     "enable_metrics": True,
     "metrics_bind_address": "0.0.0.0:9090",
     "grpc_bind_address": "127.0.0.1:50051",
+    "grpc_unix_socket": "",
     "insecure": False,
     "enable_supervisor": True,
     "drain_secs": 0,
+    "tls.certificate": "",
+    "tls.key": "",
+    "tls.client_ca": "",
+    "auth.jwt_keys": "",
+    "auth.issuer": "",
+    "auth.audience": "",
+    "auth.certificate_roles": [],
     "address_policy.allow": [],
     "address_policy.deny": [],
     "consent.timeout_secs": 30,
@@ -73,9 +81,17 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "enable_metrics": ("0", False),
     "metrics_bind_address": ("127.0.0.1:0", "127.0.0.1:0"),
     "grpc_bind_address": ("[::1]:0", "[::1]:0"),
+    "grpc_unix_socket": ("/run/rtp/api", "/run/rtp/api"),
     "insecure": ("true", True),
     "enable_supervisor": ("false", False),
     "drain_secs": ("1.5", 1.5),
+    "tls.certificate": ("cert.pem", "cert.pem"),
+    "tls.key": ("key.pem", "key.pem"),
+    "tls.client_ca": ("ca.pem", "ca.pem"),
+    "auth.jwt_keys": ("keys.json", "keys.json"),
+    "auth.issuer": ("us", "us"),
+    "auth.audience": ("here", "here"),
+    "auth.certificate_roles": ("a viewer site=north, * admin", ["a viewer site=north", "* admin"]),
     "address_policy.allow": ("10.0.0.0/8, 2001:db8::/32", ["10.0.0.0/8", "2001:db8::/32"]),
     "address_policy.deny": ('["192.0.2.1/32"]', ["192.0.2.1/32"]),
     "consent.timeout_secs": ("12.5", 12.5),
@@ -131,9 +147,26 @@ def test_defaults() -> None:
     assert OTHERS.keys() == DEFAULTS.keys()
 
 
+# What a key can't be without, as a file.
+BESIDE = {
+    "tls.certificate": {"tls.key": "k"},
+    "tls.key": {"tls.certificate": "c"},
+    "tls.client_ca": {"tls.certificate": "c", "tls.key": "k"},
+}
+
+
 @pytest.mark.parametrize("key", OTHERS)
 def test_every_key_from_every_place(key: str) -> None:
     text, value = OTHERS[key]
+    if beside := BESIDE.get(key):
+        lines = [f"{other} = {json.dumps(word)}\n" for other, word in beside.items()]
+        for result in (
+            loaded("".join(lines) + f"{key} = {json.dumps(value)}"),
+            loaded("".join(lines), {variable(key): text}),
+            load_settings(written("".join(lines)), {key: value}, {}),
+        ):
+            assert plain_values(result.settings) == DEFAULTS | beside | {key: value}
+        return
     from_file = loaded(f"{key} = {json.dumps(value)}")
     from_environment = loaded(environ={variable(key): text})
     from_flag = load_settings(overrides={key: value}, environ={})
@@ -407,6 +440,31 @@ def test_grpc_beyond_loopback_needs_the_switch(address: str) -> None:
     assert problem.startswith(f"server.toml: {line} is beyond loopback")
     assert "insecure = true" in problem
     assert str(loaded(f"{line}\ninsecure = true").settings.grpc_bind_address) == address
+
+
+TLS = 'tls.certificate = "c"\ntls.key = "k"\n'
+
+
+@pytest.mark.parametrize("closing", ['tls.client_ca = "ca"', 'auth.jwt_keys = "keys"'])
+def test_grpc_beyond_loopback_with_tls_and_credentials_needs_no_switch(closing: str) -> None:
+    line = 'grpc_bind_address = "0.0.0.0:50051"'
+    assert loaded(f"{line}\n{TLS}{closing}").settings.insecure is False
+    for half in (TLS, 'auth.jwt_keys = "keys"'):
+        (problem,) = problems(f"{line}\n{half}")
+        assert "tls.certificate together with tls.client_ca or auth.jwt_keys" in problem
+
+
+@pytest.mark.parametrize(
+    ("lines", "missing"),
+    [
+        ('tls.key = "k"', "tls.certificate is missing beside tls.key"),
+        ('tls.certificate = "c"', "tls.key is missing beside tls.certificate"),
+        ('tls.client_ca = "ca"', "tls.certificate is missing beside tls.client_ca"),
+    ],
+)
+def test_files_of_tls_come_together(lines: str, missing: str) -> None:
+    (problem,) = problems(lines)
+    assert missing in problem
 
 
 @pytest.mark.parametrize(

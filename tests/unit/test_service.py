@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.auth import Access
 from rtpfanout.service import ControlServer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def with_server(
     manager = BrokenManager()
 
     async def run() -> None:
-        server = ControlServer(cast("SessionManager", manager), requests)
+        server = ControlServer(cast("SessionManager", manager), requests, Access())
         port = server.listen("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -88,7 +89,9 @@ def test_a_port_in_use_is_refused() -> None:
     """Not shared by SO_REUSEPORT, which would split the calls between two servers."""
 
     async def run() -> None:
-        one, two = (ControlServer(cast("SessionManager", None), Counter()) for _ in range(2))
+        one, two = (
+            ControlServer(cast("SessionManager", None), Counter(), Access()) for _ in range(2)
+        )
         port = one.listen("127.0.0.1:0")
         with pytest.raises(RuntimeError):
             two.listen(f"127.0.0.1:{port}")

@@ -35,8 +35,8 @@ class AuthSettings(BaseModel):
         default="", description="What `aud` of a token must hold. Empty: it must have none."
     )
     certificate_roles: Texts = Field(
-        default=("* admin",),
-        description="What callers with a certificate and no token may do: common name or DNS "
+        default=(),
+        description="What callers with a certificate and no token may do: common or alternative "
         'name, role, and labels that confine it, such as "wall-2 viewer site=north". * is any '
-        "name.",
+        'other name. Empty: "* admin" or, with jwt_keys, nothing.',
     )

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     grpc_bind_address: Endpoint = Field(
         default=Address.parse("127.0.0.1:50051"),
         description="Where the gRPC control API is served (TCP). Beyond loopback it needs "
-        "insecure = true.",
+        "TLS with tls.client_ca or auth.jwt_keys, or insecure = true.",
     )
     grpc_unix_socket: Text = Field(
         default="",

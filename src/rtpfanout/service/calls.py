@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,15 +19,17 @@ from rtpfanout import convert, tokens
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.service.audit import Audit
+from rtpfanout.service.audit import Audit, AuditLog
 from rtpfanout.service.watch import session_events
+from rtpfanout.sessions import SCOPE
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from google.rpc import status_pb2
 
+    from rtpfanout.auth import Identity
     from rtpfanout.sessions import SessionManager
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -54,7 +58,7 @@ def _call(
 
     @functools.wraps(handler)
     async def call(self: _Servicer, request: _Request, context: Context) -> _Response:
-        audit = Audit(method, context.peer(), request)
+        audit = self.audits.begin(method, context.peer(), request)
         try:
             self.admit(method, request, context, audit)
             response = await handler(self, request)
@@ -80,7 +84,7 @@ def _call(
 
 
 def _stream(
-    handler: Callable[[_Servicer, _Request], AsyncIterator[_Response]],
+    handler: Callable[[_Servicer, _Request], AsyncGenerator[_Response]],
 ) -> Callable[[_Servicer, _Request, Context], AsyncIterator[_Response]]:
     """The same for a call that answers with a stream, counted when it ends."""
     method = handler.__name__
@@ -90,9 +94,11 @@ def _stream(
         self: _Servicer, request: _Request, context: Context
     ) -> AsyncIterator[_Response]:
         try:
-            self.admit(method, request, context)
-            async for response in handler(self, request):
-                yield response
+            identity = self.admit(method, request, context)
+            async with contextlib.aclosing(handler(self, request)) as responses:
+                async for response in responses:
+                    self.access.recheck(identity)
+                    yield response
         except (asyncio.CancelledError, GeneratorExit):
             self.requests[method, grpc.StatusCode.CANCELLED.name] += 1
             raise
@@ -126,6 +132,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self.manager = manager
         self.access = access
         self.requests = requests
+        self.audits = AuditLog()
         self._stopping = asyncio.Event()
         self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
         for method in SERVICE.methods:
@@ -133,12 +140,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     def admit(
         self, method: str, request: Any, context: Context, audit: Audit | None = None
-    ) -> None:
-        """Raises UnauthenticatedError, PermissionDeniedError, NotFoundError; see `auth.confine`."""
+    ) -> Identity:
+        """Raises UnauthenticatedError, PermissionDeniedError; see `auth.confine` and SCOPE."""
         identity = self.access.identify(_caller(context))
         if audit:
             audit.identity = identity
-        confine(identity, method, request, self.manager.labels)
+        confine(identity, method, request)
+        SCOPE.set(identity.scope)  # of this call alone: each has a task of its own
+        return identity
 
     def end_watches(self) -> None:
         """Streams end, as they should before the server stops."""
@@ -146,7 +155,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def _change(self, call: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
         loop = asyncio.get_running_loop()
-        bound = functools.partial(call, *args, **options)
+        bound = functools.partial(contextvars.copy_context().run, call, *args, **options)
         return await loop.run_in_executor(self._changing, bound)
 
     @_call
@@ -213,7 +222,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     @_stream
     async def WatchSessions(  # noqa: N802
         self, request: session_pb2.WatchSessionsRequest
-    ) -> AsyncIterator[session_pb2.SessionEvent]:
+    ) -> AsyncGenerator[session_pb2.SessionEvent]:
         async for event in session_events(
             self.manager, request.after_revision, request.label_selector, self._stopping
         ):
@@ -312,13 +321,17 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
 
 def _caller(context: Context) -> Caller:
-    metadata = dict(context.invocation_metadata() or ())
+    metadata = context.invocation_metadata() or ()
     shown = context.auth_context()
     names = (*shown.get("x509_common_name", ()), *shown.get("x509_subject_alternative_name", ()))
+    has_certificate = "x509_pem_cert" in shown
     return Caller(
         peer=context.peer(),
-        authorization=str(metadata.get("authorization", "")),
-        certificate_names=tuple(name.decode(errors="replace") for name in names),
+        # Given twice they are joined, and so no token.
+        authorization=", ".join(str(text) for key, text in metadata if key == "authorization"),
+        certificate_names=(
+            tuple(name.decode(errors="replace") for name in names) if has_certificate else None
+        ),
     )
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import socket
+import stat
 from typing import TYPE_CHECKING
 
 import grpc
@@ -49,7 +54,7 @@ class ControlServer:
         self, manager: SessionManager, requests: Counter[tuple[str, str]], access: Access
     ) -> None:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
-        self._local: Path | None = None
+        self._local: tuple[Path, tuple[int, int]] | None = None
         self._health = health.aio.HealthServicer()
         self._servicer = SessionServicer(manager, requests, access)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
@@ -68,12 +73,15 @@ class ControlServer:
 
     def listen_local(self, path: Path) -> None:
         """Binds a Unix socket that its owner and group can open, in place of one that a server
-        left behind. Raises RuntimeError, OSError."""
-        if path.is_socket():
-            path.unlink()
-        self._server.add_insecure_port(f"unix:{path}")
-        path.chmod(0o660)
-        self._local = path
+        left behind; nothing else that is there is touched. Raises RuntimeError, OSError."""
+        _make_room(path)
+        # Not by chmod afterwards: nobody else may get in before it.
+        umask = os.umask(0o117)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        finally:
+            os.umask(umask)
+        self._local = path, _identity(path)
 
     async def start(self) -> None:
         """Answers calls from here on."""
@@ -91,4 +99,28 @@ class ControlServer:
         """Takes no new call, and ends those that run after `grace` seconds."""
         await self._server.stop(grace)
         if self._local:
-            self._local.unlink(missing_ok=True)
+            path, identity = self._local
+            with contextlib.suppress(OSError):
+                if _identity(path) == identity:  # and not that of a server that came after us
+                    path.unlink()
+
+
+def _make_room(path: Path) -> None:
+    """Removes a Unix socket that nobody listens on. Raises OSError."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, "there is something else than a socket; move it away")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        code = probe.connect_ex(str(path))
+    if code != errno.ECONNREFUSED:
+        raise OSError(errno.EADDRINUSE, "another server listens on this socket; stop it first")
+    path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino

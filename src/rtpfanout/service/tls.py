@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509 import load_pem_x509_certificates
 
 from rtpfanout.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -18,7 +28,7 @@ def server_credentials(certificate: str, key: str, client_ca: str) -> grpc.Serve
 
     Raises ConfigError if one can't be used; later on, what was read last stays in use.
     """
-    files = _Files(certificate, key, client_ca)
+    files = Files(certificate, key, client_ca)
     return grpc.dynamic_ssl_server_credentials(
         files.read(),
         files.read_if_changed,  # type: ignore[arg-type]  # the stubs forget None
@@ -26,34 +36,20 @@ def server_credentials(certificate: str, key: str, client_ca: str) -> grpc.Serve
     )
 
 
-class _Files:
-    def __init__(self, certificate: str, key: str, client_ca: str) -> None:
-        self._paths = {"certificate": certificate, "key": key}
+class Files:
+    """The files and what they were when they were read last."""
+
+    def __init__(self, certificate: str, key: str, client_ca: str = "") -> None:
+        self._paths = {"certificate": Path(certificate), "key": Path(key)}
         if client_ca:
-            self._paths["client_ca"] = client_ca
+            self._paths["client_ca"] = Path(client_ca)
         self._stamp: tuple[object, ...] = ()
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Raises ConfigError."""
-        contents = {}
-        for name, path in self._paths.items():
-            try:
-                contents[name] = Path(path).read_bytes()
-            except OSError as error:
-                raise ConfigError(
-                    f"{path} can't be read: {error.strerror}", field=f"tls.{name}"
-                ) from None
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self._paths["certificate"], self._paths["key"])
-            if "client_ca" in self._paths:
-                context.load_verify_locations(self._paths["client_ca"])
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigError(
-                f"certificate, key and client CA don't fit together: {error}",
-                field="tls.certificate",
-            ) from None
-        self._stamp = self._stamps()
+        self._stamp = self._stamps()  # first: what is written meanwhile is news
+        contents = {name: self._contents(name) for name in self._paths}
+        _check(contents)
         return grpc.ssl_server_certificate_configuration(
             [(contents["key"], contents["certificate"])], contents.get("client_ca")
         )
@@ -66,17 +62,46 @@ class _Files:
             configuration = self.read()
         except ConfigError as error:
             _log.warning("certificates not reloaded", key=error.field, reason=error.message)
-            self._stamp = self._stamps()
             return None
         _log.info("certificates reloaded")
         return configuration
 
+    def _contents(self, name: str) -> bytes:
+        path = self._paths[name]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{path} can't be read: {error.strerror}", field=f"tls.{name}"
+            ) from None
+
     def _stamps(self) -> tuple[object, ...]:
-        stamps: list[object] = []
-        for path in self._paths.values():
-            try:
-                status = Path(path).stat()
-                stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
-            except OSError:
-                stamps.append(None)
-        return tuple(stamps)
+        return tuple(map(_stamp, self._paths.values()))
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _check(contents: dict[str, bytes]) -> None:
+    """That they are what gRPC will take, which doesn't say what was wrong. Raises ConfigError."""
+    field = ""
+    try:
+        for field in contents.keys() - {"key"}:
+            certificates = load_pem_x509_certificates(contents[field])
+            if field == "certificate":
+                certified = _spelt(certificates[0].public_key())
+        field = "key"
+        key = load_pem_private_key(contents["key"], None)
+        if _spelt(key.public_key()) != certified:  # type: ignore[arg-type]
+            raise ValueError("it is not the key of the certificate")
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"tls.{field} can't be used: {error}", field=f"tls.{field}") from None
+
+
+def _spelt(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

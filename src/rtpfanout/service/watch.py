@@ -55,7 +55,9 @@ async def session_events(
             for change in found:
                 kind = change.seen_by(selector)
                 if kind is not None:
-                    yield convert.session_event(_TYPES[kind], change.revision, change.view)
+                    is_gone = kind is ChangeType.DELETED
+                    view = (change.view_before if is_gone else None) or change.view
+                    yield convert.session_event(_TYPES[kind], change.revision, view)
                     last = now()
             if found:
                 continue

@@ -6,6 +6,7 @@ from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE, label_selector
 from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.packet_side import MoveTarget
 from rtpfanout.sessions.registry import Limits
+from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import (
     LatencySummary,
     SessionLatency,
@@ -19,6 +20,7 @@ __all__ = [
     "DEFAULT_PAGE",
     "LARGEST_BATCH",
     "LARGEST_PAGE",
+    "SCOPE",
     "Change",
     "ChangeLog",
     "ChangeType",

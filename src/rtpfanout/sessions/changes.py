@@ -44,6 +44,8 @@ class Change:
     type: ChangeType
     view: SessionView
     labels_before: Mapping[str, str]
+    view_before: SessionView | None = None
+    """Where the labels changed: what is shown to those for whom the session is gone."""
 
     def seen_by(self, selector: Pairs) -> ChangeType | None:
         """What it is to one who sees only what `selector` matches; None: nothing."""

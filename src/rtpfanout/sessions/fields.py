@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import Consent, MediaType, SubscriberClass
+from rtpfanout.model import LABEL, REQUEST_ID, Consent, MediaType, SubscriberClass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +21,7 @@ LONGEST_TTL_SECS = 30 * 86_400
 MOST_LABELS = 16
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
-_LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 _LABEL_WORDS = "1 to 63 letters, digits, '-', '_', '.' or '/'"
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 _Word = TypeVar("_Word", bound=enum.StrEnum)
 
@@ -43,7 +41,7 @@ def session_id_of(text: str) -> str:
 
 def request_id_of(text: str) -> str:
     """1 to 64 visible ASCII characters, or empty."""
-    if text and _REQUEST_ID.fullmatch(text) is None:
+    if text and REQUEST_ID.fullmatch(text) is None:
         raise InvalidArgumentError(
             f"{shown(text)} is not 1 to 64 visible ASCII characters", field="request_id"
         )
@@ -110,7 +108,7 @@ def changed_labels(before: Mapping[str, str], changes: Mapping[str, str]) -> dic
     """`before` with `changes` set or, where the value is empty, removed; sorted by key."""
     after = dict(before)
     for key, value in changes.items():
-        if _LABEL.fullmatch(key) is None:
+        if LABEL.fullmatch(key) is None:
             raise InvalidArgumentError(
                 f"the key {shown(key)} is not {_LABEL_WORDS}", field="labels"
             )
@@ -126,7 +124,7 @@ def changed_labels(before: Mapping[str, str], changes: Mapping[str, str]) -> dic
 
 
 def _label(value: str, key: str) -> str:
-    if _LABEL.fullmatch(value) is None:
+    if LABEL.fullmatch(value) is None:
         raise InvalidArgumentError(
             f"the value {shown(value)} of {shown(key)} is not {_LABEL_WORDS}", field="labels"
         )
@@ -138,7 +136,7 @@ def label_selector_of(text: str) -> Pairs:
     pairs = []
     for part in text.split(",") if text else []:
         key, equals, value = part.partition("=")
-        if not equals or _LABEL.fullmatch(key) is None or _LABEL.fullmatch(value) is None:
+        if not equals or LABEL.fullmatch(key) is None or LABEL.fullmatch(value) is None:
             raise InvalidArgumentError(
                 f"{shown(part)} is not key=value, each of {_LABEL_WORDS};"
                 " several are separated by commas",

@@ -15,7 +15,8 @@ from rtpfanout.errors import NotFoundError
 from rtpfanout.overload import HighWater
 from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.sessions.changes import Change, ChangeType
-from rtpfanout.sessions.fields import session_id_of
+from rtpfanout.sessions.fields import matches, session_id_of
+from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import view_of
 
 if TYPE_CHECKING:
@@ -126,9 +127,9 @@ class Registry:
             yield self.find(canonical)
 
     def find(self, canonical_id: str) -> Session:
-        """The lock is held. Raises NotFoundError."""
+        """The lock is held. Raises NotFoundError: also for what is not in the caller's SCOPE."""
         session = self.by_id.get(canonical_id)
-        if session is None:
+        if session is None or not matches(session.terms.labels, SCOPE.get()):
             raise NotFoundError(f"no session {canonical_id}", field="session_id")
         return session
 

@@ -101,7 +101,7 @@ class Requests:
                 known = answer.digest if answer else self._under_way.get(request_id)
                 if known is not None and known != digest:
                     raise InvalidArgumentError(
-                        f"{request_id} was the id of another call within the last"
+                        f"it was the id of another call within the last"
                         f" {KEPT_SECS / 60:g} minutes; give each call an id of its own",
                         field="request_id",
                     )

@@ -175,6 +175,8 @@ class Updating:
                 registry.changes.settle(slot, None)
             raise
         with registry.lock:
+            # Who saw it by the old labels alone is shown nothing of what it is now.
+            gone = registry.view(session) if after.labels != before.labels else None
             session.terms, session.revision = after, slot.revision
             session.next_feeder = None
             if new_key != old_key:
@@ -182,7 +184,7 @@ class Updating:
             if new_key != old_key or before.paused != after.paused:
                 session.fed_since_ns = registry.clock.monotonic_ns()
             shown = registry.view(session)
-            change = Change(slot.revision, ChangeType.UPDATED, shown, before.labels)
+            change = Change(slot.revision, ChangeType.UPDATED, shown, before.labels, gone)
             registry.changes.settle(slot, change)
         return view
 
