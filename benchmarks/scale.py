@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Server:
             *(sys.executable, "-m", "rtpfanout", "serve", "--log-format", "json"),
             *("--bind-address", "127.0.0.1:0", "--grpc-bind-address", "127.0.0.1:0"),
             *("--metrics-bind-address", "127.0.0.1:0", "--session-timeout-secs", "0"),
+            *("--store-path", options.store, "--no-enable-supervisor"),
             *("--max-sessions", str(options.sessions)),
             *("--max-fanout-per-session", str(options.subscribers)),
         ]
@@ -74,6 +76,8 @@ class Server:
                 break
         else:
             sys.exit("the server did not start")
+        # What nobody reads would block the server once the pipe is full.
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
         self.grpc, self.metrics = entry["grpc_bind_address"], entry["metrics_bind_address"]
 
     def stop(self) -> float:
@@ -189,6 +193,7 @@ def main() -> None:
     parser.add_argument("-s", "--subscribers", type=int, default=1_000, help="of each session")
     parser.add_argument("--distinct", action="store_true", help="no host subscribes twice")
     parser.add_argument("--one-by-one", action="store_true", help="without the batch call")
+    parser.add_argument("--store", default=":memory:", help="its file; default: none")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
     with running(options) as server:

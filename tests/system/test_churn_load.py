@@ -220,6 +220,7 @@ class Scene:
                 workers=workers,
                 max_fanout_per_session=2_000,
                 store__path=store,
+                overload__busy=0,  # so busy that nobody new would be taken
             )
             stack.callback(self.server.stop)
         with inside(self.ns["cam"]):

@@ -222,14 +222,14 @@ def test_a_real_prometheus_scrapes_it(prometheus: str, fed: ServerProcess) -> No
 
 
 BROKEN = """
-from rtpfanout import _fastpath, server
+from rtpfanout import _fastpath, assembly, server
 from rtpfanout.config import load_settings
 
 class Broken(_fastpath.Engine):
     def run(self, worker):
         raise RuntimeError("a fault in the packet loop")
 
-_fastpath.Engine = Broken
+assembly.Engine = Broken
 raise SystemExit(server.run(load_settings().settings))
 """
 

@@ -35,8 +35,9 @@ def addresses(session: int) -> list[str]:
 
 @pytest.mark.slow
 def test_many_sessions_of_many_subscribers(
-    server: ServerProcess, udp: Callable[..., socket.socket]
+    start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket], tmp_path: Path
 ) -> None:
+    server = start_server(store__path=tmp_path / "state.db")  # what is in a file is in no memory
     source, subscriber = udp(), udp()
     before = resident_bytes(server)
     with SessionClient(str(server.grpc), timeout=60) as client:
@@ -49,8 +50,9 @@ def test_many_sessions_of_many_subscribers(
             assert (answer.added, answer.already_present) == (SUBSCRIBERS, 0)
         taken = resident_bytes(server) - before
         assert server.metrics()["total_subscribers"] == SESSIONS * SUBSCRIBERS
-        # 4 MiB for the sessions and for what the first of many calls brings with it.
-        assert taken <= SESSIONS * SUBSCRIBERS * BYTES_PER_SUBSCRIBER + (4 << 20)
+        # 4 MiB for the sessions and for what the first of many calls brings with it, and so small
+        # a file (10 MB) is in SQLite's page cache as a whole.
+        assert taken <= SESSIONS * SUBSCRIBERS * BYTES_PER_SUBSCRIBER + (16 << 20)
 
         for number in (0, 77, SESSIONS - 1):
             listed = [s.subscriber_address for s in client.iter_subscribers(ids[number], 300)]

@@ -10,6 +10,8 @@ RETRY_AFTER = 2.0
 """Seconds that a refused caller is asked to wait."""
 CALM_SAMPLES = 2
 """Samples in a row below the low mark that open the door again."""
+BUSY_SAMPLES = 3
+"""Samples in a row that make a worker too busy: a second of work is no overload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,16 @@ class Sample:
 
 
 class Mark:
-    """One measure: passed at `high` or above, until it was below `low` for CALM_SAMPLES."""
+    """One measure: passed when `patience` samples in a row are at `high` or above, until
+    CALM_SAMPLES in a row are below `low`.
+    """
 
-    def __init__(self, name: str, high: float, low: float) -> None:
+    def __init__(self, name: str, high: float, low: float, patience: int = 1) -> None:
         self.name = name
         self._high = high
         self._low = low
+        self._patience = patience
+        self._above = 0
         self._calm = 0
         self.is_passed = False
 
@@ -49,11 +55,13 @@ class Mark:
         if self._high <= 0:
             return False
         if not self.is_passed:
-            self.is_passed = value >= self._high
+            self._above = self._above + 1 if value >= self._high else 0
+            self.is_passed = self._above >= self._patience
             self._calm = 0
             return self.is_passed
         self._calm = self._calm + 1 if value < self._low else 0
         self.is_passed = self._calm < CALM_SAMPLES
+        self._above = 0
         return not self.is_passed
 
 
@@ -63,11 +71,11 @@ class HighWater:
     def __init__(self, limits: Limits) -> None:
         self.refused_total = 0
         self.marks = tuple(
-            Mark(name, high, high * limits.low_share)
-            for name, high in (
-                ("busy", limits.busy),
-                ("kernel_drops", limits.kernel_drops),
-                ("memory", limits.memory_bytes),
+            Mark(name, high, high * limits.low_share, patience)
+            for name, high, patience in (
+                ("busy", limits.busy, BUSY_SAMPLES),
+                ("kernel_drops", limits.kernel_drops, 1),
+                ("memory", limits.memory_bytes, 1),
             )
         )
 
