@@ -152,6 +152,8 @@ def run_document(document: str, scratch: Path) -> None:
         **{k: v for k, v in os.environ.items() if not k.startswith("RTP_FANOUT")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(place),
+        "STATE_DIRECTORY": str(scratch),
+        "RUNTIME_DIRECTORY": str(scratch),
         "TERM": "dumb",
         "COLUMNS": "120",
     }

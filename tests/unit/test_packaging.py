@@ -188,7 +188,7 @@ def test_the_pods_configuration_is_accepted_and_agrees_with_its_ports(
 
     pod = pod_spec()
     (container,) = pod["containers"]
-    (mount,) = container["volumeMounts"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
     assert f"{mount['mountPath']}/{name}" in container["args"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {
@@ -250,3 +250,19 @@ def test_workflows_cover_the_pythons_that_wheels_are_tested_on() -> None:
     pythons = jobs["tests"]["strategy"]["matrix"]["python"]
     assert {f"cp{version.replace('.', '')}" for version in pythons} == selected
     assert "bash .ci/run" in [step.get("run") for step in jobs["full"]["steps"]]
+
+
+def test_a_container_keeps_its_sessions_on_a_volume() -> None:
+    """Its own file system is read-only, and its user has no home."""
+    image = (ROOT / "docker/Dockerfile").read_text()
+    (place,) = re.findall(r"STATE_DIRECTORY=(\S+)", image)
+    assert f"VOLUME {place}" in image
+    assert re.search(rf"--owner=10001 .* {place}$", image, re.MULTILINE)
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    (volume,) = compose["services"]["rtpfanout"]["volumes"]
+    assert volume.split(":")[1] == place
+    assert volume.split(":")[0] in compose["volumes"]
+    manifest = yaml.safe_load((ROOT / "docker/kubernetes/deployment.yaml").read_text())
+    pod = manifest["spec"]["template"]["spec"]
+    mounts = {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
+    assert mounts[place] in {v["name"] for v in pod["volumes"]}

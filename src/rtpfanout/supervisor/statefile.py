@@ -98,9 +98,16 @@ def read(pid: int) -> State | None:
 
 
 def running() -> list[State]:
-    """All supervisors that live."""
+    """All supervisors that live. What those left behind that were killed is removed."""
     try:
-        names = sorted(directory().glob("*.json"))
+        names = sorted(name for name in directory().glob("*.json") if name.stem.isdigit())
     except OSError:
         return []
-    return [state for name in names if name.stem.isdigit() and (state := read(int(name.stem)))]
+    states = []
+    for name in names:
+        if state := read(int(name.stem)):
+            states.append(state)
+        elif not start_of(int(name.stem)):
+            with contextlib.suppress(OSError):
+                name.unlink()
+    return states
