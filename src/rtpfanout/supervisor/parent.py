@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from rtpfanout.config import Settings
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before the second restart in a row, doubling; the first one is at once."""
+"""Seconds before the fourth restart in a row, doubling; AT_ONCE of them are at once."""
+AT_ONCE = 3
 HEALTHY_SECONDS = 1.0
 """A server that was ready and lived so long is replaced at once, whatever was before."""
 STOP_SECONDS = 10.0
@@ -240,8 +241,8 @@ class Supervisor:
         healthy = server.phase == "ready" and lived >= HEALTHY_SECONDS
         self._crashes = 1 if healthy else self._crashes + 1
         pause = 0.0
-        if self._crashes > 1:
-            pause = min(FIRST_PAUSE * 2 ** min(self._crashes - 2, 16), LONGEST_PAUSE)
+        if self._crashes > AT_ONCE:
+            pause = min(FIRST_PAUSE * 2 ** min(self._crashes - AT_ONCE - 1, 16), LONGEST_PAUSE)
         if pause == 0:
             self._spawn()
         else:
