@@ -125,14 +125,19 @@ def states(server: ServerProcess, session: str) -> dict[str, dict[str, int]]:
     return found
 
 
+def eventually_shed(server: ServerProcess, session: str, seconds: float = 120) -> None:
+    """Half of the monitors. It takes longer where others take the CPUs meanwhile."""
+    deadline = time.monotonic() + seconds
+    while (found := states(server, session))["monitor"].get("shed", 0) < 400:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_monitors_are_shed_until_the_rest_fits(flooded: tuple[ServerProcess, str]) -> None:
     server, session = flooded
-    eventually(
-        lambda: states(server, session),
-        lambda found: found["monitor"].get("shed", 0) >= 400,
-        "half of the monitors are shed",
-    )
+    eventually_shed(server, session)
     assert server.logged("subscribers shed")["subscriber_class"] == "monitor"
     stats = server.stats(session)
     assert stats.dropped_overload > 0
