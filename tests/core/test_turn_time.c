@@ -7,7 +7,7 @@
 #include "segments.h"
 #include "sessions.h"
 
-enum { MOST = 200, LEN = 100 };
+enum { MOST = 200, LEN = 100, FLOOD = 256, AT_ONCE = 64 };
 
 static struct sock sock;
 static struct qsbr qsbr;
@@ -18,7 +18,7 @@ static struct rf_addr camera;
 static int from;
 
 /* What the camera sends before each receive: 'p' a packet, 'm' one with the marker, 'o' one of
- * another session, 'x' no RTP, '.' nothing; behind the end the worker is told to stop. */
+ * another session, 'x' no RTP, 'f' a flood of FLOOD packets, '.' nothing; behind the end the worker is told to stop. */
 static const char *script;
 static uint16_t sequence;
 static uint64_t passed_ns; /* of virtual time with every receive */
@@ -28,6 +28,20 @@ static uint64_t now_ns = 1000000000;
 int __real_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
 int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
 int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+
+/* With the marker, so that nothing more is waited for. */
+static void send_flood(void)
+{
+    static uint8_t p[AT_ONCE * LEN];
+
+    for (unsigned sent = 0; sent < FLOOD; sent += AT_ONCE) {
+        for (unsigned i = 0; i < AT_ONCE; i++) {
+            rtp_make(p + i * LEN, LEN, 1, sequence++);
+            p[i * LEN + 1] |= 0x80;
+        }
+        send_segments(from, &sock.bound, p, sizeof p, LEN);
+    }
+}
 
 int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t)
 {
@@ -41,6 +55,8 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct tim
         p[0] = 0;
     if (what == 's')
         worker_stop(&worker);
+    else if (what == 'f')
+        send_flood();
     else if (what != '.')
         send_to(from, &sock.bound, p, LEN);
     sequence++;
@@ -223,6 +239,16 @@ static void test_a_stop_ends_a_long_turn(bool hands_over)
     teardown();
 }
 
+/* 256 packets to 150 subscribers are 38,400 copies: they leave after 224 packets, and the rest. */
+static void test_a_turn_is_cut_after_so_many_copies(void)
+{
+    setup(150);
+    play("f", 0);
+    if (worker.gso)
+        expect(1, 0, 150 * (224 / 64 + 1) + 150);
+    teardown();
+}
+
 static void test_a_stop_drops_the_rest(void)
 {
     test_a_stop_ends_a_long_turn(false);
@@ -242,6 +268,7 @@ int main(void)
     RUN(test_never_for_few);
     RUN(test_never_for_those_withheld);
     RUN(test_audio_is_left_alone);
+    RUN(test_a_turn_is_cut_after_so_many_copies);
     RUN(test_a_stop_drops_the_rest);
     RUN(test_a_hand_over_sends_it);
     return 0;
