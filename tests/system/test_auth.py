@@ -530,7 +530,7 @@ def test_connections_that_use_up_all_descriptors_cost_no_packet(
     server = start_server()
     source, viewer = udp(), udp()
     server.create(address_of(source), 7, address_of(viewer))
-    pid = server.process.pid
+    pid = server.pid
     in_use = descriptors_of(pid)
     limit = in_use + 20
     subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={limit}:{limit}"], check=True)
