@@ -226,7 +226,7 @@ class Scene:
         with inside(self.ns["cam"]):
             source = stack.enter_context(udp_socket("10.1.0.2"))
         self.session = self._create("{}:{}".format(*source.getsockname()), sockets)
-        self.loop = PacketLoop(self.server.process.pid, workers)
+        self.loop = PacketLoop(self.server.pid, workers)
         self.camera = Camera(source, ("10.1.0.1", self.server.ingest.port), self.loop)
         self.checked = Checked(sockets, self.camera)
 
