@@ -3,7 +3,7 @@
  * and both get through in their turns.
  *
  * Beside it sessions of the same SSRC come and go, which are found by networks, and what is
- * misrouted finds a new owner. With TORTURE=full for a minute, or RTPFANOUT_TORTURE_SECONDS. */
+ * misrouted finds a new owner. With TORTURE=full for ten seconds each, or RTPFANOUT_TORTURE_SECONDS. */
 #include <pthread.h>
 
 #include "atomic.h"
@@ -118,7 +118,7 @@ static double torture_seconds(void)
 {
     const char *seconds = getenv("RTPFANOUT_TORTURE_SECONDS"), *full = getenv("RTPFANOUT_TORTURE");
 
-    return seconds ? atof(seconds) : full && strcmp(full, "full") == 0 ? 60 : 2;
+    return seconds ? atof(seconds) : full && strcmp(full, "full") == 0 ? 10 : 2;
 }
 
 static void check_counts(void)
