@@ -317,6 +317,8 @@ class Rtpfanout(Contender):
             # One process, whose CPU time is counted, and no disk.
             "ENABLE_SUPERVISOR": "false",
             "STORE__PATH": ":memory:",
+            # Saturated cells are to send to everybody, not to shed.
+            "OVERLOAD__SHED": "false",
         }
         serve = [sys.executable, "-m", "rtpfanout", "serve"]
         if serve_takes_workers():

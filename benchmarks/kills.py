@@ -22,6 +22,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -31,6 +32,9 @@ from support import START_SECONDS, ServerProcess
 
 from rtpfanout.api import session_pb2
 from rtpfanout.supervisor import statefile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CALL_SECONDS = 5.0
 CROWD = "127.3."
@@ -136,9 +140,9 @@ class Oracle:
             if not cursor:
                 return found
 
-    def _try(self, call: object) -> object:
+    def _try(self, call: Callable[[], object]) -> object:
         try:
-            answer = call()  # type: ignore[operator]
+            answer = call()
         except grpc.RpcError:
             self.unanswered += 1
             return None
