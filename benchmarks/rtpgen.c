@@ -23,7 +23,7 @@ struct options {
     uint32_t base_ssrc;
     double rate, duration; /* packets per second, 0: flat out; seconds */
     uint64_t count;        /* packets, 0: until the duration is over */
-    int port_per_session, gso;
+    int port_per_session, gso, random_ssrc;
 };
 
 struct session {
@@ -38,7 +38,7 @@ struct generator {
     struct mmsghdr *messages;
     struct iovec *iovecs;
     unsigned frames_per_batch, packets_per_message, next_session;
-    uint64_t sent, bytes, errors, late_frames;
+    uint64_t sent, bytes, errors, late_frames, random;
 };
 
 static struct options parse_options(int argc, char **argv)
@@ -49,7 +49,8 @@ static struct options parse_options(int argc, char **argv)
         { "burst", required_argument, NULL, 'b' },    { "size", required_argument, NULL, 's' },
         { "rate", required_argument, NULL, 'r' },     { "duration", required_argument, NULL, 'd' },
         { "count", required_argument, NULL, 'c' },    { "port-per-session", no_argument, NULL, 'p' },
-        { "gso", no_argument, NULL, 'g' },            { 0 },
+        { "gso", no_argument, NULL, 'g' },            { "random-ssrc", no_argument, NULL, 'R' },
+        { 0 },
     };
     struct options options = {
         .source = { .sin_family = AF_INET }, .sessions = 1, .burst = 14, .size = 1200,
@@ -70,10 +71,11 @@ static struct options parse_options(int argc, char **argv)
         case 'c': options.count = (uint64_t)parse_number("count", optarg, 1, 1e15); break;
         case 'p': options.port_per_session = 1; break;
         case 'g': options.gso = 1; break;
+        case 'R': options.random_ssrc = 1; break;
         default:
             die("usage: rtpgen --to ip:port [--from ip:port] [--sessions N] [--ssrc N] [--burst N]"
                 " [--size BYTES] [--rate PACKETS/S] [--duration S] [--count PACKETS]"
-                " [--port-per-session] [--gso]");
+                " [--port-per-session] [--gso] [--random-ssrc]");
         }
     }
     if (options.destination.sin_port == 0)
@@ -147,6 +149,18 @@ static void prepare_packets(struct generator *generator)
     }
 }
 
+/* xorshift64 (Marsaglia 2003): its upper half, so that each packet has an SSRC of its own. */
+static uint32_t random_ssrc(struct generator *generator)
+{
+    uint64_t x = generator->random;
+
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    generator->random = x;
+    return (uint32_t)(x >> 32);
+}
+
 /* Writes one frame of the session into the batch and returns the messages it takes. */
 static unsigned write_frame(struct generator *generator, unsigned slot, unsigned message,
                             unsigned session_number, uint64_t now)
@@ -162,7 +176,8 @@ static unsigned write_frame(struct generator *generator, unsigned slot, unsigned
         packet[1] = (uint8_t)(96 | (i + 1 == options->burst ? 0x80 : 0)); /* marker, type */
         store16(packet + 2, (uint16_t)session->next_index);
         store32(packet + 4, timestamp);
-        store32(packet + 8, options->base_ssrc + session_number);
+        store32(packet + 8, options->random_ssrc ? random_ssrc(generator)
+                                                 : options->base_ssrc + session_number);
         store64(packet + SEND_TIME_OFFSET, now);
         store64(packet + INDEX_OFFSET, session->next_index++);
     }
@@ -252,7 +267,7 @@ static void generate(struct generator *generator)
 
 int main(int argc, char **argv)
 {
-    struct generator generator = { .options = parse_options(argc, argv) };
+    struct generator generator = { .options = parse_options(argc, argv), .random = 0x9e3779b97f4a7c15 };
     uint64_t start;
     double seconds;
 
