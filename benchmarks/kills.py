@@ -167,7 +167,10 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
-    settings: dict[str, object] = {"store__path": str(directory / "store.db")}
+    settings: dict[str, object] = {
+        "store__path": str(directory / "store.db"),
+        "max_sessions": given.sessions + 10_000,
+    }
     server = ServerProcess(**settings, session_timeout_secs=0)
     if given.everything:  # the same ports again
         settings |= {
