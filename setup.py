@@ -41,6 +41,7 @@ engine = Extension(
     ],
     depends=[
         str(FASTPATH / "values.pxi"),
+        str(FASTPATH / "bulk.pxi"),
         *[str(path) for path in (FASTPATH / "core").glob("*.h")],
     ],
     include_dirs=[str(FASTPATH / "core")],

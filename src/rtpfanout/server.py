@@ -62,10 +62,16 @@ class Server:
     store: Store | None = None
     _access: Access
 
-    def __init__(self, settings: Settings, sockets: Sequence[int] = ()) -> None:
-        """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them."""
+    def __init__(
+        self, settings: Settings, sockets: Sequence[int] = (), *, trusts_store: bool = False
+    ) -> None:
+        """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them.
+
+        `trusts_store`: a server read it without a fault since this host's start.
+        """
         self.settings = settings
         self._sockets = sockets
+        self._trusts_store = trusts_store
         self._listener: socket.socket | None = None
         self.finished = asyncio.Event()
         self._is_ready = False
@@ -97,6 +103,7 @@ class Server:
         try:
             self.prepare()
             self.start_packets()
+            self.catch_up()
             self.bind_serving()
             await self.start_serving()
         except BaseException:
@@ -115,10 +122,24 @@ class Server:
             with contextlib.suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(self.finished.set)
 
-        if self._doorman:
-            self._doorman.attach(loop)
         self._workers = Workers(self.engine, self.engine.workers, self.settings.worker_cpus, on_end)
         self._workers.start()
+
+    def catch_up(self) -> None:
+        """What calls and control datagrams need and packets don't, once after `prepare`.
+
+        Raises StartError.
+        """
+        restored = self.manager.restore()
+        if restored.sessions:
+            _log.info(
+                "restored",
+                store=self.store.path if self.store else None,
+                sessions=restored.sessions,
+                subscribers=restored.subscribers,
+                expired_subscribers=restored.expired_subscribers,
+            )
+        self._make_doorman()
 
     def bind_serving(self) -> None:
         """The addresses of the API and of metrics are ours; nobody is answered yet.
@@ -130,7 +151,9 @@ class Server:
             self._bind_http()
 
     async def start_serving(self) -> None:
-        """After `bind_serving`: from here on calls are taken."""
+        """After `catch_up` and `bind_serving`: from here on calls are taken."""
+        if self._doorman:
+            self._doorman.attach(asyncio.get_running_loop())
         if self._control:
             await self._control.start()
         if self._listener:
@@ -201,8 +224,6 @@ class Server:
             await asyncio.to_thread(self.store.reopen, RESUME_SECONDS)
         self._make_doorman()
         self.bind_serving()
-        if self._doorman:
-            self._doorman.attach(asyncio.get_running_loop())
         await self.start_serving()
 
     async def stop_packets(self, *, drain: bool = True) -> None:
@@ -219,16 +240,15 @@ class Server:
         settings = self.settings
         self.engine = open_engine(settings, self._sockets)
         self.ingest_address = self.engine.bound
-        self.store = Store(store_path(settings))
+        self.store = Store(store_path(settings), trusts=self._trusts_store)
         self.manager = SessionManager(
             self.engine,
             address_policy_of(self.engine, self.settings),
             self.store,
             limits=limits_of(settings),
         )
-        self._restore()
+        self.manager.restore_packets()
         self._read_local_addresses()
-        self._make_doorman()
 
     def _make_doorman(self) -> None:
         self._doorman = Doorman(
@@ -296,17 +316,6 @@ class Server:
         if self._listener:
             self._listener.close()
             self._listener = None
-
-    def _restore(self) -> None:
-        restored = self.manager.restore()
-        if restored.sessions:
-            _log.info(
-                "restored",
-                store=self.store.path if self.store else None,
-                sessions=restored.sessions,
-                subscribers=restored.subscribers,
-                expired_subscribers=restored.expired_subscribers,
-            )
 
     def _read_local_addresses(self) -> None:
         try:

@@ -1,8 +1,10 @@
 /* When memory runs out: the n-th request of the core fails, for every n until none is left
  * to fail. Each call then says -ENOMEM, has changed nothing, leaks nothing, and works when
  * it is made again.
- * wraps: malloc calloc aligned_alloc free getrandom eventfd socket */
+ * wraps: malloc calloc aligned_alloc free mmap munmap getrandom eventfd socket */
 #include "core.h"
+
+#include <sys/mman.h>
 
 #include "endpoints.h"
 
@@ -13,6 +15,8 @@ void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
 void __real_free(void *p);
+void *__real_mmap(void *p, size_t size, int protection, int flags, int fd, off_t offset);
+int __real_munmap(void *p, size_t size);
 ssize_t __real_getrandom(void *p, size_t len, unsigned flags);
 int __real_eventfd(unsigned value, int flags);
 int __real_socket(int family, int type, int protocol);
@@ -20,6 +24,8 @@ void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *p);
+void *__wrap_mmap(void *p, size_t size, int protection, int flags, int fd, off_t offset);
+int __wrap_munmap(void *p, size_t size);
 ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags);
 int __wrap_eventfd(unsigned value, int flags);
 int __wrap_socket(int family, int type, int protocol);
@@ -57,6 +63,17 @@ void __wrap_free(void *p)
 {
     held -= p != NULL;
     __real_free(p);
+}
+
+void *__wrap_mmap(void *p, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    return fails() ? MAP_FAILED : counted(__real_mmap(p, size, protection, flags, fd, offset));
+}
+
+int __wrap_munmap(void *p, size_t size)
+{
+    held -= p != NULL;
+    return __real_munmap(p, size);
 }
 
 ssize_t __wrap_getrandom(void *p, size_t len, unsigned flags)

@@ -54,6 +54,27 @@ def one_notice(e: Engine) -> tuple[Any, ...]:
     return notice
 
 
+def test_many_exact_sources_at_once() -> None:
+    first, second = Address.parse("127.0.0.1:5000"), Address.parse("[2001:db8::7]:5001")
+    e = engine("[::]:0", max_sessions=3)
+    records = first.record + second.record + first.record
+    one, other, again = e.add_sessions(records, [7, 7, 7], 1)
+    assert again is None, "it is there already"
+    (third, full) = e.add_sessions(records[:24] + records[:24], [8, 9], 1)
+    assert third is not None
+    assert full is None, "three are as many as there may be"
+    assert sorted(e.all_session_stats(1)) == sorted([one, other, third])
+    e.remove_session(one)
+    assert e.add_session(first, 7, 1) not in (one, other)
+    with pytest.raises(FileExistsError):
+        e.add_session(second, 7, 1)
+    assert e.add_sessions(b"", [], 1) == []
+    with pytest.raises(ValueError, match="1 ssrcs for 2 sources"):
+        e.add_sessions(records[:48], [7], 1)
+    with pytest.raises(ValueError, match="24 bytes each"):
+        e.add_sessions(records[:47], [7, 8], 1)
+
+
 @pytest.mark.parametrize(
     ("ip", "prefix", "message"),
     [

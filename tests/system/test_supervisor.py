@@ -138,6 +138,23 @@ def test_kills_under_traffic(server: ServerProcess, record_property: Callable[..
     assert server.stub.GetSession(session_pb2.GetSessionRequest(session_id=session)).session_id
 
 
+def test_a_store_that_is_damaged_meanwhile(start_server: StartServer, tmp_path: Path) -> None:
+    """The next server trusts what the one before read; the one after that looks again."""
+    path = tmp_path / "store.db"
+    server = start_server(store__path=str(path))
+    for number in range(200):
+        server.create(f"127.0.0.1:{5000 + number}", number)
+    done = command("upgrade", "--pid", str(server.process.pid))  # all is in the file itself then
+    assert done.returncode == 0, done.stderr
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    kill(server)
+    connected(server)
+    assert len(list(tmp_path.glob("store.db.damaged-*"))) >= 1
+    assert not server.stub.ListSessions(session_pb2.ListSessionsRequest()).sessions
+
+
 def test_upgrades_under_traffic(server: ServerProcess) -> None:
     with Flow(per_second=2000) as flow:
         server.create(flow.source, 1, flow.viewer)

@@ -68,7 +68,12 @@ CORE_LAYERS = (
 )
 SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.
-OTHER_SYSTEM_CALLS = {("hash", "getrandom"), ("qsbr", "nanosleep")}
+OTHER_SYSTEM_CALLS = {
+    ("hash", "getrandom"),
+    ("qsbr", "nanosleep"),
+    ("session", "mmap"),  # memory
+    ("session", "munmap"),
+}
 SYSTEM_CALL = re.compile(
     r"\b(socket|bind|connect|close|ioctl|fcntl|[gs]etsockopt|getsockname|getpeername|shutdown"
     r"|send|sendto|sendmsg|sendmmsg|recv|recvfrom|recvmsg|recvmmsg|read|readv|write|writev|splice"

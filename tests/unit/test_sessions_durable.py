@@ -16,12 +16,13 @@ from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
     AddressDeniedError,
     AlreadyExistsError,
+    LimitError,
     NotFoundError,
     UnavailableError,
 )
 from rtpfanout.model import Address, SubscriberClass
 from rtpfanout.sessions.views import SubscriberState
-from rtpfanout.store import MEMORY, Store
+from rtpfanout.store import MEMORY, PutSubscribers, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -412,3 +413,53 @@ def test_a_disk_that_hangs_keeps_no_packets_coming(
     clock.now += SECOND
     assert manager.expire_subscribers() == 1
     assert subscribers(manager, session_id) == [SUBSCRIBER]
+
+
+def test_packets_come_before_calls(tmp_path: Path, clock: Clock) -> None:
+    path = str(tmp_path / "store.db")
+    sources = ["127.0.0.1:5001", "[2001:db8::7]:5002", "192.0.2.0/24"]
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        for number, source in enumerate(sources):
+            policy = "cidr" if "/" in source else "exact"
+            view = manager.create(source, number, "video", source_policy=policy)
+            manager.update(view.session_id, paused=number == 0, ingest_limit_bps=10**6)
+            manager.add_subscriber(view.session_id, f"127.0.0.1:{number + 1}", ttl_secs=100)
+            manager.add_subscriber(view.session_id, "127.0.0.1:9")
+        before = manager.list_page()[0]
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        manager.restore_packets()
+        stats = engine.all_session_stats(clock.now)
+        assert [each["subscribers"] for each in stats.values()] == [2, 2, 2]
+        assert manager.active_sessions == manager.total_subscribers == 0
+        restored = manager.restore()
+        assert (restored.sessions, restored.subscribers) == (3, 6)
+        assert set(engine.all_session_stats(clock.now)) == set(stats)
+        assert manager.list_page()[0] == before
+        assert manager.total_subscribers == 6
+        clock.now += 101 * SECOND
+        assert manager.expire_subscribers() == 3
+
+
+def test_a_restart_counts_by_address_and_finds_loops(tmp_path: Path, clock: Clock) -> None:
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        first = manager.create(SOURCE, 1, "video")
+        second = manager.create(SOURCE, 2, "video")
+        for session in (first, second):
+            manager.add_subscribers(session.session_id, ["127.0.0.1:1", "127.0.0.2:2"])
+        assert first.source_address == SOURCE
+    with Store(path) as store, engine_of() as engine:
+        # The source of both as their subscriber, as no call would take it.
+        moved = Address.parse(SOURCE).record
+        sequences = [row.sequence for row in store.sessions()]
+        store.submit([PutSubscribers(sequences[0], moved, 1)]).result(30)
+        manager = manager_of(engine, clock, store, subscribers_per_ip=2)
+        restored = manager.restore()
+        assert (restored.subscribers, restored.refused_subscribers) == (4, 1)
+        with pytest.raises(LimitError):
+            manager.add_subscriber(first.session_id, "127.0.0.1:3")
+        manager.remove_subscriber(second.session_id, "127.0.0.1:1")
+        manager.add_subscriber(first.session_id, "127.0.0.1:3")

@@ -35,6 +35,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
     packet from there makes a "source" notice and is dropped as `latching`.
 
+  ``add_sessions(records, ssrcs, now_ns)`` is ``add_session`` of many exact sources, one
+  record and one SSRC each: their handles in order, None for one that can't be added.
+
   FileExistsError as well when a session of the SSRC has the very same network (`relatch`
   networks may be the same); OSError (EMLINK) when 16 of the SSRC have networks already,
   `latch` and `relatch` ones included; ValueError for a prefix the address has not.
@@ -68,6 +71,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   addresses written by `model.ADDRESS_RECORD` one behind the other, with no object for
   each, and returns how many are new. ``remove_subscribers`` returns, for each
   address, whether it was there.
+* ``add_subscriber_runs(runs)`` is ``add_packed_subscribers`` of many sessions: (handle,
+  records, now_ns, lease_until, subscriber_class, withheld) each. An error leaves those before.
 * ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
   CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
   OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep

@@ -34,6 +34,7 @@ SESSION_FIELDS = names(core.rf_session_field_name)
 LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
 
 include "values.pxi"
+include "bulk.pxi"
 
 
 def open_sockets(bind, count, receive_queue_packets):
@@ -180,6 +181,9 @@ cdef class Engine:
         check(rc)
         return handle
 
+    def add_sessions(self, bytes records, list ssrcs, uint64_t now_ns):
+        return add_exact_sessions(self.engine, records, ssrcs, now_ns)
+
     def move_session(
         self,
         uint64_t handle,
@@ -259,25 +263,12 @@ cdef class Engine:
         subscriber_class=2,
         withheld=0,
     ):
-        cdef size_t count = record_count(records)
-        cdef const core.rf_addr *addrs = record_addresses(records)
-        cdef core.rf_terms terms
-        cdef core.rf_bool *added = <core.rf_bool *>malloc((count + 1) * sizeof(core.rf_bool))
-        cdef int rc
-        if added == NULL:
-            raise MemoryError
-        try:
-            terms.lease_until = lease_until
-            terms.subscriber_class = subscriber_class
-            terms.withheld = withheld
-            with nogil:
-                rc = core.rf_subscribers_add_on(
-                    self.engine, handle, addrs, count, &terms, now_ns, added
-                )
-            check(rc)
-            return sum(added[i] for i in range(count))
-        finally:
-            free(added)
+        return add_run(
+            self.engine, handle, records, now_ns, lease_until, subscriber_class, withheld
+        )
+
+    def add_subscriber_runs(self, list runs):
+        add_runs(self.engine, runs)
 
     def find_subscribers(self, uint64_t handle, bytes records):
         return find_terms(self.engine, handle, records)

@@ -106,6 +106,22 @@ class Admission:
         return ADDRESS_RECORD.pack(_IPV4_PREFIX + ip, 0, port)
 
 
+def source_record(text: str, ingest_port: int) -> bytes | None:
+    """The ADDRESS_RECORD of an IPv4 source that every policy admits, as a store has its text.
+
+    None if it is, or may be, anything else: AddressPolicy.check_source tells.
+    """
+    host, _, digits = text.rpartition(":")
+    port = int(digits) if digits.isdecimal() else 0
+    if not 0 < port <= 65535 or port == ingest_port:
+        return None
+    try:
+        ip = socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return None
+    return ADDRESS_RECORD.pack(_IPV4_PREFIX + ip, 0, port) if 0 < ip[0] < 224 else None
+
+
 def any_at_port(records: bytes, port: int) -> bool:
     """Whether one of `records` has that port; about 2 ns each."""
     low, high = port.to_bytes(2, sys.byteorder)

@@ -84,12 +84,26 @@ class SessionManager(PacketSide):
         self._updating = Updating(self._registry, self._consents)
         self._shedding = Shedding(self._registry)
         self._life = Life(self._registry, self._subscribers, self._leases)
+        self._restoring: Restoring | None = None
+
+    def restore_packets(self) -> None:
+        """The engine gets what the store has; `restore` has to follow before any call.
+
+        To be called once, before anything else.
+        """
+        parts = (self._admission, self._subscribers, self._consents, self._leases)
+        self._restoring = Restoring(self._registry, *parts)
+        self._restoring.packets(self._store)
 
     def restore(self) -> Restored:
-        """What the store has. To be called once, before anything else but for the counts."""
+        """What the store has, for packets and calls. To be called once, before any call."""
+        if self._restoring is None:
+            self.restore_packets()
+        assert self._restoring
         self._requests.restore(self._store.answers())
-        parts = (self._admission, self._subscribers, self._consents, self._leases)
-        return Restoring(self._registry, *parts).run(self._store)
+        restored = self._restoring.calls(self._store)
+        self._restoring = None
+        return restored
 
     def reconfigure(self, policy: AddressPolicy, limits: Limits) -> None:
         """Judge by other rules from now on; what exists already stays.

@@ -183,12 +183,10 @@ class Subscribers:
             self._count_ips(records, -1)
             self._consents.forget(session.session_id, records)
 
-    def count_restored(self, session: Session, records: bytes) -> None:
-        """Those that the store had; the lock is held."""
-        count = len(records) // RECORD_BYTES
+    def count_restored(self, session: Session, count: int, records: bytes) -> None:
+        """Those that the store had; `records` where addresses are counted. The lock is held."""
         session.subscribers += count
         self._registry.total_subscribers += count
-        session.at_ingest_port |= any_at_port(records, self._registry.policy.ingest.port)
         if self._registry.limits.subscribers_per_ip:
             self._count_ips(split_records(records), 1)
 

@@ -27,6 +27,7 @@ from rtpfanout.store.records import (
     PutSubscribers,
     StoredAnswer,
     StoredSession,
+    StoredSource,
     SubscriberRun,
 )
 
@@ -43,6 +44,7 @@ SLICE = 1000
 """Addresses that are taken apart at a time: as many as the table `number` has rows."""
 
 _SESSION_COLUMNS = ", ".join(StoredSession._fields)
+_SOURCE_COLUMNS = ", ".join(StoredSource._fields)
 _SESSION_VALUES = ", ".join("?" for _ in StoredSession._fields)
 _SESSION_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in StoredSession._fields[1:])
 
@@ -111,14 +113,15 @@ class DamagedError(Exception):
 class Database:
     """A connection to the file. Not thread-safe."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, trusts: bool = False) -> None:
         """Open the file, or make it (0600). A damaged one is set aside first, with a message.
 
+        With `trusts` its pages aren't looked through, which takes about 0.4 us a row.
         Raises StartError: it can't be had, or a later version made it.
         """
         self._path = path
         try:
-            self.connection = _open(path)
+            self.connection = _open(path, trusts=trusts)
         except DamagedError as error:
             aside = set_aside(Path(path))
             _log.error(
@@ -128,7 +131,7 @@ class Database:
                 reason=str(error),
             )
             try:
-                self.connection = _open(path)
+                self.connection = _open(path, trusts=False)
             except DamagedError as again:
                 raise unusable(Path(path), again) from None
         state = self.connection.execute("SELECT revision, sequence FROM state").fetchone()
@@ -146,14 +149,18 @@ class Database:
         query = f"SELECT {_SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
         return list(map(StoredSession._make, self._texts(query)))
 
+    def sources(self) -> Iterator[StoredSource]:
+        """By sequence; twice as fast as `sessions`, and in little memory."""
+        query = (
+            f"SELECT {_SOURCE_COLUMNS} FROM session"  # noqa: S608
+            " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+        )
+        for ends in self._ranges():
+            yield from map(StoredSource._make, self._texts(query, ends))
+
     def runs(self) -> Iterator[SubscriberRun]:
         """By session, within one by time."""
-        # Some sessions at a time, so that what is sorted fits into memory.
-        keys = [
-            key for (key,) in self.connection.execute("SELECT sequence FROM session ORDER BY 1")
-        ]
-        for start in range(0, len(keys), _SESSIONS_AT_A_TIME):
-            ends = (keys[start], keys[start : start + _SESSIONS_AT_A_TIME][-1])
+        for ends in self._ranges():  # so that what is sorted fits into memory
             for session, lease, number, since, text in self.connection.execute(_RUNS, ends):
                 yield SubscriberRun(session, lease, number, since, bytes.fromhex(text))
 
@@ -166,14 +173,22 @@ class Database:
         """By name."""
         return dict(self._texts("SELECT name, value FROM secret"))
 
-    def _texts(self, query: str) -> list[tuple[Any, ...]]:
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        """The first and the last of some sessions at a time, by sequence."""
+        keys = [
+            key for (key,) in self.connection.execute("SELECT sequence FROM session ORDER BY 1")
+        ]
+        for start in range(0, len(keys), _SESSIONS_AT_A_TIME):
+            yield keys[start], keys[start : start + _SESSIONS_AT_A_TIME][-1]
+
+    def _texts(self, query: str, values: tuple[int, ...] = ()) -> list[tuple[Any, ...]]:
         """The rows; bytes that are not UTF-8, which only damage makes, are replaced."""
         try:
-            return self.connection.execute(query).fetchall()
+            return self.connection.execute(query, values).fetchall()
         except sqlite3.OperationalError:
             self.connection.text_factory = lambda text: text.decode(errors="replace")
             try:
-                return self.connection.execute(query).fetchall()
+                return self.connection.execute(query, values).fetchall()
             finally:
                 self.connection.text_factory = str
 
@@ -244,7 +259,7 @@ def _pieces(records: bytes) -> Iterator[tuple[int, bytes, int]]:
         yield start // RECORD_BYTES, piece, len(piece) // RECORD_BYTES
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, *, trusts: bool) -> sqlite3.Connection:
     """Raises DamagedError, StartError."""
     file = Path(path)
     try:
@@ -257,7 +272,7 @@ def _open(path: str) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise unusable(file, error) from None
     try:
-        _prepare(connection, file)
+        _prepare(connection, file, trusts=trusts)
     except UnicodeDecodeError as error:  # of a message that names a part of the schema
         connection.close()
         raise DamagedError(str(error)) from None
@@ -280,7 +295,7 @@ def _is_damage(error: sqlite3.Error, file: Path) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
-def _prepare(connection: sqlite3.Connection, file: Path) -> None:
+def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> None:
     execute = connection.execute
     # We have the file alone: the log's index is in our memory, not in a file that a full
     # disk could take from under us.
@@ -306,7 +321,7 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
             f" one knows {SCHEMA_VERSION}); start that version, or move the file away",
             field="store.path",
         )
-    found = execute("PRAGMA quick_check(1)").fetchone()
+    found = ("ok",) if trusts else execute("PRAGMA quick_check(1)").fetchone()
     if found != ("ok",):
         raise DamagedError(str(found[0]).replace("\n", " "))
     _check_layout(connection)

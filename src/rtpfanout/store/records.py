@@ -46,6 +46,19 @@ class StoredSession(NamedTuple):
     """As `pack_labels` makes it."""
 
 
+class StoredSource(NamedTuple):
+    """What of a session the packet path needs first; the fields are columns of the same table."""
+
+    sequence: int
+    ssrc: int
+    source_policy: str
+    source_text: str
+    pinned_source: str
+    paused: int
+    ingest_limit_bps: int
+    consent: str
+
+
 class SubscriberRun(NamedTuple):
     """Subscribers of one session with the same terms, in the order they were added."""
 

@@ -29,7 +29,7 @@ from rtpfanout.store.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rtpfanout.store.records import StoredAnswer, StoredSession, SubscriberRun
+    from rtpfanout.store.records import StoredAnswer, StoredSession, StoredSource, SubscriberRun
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -74,10 +74,16 @@ class Store:
     """
 
     def __init__(
-        self, path: str, *, wait_secs: float = 0.0, most_queued: int = MOST_QUEUED
+        self,
+        path: str,
+        *,
+        wait_secs: float = 0.0,
+        most_queued: int = MOST_QUEUED,
+        trusts: bool = False,
     ) -> None:
         """Open or make the file `path`, or MEMORY; a damaged one is set aside.
 
+        `trusts` it where it was read without a fault before, since this host's start.
         Raises StartError: in use by another process after `wait_secs`, not accessible, or
         made by a later version.
         """
@@ -92,12 +98,12 @@ class Store:
         self._failing = ""
         self._is_dirty = False
         self._next_forget = time.monotonic() + FORGET_EVERY_SECS
-        self._open(wait_secs)
+        self._open(wait_secs, trusts=trusts)
 
-    def _open(self, wait_secs: float) -> None:
+    def _open(self, wait_secs: float, *, trusts: bool) -> None:
         self._lock = FileLock(Path(self.path), wait_secs) if self.path != MEMORY else None
         try:
-            self._database = Database(self.path)
+            self._database = Database(self.path, trusts=trusts)
             self._secrets = self._database.secrets()
         except BaseException:
             if self._lock is not None:
@@ -112,7 +118,7 @@ class Store:
         """After `close`: the file as it is now. Raises StartError as the constructor does."""
         with self._close_lock:
             if self._closed.is_set() and self.path != MEMORY:
-                self._open(wait_secs)
+                self._open(wait_secs, trusts=True)
 
     @property
     def revision(self) -> int:
@@ -139,6 +145,10 @@ class Store:
     def sessions(self) -> list[StoredSession]:
         """By sequence."""
         return self._database.sessions()
+
+    def sources(self) -> Iterator[StoredSource]:
+        """By sequence: what of `sessions` the packet path needs, twice as fast."""
+        return self._database.sources()
 
     def subscribers(self) -> Iterator[SubscriberRun]:
         """Those of each session in one piece, within it by the second they came in."""

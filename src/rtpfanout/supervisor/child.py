@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import signal
@@ -36,17 +37,25 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def main(
-    settings: Settings, sockets: Sequence[int], link: Link, supervisor: int, *, waits: bool
+    settings: Settings,
+    sockets: Sequence[int],
+    link: Link,
+    supervisor: int,
+    *,
+    waits: bool,
+    trusts_store: bool,
 ) -> NoReturn:
     """In the new process, right after the fork by the process `supervisor`.
 
     With `waits` a server is still running whose place this one takes: nothing is read or bound
-    before the supervisor says so.
+    before the supervisor says so. `trusts_store`: the one before read it without a fault.
     """
     code = EXIT_FAILED
     try:
         _die_with(supervisor)
-        code = asyncio.run(_serve(settings, sockets, link, waits=waits))
+        gc.disable()  # until packets flow: it would copy every page that the fork shares
+        server = Server(settings, sockets, trusts_store=trusts_store)
+        code = asyncio.run(_serve(server, link, waits=waits))
     except RtpFanoutError as error:
         link.tell("failed", message=error.message, field=error.field)
     except BaseException:
@@ -87,8 +96,7 @@ class _Orders:
             self._queue.put_nowait({"word": "gone"})
 
 
-async def _serve(settings: Settings, sockets: Sequence[int], link: Link, *, waits: bool) -> int:
-    server = Server(settings, sockets)
+async def _serve(server: Server, link: Link, *, waits: bool) -> int:
     orders = _Orders(link)
     if waits:
         for name in HEAVY:  # now, while the other one still serves
@@ -96,6 +104,7 @@ async def _serve(settings: Settings, sockets: Sequence[int], link: Link, *, wait
         link.tell("waiting")
         await orders.wait_for("prepare")
         server.prepare()
+        server.catch_up()
         server.bind_serving()
         link.tell("prepared")
         await orders.wait_for("go")
@@ -103,9 +112,11 @@ async def _serve(settings: Settings, sockets: Sequence[int], link: Link, *, wait
     if not waits:
         server.prepare()
     server.start_packets()
+    gc.enable()
     watch_workers(server, link)
     try:
         if not waits:
+            server.catch_up()
             server.bind_serving()
         await server.start_serving()
     except BaseException:

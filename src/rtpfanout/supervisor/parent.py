@@ -70,6 +70,7 @@ class Supervisor:
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._crashes = 0
         self._was_ready = False
+        self._trusts_store = False  # read in full by a server that became ready
         self._is_upgrading = False
         self._file = StateFile(State(os.getpid(), bind_address=str(settings.bind_address)))
         self._signals: list[int] = []
@@ -102,7 +103,13 @@ class Supervisor:
 
     def _fork(self, *, waits: bool) -> Process:
         links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
-        return fork_server(self._settings, self._sockets, [*links, *self._wakeup], waits=waits)
+        return fork_server(
+            self._settings,
+            self._sockets,
+            [*links, *self._wakeup],
+            waits=waits,
+            trusts_store=self._trusts_store,
+        )
 
     def _processes(self) -> list[Process]:
         return [process for process in (self._server, self._successor) if process]
@@ -226,6 +233,7 @@ class Supervisor:
 
     def _server_ended(self, server: Process, code: int) -> None:
         self._server = None
+        self._trusts_store = server.phase == "ready"
         if self._stopping:
             self._exit_code = 0 if code == 0 or self._successor else 1
             return

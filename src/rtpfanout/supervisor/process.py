@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -43,13 +44,19 @@ class Process:
 
 
 def fork_server(
-    settings: Settings, sockets: Sequence[int], closed: Iterable[int], *, waits: bool
+    settings: Settings,
+    sockets: Sequence[int],
+    closed: Iterable[int],
+    *,
+    waits: bool,
+    trusts_store: bool,
 ) -> Process:
     """A new server. It closes the descriptors `closed`, which are the supervisor's alone."""
     ours, theirs = Link.pair()
     supervisor = os.getpid()
     # No signal may reach the child while it still has the supervisor's handlers.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    gc.freeze()  # what is here now is no garbage, and the child's collector leaves it alone
     pid = os.fork()
     if pid == 0:
         signal.set_wakeup_fd(-1)
@@ -61,7 +68,7 @@ def fork_server(
         ours.close()
         for descriptor in closed:
             os.close(descriptor)
-        child.main(settings, sockets, theirs, supervisor, waits=waits)
+        child.main(settings, sockets, theirs, supervisor, waits=waits, trusts_store=trusts_store)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     theirs.close()
     return Process(pid, ours)
