@@ -5,7 +5,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import typer
@@ -44,12 +44,7 @@ class MovingSocket:
         self._handler = signal.signal(signal.SIGUSR1, self._on_signal)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         signal.signal(signal.SIGUSR1, self._handler)
         self._socket.close()
 

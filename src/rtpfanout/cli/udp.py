@@ -8,7 +8,6 @@ import errno
 import socket
 import struct
 from contextlib import suppress
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from rtpfanout.errors import StartError
@@ -74,12 +73,7 @@ class ReceiveSocket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
