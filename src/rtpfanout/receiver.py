@@ -381,23 +381,16 @@ class AsyncReceiver(asyncio.DatagramProtocol):
 
 def _open_socket(server: Address, bind: Address | None) -> socket.socket:
     """Connected, so that the kernel keeps what others send away."""
-    family = socket.AF_INET if server.ip.version == 4 else socket.AF_INET6
-    udp = socket.socket(family, socket.SOCK_DGRAM)
+    udp = socket.socket(server.family, socket.SOCK_DGRAM)
     try:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         if bind is not None:
-            udp.bind(_sockaddr(bind))
-        udp.connect(_sockaddr(server))
+            udp.bind(bind.sockaddr)
+        udp.connect(server.sockaddr)
     except BaseException:
         udp.close()
         raise
     return udp
-
-
-def _sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:
-    if address.ip.version == 4:
-        return str(address.ip), address.port
-    return str(address.ip).partition("%")[0], address.port, 0, address.scope
 
 
 def _unreachable(server: Address, timeout: float) -> UnreachableError:

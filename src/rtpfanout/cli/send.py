@@ -19,7 +19,7 @@ from rtpfanout.cli.output import Output, OutputFormat, say, write_fields, write_
 from rtpfanout.cli.session import parse_ssrc
 from rtpfanout.cli.source import MAX_SIZE, MIN_SIZE, Due, TestSource
 from rtpfanout.cli.stop import Count, Duration, StopFlag
-from rtpfanout.cli.udp import bound_address, open_socket, sockaddr, source_for
+from rtpfanout.cli.udp import bound_address, open_socket, source_for
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Address
 
@@ -171,7 +171,7 @@ class Sender:
     ) -> None:
         self.sent = Sent()
         self._udp = udp
-        self._to = sockaddr(target)
+        self._to = target.sockaddr
         self._packets = packets
         self._draws = sys.stderr.isatty()
         self._next_draw = 0.0
