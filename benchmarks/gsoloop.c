@@ -5,7 +5,7 @@
  * SIGUSR1 prints one line of counters; SIGTERM prints them and ends. See README.md. */
 #define _GNU_SOURCE
 #include "bench.h"
-#include "loop_options.h"
+#include "loop.h"
 
 #include <netinet/udp.h>
 
@@ -38,7 +38,6 @@ struct group {
 
 struct loop {
     int fd;
-    int receive_buffer;
     unsigned destinations, queued, group_count, iov_count;
     struct sockaddr_in *addresses;
     uint64_t received, bytes_received, sent, bytes_sent, sends, failed;
@@ -176,21 +175,15 @@ static void turn(struct loop *loop)
     fan_out(loop);
 }
 
-static void prepare(struct loop *loop, struct sockaddr_in bind_address,
-                    struct sockaddr_in first_destination, int by_address)
+static void prepare(struct loop *loop, const struct loop_options *options)
 {
     int on = 1;
 
-    loop->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    set_buffer(loop->fd, SO_RCVBUFFORCE, SO_RCVBUF, loop->receive_buffer);
-    set_buffer(loop->fd, SO_SNDBUFFORCE, SO_SNDBUF, 4 << 20);
+    loop->fd = open_loop_socket(options);
     if (setsockopt(loop->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) != 0)
         die("UDP_GRO: %s", strerror(errno));
-    if (bind(loop->fd, (struct sockaddr *)&bind_address, sizeof(bind_address)) != 0)
-        die("--bind: %s", strerror(errno));
-    loop->addresses = must_alloc(loop->destinations, sizeof(*loop->addresses));
-    for (unsigned i = 0; i < loop->destinations; i++)
-        loop->addresses[i] = nth_endpoint(first_destination, i, by_address);
+    loop->destinations = options->destinations;
+    loop->addresses = loop_destinations(options);
     for (unsigned i = 0; i < RECEIVE_BATCH; i++) {
         loop->ingress_iov[i] = (struct iovec){ loop->buffers[i], BUFFER_BYTES };
         loop->ingress[i].msg_hdr.msg_iov = &loop->ingress_iov[i];
@@ -206,9 +199,7 @@ int main(int argc, char **argv)
     struct loop_options options = parse_loop_options(argc, argv);
     struct loop *loop = must_alloc(1, sizeof(*loop));
 
-    loop->destinations = options.destinations;
-    loop->receive_buffer = options.receive_buffer;
-    prepare(loop, options.bind_address, options.first_destination, options.by_address);
+    prepare(loop, &options);
     install_signals(options.limit_seconds);
     puts("ready");
     fflush(stdout);

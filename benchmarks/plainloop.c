@@ -4,7 +4,7 @@
  * SIGUSR1 prints one line of counters; SIGTERM prints them and ends. See README.md. */
 #define _GNU_SOURCE
 #include "bench.h"
-#include "loop_options.h"
+#include "loop.h"
 
 enum {
     RECEIVE_BATCH = 64,
@@ -14,7 +14,6 @@ enum {
 
 struct loop {
     int fd;
-    int receive_buffer;
     unsigned destinations, queued;
     struct sockaddr_in *addresses;
     uint64_t received, bytes_received, sent, bytes_sent, failed;
@@ -78,17 +77,11 @@ static void turn(struct loop *loop)
     flush(loop);
 }
 
-static void prepare(struct loop *loop, struct sockaddr_in bind_address,
-                    struct sockaddr_in first_destination, int by_address)
+static void prepare(struct loop *loop, const struct loop_options *options)
 {
-    loop->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    set_buffer(loop->fd, SO_RCVBUFFORCE, SO_RCVBUF, loop->receive_buffer);
-    set_buffer(loop->fd, SO_SNDBUFFORCE, SO_SNDBUF, 4 << 20);
-    if (bind(loop->fd, (struct sockaddr *)&bind_address, sizeof(bind_address)) != 0)
-        die("--bind: %s", strerror(errno));
-    loop->addresses = must_alloc(loop->destinations, sizeof(*loop->addresses));
-    for (unsigned i = 0; i < loop->destinations; i++)
-        loop->addresses[i] = nth_endpoint(first_destination, i, by_address);
+    loop->fd = open_loop_socket(options);
+    loop->destinations = options->destinations;
+    loop->addresses = loop_destinations(options);
     for (unsigned i = 0; i < RECEIVE_BATCH; i++) {
         loop->iovecs[i].iov_base = loop->packets[i];
         loop->ingress[i].msg_hdr.msg_iov = &loop->iovecs[i];
@@ -105,9 +98,7 @@ int main(int argc, char **argv)
     struct loop_options options = parse_loop_options(argc, argv);
     struct loop *loop = must_alloc(1, sizeof(*loop));
 
-    loop->destinations = options.destinations;
-    loop->receive_buffer = options.receive_buffer;
-    prepare(loop, options.bind_address, options.first_destination, options.by_address);
+    prepare(loop, &options);
     install_signals(options.limit_seconds);
     puts("ready");
     fflush(stdout);

@@ -17,17 +17,13 @@ LISTEN_BACKLOG = 128
 
 def listener(address: Address, key: str) -> socket.socket:
     """A listening TCP socket. Raises StartError naming the configuration key."""
-    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
-    host, _, scope = str(address.ip).partition("%")
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
+        if address.family == socket.AF_INET6:
             only_ipv6 = not address.ip.is_unspecified
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
-            sock.bind((host, address.port, 0, int(scope or 0)))
-        else:
-            sock.bind((host, address.port))
+        sock.bind(address.sockaddr)
         sock.listen(LISTEN_BACKLOG)
     except OSError as error:
         sock.close()

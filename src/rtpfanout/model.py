@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -74,6 +75,18 @@ class Address:
         """The interface index of a scoped IPv6 address (RFC 4007), else 0."""
         scope = self.ip.scope_id if isinstance(self.ip, ipaddress.IPv6Address) else None
         return int(scope) if scope else 0
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Of a socket that takes this address."""
+        return socket.AF_INET if self.ip.version == 4 else socket.AF_INET6
+
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """As the socket module wants it."""
+        if self.ip.version == 4:
+            return str(self.ip), self.port
+        return str(self.ip).partition("%")[0], self.port, 0, self.scope
 
     def __str__(self) -> str:
         host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)

@@ -7,6 +7,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from rtpfanout.model import Address
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,15 +33,10 @@ def address_is_local(ip: IPAddress) -> bool:
     """
     if ip.is_multicast:
         return False
-    target: tuple[str, int] | tuple[str, int, int, int]
-    if ip.version == 4:
-        family, target = socket.AF_INET, (str(ip), 0)
-    else:
-        address, _, scope = str(ip).partition("%")
-        family, target = socket.AF_INET6, (address, 0, 0, int(scope or 0))
+    address = Address(ip, 0)
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind(target)
+        with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
+            probe.bind(address.sockaddr)
     except OSError:
         return False
     return True

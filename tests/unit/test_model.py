@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,21 @@ ports = st.integers(0, 65535)
 def test_parse_and_text(text: str, canonical: str) -> None:
     assert str(Address.parse(text)) == canonical
     assert Address.parse(canonical) == Address.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sockaddr"),
+    [
+        ("192.0.2.7:5000", ("192.0.2.7", 5000)),
+        ("[::ffff:192.0.2.7]:5000", ("192.0.2.7", 5000)),
+        ("[2001:db8::7]:5000", ("2001:db8::7", 5000, 0, 0)),
+        ("[fe80::1%2]:0", ("fe80::1", 0, 0, 2)),
+    ],
+)
+def test_as_the_socket_module_wants_it(text: str, sockaddr: tuple[object, ...]) -> None:
+    address = Address.parse(text)
+    assert address.sockaddr == sockaddr
+    assert address.family == (socket.AF_INET if len(sockaddr) == 2 else socket.AF_INET6)
 
 
 @pytest.mark.parametrize(

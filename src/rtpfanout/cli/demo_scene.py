@@ -2,13 +2,12 @@
 
 import threading
 import time
-from types import TracebackType
 from typing import Any, Self
 
 from rtpfanout import rtp
 from rtpfanout.cli.reception import Latencies, SequenceTracker
 from rtpfanout.cli.source import TestSource
-from rtpfanout.cli.udp import ReceiveSocket, bound_address, open_socket, sockaddr
+from rtpfanout.cli.udp import ReceiveSocket, bound_address, open_socket
 from rtpfanout.model import Address
 
 _LOOPBACK = Address.parse("127.0.0.1:0")
@@ -46,7 +45,7 @@ class Camera:
 
     def _film(self, target: Address) -> None:
         begin = time.monotonic()
-        to = sockaddr(target)
+        to = target.sockaddr
         frame = 0
         while not self._stop.wait(begin + frame / self.source.frame_rate - time.monotonic()):
             for index in range(frame * self.source.burst, (frame + 1) * self.source.burst):
@@ -60,12 +59,7 @@ class Camera:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
         self._socket.close()
 
@@ -137,12 +131,7 @@ class Viewer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stopped = True
         self._thread.join()
         self._socket.close()

@@ -3,7 +3,6 @@
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import typer
@@ -60,12 +59,7 @@ class MemberSocket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Leave: whoever only consents falls silent."""
         end = time.monotonic() + _LEAVE_SECS
         self._member.leave(time.monotonic())

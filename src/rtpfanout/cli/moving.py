@@ -5,13 +5,13 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import typer
 
 from rtpfanout.cli.output import say
-from rtpfanout.cli.udp import bound_address, open_socket, sockaddr, source_for
+from rtpfanout.cli.udp import bound_address, open_socket, source_for
 from rtpfanout.model import Address
 from rtpfanout.mover import Mover
 
@@ -32,7 +32,7 @@ class MovingSocket:
     """What `send` needs of a socket; SIGUSR1 makes it take another port and say so."""
 
     def __init__(self, target: Address, bind: Address | None, mover: Mover) -> None:
-        self._target = sockaddr(target)
+        self._target = target.sockaddr
         self._bind = bind or source_for(target)
         self._mover = mover
         self._socket = open_socket(self._bind)
@@ -44,12 +44,7 @@ class MovingSocket:
         self._handler = signal.signal(signal.SIGUSR1, self._on_signal)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         signal.signal(signal.SIGUSR1, self._handler)
         self._socket.close()
 

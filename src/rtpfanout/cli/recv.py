@@ -13,7 +13,7 @@ from rtpfanout.cli.join import MemberSocket, parse_token
 from rtpfanout.cli.live import LiveView
 from rtpfanout.cli.output import Output, OutputFormat, rich_table, say, write_json, write_table
 from rtpfanout.cli.reception import Reception
-from rtpfanout.cli.stop import StopFlag
+from rtpfanout.cli.stop import Count, Duration, StopFlag
 from rtpfanout.cli.udp import ReceiveSocket
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Address
@@ -49,10 +49,8 @@ def recv(
             help="Where to receive, ip:port; any free port with --server.",
         ),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after this many packets.")] = None,
-    duration: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="End after this long.")
-    ] = None,
+    count: Count = None,
+    duration: Duration = None,
     expect: Annotated[
         int | None,
         typer.Option(

@@ -18,8 +18,8 @@ from rtpfanout.cli.moving import MovingSocket, read_move_key
 from rtpfanout.cli.output import Output, OutputFormat, say, write_fields, write_json
 from rtpfanout.cli.session import parse_ssrc
 from rtpfanout.cli.source import MAX_SIZE, MIN_SIZE, Due, TestSource
-from rtpfanout.cli.stop import StopFlag
-from rtpfanout.cli.udp import bound_address, open_socket, sockaddr, source_for
+from rtpfanout.cli.stop import Count, Duration, StopFlag
+from rtpfanout.cli.udp import bound_address, open_socket, source_for
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Address
 
@@ -59,10 +59,8 @@ def send(
             min=MIN_SIZE, max=MAX_SIZE, help="Bytes of each packet: UDP payload with RTP header."
         ),
     ] = 1200,
-    count: Annotated[int | None, typer.Option(min=1, help="End after this many packets.")] = None,
-    duration: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="End after this long.")
-    ] = None,
+    count: Count = None,
+    duration: Duration = None,
     payload_type: Annotated[int, typer.Option(min=0, max=127)] = 96,
     bind: Annotated[
         Address | None,
@@ -173,7 +171,7 @@ class Sender:
     ) -> None:
         self.sent = Sent()
         self._udp = udp
-        self._to = sockaddr(target)
+        self._to = target.sockaddr
         self._packets = packets
         self._draws = sys.stderr.isatty()
         self._next_draw = 0.0

@@ -1,12 +1,12 @@
 """`rtpfanout session`: create, look at, change and delete sessions over gRPC."""
 
 import sys
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtpfanout.cli import session_change, session_watch
+from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, say_more, take
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
@@ -14,7 +14,6 @@ from rtpfanout.cli.output import (
     Server,
     age,
     message_dict,
-    say,
     write,
     write_fields,
     write_json,
@@ -36,6 +35,7 @@ from rtpfanout.cli.session_options import (
     print_session,
     read_key,
     selector,
+    session_cells,
 )
 
 if TYPE_CHECKING:
@@ -112,25 +112,22 @@ def create(
 
 @app.command("list")
 def list_sessions(
-    limit: Annotated[int, typer.Option(min=1, help="Show this many at most.")] = 100,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --limit.")] = False,
+    limit: Limit = DEFAULT_LIMIT,
+    every: Every = False,
     label: Selector = None,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List sessions, oldest first."""
     with connect(server) as client:
-        found = client.iter_sessions(
-            1000 if every else min(limit + 1, 1000), label_selector=selector(label)
-        )
-        sessions = list(found if every else islice(found, limit))
-        more = not every and next(found, None) is not None
+        found = client.iter_sessions(page_size(limit, every), label_selector=selector(label))
+        sessions, more = take(found, limit, every)
     if output is OutputFormat.JSON:
         write_json([message_dict(session) for session in sessions])
     else:
         write_table(LIST_COLUMNS, map(_list_row, sessions))
     if more:
-        say(f"there are more than these {limit} sessions: see them with --all")
+        say_more("sessions", limit)
 
 
 @app.command("get")
@@ -234,12 +231,4 @@ def _readable_latency(summary: dict[str, Any] | None) -> str:
 
 
 def _list_row(session: Any) -> tuple[object, ...]:
-    return (
-        session.session_id,
-        session.source_address,
-        f"{session.ssrc:#010x}",
-        session.media_type,
-        session.subscriber_count,
-        session.status,
-        age(session.created_at),
-    )
+    return (*session_cells(session), age(session.created_at))

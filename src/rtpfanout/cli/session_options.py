@@ -1,7 +1,7 @@
 """What describes a session on the command line: the options of `create` and `update`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,9 +123,28 @@ def print_session(session: Any, output: OutputFormat) -> None:
     if output is OutputFormat.JSON:
         write_json(fields)
         return
-    labels = ",".join(f"{key}={value}" for key, value in sorted(fields["labels"].items()))
-    readable = {"ssrc": f"{session.ssrc:#010x} ({session.ssrc})", "labels": labels or "-"}
+    readable = {
+        "ssrc": f"{session.ssrc:#010x} ({session.ssrc})",
+        "labels": shown_labels(fields["labels"]),
+    }
     write_fields(fields | readable)
+
+
+def session_cells(session: Any) -> tuple[object, ...]:
+    """What tables say of a session: id, source, SSRC, media, subscribers, status."""
+    return (
+        session.session_id,
+        session.source_address,
+        f"{session.ssrc:#010x}",
+        session.media_type,
+        session.subscriber_count,
+        session.status,
+    )
+
+
+def shown_labels(labels: Mapping[str, str]) -> str:
+    """In one word, by key."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-"
 
 
 def connect(server: str) -> "SessionClient":

@@ -17,7 +17,7 @@ from rtpfanout.cli.output import (
     write,
     write_json,
 )
-from rtpfanout.cli.session_options import Selector, selector
+from rtpfanout.cli.session_options import Selector, selector, session_cells, shown_labels
 
 COLUMNS = {
     "TIME": 8,
@@ -71,18 +71,12 @@ async def _watch(server: str, after: int, label_selector: str, output: OutputFor
 
 def _line(event: Any) -> list[Any]:
     session = event.session
-    labels = ",".join(f"{key}={value}" for key, value in sorted(session.labels.items()))
     what = message_dict(event)["type"].lower()
     return [
         f"{datetime.now().astimezone():%H:%M:%S}",
         "exists" if what == "snapshot" else what,
-        session.session_id,
-        session.source_address,
-        f"{session.ssrc:#010x}",
-        session.media_type,
-        session.subscriber_count,
-        session.status,
-        labels or "-",
+        *session_cells(session),
+        shown_labels(session.labels),
     ]
 
 

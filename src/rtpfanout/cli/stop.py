@@ -1,9 +1,19 @@
-"""Ending on SIGINT, SIGTERM and SIGHUP at a place of the program's choosing."""
+"""How a command that goes on ends: by --count or --duration, or when it is told to.
+
+On SIGINT, SIGTERM and SIGHUP it ends at a place of the program's choosing.
+"""
 
 import signal
 import time
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+from typing import Annotated, Any, Self
+
+import typer
+
+Count = Annotated[int | None, typer.Option(min=1, help="End after this many packets.")]
+Duration = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="End after this long.")
+]
 
 _LONGEST_SLEEP = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,12 +37,7 @@ class StopFlag:
         self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

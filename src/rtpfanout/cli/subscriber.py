@@ -1,10 +1,10 @@
 """`rtpfanout subscriber`: aim a session's copies at addresses, stop that, and list them."""
 
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, say_more, take
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
@@ -86,16 +86,15 @@ def remove(
 @app.command("list")
 def list_subscribers(
     session_id: SessionId,
-    limit: Annotated[int, typer.Option(min=1, help="Show this many at most.")] = 100,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --limit.")] = False,
+    limit: Limit = DEFAULT_LIMIT,
+    every: Every = False,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List a session's subscribers with their counters, oldest first."""
     with connect(server) as client:
-        found = client.iter_subscribers(session_id, 1000 if every else min(limit + 1, 1000))
-        subscribers = list(found if every else islice(found, limit))
-        more = not every and next(found, None) is not None
+        found = client.iter_subscribers(session_id, page_size(limit, every))
+        subscribers, more = take(found, limit, every)
     if output is OutputFormat.JSON:
         write_json([message_dict(subscriber) for subscriber in subscribers])
     else:
@@ -113,7 +112,7 @@ def list_subscribers(
         )
         write_table(LIST_COLUMNS, rows)
     if more:
-        say(f"there are more than these {limit} subscribers: see them with --all")
+        say_more("subscribers", limit)
 
 
 def _add(

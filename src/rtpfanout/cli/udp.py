@@ -8,7 +8,6 @@ import errno
 import socket
 import struct
 from contextlib import suppress
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from rtpfanout.errors import StartError
@@ -66,7 +65,7 @@ class ReceiveSocket:
 
     def send(self, data: bytes, to: Address) -> None:
         """From the port that is received on. Raises OSError."""
-        self._socket.sendto(data, sockaddr(to))
+        self._socket.sendto(data, to.sockaddr)
 
     def close(self) -> None:
         self._socket.close()
@@ -74,23 +73,17 @@ class ReceiveSocket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
 def open_socket(bind: Address) -> socket.socket:
     """A UDP socket bound to `bind`; "[::]" takes IPv4 too. Raises StartError."""
-    family = socket.AF_INET if bind.ip.version == 4 else socket.AF_INET6
-    udp = socket.socket(family, socket.SOCK_DGRAM)
+    udp = socket.socket(bind.family, socket.SOCK_DGRAM)
     try:
-        if family == socket.AF_INET6:
+        if bind.family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        udp.bind(sockaddr(bind))
+        udp.bind(bind.sockaddr)
     except OSError as error:
         udp.close()
         raise StartError(f"cannot bind {bind}: {_bind_advice(error)}") from None
@@ -99,10 +92,9 @@ def open_socket(bind: Address) -> socket.socket:
 
 def source_for(target: Address) -> Address:
     """The local address the kernel would send to `target` from, port 0. Raises StartError."""
-    family = socket.AF_INET if target.ip.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    with socket.socket(target.family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(sockaddr(target))
+            probe.connect(target.sockaddr)
         except OSError as error:
             raise StartError(f"no way to {target}: {error.strerror}; check the route") from None
         return Address(bound_address(probe).ip, 0)
@@ -116,13 +108,6 @@ def bound_address(udp: socket.socket) -> Address:
     if udp.family == socket.AF_INET6:
         return Address.unpack(socket.inet_pton(socket.AF_INET6, host), port, scope)
     return Address.parse(f"{host}:{port}")
-
-
-def sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:
-    """`address` as the socket module wants it."""
-    if address.ip.version == 4:
-        return str(address.ip), address.port
-    return str(address.ip).partition("%")[0], address.port, 0, address.scope
 
 
 def enlarge_receive_buffer(udp: socket.socket, size: int) -> None:

@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import dataclasses
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
-from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.client import requests
-from rtpfanout.client.channel import OPTIONS, manner
-from rtpfanout.client.credentials import Bearer
-from rtpfanout.client.failures import translated
+from rtpfanout.client.base import BaseClient
+from rtpfanout.client.failures import of_stream, translated
+from rtpfanout.client.paging import aiter_items
 from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
-from rtpfanout.client.retry import Attempts, RetryPolicy
-from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
+from rtpfanout.client.watch import SILENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
-    from rtpfanout.client.credentials import Credentials
+    from rtpfanout.api import session_pb2
+    from rtpfanout.client.watch import WatchState
 
 _T = TypeVar("_T")
 
 
-class AsyncSessionClient:
+class AsyncSessionClient(BaseClient):
     """SessionClient for asyncio: the same calls as coroutines, with the same meaning.
 
     Belongs to the event loop that it is made in; close it, or use `async with`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 5.0,
-        overall_timeout: float | None = None,
-        retries: RetryPolicy | None = None,
-        credentials: Credentials | None = None,
-    ) -> None:
-        self.target = target
-        self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
-        self._closed = asyncio.Event()
-        self._bearer = Bearer(credentials)
-        tls = credentials.for_channel() if credentials else None
-        self._channel = (
-            grpc.aio.insecure_channel(target, options=OPTIONS)
-            if tls is None
-            else grpc.aio.secure_channel(target, tls, options=OPTIONS)
-        )
-        self._stub: Any = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+    _grpc: ClassVar = grpc.aio
+    _event: ClassVar = asyncio.Event
+    _closed: asyncio.Event
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,22 +46,10 @@ class AsyncSessionClient:
     ) -> None:
         await self.close()
 
-    @property
-    def timeout(self) -> float:
-        """Seconds that one attempt may take."""
-        return self._manner.timeout
-
     async def close(self) -> None:
         """End all calls and close the connection."""
         self._closed.set()
         await self._channel.close()
-
-    def within(self, seconds: float) -> Self:
-        """As SessionClient.within."""
-        other = copy.copy(self)
-        timeout = min(self._manner.timeout, seconds)
-        other._manner = dataclasses.replace(self._manner, timeout=timeout, overall_timeout=seconds)
-        return other
 
     async def create_session(
         self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
@@ -109,30 +77,21 @@ class AsyncSessionClient:
         """As SessionClient.list_sessions."""
         return await self._call(requests.list_sessions(limit, cursor, label_selector))
 
-    async def iter_sessions(
+    def iter_sessions(
         self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
     ) -> AsyncIterator[session_pb2.SessionResponse]:
         """As SessionClient.iter_sessions."""
-        cursor = ""
-        while True:
-            page = await self.list_sessions(page_size, cursor, label_selector=label_selector)
-            for session in page.sessions:
-                yield session
-            cursor = page.next_cursor
-            if not cursor:
-                return
+        return aiter_items(
+            lambda cursor: self.list_sessions(page_size, cursor, label_selector=label_selector),
+            lambda page: page.sessions,
+        )
 
     def watch_sessions(
         self, after_revision: int = 0, *, label_selector: str = "", heartbeats: bool = False
     ) -> AsyncSessionWatch:
         """As SessionClient.watch_sessions: ``async for event in client.watch_sessions()``."""
-        state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
-        return AsyncSessionWatch(
-            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
-            state,
-            self.target,
-            self._closed,
-        )
+        state = self._watch_state(after_revision, label_selector, heartbeats)
+        return AsyncSessionWatch(self._begin_watch, state, self.target, self._closed)
 
     async def add_subscriber(
         self,
@@ -186,18 +145,14 @@ class AsyncSessionClient:
         """As SessionClient.list_subscribers."""
         return await self._call(requests.list_subscribers(session_id, limit, cursor))
 
-    async def iter_subscribers(
+    def iter_subscribers(
         self, session_id: str, page_size: int = PAGE_SIZE
     ) -> AsyncIterator[session_pb2.SubscriberResponse]:
         """As SessionClient.iter_subscribers."""
-        cursor = ""
-        while True:
-            page = await self.list_subscribers(session_id, page_size, cursor)
-            for subscriber in page.subscribers:
-                yield subscriber
-            cursor = page.next_cursor
-            if not cursor:
-                return
+        return aiter_items(
+            lambda cursor: self.list_subscribers(session_id, page_size, cursor),
+            lambda page: page.subscribers,
+        )
 
     async def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
         """As SessionClient.get_session_stats."""
@@ -217,14 +172,10 @@ class AsyncSessionClient:
         )
 
     async def _call(self, call: Call[_T]) -> _T:
-        how = self._manner
-        attempts = Attempts(how.retries, call.repeatable, how.timeout, how.overall_timeout)
-        method: Callable[..., Any] = getattr(self._stub, call.method)
+        attempts = self._attempts(call)
         while True:
             try:
-                response: _T = await method(
-                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
-                )
+                response: _T = await self._begin(call, attempts.timeout())
             except grpc.RpcError as error:
                 failure = translated(error, self.target)
             else:
@@ -289,8 +240,7 @@ class AsyncSessionWatch:
                     raise
                 break
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.CANCELLED:
-                    failure = translated(error, self._target)
+                failure = of_stream(error, self._target)
             else:
                 if event is not None:
                     if self._state.came(event):

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
 
 import grpc
 
-from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.client import requests
-from rtpfanout.client.channel import OPTIONS, manner
-from rtpfanout.client.credentials import Bearer
-from rtpfanout.client.failures import translated
+from rtpfanout.client.base import BaseClient
+from rtpfanout.client.failures import of_stream, translated
+from rtpfanout.client.paging import iter_items
 from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
-from rtpfanout.client.retry import Attempts, RetryPolicy
-from rtpfanout.client.watch import SILENCE_SECONDS, WatchState
+from rtpfanout.client.watch import SILENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from rtpfanout.client.credentials import Credentials
+    from rtpfanout.api import session_pb2
+    from rtpfanout.client.watch import WatchState
 
 _T = TypeVar("_T")
 
 
-class SessionClient:
+class SessionClient(BaseClient):
     """Calls one server. Safe to share between threads; close it, or use `with`.
 
     `target` is the server's gRPC address, "host:port" or "unix:/path"; `timeout` the
@@ -40,26 +37,9 @@ class SessionClient:
     changed; retries were in vain), UnauthenticatedError, PermissionDeniedError.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 5.0,
-        overall_timeout: float | None = None,
-        retries: RetryPolicy | None = None,
-        credentials: Credentials | None = None,
-    ) -> None:
-        self.target = target
-        self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
-        self._closed = threading.Event()
-        self._bearer = Bearer(credentials)
-        tls = credentials.for_channel() if credentials else None
-        self._channel = (
-            grpc.insecure_channel(target, options=OPTIONS)
-            if tls is None
-            else grpc.secure_channel(target, tls, options=OPTIONS)
-        )
-        self._stub = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+    _grpc: ClassVar = grpc
+    _event: ClassVar = threading.Event
+    _closed: threading.Event
 
     def __enter__(self) -> Self:
         return self
@@ -72,23 +52,10 @@ class SessionClient:
     ) -> None:
         self.close()
 
-    @property
-    def timeout(self) -> float:
-        """Seconds that one attempt may take."""
-        return self._manner.timeout
-
     def close(self) -> None:
         """End all calls and close the connection."""
         self._closed.set()
         self._channel.close()
-
-    def within(self, seconds: float) -> Self:
-        """This client over the same connection, with calls that end in `seconds`, retries
-        and all: ``client.within(0.5).get_session(id_)``."""
-        other = copy.copy(self)
-        timeout = min(self._manner.timeout, seconds)
-        other._manner = dataclasses.replace(self._manner, timeout=timeout, overall_timeout=seconds)
-        return other
 
     def create_session(
         self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
@@ -127,13 +94,10 @@ class SessionClient:
         self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
     ) -> Iterator[session_pb2.SessionResponse]:
         """All sessions, oldest first, one request per page."""
-        cursor = ""
-        while True:
-            page = self.list_sessions(page_size, cursor, label_selector=label_selector)
-            yield from page.sessions
-            cursor = page.next_cursor
-            if not cursor:
-                return
+        return iter_items(
+            lambda cursor: self.list_sessions(page_size, cursor, label_selector=label_selector),
+            lambda page: page.sessions,
+        )
 
     def watch_sessions(
         self, after_revision: int = 0, *, label_selector: str = "", heartbeats: bool = False
@@ -142,13 +106,8 @@ class SessionClient:
 
         `after_revision`: only changes after that one, if the server still knows them.
         """
-        state = WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
-        return SessionWatch(
-            lambda request: self._stub.WatchSessions(request, metadata=self._bearer.metadata()),
-            state,
-            self.target,
-            self._closed,
-        )
+        state = self._watch_state(after_revision, label_selector, heartbeats)
+        return SessionWatch(self._begin_watch, state, self.target, self._closed)
 
     def add_subscriber(
         self,
@@ -218,13 +177,10 @@ class SessionClient:
         self, session_id: str, page_size: int = PAGE_SIZE
     ) -> Iterator[session_pb2.SubscriberResponse]:
         """All subscribers of a session, oldest first, one request per page."""
-        cursor = ""
-        while True:
-            page = self.list_subscribers(session_id, page_size, cursor)
-            yield from page.subscribers
-            cursor = page.next_cursor
-            if not cursor:
-                return
+        return iter_items(
+            lambda cursor: self.list_subscribers(session_id, page_size, cursor),
+            lambda page: page.subscribers,
+        )
 
     def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
         """The session's counters. Raises InvalidArgumentError, NotFoundError."""
@@ -248,14 +204,10 @@ class SessionClient:
         )
 
     def _call(self, call: Call[_T]) -> _T:
-        how = self._manner
-        attempts = Attempts(how.retries, call.repeatable, how.timeout, how.overall_timeout)
-        method: Callable[..., _T] = getattr(self._stub, call.method)
+        attempts = self._attempts(call)
         while True:
             try:
-                return method(
-                    call.request, timeout=attempts.timeout(), metadata=self._bearer.metadata()
-                )
+                return cast("_T", self._begin(call, attempts.timeout()))
             except grpc.RpcError as error:
                 failure = translated(error, self.target)
             delay = attempts.delay_after(failure)
@@ -324,8 +276,7 @@ class SessionWatch:
             except StopIteration:
                 pass  # the server is about to go, or lets no connection grow old
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.CANCELLED:
-                    failure = translated(error, self._target)
+                failure = of_stream(error, self._target)
             else:
                 self._waiting_since = None
                 if self._state.came(event):

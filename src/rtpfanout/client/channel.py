@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,13 +21,18 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Manner:
     """How calls are made: seconds for an attempt, for a call with its retries; and those."""
 
     timeout: float
     overall_timeout: float
     retries: RetryPolicy
+
+    def within(self, seconds: float) -> Manner:
+        """The same, but a call ends in `seconds`, retries and all."""
+        timeout = min(self.timeout, seconds)
+        return dataclasses.replace(self, timeout=timeout, overall_timeout=seconds)
 
 
 def manner(timeout: float, overall_timeout: float | None, retries: RetryPolicy) -> Manner:

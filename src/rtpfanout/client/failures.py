@@ -73,6 +73,12 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
     return kind(message, field=field, violations=violations)
 
 
+def of_stream(error: grpc.RpcError, target: str) -> RtpFanoutError | None:
+    """`translated`; None for a stream that we ended ourselves."""
+    code = cast("FailedCall", error).code()
+    return None if code is grpc.StatusCode.CANCELLED else translated(error, target)
+
+
 def _status(call: FailedCall) -> status_pb2.Status | None:
     try:
         return rpc_status.from_call(call)  # type: ignore[arg-type]

@@ -68,23 +68,17 @@ def check_buffers(settings: Settings, host: Host) -> Iterator[Finding]:
 
 
 def _port(host: Host, key: str, address: Address, protocol: str) -> Finding:
-    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     text = f"{address} ({protocol})"
     try:
-        with socket.socket(family, kind) as probe:
-            if family == socket.AF_INET6:
+        with socket.socket(address.family, kind) as probe:
+            if address.family == socket.AF_INET6:
                 probe.setsockopt(
                     socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.ip.is_unspecified
                 )
             if protocol == "tcp":
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            ip, _, scope = str(address.ip).partition("%")
-            probe.bind(
-                (ip, address.port)
-                if family == socket.AF_INET
-                else (ip, address.port, 0, int(scope or 0))
-            )
+            probe.bind(address.sockaddr)
             if protocol == "tcp":
                 probe.listen(1)
     except OSError as error:

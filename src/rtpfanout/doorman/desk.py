@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout import signed
-from rtpfanout.doorman.cookie_key import cookie_key
+from rtpfanout.doorman.cookies import ServerCookies
 from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.doorman.reader import Reader
@@ -46,7 +46,6 @@ MOVE_WINDOW_MS = 30_000
 """How far the clock of a moving source may be from ours."""
 COOKIE_US = 30_000_000
 """How long a cookie serves for joining."""
-_COOKIE_LEAD_US = 1_000_000  # cookies made within one microsecond get later ones
 LATE_SECS = 2.0
 """How late the SessionManager may act on the end of a consent or a lease: it looks once a
 second, at whole seconds. What is granted ends earlier by that."""
@@ -89,12 +88,11 @@ class Doorman:
         self._manager = manager
         self._consent_secs = consent_secs - LATE_SECS
         self._consent_us = round(self._consent_secs * 1e6)
-        self._last_cookie_us = 0
         self._monotonic = monotonic
         self._unix_ms = unix_ms
         self._join_secret = self._secret("join")
         cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
-        self._cookies = signed.Cookies(cookie_key(cookie_secret))
+        self._cookies = ServerCookies(cookie_secret, monotonic)
         self._counting = threading.Lock()
         self._members = Members()
         self._work = Work()
@@ -202,7 +200,7 @@ class Doorman:
             return "unknown"
         if not self._may_verify(source):
             return "limited"
-        made_us = self._made_at(cookie, source, self._consent_us)
+        made_us = self._cookies.made_at(cookie, source, self._consent_us)
         if made_us is None:
             return self._challenge(source, nonce)
         if not self._is_verified(source):
@@ -220,8 +218,8 @@ class Doorman:
             signed.build_answer(
                 cookie,
                 nonce,
-                lifetime_ms=self._consent_left_ms(made_us),
-                cookie=self._cookie(source),
+                lifetime_ms=self._cookies.left_ms(made_us, self._consent_us),
+                cookie=self._cookies.make(source),
             ),
         )
 
@@ -235,7 +233,7 @@ class Doorman:
         key = signed.token_key(self._join_secret, join.packed_claims)
         if not join.is_signed_with(key):
             return "bad_mac"
-        made_us = self._made_at(join.cookie, source, COOKIE_US)
+        made_us = self._cookies.made_at(join.cookie, source, COOKIE_US)
         if made_us is None:
             return self._challenge(source, join.nonce)
         if not self._is_verified(source):
@@ -284,7 +282,7 @@ class Doorman:
                 join.nonce,
                 reason=reason,
                 lifetime_ms=0 if reason else max(0, round((lease_until - now) * 1000)),
-                cookie=signed.NO_COOKIE if reason else self._cookie(source),
+                cookie=signed.NO_COOKIE if reason else self._cookies.make(source),
             ),
         )
 
@@ -335,26 +333,10 @@ class Doorman:
             with contextlib.suppress(UnavailableError):
                 self._join_secret = self._manager.secret("join")
 
-    def _made_at(self, cookie: bytes, source: Address, valid_us: int) -> int | None:
-        """When a cookie that is good for `source` was made. The time is looked at first."""
-        age_us = self._now_us() - int.from_bytes(cookie[:8])
-        if not -_COOKIE_LEAD_US < age_us < valid_us:
-            return None
-        return self._cookies.made_at(cookie, source)
-
-    def _cookie(self, source: Address) -> bytes:
-        """No two bear the same time, so that they order what comes in."""
-        with self._counting:
-            self._last_cookie_us = max(self._now_us(), self._last_cookie_us + 1)
-            return self._cookies.make(source, self._last_cookie_us)
-
-    def _consent_left_ms(self, made_us: int) -> int:
-        return max(0, made_us + self._consent_us - self._now_us()) // 1000
-
     def _challenge(self, source: Address, nonce: bytes) -> str:
         if not self._challenges.take(source, self._monotonic()):
             return "limited"
-        self._answer(source, signed.build_challenge(nonce, self._cookie(source)))
+        self._answer(source, signed.build_challenge(nonce, self._cookies.make(source)))
         return "challenged"
 
     def _may_verify(self, source: Address, cost: float = 1.0) -> bool:
@@ -388,9 +370,6 @@ class Doorman:
         name = signed.kind_of(data).name.lower() if sent else "not_sent"
         with self._counting:
             self.answers[name] += 1
-
-    def _now_us(self) -> int:
-        return int(self._monotonic() * 1e6)
 
 
 def _reason_of(error: RtpFanoutError) -> Reason:

@@ -63,20 +63,14 @@ def _call(
             self.admit(method, request, context, audit)
             response = await handler(self, request)
         except asyncio.CancelledError:
-            self.requests[method, grpc.StatusCode.CANCELLED.name] += 1
-            audit.write(grpc.StatusCode.CANCELLED.name)
+            self.ended(method, grpc.StatusCode.CANCELLED.name, audit)
             raise
-        except RtpFanoutError as error:
-            status = convert.error_status(error)
-        except Exception:
-            _log.exception("call failed", method=method)
-            status = convert.internal_status()
+        except Exception as error:
+            status = _failure(error, method)
         else:
-            self.requests[method, grpc.StatusCode.OK.name] += 1
-            audit.write(grpc.StatusCode.OK.name, response)
+            self.ended(method, grpc.StatusCode.OK.name, audit, response)
             return response
-        self.requests[method, _code_name(status)] += 1
-        audit.write(_code_name(status))
+        self.ended(method, _code_name(status), audit)
         await context.abort_with_status(rpc_status.to_status(status))
         raise AssertionError("abort_with_status returned")
 
@@ -100,17 +94,14 @@ def _stream(
                     self.access.recheck(identity)
                     yield response
         except (asyncio.CancelledError, GeneratorExit):
-            self.requests[method, grpc.StatusCode.CANCELLED.name] += 1
+            self.ended(method, grpc.StatusCode.CANCELLED.name)
             raise
-        except RtpFanoutError as error:
-            status = convert.error_status(error)
-        except Exception:
-            _log.exception("call failed", method=method)
-            status = convert.internal_status()
+        except Exception as error:
+            status = _failure(error, method)
         else:
-            self.requests[method, grpc.StatusCode.OK.name] += 1
+            self.ended(method, grpc.StatusCode.OK.name)
             return
-        self.requests[method, _code_name(status)] += 1
+        self.ended(method, _code_name(status))
         await context.abort_with_status(rpc_status.to_status(status))
 
     return call
@@ -149,6 +140,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         SCOPE.set(identity.scope)  # of this call alone: each has a task of its own
         return identity
 
+    def ended(
+        self, method: str, outcome: str, audit: Audit | None = None, response: Any = None
+    ) -> None:
+        """`outcome` is the name of the status code."""
+        self.requests[method, outcome] += 1
+        if audit:
+            audit.write(outcome, response)
+
     def end_watches(self) -> None:
         """Streams end, as they should before the server stops."""
         self._stopping.set()
@@ -157,6 +156,13 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         loop = asyncio.get_running_loop()
         bound = functools.partial(contextvars.copy_context().run, call, *args, **options)
         return await loop.run_in_executor(self._changing, bound)
+
+    async def _change_subscribers(
+        self, call: Callable[..., _Result], request: Any, addresses: str | list[str], **options: Any
+    ) -> _Result:
+        return await self._change(
+            call, request.session_id, addresses, **options, request_id=request.request_id
+        )
 
     @_call
     async def CreateSession(  # noqa: N802
@@ -247,13 +253,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def AddSubscriber(  # noqa: N802
         self, request: session_pb2.AddSubscriberRequest
     ) -> empty_pb2.Empty:
-        await self._change(
-            self.manager.add_subscriber,
-            request.session_id,
-            request.subscriber_address,
-            ttl_secs=request.ttl_secs,
-            subscriber_class=request.subscriber_class,
-            request_id=request.request_id,
+        await self._change_subscribers(
+            self.manager.add_subscriber, request, request.subscriber_address, **_terms(request)
         )
         return empty_pb2.Empty()
 
@@ -261,11 +262,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def RemoveSubscriber(  # noqa: N802
         self, request: session_pb2.RemoveSubscriberRequest
     ) -> empty_pb2.Empty:
-        await self._change(
-            self.manager.remove_subscriber,
-            request.session_id,
-            request.subscriber_address,
-            request_id=request.request_id,
+        await self._change_subscribers(
+            self.manager.remove_subscriber, request, request.subscriber_address
         )
         return empty_pb2.Empty()
 
@@ -281,13 +279,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self, request: session_pb2.BatchAddSubscribersRequest
     ) -> session_pb2.BatchAddSubscribersResponse:
         addresses = list(request.subscriber_addresses)
-        added = await self._change(
-            self.manager.add_subscribers,
-            request.session_id,
-            addresses,
-            ttl_secs=request.ttl_secs,
-            subscriber_class=request.subscriber_class,
-            request_id=request.request_id,
+        added = await self._change_subscribers(
+            self.manager.add_subscribers, request, addresses, **_terms(request)
         )
         return session_pb2.BatchAddSubscribersResponse(
             added=added, already_present=len(addresses) - added
@@ -298,11 +291,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self, request: session_pb2.BatchRemoveSubscribersRequest
     ) -> session_pb2.BatchRemoveSubscribersResponse:
         addresses = list(request.subscriber_addresses)
-        not_found = await self._change(
-            self.manager.remove_subscribers,
-            request.session_id,
-            addresses,
-            request_id=request.request_id,
+        not_found = await self._change_subscribers(
+            self.manager.remove_subscribers, request, addresses
         )
         return session_pb2.BatchRemoveSubscribersResponse(
             removed=len(addresses) - len(not_found), not_found=not_found
@@ -333,6 +323,21 @@ def _caller(context: Context) -> Caller:
             tuple(name.decode(errors="replace") for name in names) if has_certificate else None
         ),
     )
+
+
+def _terms(
+    request: session_pb2.AddSubscriberRequest | session_pb2.BatchAddSubscribersRequest,
+) -> dict[str, Any]:
+    """On which an address gets copies."""
+    return {"ttl_secs": request.ttl_secs, "subscriber_class": request.subscriber_class}
+
+
+def _failure(error: Exception, method: str) -> status_pb2.Status:
+    """What the caller is told; what is no error of ours is logged and not told."""
+    if isinstance(error, RtpFanoutError):
+        return convert.error_status(error)
+    _log.exception("call failed", method=method)
+    return convert.internal_status()
 
 
 def _code_name(status: status_pb2.Status) -> str:

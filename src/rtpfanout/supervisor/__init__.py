@@ -1,8 +1,9 @@
 """The server under a supervisor: crashes, upgrades and reloads that packets don't notice.
 
 `parent` is the supervisor, `child` the server that it forks (`process`), `link` what they say to
-each other, `ingress` the sockets; `notify` is for systemd, `statefile` for the commands that look
-for a server.
+each other, `ingress` the sockets; `restarts` says how soon another server follows a dead one,
+`handover` what an upgrade leaves to the next program; `notify` is for systemd, `statefile` for the
+commands that look for a server.
 """
 
 from __future__ import annotations

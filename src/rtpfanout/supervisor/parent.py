@@ -9,7 +9,6 @@ without gRPC, so that a fork is cheap and safe.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -23,9 +22,11 @@ from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.errors import RtpFanoutError, StartError
 from rtpfanout.model import Address
 from rtpfanout.supervisor import ingress
+from rtpfanout.supervisor.handover import Handover
 from rtpfanout.supervisor.link import Link
 from rtpfanout.supervisor.notify import Notifier
 from rtpfanout.supervisor.process import SIGNALS, Process, Trial, fork_server
+from rtpfanout.supervisor.restarts import Restarts
 from rtpfanout.supervisor.statefile import State, StateFile
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 
     from rtpfanout.config import Settings
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before the fourth restart in a row, doubling; AT_ONCE of them are at once."""
-AT_ONCE = 3
-HEALTHY_SECONDS = 1.0
-"""A server that was ready and lived so long is replaced at once, whatever was before."""
 STOP_SECONDS = 10.0
 """Beyond drain_secs, until a server that should end is killed."""
 STEP_SECONDS = 60.0
@@ -45,7 +41,6 @@ STEP_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 SILENT_LOOKS = 10
 """After so many without a sign of life from a server that was ready it is killed."""
-HANDOVER_VARIABLE = "RTPFANOUT_HANDOVER"
 _NEVER = float("inf")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -68,7 +63,7 @@ class Supervisor:
         self._step_ends = _NEVER
         self._spawn_at = _NEVER
         self._look_at = time.monotonic() + LOOK_SECONDS
-        self._crashes = 0
+        self._restarts = Restarts()
         self._was_ready = False
         self._trusts_store = False  # read in full by a server that became ready
         self._is_upgrading = False
@@ -82,8 +77,8 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, lambda number, _frame: self._signals.append(number))
         try:
-            if handed := os.environ.pop(HANDOVER_VARIABLE, ""):
-                self._take_over(json.loads(handed))
+            if handed := Handover.take():
+                self._take_over(handed)
             else:
                 self._sockets = ingress.open_or_adopt(self._settings, self._notifier)
                 self._settings = ingress.fitting(self._settings, self._sockets)
@@ -245,12 +240,7 @@ class Supervisor:
             return
         if self._is_upgrading and not self._trial:
             self._upgraded(_reason(server, code))
-        lived = time.monotonic() - server.began
-        healthy = server.phase == "ready" and lived >= HEALTHY_SECONDS
-        self._crashes = 1 if healthy else self._crashes + 1
-        pause = 0.0
-        if self._crashes > AT_ONCE:
-            pause = min(FIRST_PAUSE * 2 ** min(self._crashes - AT_ONCE - 1, 16), LONGEST_PAUSE)
+        pause = self._restarts.pause(server.phase == "ready", time.monotonic() - server.began)
         if pause == 0:
             self._spawn()
         else:
@@ -360,37 +350,26 @@ class Supervisor:
     def _execute(self, server: Process) -> None:
         """Replaces this program by the one that is installed now; returns only if it can't."""
         _log.info("upgrading", old_server_pid=server.pid)
-        kept = [*self._sockets, server.link.sock.fileno()]
-        handed = {
-            "sockets": self._sockets,
-            "link": server.link.sock.fileno(),
-            "server": server.pid,
-            "state": vars(self._file.state),
-            "settings": self._settings.model_dump(mode="json"),
-        }
-        environment = os.environ | {HANDOVER_VARIABLE: json.dumps(handed)}
-        for descriptor in kept:
-            os.set_inheritable(descriptor, True)
-        # A signal that comes before the new program has its handlers waits for them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        handover = Handover(
+            self._sockets,
+            server.link.sock.fileno(),
+            server.pid,
+            vars(self._file.state),
+            self._settings.model_dump(mode="json"),
+        )
         try:
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+            handover.execute()
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            for descriptor in kept:
-                os.set_inheritable(descriptor, False)
             self._upgraded(f"{sys.executable} can't be executed: {error.strerror}")
 
-    def _take_over(self, handed: dict[str, Any]) -> None:
+    def _take_over(self, handed: Handover) -> None:
         """In the new program: what the one before left."""
-        self._sockets = handed["sockets"]
-        for descriptor in self._sockets:
-            os.set_inheritable(descriptor, False)
-        self._settings = ingress.inherited(self._settings, handed["settings"], self._sockets)
-        self._server = Process(handed["server"], Link.adopt(handed["link"]), "ready")
+        self._sockets = handed.sockets
+        self._settings = ingress.inherited(self._settings, handed.settings, self._sockets)
+        self._server = Process(handed.server, Link.adopt(handed.link), "ready")
         self._was_ready = True
         self._is_upgrading = True
-        self._file = StateFile(State.of(handed["state"]))
+        self._file = StateFile(State.of(handed.state))
         self._signals.append(signal.SIGCHLD)  # it may have died meanwhile
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._successor = self._fork(waits=True)

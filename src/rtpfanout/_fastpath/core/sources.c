@@ -5,6 +5,19 @@
 
 #include "engine.h"
 
+/* A change of who feeds what: `sources` is held throughout, `control` but for grace periods. */
+static void begin(struct rf_engine *e)
+{
+    pthread_mutex_lock(&e->sources);
+    pthread_mutex_lock(&e->control);
+}
+
+static void end(struct rf_engine *e)
+{
+    pthread_mutex_unlock(&e->control);
+    pthread_mutex_unlock(&e->sources);
+}
+
 int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc, uint64_t now,
                    uint64_t *handle)
 {
@@ -50,12 +63,10 @@ int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uin
 
     if (rc)
         return rc;
-    pthread_mutex_lock(&e->sources);
-    pthread_mutex_lock(&e->control);
+    begin(e);
     qsbr_reclaim(&e->qsbr);
     rc = add(e, source, rule, ssrc, now, handle);
-    pthread_mutex_unlock(&e->control);
-    pthread_mutex_unlock(&e->sources);
+    end(e);
     if (rc)
         free(rule);
     return rc;
@@ -63,16 +74,14 @@ int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uin
 
 int rf_session_remove(struct rf_engine *e, uint64_t handle)
 {
-    pthread_mutex_lock(&e->sources);
-    pthread_mutex_lock(&e->control);
+    begin(e);
     struct session *s = session_by_handle(&e->sessions, handle);
 
     if (s) {
         table_remove(&e->table, s);
         s->in_use = false; /* no other control call finds it from here on */
     }
-    pthread_mutex_unlock(&e->control);
-    pthread_mutex_unlock(&e->sources);
+    end(e);
     if (!s)
         return -ENOENT;
 
@@ -197,8 +206,7 @@ int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source
 
     if (rc)
         return rc;
-    pthread_mutex_lock(&e->sources);
-    pthread_mutex_lock(&e->control);
+    begin(e);
     qsbr_reclaim(&e->qsbr);
     struct move m = {e, session_by_handle(&e->sessions, handle), NULL};
 
@@ -208,8 +216,7 @@ int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source
         m.was = load_rlx(&m.session->rule);
         move(&m, source, rule);
     }
-    pthread_mutex_unlock(&e->control);
-    pthread_mutex_unlock(&e->sources);
+    end(e);
     if (rc)
         free(rule);
     return rc;
@@ -219,8 +226,7 @@ int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source
  * who takes it next sees all that (owns, in gate.c). */
 int rf_session_rehome(struct rf_engine *e, uint64_t handle)
 {
-    pthread_mutex_lock(&e->sources);
-    pthread_mutex_lock(&e->control);
+    begin(e);
     struct session *s = session_by_handle(&e->sessions, handle);
 
     if (s) {
@@ -228,8 +234,7 @@ int rf_session_rehome(struct rf_engine *e, uint64_t handle)
         await_readers(e);
         store_rls(&s->owner, 0);
     }
-    pthread_mutex_unlock(&e->control);
-    pthread_mutex_unlock(&e->sources);
+    end(e);
     return s ? 0 : -ENOENT;
 }
 

@@ -14,6 +14,16 @@ static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_
     return true;
 }
 
+/* `list` in the place of `old`, which it is when nothing changed. */
+static void publish(struct rf_engine *e, struct session *s, struct subscriber_list *old,
+                    struct subscriber_list *list)
+{
+    if (list == old)
+        return;
+    store_rls(&s->subscribers, list); /* pairs with the acquire in plan_session */
+    qsbr_retire(&e->qsbr, &old->retired);
+}
+
 int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                           const struct rf_terms *terms, uint64_t now, bool *added)
 {
@@ -32,11 +42,8 @@ int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_
     } else if (s) {
         old = load_rlx(&s->subscribers);
         rc = subscriber_list_add(old, addrs, n, &joining, added, &list);
-        if (rc == 0 && list != old) {
-            /* Pairs with the acquire in plan_session. */
-            store_rls(&s->subscribers, list);
-            qsbr_retire(&e->qsbr, &old->retired);
-        }
+        if (rc == 0)
+            publish(e, s, old, list);
     }
     pthread_mutex_unlock(&e->control);
     return rc;
@@ -60,10 +67,8 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
     if (s) {
         old = load_rlx(&s->subscribers);
         rc = subscriber_list_remove(old, addrs, n, e->sock[0].family, found, &list, &removed);
-        if (rc == 0 && list != old) {
-            store_rls(&s->subscribers, list);
-            qsbr_retire(&e->qsbr, &old->retired);
-        }
+        if (rc == 0)
+            publish(e, s, old, list);
     }
     pthread_mutex_unlock(&e->control);
     if (removed) {

@@ -1,6 +1,6 @@
-/* The command line that plainloop and gsoloop have in common. */
-#ifndef LOOP_OPTIONS_H
-#define LOOP_OPTIONS_H
+/* What plainloop and gsoloop have in common: the command line, the socket, the destinations. */
+#ifndef LOOP_H
+#define LOOP_H
 
 #include "bench.h"
 
@@ -43,6 +43,28 @@ static inline struct loop_options parse_loop_options(int argc, char **argv)
     if (options.bind_address.sin_port == 0 || options.first_destination.sin_port == 0)
         die("--bind ip:port and --to ip:port are needed");
     return options;
+}
+
+/* Bound, with buffers as large as the kernel allows. */
+static inline int open_loop_socket(const struct loop_options *options)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, options->receive_buffer);
+    set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, 4 << 20);
+    if (bind(fd, (const struct sockaddr *)&options->bind_address,
+             sizeof(options->bind_address)) != 0)
+        die("--bind: %s", strerror(errno));
+    return fd;
+}
+
+static inline struct sockaddr_in *loop_destinations(const struct loop_options *options)
+{
+    struct sockaddr_in *addresses = must_alloc(options->destinations, sizeof(*addresses));
+
+    for (unsigned i = 0; i < options->destinations; i++)
+        addresses[i] = nth_endpoint(options->first_destination, i, options->by_address);
+    return addresses;
 }
 
 #endif

@@ -1,0 +1,77 @@
+"""What both clients are made of: the channel to one server, and how calls go over it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from rtpfanout.api import session_pb2_grpc
+from rtpfanout.client.channel import OPTIONS, manner
+from rtpfanout.client.credentials import Bearer
+from rtpfanout.client.retry import Attempts, RetryPolicy
+from rtpfanout.client.watch import WatchState
+
+if TYPE_CHECKING:
+    from rtpfanout.api import session_pb2
+    from rtpfanout.client.credentials import Credentials
+    from rtpfanout.client.requests import Call
+
+
+class BaseClient:
+    """Opens a channel of its kind; waiting for answers is up to the kind."""
+
+    _grpc: ClassVar[Any]
+    """The module that opens channels: grpc, or grpc.aio."""
+    _event: ClassVar[type[Any]]
+    """What makes an event that tells of the end."""
+    _closed: Any
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 5.0,
+        overall_timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.target = target
+        self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
+        self._closed = self._event()
+        self._bearer = Bearer(credentials)
+        tls = credentials.for_channel() if credentials else None
+        self._channel: Any = (
+            self._grpc.insecure_channel(target, options=OPTIONS)
+            if tls is None
+            else self._grpc.secure_channel(target, tls, options=OPTIONS)
+        )
+        self._stub: Any = session_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one attempt may take."""
+        return self._manner.timeout
+
+    def within(self, seconds: float) -> Self:
+        """This client over the same connection, with calls that end in `seconds`, retries
+        and all: ``client.within(0.5).get_session(id_)``."""
+        other = copy.copy(self)
+        other._manner = self._manner.within(seconds)
+        return other
+
+    def _attempts(self, call: Call[Any]) -> Attempts:
+        how = self._manner
+        return Attempts(how.retries, call.repeatable, how.timeout, how.overall_timeout)
+
+    def _begin(self, call: Call[Any], timeout: float) -> Any:
+        """One attempt of at most `timeout` seconds: the answer, or what is awaited for it."""
+        method = getattr(self._stub, call.method)
+        return method(call.request, timeout=timeout, metadata=self._bearer.metadata())
+
+    def _begin_watch(self, request: session_pb2.WatchSessionsRequest) -> Any:
+        return self._stub.WatchSessions(request, metadata=self._bearer.metadata())
+
+    def _watch_state(
+        self, after_revision: int, label_selector: str, heartbeats: bool
+    ) -> WatchState:
+        return WatchState(after_revision, label_selector, heartbeats, self._manner.retries)

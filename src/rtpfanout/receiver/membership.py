@@ -1,0 +1,189 @@
+"""The protocol without input or output: told the time and what came, it says what to send."""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import random
+from typing import TYPE_CHECKING
+
+from rtpfanout import signed
+from rtpfanout.errors import (
+    AddressDeniedError,
+    LimitError,
+    NotFoundError,
+    RtpFanoutError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from rtpfanout.signed import Answer, Kind, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIRST_RETRY_SECS = 0.25
+LONGEST_RETRY_SECS = 5.0
+MEMBER_RETRY_SECS = 0.5
+"""The longest while what was granted lasts: 40 tries before a lease of 30 s ends, so that one
+of them gets through to a server that is flooded, too."""
+REFRESH_SECS = 10.0
+"""At the latest; sooner when what was granted lasts less than three times as long."""
+SILENCE_SECS = 1.0
+"""When media that came stays away for so long, the server is asked whether it still knows us."""
+_CHALLENGES_IN_A_ROW = 2  # answered at once; a server that asks on and on is not
+_JITTER = 0.1
+
+_FINAL = {Reason.EXPIRED, Reason.NO_SESSION, Reason.ADDRESS}
+
+
+class State(enum.Enum):
+    """Of a Membership."""
+
+    ASKING = "asking"
+    MEMBER = "member"
+    DENIED = "denied"
+    LEAVING = "leaving"
+    LEFT = "left"
+
+
+class Membership:
+    """One receiver's standing with one server. Times are `time.monotonic()` seconds.
+
+    Send what `poll` returns, call it again at `next_poll` at the latest, and hand every
+    datagram from the server to `receive`. With `token` None it consents to what the API
+    has added its address to.
+    """
+
+    def __init__(
+        self,
+        token: signed.Token | None,
+        now: float,
+        *,
+        uniform: Callable[[float, float], float] = random.uniform,
+        new_nonce: Callable[[], bytes] = lambda: os.urandom(signed.NONCE_BYTES),
+    ) -> None:
+        self.state = State.ASKING
+        self.reason: Reason | None = None
+        self._next = now
+        self._token = token
+        self._uniform = uniform
+        self._new_nonce = new_nonce
+        self._cookie = signed.NO_COOKIE
+        self._nonce = b""
+        self._sent_cookie = signed.NO_COOKIE
+        self._challenges = 0
+        self._retry_secs = FIRST_RETRY_SECS
+        self._ends_at = now
+        self._media_at: float | None = None
+
+    @property
+    def next_poll(self) -> float:
+        """When `poll` has something to do at the latest."""
+        return min(self._next, self._silent_at)
+
+    @property
+    def _silent_at(self) -> float:
+        return math.inf if self._media_at is None else self._media_at + SILENCE_SECS
+
+    def poll(self, now: float) -> bytes | None:
+        """What is to be sent to the server at `now`, if anything."""
+        if self.state in (State.DENIED, State.LEFT):
+            return None
+        if self.state is State.MEMBER and now >= self._ends_at:
+            self.state = State.ASKING
+        if now >= self._silent_at:
+            self._media_at = None  # asked once for each silence
+            self._next = now
+        if now < self._next:
+            return None
+        self._next = now + self._spread(self._retry_secs)
+        longest = MEMBER_RETRY_SECS if self.state is State.MEMBER else LONGEST_RETRY_SECS
+        self._retry_secs = min(2 * self._retry_secs, longest)
+        self._nonce = self._new_nonce()
+        self._sent_cookie = self._cookie
+        if self._token is not None:
+            leave = self.state is State.LEAVING
+            return signed.build_join(
+                self._token, nonce=self._nonce, cookie=self._cookie, leave=leave
+            )
+        if self._cookie == signed.NO_COOKIE:
+            return signed.build_hello(self._nonce)
+        return signed.build_echo(self._nonce, self._cookie)
+
+    def receive(self, data: bytes, now: float) -> bool:
+        """True if `data`, from the server's address, is of this protocol; else it is media."""
+        if data[:4] != signed.MAGIC:
+            self._media_at = now
+            return False
+        try:
+            kind = signed.kind_of(data)
+            if kind is Kind.CHALLENGE:
+                self._on_challenge(*signed.parse_challenge(data), now)
+            elif kind in (Kind.ACK, Kind.DENY):
+                self._on_answer(Answer.parse(data), now)
+        except ValueError:
+            pass
+        return True
+
+    def leave(self, now: float) -> None:
+        """Say goodbye with the next `poll`. One who only consents just falls silent."""
+        if self.state in (State.ASKING, State.MEMBER):
+            self.state = State.LEFT if self._token is None else State.LEAVING
+            self._retry_secs = FIRST_RETRY_SECS
+            self._next = now
+
+    @property
+    def error(self) -> RtpFanoutError | None:
+        """Why it was denied, in words."""
+        return None if self.reason is None else _error_of(self.reason)
+
+    def _on_challenge(self, nonce: bytes, cookie: bytes, now: float) -> None:
+        if nonce != self._nonce or self.state in (State.DENIED, State.LEFT):
+            return
+        self._nonce = b""
+        self._cookie = cookie
+        self._challenges += 1
+        if self._challenges <= _CHALLENGES_IN_A_ROW:
+            self._next = now
+
+    def _on_answer(self, answer: Answer, now: float) -> None:
+        key = self._token.key if self._token is not None else self._sent_cookie
+        if answer.nonce != self._nonce or not answer.is_signed_with(key):
+            return
+        self._nonce = b""
+        self._challenges = 0
+        self._retry_secs = FIRST_RETRY_SECS
+        if self.state is State.LEAVING:
+            self.state = State.LEFT
+        elif answer.reason is None:
+            self.state = State.MEMBER
+            self.reason = None
+            self._cookie = answer.cookie
+            lifetime = answer.lifetime_ms / 1000
+            self._ends_at = now + lifetime
+            self._next = now + self._spread(min(REFRESH_SECS, lifetime / 3))
+        else:
+            self.reason = answer.reason
+            if answer.reason in _FINAL:
+                self.state = State.DENIED
+            else:  # it may be granted later
+                self.state = State.ASKING
+                self._retry_secs = LONGEST_RETRY_SECS
+                self._next = now + self._spread(LONGEST_RETRY_SECS)
+
+    def _spread(self, seconds: float) -> float:
+        """Many receivers that began together do not go on together."""
+        return seconds * self._uniform(1 - _JITTER, 1 + _JITTER)
+
+
+def _error_of(reason: Reason) -> RtpFanoutError:
+    if reason is Reason.EXPIRED:
+        return UnauthenticatedError("the join token has expired; ask for a new one")
+    if reason is Reason.NO_SESSION:
+        return NotFoundError("the session is gone; ask for a token of another")
+    if reason is Reason.LIMIT:
+        return LimitError("the session has as many subscribers as it may have")
+    if reason is Reason.UNAVAILABLE:
+        return UnavailableError("the server takes no subscriber at the moment; try again")
+    return AddressDeniedError("the server's address policy does not let media be sent here")

@@ -1,0 +1,59 @@
+"""What of the supervisor needs no process: how soon it restarts, what an upgrade hands over."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from rtpfanout.supervisor import handover
+from rtpfanout.supervisor.handover import Handover
+from rtpfanout.supervisor.restarts import (
+    AT_ONCE,
+    FIRST_PAUSE,
+    HEALTHY_SECONDS,
+    LONGEST_PAUSE,
+    Restarts,
+)
+
+
+def test_pauses_double_after_some_restarts_at_once() -> None:
+    restarts = Restarts()
+    pauses = [restarts.pause(False, 0.0) for _ in range(40)]
+    assert pauses[:AT_ONCE] == [0.0] * AT_ONCE
+    assert pauses[AT_ONCE : AT_ONCE + 3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
+    assert set(pauses[20:]) == {LONGEST_PAUSE}
+
+
+@pytest.mark.parametrize(
+    ("was_ready", "lived", "forgiven"),
+    [
+        (True, HEALTHY_SECONDS, True),
+        (True, HEALTHY_SECONDS / 2, False),
+        (False, HEALTHY_SECONDS, False),
+    ],
+)
+def test_only_a_healthy_life_is_a_new_beginning(
+    was_ready: bool, lived: float, forgiven: bool
+) -> None:
+    restarts = Restarts()
+    for _ in range(AT_ONCE + 2):
+        restarts.pause(False, 0.0)
+    assert (restarts.pause(was_ready, lived) == 0.0) is forgiven
+
+
+def test_a_handover_is_taken_once_whatever_else_another_version_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    descriptor = os.dup(0)
+    try:
+        os.set_inheritable(descriptor, True)
+        handed = {"sockets": [descriptor], "link": 7, "server": 4711}
+        handed |= {"state": {"pid": 1}, "settings": {"buffer_size": 64}}
+        monkeypatch.setenv(handover.VARIABLE, json.dumps(handed | {"of a later version": 1}))
+        assert Handover.take() == Handover([descriptor], 7, 4711, {"pid": 1}, {"buffer_size": 64})
+        assert not os.get_inheritable(descriptor)
+        assert Handover.take() is None
+    finally:
+        os.close(descriptor)
