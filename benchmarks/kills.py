@@ -196,7 +196,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
             struck = threading.Event()
 
             def strike(struck: threading.Event = struck, server: ServerProcess = server) -> None:
-                time.sleep(1 + chance.random())
+                time.sleep(1 + 0.3 * chance.random())  # a younger one may be replaced after a pause
                 state = statefile.read(server.process.pid)
                 assert state
                 moments.append(time.monotonic())
@@ -227,7 +227,11 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                     ("grpc.initial_reconnect_backoff_ms", 50),
                 ],
             )
-            grpc.channel_ready_future(server.channel).result(START_SECONDS)
+            try:
+                grpc.channel_ready_future(server.channel).result(START_SECONDS)
+            except grpc.FutureTimeoutError:
+                server.stop()
+                sys.exit(f"no calls are taken any more: {server.log[-5:]} {server.other_lines[-5:]}")
             server.stub = type(server.stub)(server.channel)
             restarts.append(time.monotonic() - moments[-1])
             lost += oracle.lost()
