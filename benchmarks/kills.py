@@ -223,6 +223,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                 str(server.grpc),
                 options=[
                     ("grpc.enable_http_proxy", 0),
+                    ("grpc.use_local_subchannel_pool", 1),
                     ("grpc.max_reconnect_backoff_ms", 50),
                     ("grpc.initial_reconnect_backoff_ms", 50),
                 ],
@@ -231,7 +232,9 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                 grpc.channel_ready_future(server.channel).result(START_SECONDS)
             except grpc.FutureTimeoutError:
                 server.stop()
-                sys.exit(f"no calls are taken any more: {server.log[-5:]} {server.other_lines[-5:]}")
+                sys.exit(
+                    f"no calls are taken any more: {server.log[-5:]} {server.other_lines[-5:]}"
+                )
             server.stub = type(server.stub)(server.channel)
             restarts.append(time.monotonic() - moments[-1])
             lost += oracle.lost()

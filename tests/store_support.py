@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from rtpfanout.model import ADDRESS_RECORD, Address
-from rtpfanout.store import StoredSession
+from rtpfanout.store import StoredSession, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def split(packed: bytes) -> list[bytes]:
 def contents(store: Store) -> dict[StoredSession, dict[bytes, Terms]]:
     """Everything about sessions and subscribers, by session."""
     subscribers: dict[int, dict[bytes, Terms]] = {s.sequence: {} for s in store.sessions()}
-    for run in store.subscribers():
+    for run in (run for rows in store.subscribers() for run in runs_of(rows)):
         of_session = subscribers[run.sequence]
         for one in split(run.records):
             assert one not in of_session

@@ -43,3 +43,26 @@ def test_runs_of_many_sessions() -> None:
         e.add_subscriber_runs([(first + 999, one, 1, 0, 2, 0)])
     with pytest.raises(ValueError, match="24 bytes each"):
         e.add_subscriber_runs([(first, one[:-1], 1, 0, 2, 0)])
+
+
+def test_rows_of_many_sessions() -> None:
+    e = engine(max_subscribers=3)
+    first, second = (e.add_session(local(n), 7, 1) for n in (1, 2))
+    five, six, seven = (local(n).record for n in (5, 6, 7))
+    rows = [
+        (1, 0, 0, 2, 10, five),
+        (1, 0, 0, 2, 12, six),
+        (1, 0, 0, 1, 11, seven),
+        (2, 0, 0, 0, 20, five),
+        (3, 0, 0, 2, 30, five),  # nobody has that
+    ]
+    added = e.add_subscriber_rows({1: first, 2: second}, rows)
+    assert added == [(1, 3, 12), (2, 1, 20)]
+    assert e.find_subscribers(first, five + six + seven) == [(0, 2, 0), (0, 2, 0), (0, 1, 0)]
+    assert [row[1] for row in e.subscribers(first, 0, 9)] == [10, 11, 12]
+    assert e.find_subscribers(second, five + six) == [(0, 0, 0), None]
+    assert e.add_subscriber_rows({}, []) == []
+    with pytest.raises(BlockingIOError):
+        e.add_subscriber_rows({1: first}, [(1, 0, 0, 2, 40, local(9).record)])
+    with pytest.raises(ValueError, match="a row has one record"):
+        e.add_subscriber_rows({2: second}, [(2, 0, 0, 2, 40, five + six)])

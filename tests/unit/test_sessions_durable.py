@@ -442,6 +442,38 @@ def test_packets_come_before_calls(tmp_path: Path, clock: Clock) -> None:
         assert manager.expire_subscribers() == 3
 
 
+def test_a_restart_of_many_sessions(tmp_path: Path, clock: Clock) -> None:
+    """More than are read at a time, with subscribers of some seconds and classes."""
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of(sessions=250) as engine:
+        manager = manager_of(engine, clock, store, sessions=250)
+        for number in range(250):
+            view = manager.create(f"127.0.0.1:{5000 + number}", 7, "video")
+            for port, kind in zip(
+                range(number % 4), ("monitor", "pilot", "recorder"), strict=False
+            ):
+                text = f"127.0.0.2:{port + 1}"
+                manager.add_subscriber(view.session_id, text, subscriber_class=kind)
+                clock.now += SECOND // 3
+        before = listed(manager)
+    with Store(path) as store, engine_of(sessions=250) as engine:
+        manager = manager_of(engine, clock, store, sessions=250)
+        restored = manager.restore()
+        assert (restored.sessions, restored.subscribers) == (250, 374)
+        assert listed(manager) == before
+        assert manager.total_subscribers == 374
+
+
+def listed(manager: SessionManager) -> dict[str, set[tuple[str, str]]]:
+    return {
+        view.session_id: {
+            (str(each.address), str(each.subscriber_class))
+            for each in manager.list_subscribers(view.session_id)[0]
+        }
+        for view in manager.list_page(250)[0]
+    }
+
+
 def test_a_restart_counts_by_address_and_finds_loops(tmp_path: Path, clock: Clock) -> None:
     path = str(tmp_path / "store.db")
     with Store(path) as store, engine_of() as engine:

@@ -30,6 +30,7 @@ from rtpfanout.store import (
     default_path,
     files,
     pack_labels,
+    runs_of,
     unpack_labels,
     writer,
 )
@@ -97,7 +98,8 @@ def test_subscribers_come_back_in_the_order_they_came(store: Store) -> None:
     backwards = records(range(2500, 0, -1))
     write(store, PutSession(session(1)), PutSubscribers(1, backwards, 5 * SECOND))
     write(store, PutSubscribers(1, record(1) + record(9000), 9 * SECOND, 77, 0))
-    runs = list(store.subscribers())
+    (rows,) = store.subscribers()
+    runs = list(runs_of(rows))
     # The one that came again has a new lease and class, and keeps its place.
     assert [(r.since_ns, r.lease_ns, r.subscriber_class) for r in runs] == [
         (5 * SECOND, 0, 2),

@@ -73,6 +73,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   address, whether it was there.
 * ``add_subscriber_runs(runs)`` is ``add_packed_subscribers`` of many sessions: (handle,
   records, now_ns, lease_until, subscriber_class, withheld) each. An error leaves those before.
+  ``add_subscriber_rows(handles, rows)`` is the same of (key of `handles`, second, 0, class,
+  now_ns, one record) each, those of a key in one piece and without leases; it answers with
+  (key, how many, the last now_ns) for each key that `handles` has.
 * ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
   CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
   OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep

@@ -270,6 +270,9 @@ cdef class Engine:
     def add_subscriber_runs(self, list runs):
         add_runs(self.engine, runs)
 
+    def add_subscriber_rows(self, dict handles, list rows):
+        return add_rows(self.engine, handles, rows)
+
     def find_subscribers(self, uint64_t handle, bytes records):
         return find_terms(self.engine, handle, records)
 

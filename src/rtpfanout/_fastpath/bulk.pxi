@@ -55,3 +55,55 @@ cdef int add_runs(core.rf_engine *engine, list runs) except -1:
     for handle, records, since_ns, lease_until, subscriber_class, withheld in runs:
         add_run(engine, handle, records, since_ns, lease_until, subscriber_class, withheld)
     return 0
+
+
+cdef list add_rows(core.rf_engine *engine, dict handles, list rows):
+    """Of each session (key, how many, the last one's since)."""
+    cdef size_t n = len(rows)
+    cdef size_t i = 0
+    cdef size_t count
+    cdef size_t total = 0
+    cdef uint64_t since = 0
+    cdef uint64_t last = 0
+    cdef tuple row
+    cdef bytes record
+    cdef core.rf_terms terms
+    cdef core.rf_addr *addrs = <core.rf_addr *>malloc((n + 1) * sizeof(core.rf_addr))
+    cdef core.rf_bool *added = <core.rf_bool *>malloc((n + 1) * sizeof(core.rf_bool))
+    done = []
+    try:
+        if addrs == NULL or added == NULL:
+            raise MemoryError
+        memset(&terms, 0, sizeof(terms))
+        while i < n:
+            key, second, _, kind, first, _ = rows[i]
+            count = 0
+            while i < n:
+                row = rows[i]
+                if count > 0 and not (row[0] == key and row[1] == second and row[3] == kind):
+                    break
+                record = row[5]
+                if record_count(record) != 1:
+                    raise ValueError("a row has one record")
+                addrs[count] = record_addresses(record)[0]
+                count += 1
+                i += 1
+            handle = handles.get(key)
+            if handle is None:
+                continue
+            if done and done[len(done) - 1][0] == key:
+                done.pop()
+            else:
+                last = total = 0
+            since = max(<uint64_t>first, last + 1)
+            terms.subscriber_class = kind
+            check(
+                core.rf_subscribers_add_on(engine, handle, addrs, count, &terms, since, added)
+            )
+            last = since + count - 1
+            total += count
+            done.append((key, total, last))
+        return done
+    finally:
+        free(addrs)
+        free(added)

@@ -20,7 +20,7 @@ from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.subscribers import RECORD_BYTES, split_records
 from rtpfanout.sessions.views import CONSENT
-from rtpfanout.store import DropSession, DropSubscribers
+from rtpfanout.store import DropSession, DropSubscribers, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.record import Terms
     from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.subscribers import Subscribers
-    from rtpfanout.store import Change, Store, StoredSession, StoredSource, SubscriberRun
+    from rtpfanout.store import (
+        Change,
+        Store,
+        StoredSession,
+        StoredSource,
+        SubscriberRow,
+        SubscriberRun,
+    )
 
 _log = structlog.stdlib.get_logger(__name__)
 _CHANGES_AT_A_TIME = 1000
@@ -94,16 +101,19 @@ class Restoring:
         self._leases = leases
         self._result = Restored()
         self._drops: list[Change] = []
-        self._entries: dict[int, _Entry] = {}  # by sequence
+        self._entries: dict[int, _Entry] = {}  # by sequence, as the handles
+        self._handles: dict[int, int] = {}
+        self._has_echo = False
         self._total_subscribers = 0
 
     def packets(self, store: Store) -> None:
         """The engine has all that the store has, or what of it is still admitted."""
         self._registry.sequence = store.sequence
         self._add_sessions(store)
-        runs = self._wanted(store.subscribers())
-        while some := list(islice(runs, _AT_A_TIME)):
-            self._add_runs(some)
+        feeders = {entry.feeder for entry in self._entries.values() if entry.feeder}
+        for rows in store.subscribers():
+            if not self._add_rows(rows, feeders):
+                self._add_runs(list(self._wanted(runs_of(rows))))
 
     def calls(self, store: Store) -> Restored:
         """Calls find it. Waits until what was dropped is dropped in the store, too."""
@@ -158,7 +168,7 @@ class Restoring:
             if handle is None:  # why, the other way will tell
                 yield row.sequence
                 continue
-            self._entries[row.sequence] = _Entry(handle, feeder, is_echo=row.consent == _ECHO)
+            self._enter(row.sequence, _Entry(handle, feeder, is_echo=row.consent == _ECHO))
             if row.paused:
                 engine.pause_session(handle, True)
             if row.ingest_limit_bps:
@@ -176,7 +186,40 @@ class Restoring:
         feeder = terms.feeder.record if terms.feeder else None
         entry = _Entry(handle, feeder, is_echo=terms.consent is Consent.ECHO)
         entry.terms = terms
-        self._entries[row.sequence] = entry
+        self._enter(row.sequence, entry)
+
+    def _enter(self, sequence: int, entry: _Entry) -> None:
+        self._entries[sequence] = entry
+        self._handles[sequence] = entry.handle
+        self._has_echo |= entry.is_echo
+
+    def _add_rows(self, rows: list[SubscriberRow], feeders: set[bytes]) -> bool:
+        """Whether all were added; False where some need a closer look: those are added by
+        `_add_runs`, which takes three times as long.
+        """
+        registry = self._registry
+        limits = registry.limits
+        addresses = [row[5] for row in rows]
+        records = b"".join(addresses)
+        if (
+            self._has_echo
+            or limits.subscribers_per_ip
+            or len(rows) > min(limits.fanout, limits.subscribers - self._total_subscribers)
+            or any(row[2] for row in rows)  # leases
+            or not feeders.isdisjoint(addresses)
+            or any_at_port(records, registry.policy.ingest.port)
+        ):
+            return False
+        try:
+            self._admission.admitted(records)
+        except RtpFanoutError:
+            return False
+        for sequence, added, last_since in registry.engine.add_subscriber_rows(self._handles, rows):
+            entry = self._entries[sequence]
+            entry.subscribers = added
+            entry.last_since = last_since
+            self._total_subscribers += added
+        return True
 
     def _wanted(self, runs: Iterator[SubscriberRun]) -> Iterator[SubscriberRun]:
         """Those of sessions that are there, with leases that aren't over."""

@@ -17,8 +17,10 @@ from rtpfanout.store.records import (
     StoredAnswer,
     StoredSession,
     StoredSource,
+    SubscriberRow,
     SubscriberRun,
     pack_labels,
+    runs_of,
     unpack_labels,
 )
 from rtpfanout.store.writer import Store, StoreCounts
@@ -37,8 +39,10 @@ __all__ = [
     "StoredAnswer",
     "StoredSession",
     "StoredSource",
+    "SubscriberRow",
     "SubscriberRun",
     "default_path",
     "pack_labels",
+    "runs_of",
     "unpack_labels",
 ]

@@ -1,8 +1,8 @@
 """The layout of the file: how it is opened and checked, changed, and read at a start.
 
 A row per subscriber, in the order of its key: a change of one writes one page, whatever the
-size of its session. Batches go in and come out as packed bytes; SQLite takes them apart and
-puts them together, so no Python object is made per subscriber and the GIL is free meanwhile.
+size of its session. Batches go in as packed bytes; SQLite takes them apart, so no Python object
+is made per subscriber and the GIL is free meanwhile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rtpfanout.store.records import (
     StoredAnswer,
     StoredSession,
     StoredSource,
-    SubscriberRun,
+    SubscriberRow,
 )
 
 if TYPE_CHECKING:
@@ -95,14 +95,9 @@ _DROP_SUBSCRIBERS = """
 DELETE FROM subscriber WHERE session = ?1 AND address IN
 (SELECT substr(?2, 24 * i + 1, 24) FROM number WHERE i < ?3)
 """
-# The order inside a group is that of the subquery, which LIMIT keeps from being flattened.
-# group_concat is for text: bytes that are zero would be undefined in it.
-_RUNS = """
-SELECT session, lease_ns, class, min(since_ns), group_concat(hex(address), '') FROM
-(SELECT * FROM subscriber WHERE session BETWEEN ? AND ?
- ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
- LIMIT -1)
-GROUP BY session, since_ns / 1000000000, lease_ns, class
+_ROWS = """
+SELECT session, since_ns / 1000000000, lease_ns, class, since_ns, address FROM subscriber
+WHERE session BETWEEN ? AND ? ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
 """
 
 
@@ -158,11 +153,10 @@ class Database:
         for ends in self._ranges():
             yield from map(StoredSource._make, self._texts(query, ends))
 
-    def runs(self) -> Iterator[SubscriberRun]:
-        """By session, within one by time."""
+    def rows(self) -> Iterator[list[SubscriberRow]]:
+        """Subscribers by session, within one by time; those of some sessions at a time."""
         for ends in self._ranges():  # so that what is sorted fits into memory
-            for session, lease, number, since, text in self.connection.execute(_RUNS, ends):
-                yield SubscriberRun(session, lease, number, since, bytes.fromhex(text))
+            yield self.connection.execute(_ROWS, ends).fetchall()
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
@@ -330,7 +324,7 @@ def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> Non
 def _check_layout(connection: sqlite3.Connection) -> None:
     """Each statement that reads can be prepared, and the single row is there."""
     connection.execute(f"EXPLAIN SELECT {_SESSION_COLUMNS} FROM session")  # noqa: S608
-    connection.execute(f"EXPLAIN {_RUNS}", (0, 0))
+    connection.execute(f"EXPLAIN {_ROWS}", (0, 0))
     connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
     connection.execute("EXPLAIN SELECT name, value FROM secret")
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()

@@ -7,12 +7,14 @@ alone, with UnavailableError.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.model import ADDRESS_RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 RECORD_BYTES = ADDRESS_RECORD.size
 
@@ -59,6 +61,10 @@ class StoredSource(NamedTuple):
     consent: str
 
 
+SubscriberRow = tuple[int, int, int, int, int, bytes]
+"""(session, second of `since`, lease, class, `since`, address) as SubscriberRun has them."""
+
+
 class SubscriberRun(NamedTuple):
     """Subscribers of one session with the same terms, in the order they were added."""
 
@@ -72,6 +78,14 @@ class SubscriberRun(NamedTuple):
     """Of the first; the others followed within a second."""
     records: bytes
     """`model.ADDRESS_RECORD` after `model.ADDRESS_RECORD`."""
+
+
+def runs_of(rows: list[SubscriberRow]) -> Iterator[SubscriberRun]:
+    """What follows each other and has the same session, second, lease and class."""
+    for (session, _second, lease, number), same in groupby(rows, itemgetter(0, 1, 2, 3)):
+        group = list(same)
+        records = b"".join([row[5] for row in group])
+        yield SubscriberRun(session, lease, number, group[0][4], records)
 
 
 class StoredAnswer(NamedTuple):

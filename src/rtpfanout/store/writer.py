@@ -29,7 +29,7 @@ from rtpfanout.store.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rtpfanout.store.records import StoredAnswer, StoredSession, StoredSource, SubscriberRun
+    from rtpfanout.store.records import StoredAnswer, StoredSession, StoredSource, SubscriberRow
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -150,9 +150,9 @@ class Store:
         """By sequence: what of `sessions` the packet path needs, twice as fast."""
         return self._database.sources()
 
-    def subscribers(self) -> Iterator[SubscriberRun]:
-        """Those of each session in one piece, within it by the second they came in."""
-        return self._database.runs()
+    def subscribers(self) -> Iterator[list[SubscriberRow]]:
+        """Some sessions at a time, each in one piece, within it by when they came in."""
+        return self._database.rows()
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first; some may have expired."""
