@@ -378,6 +378,27 @@ static void test_one_loop_at_a_time(void)
     close(to);
 }
 
+/* Virtual time: to whoever asks years later, a sleeper has not woken for years. */
+static void test_a_sleeper_that_does_not_wake_is_not_alive(void)
+{
+    const uint64_t second = 1000000000, began = clock_now(CLOCK_MONOTONIC), years = began << 8;
+    struct rf_health health;
+
+    setup(1, 1);
+    CHECK_EQ(rf_engine_health(engine, 0, began, &health), 0);
+    CHECK_EQ(health.alive_ns, 0);
+    start();
+    do {
+        sleep_ms(1);
+        CHECK_EQ(rf_engine_health(engine, 0, began + second / 2, &health), 0);
+    } while (health.alive_ns != began + second / 2); /* it sleeps */
+    CHECK_EQ(rf_engine_health(engine, 0, years, &health), 0);
+    CHECK(health.alive_ns > began);
+    CHECK(health.alive_ns <= clock_now(CLOCK_MONOTONIC) + second);
+    stop();
+    rf_engine_free(engine);
+}
+
 static _Atomic bool sending;
 static struct rf_addr camera_address;
 static int camera_fd;
@@ -553,6 +574,7 @@ int main(void)
     RUN(test_all_sessions_in_one_pass);
     RUN(test_tick_finds_the_idle);
     RUN(test_one_loop_at_a_time);
+    RUN(test_a_sleeper_that_does_not_wake_is_not_alive);
     RUN(test_removal_under_traffic);
     RUN(test_subscriber_removal_in_long_turns);
     return 0;

@@ -100,8 +100,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
       copies_attempted = packets_sent + sum of failed_<reason>
 
 * ``worker_health()`` gives, for each worker, CLOCK_MONOTONIC nanoseconds of its last sign of
-  life (now, while it sleeps because there is nothing to do; 0 if it never ran) and how many
-  it spent in turns and in shares of others' turns.
+  life (0 if it never ran; now, while it sleeps because there is nothing to do, but not beyond a
+  second after it fell asleep, when it should have woken) and how many it spent in turns and in
+  shares of others' turns.
 * ``latency()`` is two histograms, to the first and to the last subscriber served:
   each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
   (one more count stands for everything above), and the sum in nanoseconds; from the

@@ -32,9 +32,11 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 256),
-    # A peer that vanished without a word is noticed within 80 seconds, even between calls.
+    # A peer that vanished without a word is noticed within 80 seconds, even between calls. The
+    # first time-out is TCP's; one that hangs while its kernel lives would have a minute more.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     # Who was let in has to show its credentials again after an hour.

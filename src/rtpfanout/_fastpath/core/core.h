@@ -134,7 +134,9 @@ struct rf_subscriber_stats {
 };
 
 struct rf_health {
-    uint64_t alive_ns; /* last sign of life, CLOCK_MONOTONIC; 0: it never ran */
+    /* Last sign of life, CLOCK_MONOTONIC; 0: it never ran. Of a sleeper it is now, until a second
+     * after it fell asleep, when it should have woken by itself. */
+    uint64_t alive_ns;
     uint64_t busy_ns;  /* spent in turns and in shares of others' turns */
 };
 

@@ -7,7 +7,6 @@
 
 enum {
     SEND_WAIT_MS = 2,    /* for room in the send buffer, per batch */
-    IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
     FAN_OUT_ENTRIES = 4096,            /* about 12 ms of plain sends */

@@ -8,7 +8,10 @@
 #include "linger.h"
 #include "sock.h"
 
-enum { TURN_PACKETS = INGRESS_BATCH * 64 }; /* 64 segments is what UDP_GRO puts together */
+enum {
+    TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
+    IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
+};
 
 struct worker_options {
     unsigned index; /* in the crew, and as a QSBR reader */

@@ -1,0 +1,252 @@
+"""The limits of service/server.py: what one connection may ask for, and that others pay nothing.
+
+Those that take an hour, or minutes, are shortened for the test by the server's own options.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import http2
+import pytest
+from support import SETTLE_SECONDS, ServerProcess, eventually
+
+from rtpfanout.api import session_pb2 as pb
+from rtpfanout.api import session_pb2_grpc
+from rtpfanout.client import AsyncSessionClient, SessionClient
+from rtpfanout.service.server import SERVER_OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LIMITS = dict(SERVER_OPTIONS)
+STREAMS = LIMITS["grpc.max_concurrent_streams"]
+WATCH = "/rtpfanout.SessionService/WatchSessions"
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+Event = pb.SessionEvent
+
+# `rtpfanout serve` with other gRPC options.
+SERVE_WITH = """
+import json, sys
+from rtpfanout.service import server
+options = json.loads(sys.argv.pop(1))
+server.SERVER_OPTIONS = tuple((dict(server.SERVER_OPTIONS) | options).items())
+from rtpfanout.cli.app import main
+sys.argv[:] = ["rtpfanout", "serve"]
+main()
+"""
+
+
+@pytest.fixture
+def start_with(
+    start_server: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., ServerProcess]:
+    """Starts a server with options such as {"keepalive_time_ms": 1000}."""
+
+    def start(changed: dict[str, int]) -> ServerProcess:
+        options = {f"grpc.{name}": value for name, value in changed.items()}
+        assert options.keys() <= LIMITS.keys(), "the server sets no such limit"
+        command = [sys.executable, "-c", SERVE_WITH, json.dumps(options)]
+        monkeypatch.setattr(ServerProcess, "command", command)
+        return start_server(enable_supervisor=False)
+
+    return start
+
+
+@contextmanager
+def connection(server: ServerProcess) -> Iterator[session_pb2_grpc.SessionServiceStub]:
+    """A stub on a connection of its own."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(str(server.grpc), options) as channel:
+        yield session_pb2_grpc.SessionServiceStub(channel)
+
+
+def peer(server: ServerProcess, **how: bool) -> http2.Peer:
+    return http2.Peer(str(server.grpc.ip), server.grpc.port, SETTLE_SECONDS, **how)
+
+
+def answers(server: ServerProcess) -> None:
+    """Who has another connection gets an answer."""
+    server.stub.ListSessions(pb.ListSessionsRequest(), timeout=SETTLE_SECONDS)
+
+
+def create(stub: Any, ssrc: int, **more: Any) -> Any:
+    request = pb.CreateSessionRequest(
+        source_address="192.0.2.1:5000", ssrc=ssrc, media_type="video", **more
+    )
+    return stub.CreateSession(request, timeout=SETTLE_SECONDS)
+
+
+def watch_calls(server: ServerProcess) -> float:
+    """How many have ended."""
+    name = "rtpfanout_control_requests_total{code="
+    counts = server.metrics().items()
+    return sum(n for key, n in counts if key.startswith(name) and '"WatchSessions"' in key)
+
+
+def test_calls_beyond_the_streams_of_a_connection_wait(server: ServerProcess) -> None:
+    with connection(server) as stub:
+        watches = [stub.WatchSessions(pb.WatchSessionsRequest()) for _ in range(STREAMS)]
+        for watch in watches:
+            assert next(watch).type == Event.RESET
+        waiting = stub.ListSessions.future(pb.ListSessionsRequest())
+        with pytest.raises(grpc.FutureTimeoutError):
+            waiting.result(timeout=1)
+        answers(server)
+        watches.pop().cancel()
+        waiting.result(timeout=SETTLE_SECONDS)
+        for watch in watches:
+            watch.cancel()
+
+
+def test_streams_beyond_those_are_refused_to_who_does_not_wait(server: ServerProcess) -> None:
+    beyond = 20
+    with peer(server) as rude:
+        for n in range(STREAMS + beyond):
+            rude.call(WATCH, 2 * n + 1, b"")
+        refused, answered = set(), set()
+        while len(refused) < beyond or len(answered) < STREAMS:
+            frame = rude.frame()
+            assert frame is not None, "the connection is gone"
+            if frame.kind == http2.RST_STREAM:
+                assert frame.error in (http2.REFUSED_STREAM, http2.ENHANCE_YOUR_CALM)
+                refused.add(frame.stream)
+            elif frame.kind == http2.DATA:
+                answered.add(frame.stream)
+        assert rude.settings[http2.MAX_CONCURRENT_STREAMS] == STREAMS
+        assert len(refused) == beyond
+        assert not refused & answered
+        answers(server)
+
+
+def test_who_pings_without_end_is_sent_away(server: ServerProcess) -> None:
+    with connection(server) as stub, peer(server) as rude:
+        watch = stub.WatchSessions(pb.WatchSessionsRequest())
+        assert [next(watch).type for _ in range(2)] == [Event.RESET, Event.SYNCED]
+        frame: http2.Frame | None = None
+        for n in range(100):
+            rude.send(http2.PING, n.to_bytes(8))
+            frame = rude.frame()
+            while frame and frame.kind not in (http2.PING, http2.GOAWAY):
+                frame = rude.frame()
+            if frame is None or frame.kind == http2.GOAWAY:
+                break
+        assert frame is not None, "closed without a word"
+        assert (frame.kind, frame.error) == (http2.GOAWAY, http2.ENHANCE_YOUR_CALM)
+        while rude.frame():
+            pass
+        answers(server)
+        created = create(server.stub, 1)
+        assert next(watch).session == created, "nor was the watch of another disturbed"
+        watch.cancel()
+
+
+def test_a_peer_that_is_gone_without_a_word_is_noticed(
+    start_with: Callable[..., ServerProcess],
+) -> None:
+    server = start_with(
+        {
+            "keepalive_time_ms": 500,
+            "keepalive_timeout_ms": 3000,
+            "http2.ping_timeout_ms": 3000,
+        }
+    )
+    with peer(server, answers_pings=False) as gone, peer(server) as there:
+        asked = []
+
+        def answer() -> None:
+            while frame := there.frame():
+                asked.append(frame.kind == http2.PING)
+
+        gone.call(WATCH, 1, b"")
+        there.call(WATCH, 1, b"")
+        answering = threading.Thread(target=answer, daemon=True)
+        answering.start()
+        seen = []
+        while frame := gone.frame():
+            seen.append(frame.kind)
+        assert http2.PING in seen, "it was asked first"
+        before = sum(asked)
+        eventually(lambda: sum(asked), lambda n: n > before, "who answers stays, and is asked on")
+        eventually(lambda: watch_calls(server), lambda n: n == 1, "the watch has ended")
+        answers(server)
+        there.hang_up()
+        answering.join()
+
+
+def test_the_largest_page_of_the_largest_sessions_is_sent(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    server = start_server(max_sessions=1000)
+    labels = {f"{n:063}": "v" * 63 for n in range(16)}
+    created = [create(server.stub, n, labels=labels).session_id for n in range(1000)]
+    page = server.stub.ListSessions(pb.ListSessionsRequest(limit=1000))
+    assert [session.session_id for session in page.sessions] == created
+    assert dict(page.sessions[-1].labels) == labels
+    assert page.ByteSize() > LIMITS["grpc.max_send_message_length"] / 2, "as large as it gets"
+
+
+def test_metadata_without_end_is_refused(server: ServerProcess) -> None:
+    with connection(server) as stub:
+        with pytest.raises(grpc.RpcError) as error:
+            stub.ListSessions(pb.ListSessionsRequest(), metadata=[("x-long", "x" * 40_000)])
+        assert error.value.code() == EXHAUSTED
+        stub.ListSessions(pb.ListSessionsRequest())
+    answers(server)
+
+
+CONNECTIONS = 4
+
+
+def follow_blocking(target: str, events: list[pb.SessionEvent], done: threading.Event) -> None:
+    with SessionClient(target) as client, client.watch_sessions() as watch:
+        for event in watch:
+            events.append(event)
+            if done.is_set():
+                return
+
+
+def follow_asynchronous(target: str, events: list[pb.SessionEvent], done: threading.Event) -> None:
+    async def run() -> None:
+        async with AsyncSessionClient(target) as client, client.watch_sessions() as watch:
+            async for event in watch:
+                events.append(event)
+                if done.is_set():
+                    return
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("follow", [follow_blocking, follow_asynchronous])
+def test_a_watch_outlives_its_connection(
+    start_with: Callable[..., ServerProcess], follow: Callable[..., None]
+) -> None:
+    """Every connection ends after a second, and who creates sessions notices nothing of it."""
+    server = start_with({"max_connection_age_ms": 1000, "max_connection_age_grace_ms": 300})
+    events: list[pb.SessionEvent] = []
+    done = threading.Event()
+    following = threading.Thread(target=follow, args=(str(server.grpc), events, done), daemon=True)
+    following.start()
+    eventually(lambda: len(events), lambda n: n == 2, "a snapshot")
+    created: list[str] = []
+    deadline = time.monotonic() + SETTLE_SECONDS
+    for ssrc in itertools.count(1):
+        created.append(create(server.stub, ssrc).session_id)
+        time.sleep(0.01)
+        if ssrc % 50 == 0 and (watch_calls(server) >= CONNECTIONS or time.monotonic() > deadline):
+            break
+    assert watch_calls(server) >= CONNECTIONS, "its connection was never closed"
+    done.set()
+    created.append(create(server.stub, 0).session_id)
+    following.join(SETTLE_SECONDS)
+    assert [event.type for event in events[:2]] == [Event.RESET, Event.SYNCED]
+    assert {event.type for event in events[2:]} == {Event.CREATED}, "no snapshot but the first"
+    assert [event.session.session_id for event in events[2:]] == created

@@ -1,0 +1,109 @@
+"""A worker that hangs, alone: the rest of its process lives, and another one takes its place."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from flow import Flow
+from held import held
+from support import SETTLE_SECONDS, ServerProcess, eventually, requires_root
+
+from rtpfanout.api import session_pb2
+from rtpfanout.supervisor.child import EXIT_STUCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WORKERS = 2
+FLOWS = 16
+"""Enough that the kernel gives some to each worker, but for one time in 30,000."""
+IN_HAND_SECONDS = 0.5
+"""How long before its worker was held, or ended, a packet may have been sent that was taken
+from the queue and not yet passed on: a turn is far shorter, but the machine may be busy."""
+
+
+def thread_called(pid: int, name: str) -> int:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == name:
+            return int(task.name)
+    pytest.fail(f"no thread of {pid} is called {name}")
+
+
+def last_logged(server: ServerProcess, event: str, count: int) -> dict[str, object]:
+    """The entry of that name that makes them `count`."""
+    return eventually(
+        lambda: [entry for entry in list(server.log) if entry["event"] == event],
+        lambda entries: len(entries) >= count,
+        f"'{event}' is logged {count} times",
+    )[count - 1]
+
+
+def session_ids(server: ServerProcess) -> set[str]:
+    listed = server.stub.ListSessions(session_pb2.ListSessionsRequest(limit=1000))
+    return {session.session_id for session in listed.sessions}
+
+
+@pytest.mark.parametrize("worker", range(WORKERS))
+def test_a_worker_that_hangs(
+    worker: int,
+    start_server: Callable[..., ServerProcess],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[..., None],
+) -> None:
+    requires_root()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    server = start_server(store__path=str(tmp_path / "store.db"), workers=WORKERS)
+    first = server.pid
+    with ExitStack() as stack:
+        flows = [stack.enter_context(Flow(ssrc=n, per_second=50)) for n in range(FLOWS)]
+        acknowledged = {server.create(flow.source, flow.ssrc, flow.viewer) for flow in flows}
+        for flow in flows:
+            flow.start(server.ingest)
+        for flow in flows:
+            eventually(lambda flow=flow: len(flow.got), bool, "packets flow")
+        with held(thread_called(first, f"rtp-worker-{worker}")):
+            held_at = time.monotonic()
+            # The control plane and the other workers are not held.
+            acknowledged.add(server.create("127.0.0.2:5000", 7))
+            stuck = last_logged(server, "packet loop is stuck, this process ends", 1)
+            ended_at = time.monotonic()
+            ready = last_logged(server, "ready", 2)
+        ready_at = time.monotonic()
+        assert stuck["worker"] == worker
+        ended = last_logged(server, "server process ended, another one starts", 1)
+        assert (ended["server_pid"], ended["pause_seconds"]) == (first, 0)
+        assert str(EXIT_STUCK) in str(ended["reason"])
+        assert ready["pid"] != first
+        for flow in flows:
+            eventually(lambda flow=flow: flow.got[-1][1], lambda at: at > ready_at, "flows again")
+        with ThreadPoolExecutor(FLOWS) as pool:  # each waits until nothing comes any more
+            list(pool.map(Flow.finish, flows))
+
+    while_held = (held_at + IN_HAND_SECONDS, ended_at - IN_HAND_SECONDS)
+    assert while_held[0] < while_held[1], "no time to see the others being served"
+    served = [
+        flow for flow in flows if any(while_held[0] < at < while_held[1] for _, at in flow.got)
+    ]
+    assert 0 < len(served) < FLOWS, "one worker was held, and the other was not"
+    for flow in flows:
+        assert flow.numbers == sorted(set(flow.numbers)), "doubled, or out of order"
+        for number in flow.missing:
+            lost_with = ended_at if flow in served else held_at
+            assert abs(flow.sent_at[number] - lost_with) < IN_HAND_SECONDS, "it was only queued"
+    record_property("seconds until it was noticed", round(ended_at - held_at, 2))
+    record_property("seconds until another was ready", round(ready_at - ended_at, 2))
+    record_property("packets lost", sum(len(flow.missing) for flow in flows))
+
+    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
+    assert session_ids(server) == acknowledged
+    server.pid = int(str(ready["pid"]))
+    assert not Path(f"/proc/{first}").exists()
+    os.kill(server.pid, 0)
