@@ -156,7 +156,8 @@ class Database:
     def rows(self) -> Iterator[list[SubscriberRow]]:
         """Subscribers by session, within one by time; those of some sessions at a time."""
         for ends in self._ranges():  # so that what is sorted fits into memory
-            yield self.connection.execute(_ROWS, ends).fetchall()
+            if rows := self.connection.execute(_ROWS, ends).fetchall():
+                yield rows
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
