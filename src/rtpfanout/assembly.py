@@ -37,6 +37,7 @@ def open_engine(settings: Settings, sockets: Sequence[int]) -> Engine:
             split_threshold=settings.split_threshold,
             busy_poll_us=settings.busy_poll_us,
             check_padding=settings.check_padding,
+            segmentation=settings.segmentation,
             sockets=sockets,
         )
     except OSError as error:

@@ -72,6 +72,19 @@ def test_busy_polling_forwards_too(
     assert transfer(source, server.ingest_target, packets, [subscriber]) == [packets]
 
 
+def test_without_segmentation_each_copy_is_sent_by_itself(
+    start_server: StartServer, udp: Callable[..., socket.socket]
+) -> None:
+    server = start_server(workers=1, segmentation=False)
+    assert not server.logged("ready")["gso"]
+    source, subscriber = udp(), udp()
+    server.create(address_of(source), 1, address_of(subscriber))
+    packets = [rtp_packet(1, n) for n in range(64)]
+    assert transfer(source, server.ingest_target, packets, [subscriber]) == [packets]
+    metrics = server.settled(received=64)
+    assert metrics["rtpfanout_sends_total"] == metrics["rtp_packets_sent_total"] == 64
+
+
 def test_a_cpu_that_does_not_exist_is_one_line_and_code_2() -> None:
     done = run("serve", "--bind-address", "127.0.0.1:0", "--worker-cpus", f"{AVAILABLE[0]},8191")
     assert done.returncode == 2

@@ -53,6 +53,13 @@ def serve(
             help="Drop packets with an impossible padding count; not for SRTP.",
         ),
     ] = None,
+    segmentation: Annotated[
+        bool | None,
+        typer.Option(
+            "--segmentation/--no-segmentation",
+            help="Let the kernel or the interface cut a frame into packets.",
+        ),
+    ] = None,
     enable_metrics: Annotated[
         bool | None,
         typer.Option(
@@ -168,6 +175,7 @@ def serve(
         "busy_poll_us": busy_poll_us,
         "session_timeout_secs": session_timeout_secs,
         "check_padding": check_padding,
+        "segmentation": segmentation,
         "enable_metrics": enable_metrics,
         "metrics_bind_address": metrics_bind_address,
         "grpc_bind_address": grpc_bind_address,

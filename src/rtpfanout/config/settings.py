@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         description="Drop packets with an impossible padding count (RFC 3550 A.1). Set false where "
         "sources send SRTP, whose padding count is encrypted.",
     )
+    segmentation: Switch = Field(
+        default=True,
+        description="Let the kernel or the network interface cut a frame into packets "
+        "(UDP_SEGMENT). false, for an interface that does it wrong: each copy is sent by itself, "
+        "for several times the CPU time.",
+    )
     enable_metrics: Switch = Field(
         default=True, description="Serve /metrics, /healthz and /readyz over HTTP."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
+REHOME_NS = 1_000_000_000
 _NO_ID = Once("", b"", None, 0)
 
 
@@ -134,12 +136,21 @@ class PacketSide:
         return self._updating.pin(handle, source)
 
     def on_misrouted(self, handle: int) -> None:
-        """Packets of a session come to another worker than its own: that one becomes it."""
-        try:
-            self._registry.engine.rehome_session(handle)
-        except KeyError:
-            return  # deleted meanwhile
-        self._registry.count("rehomed")
+        """Packets of a session come to another worker than its own: that one becomes it.
+
+        Once in REHOME_NS: two sources of a network may send by turns, to a worker each. What comes
+        to the wrong one is handed over.
+        """
+        registry = self._registry
+        now = registry.clock.monotonic_ns()
+        with registry.lock:
+            session = registry.by_handle.get(handle)
+            if session is None or (session.rehomed_ns and now - session.rehomed_ns < REHOME_NS):
+                return
+            session.rehomed_ns = now
+        with contextlib.suppress(KeyError):  # deleted meanwhile
+            registry.engine.rehome_session(handle)
+            registry.count("rehomed")
 
     def expire_idle(self) -> list[SessionView]:
         """Housekeeping, about once a second: ends sessions past the idle timeout.
