@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import sqlite3
 import threading
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -495,3 +496,39 @@ def test_a_restart_counts_by_address_and_finds_loops(tmp_path: Path, clock: Cloc
             manager.add_subscriber(first.session_id, "127.0.0.1:3")
         manager.remove_subscriber(second.session_id, "127.0.0.1:1")
         manager.add_subscriber(first.session_id, "127.0.0.1:3")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "media_type = 'smell'",
+        "consent = 'perhaps'",
+        "ssrc = -1",
+        "ssrc = 1 << 40",
+        "source_policy = 'exakt'",
+        "source_text = '999.0.0.1:5000'",
+        "source_text = '127.0.0.1:99999'",
+        "source_text = '224.0.0.1:5000'",
+        "source_text = ''",
+        "created_ns = -5",
+        "ingest_limit_bps = -5",
+    ],
+)
+def test_a_row_that_nobody_wrote(tmp_path: Path, clock: Clock, change: str) -> None:
+    """As a damaged file may have, or one of a later version: that session goes, the others stay."""
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        ids = [manager.create(SOURCE, ssrc, "video").session_id for ssrc in (1, 2)]
+        for each in ids:
+            manager.add_subscriber(each, SUBSCRIBER)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(f"UPDATE session SET {change} WHERE ssrc = 1")  # noqa: S608
+        database.execute("UPDATE subscriber SET since_ns = -7")
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        restored = manager.restore()
+        assert ids[1] in listed(manager)
+        assert restored.sessions == len(listed(manager)) == len(engine.all_session_stats(clock.now))
+        assert restored.sessions + restored.refused_sessions == 2
+        assert len(listed(manager)[ids[1]]) == 1
