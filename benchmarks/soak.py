@@ -35,6 +35,7 @@ from rtpfanout.sessions import changes
 
 WARM_UP_SHARE = 0.25
 SAMPLE_S = 5.0
+SESSIONS_AT_ONCE = 200
 
 
 def start(state: str, workers: int) -> tuple[subprocess.Popen[str], dict[str, str]]:
@@ -169,18 +170,24 @@ class Churn(threading.Thread):
 
 
 def fill_log(stub: Any) -> None:
-    """As many changes as WatchSessions can look back on."""
-    session = stub.CreateSession(
-        pb.CreateSessionRequest(source_address="127.0.0.1:9", ssrc=0, media_type="video")
-    )
-    pipelined(
-        stub.UpdateSession,
-        (
-            pb.UpdateSessionRequest(session_id=session.session_id, paused=number % 2 == 0)
-            for number in range(changes.KEPT)
-        ),
-    )
-    stub.DeleteSession(pb.DeleteSessionRequest(session_id=session.session_id))
+    """As many changes as WatchSessions can look back on, none smaller than those that follow."""
+    for _ in range(changes.KEPT // 2 // SESSIONS_AT_ONCE + 1):
+        made = pipelined(
+            stub.CreateSession,
+            (
+                pb.CreateSessionRequest(
+                    source_address="127.0.0.1:9",
+                    ssrc=number,
+                    media_type="video",
+                    labels={"n": str(number)},
+                )
+                for number in range(SESSIONS_AT_ONCE)
+            ),
+        )
+        pipelined(
+            stub.DeleteSession,
+            (pb.DeleteSessionRequest(session_id=session.session_id) for session in made),
+        )
 
 
 def identities(sums: dict[str, float]) -> bool:
