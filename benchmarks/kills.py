@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import grpc
+import httpx
 from flow import Flow
-from support import START_SECONDS, ServerProcess
+from support import START_SECONDS, ServerProcess, eventually
 
 from rtpfanout.api import session_pb2
 from rtpfanout.supervisor import statefile
@@ -65,6 +66,7 @@ class Oracle:
                 source_address=f"127.1.{self._number >> 8 & 255}.{self._number & 255}:5000",
                 ssrc=self._number,
                 media_type="video",
+                labels={"of": "oracle"},
             )
             answer = self._try(lambda: stub.CreateSession(request, timeout=CALL_SECONDS))
             if answer:
@@ -113,23 +115,21 @@ class Oracle:
                 if (session, address) in self._doubtful:
                     continue
                 wrong.append(f"subscriber {address} of {session}")
-        self._sessions = {
-            session: addresses for session, addresses in found.items() if session != self.watched
-        }
+        self._sessions = found
         self._doubtful.clear()
         return wrong
 
     def _read(self) -> dict[str, set[str]]:
         stub = self.server.stub
-        self.crowd = 0
         found: dict[str, set[str]] = {}
         cursor = ""
         while True:
-            page = stub.ListSessions(session_pb2.ListSessionsRequest(limit=1000, cursor=cursor))
+            page = stub.ListSessions(
+                session_pb2.ListSessionsRequest(
+                    limit=1000, cursor=cursor, label_selector="of=oracle"
+                )
+            )
             for session in page.sessions:
-                if session.source_address.startswith(CROWD):
-                    self.crowd += 1
-                    continue
                 request = session_pb2.ListSubscribersRequest(
                     session_id=session.session_id, limit=1000
                 )
@@ -138,7 +138,16 @@ class Oracle:
                 }
             cursor = page.next_cursor
             if not cursor:
-                return found
+                break
+        total = eventually(self._active_sessions, lambda n: n >= 0, "metrics again")
+        self.crowd = int(total) - len(found) - bool(self.watched)
+        return found
+
+    def _active_sessions(self) -> float:
+        try:
+            return self.server.metrics()["active_sessions"]
+        except httpx.TransportError:  # calls are taken a little before
+            return -1
 
     def _try(self, call: Callable[[], object]) -> object:
         try:
