@@ -52,6 +52,14 @@ def main() -> int:
 
 def run(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
     server = ServerProcess(store__path=str(directory / "store.db"), session_timeout_secs=0)
+    try:
+        return flood(given, server)
+    finally:
+        server.stop()
+
+
+def flood(given: argparse.Namespace, server: ServerProcess) -> dict[str, Any]:
+    """The whole run."""
     resident: dict[str, int] = {}
     log_lines = {}
 
@@ -80,7 +88,6 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
         flow.finish()
     total = server.settled()
     server.check_identities()
-    server.stop()
     return {
         "forged_sent": sent,
         "forged_forwarded": int(total["rtpfanout_packets_forwarded_total"]) - len(flow.sent_at),
@@ -121,15 +128,17 @@ def loops() -> list[str]:
     server = ServerProcess(bind_address="[::]:0", store__path=":memory:")
     session = server.create("127.0.0.1:5000", SSRC)
     accepted = []
-    for text in spellings(server.ingest.port):
-        try:
-            server.add(session, text)
-        except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.PERMISSION_DENIED:
-                raise
-        else:
-            accepted.append(text)
-    server.stop()
+    try:
+        for text in spellings(server.ingest.port):
+            try:
+                server.add(session, text)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.PERMISSION_DENIED:
+                    raise
+            else:
+                accepted.append(text)
+    finally:
+        server.stop()
     return accepted
 
 

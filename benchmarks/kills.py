@@ -12,6 +12,7 @@ Prints one JSON object.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -176,6 +177,14 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
+    with contextlib.ExitStack() as stack:
+        return strike_all(given, directory, stack)
+
+
+def strike_all(
+    given: argparse.Namespace, directory: Path, stack: contextlib.ExitStack
+) -> dict[str, object]:
+    """The whole run; `stack` ends what is left of it."""
     settings: dict[str, object] = {
         "store__path": str(directory / "store.db"),
         "max_sessions": given.sessions + 10_000,
@@ -188,6 +197,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
             "metrics_bind_address": server.metrics_address,
         }
     oracle = Oracle(server, given.seed)
+    stack.callback(lambda: oracle.server.stop())  # whichever it is then
     moments: list[float] = []
     killed: list[int] = []
     lost: list[str] = []
@@ -240,7 +250,6 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
             try:
                 grpc.channel_ready_future(server.channel).result(START_SECONDS)
             except grpc.FutureTimeoutError:
-                server.stop()
                 sys.exit(
                     f"no calls are taken any more: {server.log[-5:]} {server.other_lines[-5:]}"
                 )
@@ -251,7 +260,6 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                 lost.append(f"{given.sessions - oracle.crowd} of the crowd")
         time.sleep(0.5)
         flow.finish()
-    server.stop()
     result: dict[str, object] = {
         "kills": len(moments),
         "calls_acknowledged": oracle.acknowledged,

@@ -51,6 +51,14 @@ def main() -> int:
 
 def run(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
     server = ServerProcess(store__path=str(directory / "store.db"), session_timeout_secs=0)
+    try:
+        return upgrade_all(given, server)
+    finally:
+        server.stop()
+
+
+def upgrade_all(given: argparse.Namespace, server: ServerProcess) -> dict[str, Any]:
+    """The whole run. Generator and counter end by themselves, at the latest after an hour."""
     host, port = FIRST_SUBSCRIBER.split(":")
     server.create(SOURCE, SSRC, *(f"{host}:{int(port) + i}" for i in range(given.subscribers)))
     counter = _tool("rtpcount", "--bind", FIRST_SUBSCRIBER, "--verify", "--limit", "3600",
@@ -80,7 +88,6 @@ def run(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
     sent = _ended(generator)["sent"]
     time.sleep(1)
     seen = _ended(counter)
-    server.stop()
     return {
         "upgraded": len(pids) - 1,
         "failures": failures[:3],
