@@ -354,6 +354,10 @@ class Rtpfanout(Contender):
         }
         return {ours: int(samples.get(theirs, 0)) for ours, theirs in names.items()}
 
+    def last_copy(self) -> dict[str, float]:
+        """Microseconds until a packet of the first session is with its last subscriber."""
+        return self.control.ask({"last_copy": True})
+
     def stop(self) -> None:
         if hasattr(self, "control"):
             self.control.stop()

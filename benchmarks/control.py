@@ -3,6 +3,7 @@
 One JSON command a line on stdin, one JSON answer a line on stdout:
   {"create": {"source": "ip:port", "first_ssrc": n, "sessions": n, "subscribers": ["ip:port", ...]}}
   {"counters": true}
+  {"last_copy": true}           of the first session, in us
   {"probe": seconds}
 """
 
@@ -105,6 +106,14 @@ def spread(milliseconds: list[float]) -> dict[str, float]:
     }
 
 
+def last_copy(stub: Any) -> dict[str, float]:
+    """How long the first session's last subscribers waited, since it began."""
+    session = stub.ListSessions(session_pb2.ListSessionsRequest(limit=1)).sessions[0].session_id
+    stats = stub.GetSessionStats(session_pb2.GetSessionStatsRequest(session_id=session))
+    summary = stats.last_copy_latency
+    return {"p50_us": 1e6 * summary.p50_seconds, "p99_us": 1e6 * summary.p99_seconds}
+
+
 def counters(metrics: str) -> dict[str, float]:
     """Every sample summed over its labels, by name."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
@@ -130,6 +139,8 @@ def main() -> None:
                 answer = create(stub, order["create"])
             elif "probe" in order:
                 answer = probe(stub, order["probe"])
+            elif "last_copy" in order:
+                answer = last_copy(stub)
             else:
                 answer = counters(options.metrics)
             print(json.dumps(answer), flush=True)

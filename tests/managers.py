@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import ipaddress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,13 @@ def manager_of(
         monotonic_ns=clock,
         utc_now=lambda: MOMENT + timedelta(microseconds=(clock.now - START) // 1000),
     )
+
+
+def deny(manager: SessionManager, network: str) -> None:
+    """The address policy denies this network from now on, and nothing else."""
+    registry = manager._registry
+    policy = dataclasses.replace(registry.policy, deny=(ipaddress.ip_network(network),))
+    manager.reconfigure(policy, registry.limits)
 
 
 def send(

@@ -108,6 +108,11 @@ _CONTROL_COUNTERS = (
         "loops_removed",
         "Subscribers removed because their address became our own ingest.",
     ),
+    (
+        "rtpfanout_policy_removed",
+        "policy_removed",
+        "Subscribers removed because a reloaded address policy refuses them.",
+    ),
     ("rtpfanout_subscribers_shed", "shed", "Subscribers that overload took the copies from."),
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
 )

@@ -20,6 +20,8 @@ _IPV4_ENDPOINT = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[^:]*)")
 _IPV6_ENDPOINT = re.compile(r"\[(?P<host>[^\[\]]*)\]:(?P<port>[^:]*)")
 
 
+IPV4_PREFIX = bytes(10) + b"\xff\xff"
+"""Of an IPv4 address in 16 bytes."""
 ADDRESS_RECORD = struct.Struct("=16sIH2x")
 """An address for the engine: IP (network order, IPv4 as ::ffff:a.b.c.d), scope, port, padding."""
 
@@ -62,7 +64,7 @@ class Address:
     def packed(self) -> bytes:
         """16 bytes in network order, IPv4 as ::ffff:a.b.c.d."""
         if self.ip.version == 4:
-            return bytes(10) + b"\xff\xff" + self.ip.packed
+            return IPV4_PREFIX + self.ip.packed
         return self.ip.packed
 
     @property

@@ -180,15 +180,26 @@ class Server:
             await self._control.drain()
         await asyncio.sleep(self.settings.drain_secs)
 
-    def reconfigure(self, settings: Settings) -> list[str]:
-        """Applies what can change while running; the keys that differ and need a restart."""
+    async def reconfigure(self, settings: Settings) -> list[str]:
+        """Applies what can change while running; the keys that differ and need a restart.
+
+        When it returns no more packets leave to subscribers that the address policy refuses now.
+        """
         live, needs_restart = changed_keys(self.settings, settings)
         self.settings = live_settings(self.settings, settings)
         log.configure(self.settings.log.level, self.settings.log.format)
         self.manager.reconfigure(
             address_policy_of(self.engine, self.settings), limits_of(self.settings)
         )
-        _log.info("configuration reloaded", changed=live, needs_restart=needs_restart)
+        removed = 0
+        if any(key.startswith("address_policy.") for key in live):
+            removed = await asyncio.to_thread(self.manager.remove_refused)
+        _log.info(
+            "configuration reloaded",
+            changed=live,
+            needs_restart=needs_restart,
+            removed_subscribers=removed,
+        )
         return needs_restart
 
     async def stop_serving(self) -> None:

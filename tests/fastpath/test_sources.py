@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import select
 import socket
 import time
@@ -54,13 +55,14 @@ def one_notice(e: Engine) -> tuple[Any, ...]:
     return notice
 
 
-def test_many_exact_sources_at_once() -> None:
+def test_many_sources_at_once() -> None:
     first, second = Address.parse("127.0.0.1:5000"), Address.parse("[2001:db8::7]:5001")
     e = engine("[::]:0", max_sessions=3)
     records = first.record + second.record + first.record
-    one, other, again = e.add_sessions(records, [7, 7, 7], 1)
+    exact = b"\xff"
+    one, other, again = e.add_sessions(records, exact * 3, [7, 7, 7], 1)
     assert again is None, "it is there already"
-    (third, full) = e.add_sessions(records[:24] + records[:24], [8, 9], 1)
+    (third, full) = e.add_sessions(records[:24] + records[:24], exact * 2, [8, 9], 1)
     assert third is not None
     assert full is None, "three are as many as there may be"
     assert sorted(e.all_session_stats(1)) == sorted([one, other, third])
@@ -68,11 +70,25 @@ def test_many_exact_sources_at_once() -> None:
     assert e.add_session(first, 7, 1) not in (one, other)
     with pytest.raises(FileExistsError):
         e.add_session(second, 7, 1)
-    assert e.add_sessions(b"", [], 1) == []
-    with pytest.raises(ValueError, match="1 ssrcs for 2 sources"):
-        e.add_sessions(records[:48], [7], 1)
+    assert e.add_sessions(b"", b"", [], 1) == []
+    for prefixes, ssrcs in ((exact * 2, [7]), (exact, [7, 8])):
+        with pytest.raises(ValueError, match="for 2 sources"):
+            e.add_sessions(records[:48], prefixes, ssrcs, 1)
     with pytest.raises(ValueError, match="24 bytes each"):
-        e.add_sessions(records[:47], [7, 8], 1)
+        e.add_sessions(records[:47], exact * 2, [7, 8], 1)
+
+
+def test_many_networks_at_once() -> None:
+    e = engine("[::]:0")
+    texts = ("127.0.0.0", "127.0.0.0", "127.0.0.0", "2001:db8::")
+    records = b"".join(Address(ipaddress.ip_address(text), 0).record for text in texts)
+    one, again, other, ipv6 = e.add_sessions(records, bytes((104, 104, 120, 32)), [7, 7, 7, 7], 1)
+    assert again is None, "the very same network is there"
+    assert None not in (one, other, ipv6)
+    for prefix, text in ((8, "127.0.0.0"), (24, "127.0.0.0"), (32, "2001:db8::")):
+        with pytest.raises(FileExistsError):
+            e.add_session(Address(ipaddress.ip_address(text), 0), 7, 1, prefix=prefix)
+    e.add_session(Address(ipaddress.ip_address("127.0.0.0"), 0), 7, 1, prefix=16)
 
 
 @pytest.mark.parametrize(

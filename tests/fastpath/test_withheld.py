@@ -73,6 +73,7 @@ def test_what_is_refused_changes_no_terms() -> None:
         lambda: e.withhold(99, b"", CONSENT, True),
         lambda: e.shed_class(99, MONITOR, True),
         lambda: e.expired_subscribers(99, 1),
+        lambda: e.subscriber_records(99),
     ):
         with pytest.raises(KeyError):
             call()
@@ -90,6 +91,16 @@ def test_expired_subscribers_are_told_and_stay() -> None:
     add_on(e, handle, local(10), lease_until=102)
     assert e.expired_subscribers(handle, 101) == records_of(local(11))
     assert len(terms_of(e, handle)) == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 128, 200])
+def test_records_of_all_subscribers(count: int) -> None:
+    e = engine()
+    handle = e.add_session(local(1), 1, 0)
+    records = records_of(*(local(10 + n) for n in range(count)))
+    if records:
+        e.add_packed_subscribers(handle, records, 5)
+    assert e.subscriber_records(handle) == records
 
 
 def test_bits_are_set_and_cleared_each_for_itself() -> None:

@@ -7,18 +7,23 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from datagram_support import subscribers
 from flow import Flow
 from support import (
     SETTLE_SECONDS,
     START_SECONDS,
     ServerProcess,
+    address_of,
     eventually,
+    queued,
     server_environment,
+    udp_socket,
 )
 
 from rtpfanout.api import session_pb2
@@ -235,6 +240,43 @@ def test_reload_is_all_or_nothing(configured: ServerProcess, config: Path) -> No
     with pytest.raises(Exception, match=r"127\.0\.0\.8"):
         server.add(session, "127.0.0.8:7000")
     kill(server)  # the next one has it, too
+    connected(server)
+    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
+        server.add(session, "127.0.0.8:7000")
+
+
+def test_who_is_denied_by_a_reload_gets_nothing_any_more(
+    configured: ServerProcess, config: Path
+) -> None:
+    server = configured
+    with Flow() as flow, udp_socket("127.0.0.9") as denied:
+        session = server.create(flow.source, 1, flow.viewer, address_of(denied))
+        flow.start(server.ingest)
+        eventually(lambda: queued(denied), bool, "packets to the one to be denied")
+        config.write_text('[address_policy]\ndeny = ["127.0.0.9/32"]\n')
+        assert command("reload").returncode == 0
+        queued(denied)
+        time.sleep(0.3)
+        assert queued(denied) == []
+        assert list(subscribers(server, session)) == [flow.viewer]
+        flow.finish()
+    assert flow.numbers == list(range(len(flow.sent_at)))
+    assert server.metrics()["rtpfanout_policy_removed_total"] == 1
+    assert server.logged("subscribers removed: the address policy refuses them now")["count"] == 1
+
+
+def test_a_server_that_dies_while_it_reloads(configured: ServerProcess, config: Path) -> None:
+    server = configured
+    session = server.create("127.0.0.1:5000", 1)
+    old = server_pid(server)
+    os.kill(old, signal.SIGSTOP)
+    config.write_text('[address_policy]\ndeny = ["127.0.0.8/32"]\n')
+    killer = threading.Timer(0.5, os.kill, (old, signal.SIGKILL))
+    killer.start()
+    done = command("reload")
+    killer.join()
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: len(all_logged(server, "ready")), lambda n: n == 2, "ready again")
     connected(server)
     with pytest.raises(Exception, match=r"127\.0\.0\.8"):
         server.add(session, "127.0.0.8:7000")

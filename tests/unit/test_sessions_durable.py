@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sqlite3
 import threading
 from concurrent.futures import Future
@@ -10,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from managers import SECOND, SOURCE, SUBSCRIBER, Clock, manager_of
+from managers import SECOND, SOURCE, SUBSCRIBER, Clock, deny, manager_of
 from structlog.testing import capture_logs
 
 from rtpfanout._fastpath import Engine
@@ -340,9 +339,7 @@ def test_a_restart_looks_at_todays_policy_and_limits(tmp_path: Path, clock: Cloc
         manager.add_subscribers(ids[1], ["10.0.0.1:1", "192.0.2.9:2", "192.0.2.8:2", "192.0.2.7:2"])
     with Store(path) as store, engine_of(sessions=2, fanout=2) as engine:
         manager = manager_of(engine, clock, store, sessions=2, fanout=2)
-        policy = manager._registry.policy
-        object.__setattr__(policy, "deny", (ipaddress.ip_network("10.0.0.0/8"),))
-        manager._admission.__init__(policy)  # type: ignore[misc]
+        deny(manager, "10.0.0.0/8")
         with capture_logs() as log:
             restored = manager.restore()
         (entry,) = log
@@ -358,6 +355,65 @@ def test_a_restart_looks_at_todays_policy_and_limits(tmp_path: Path, clock: Cloc
         restored = manager.restore()
         assert (restored.sessions, restored.subscribers) == (2, 3)
         assert restored.refused_subscribers == 0
+
+
+def test_subscribers_that_a_changed_policy_refuses_are_removed(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = str(tmp_path / "store.db")
+    with Store(path) as store, engine_of(fanout=200) as engine:
+        manager = manager_of(engine, clock, store, fanout=200)
+        many, other = (manager.create(SOURCE, n, "video").session_id for n in range(2))
+        texts = [f"127.0.{n % 2}.9:{7000 + n}" for n in range(150)]
+        manager.add_subscribers(many, texts, ttl_secs=60)
+        manager.add_subscriber(other, SUBSCRIBER)
+        before = manager.get(other).revision
+        deny(manager, "127.0.1.0/24")
+        assert manager.remove_refused() == 75
+        assert manager.remove_refused() == 0
+        assert subscribers(manager, many) == texts[::2]
+        assert subscribers(manager, other) == [SUBSCRIBER]
+        assert manager.get(other).revision == before
+        assert (manager.total_subscribers, manager.counts["policy_removed"]) == (76, 75)
+    with Store(path) as store, engine_of(fanout=200) as engine:
+        manager = manager_of(engine, clock, store, fanout=200)
+        assert manager.restore().subscribers == 76
+        assert subscribers(manager, many) == texts[::2]
+
+
+@pytest.mark.parametrize(
+    ("policy", "source"),
+    [("ip", "192.0.2.1"), ("cidr", "192.0.2.0/24"), ("exact", "192.0.2.1:{port}")],
+)
+def test_what_restores_in_bulk_is_as_it_was(
+    tmp_path: Path, clock: Clock, policy: str, source: str
+) -> None:
+    """Leases, networks, and addresses at our own port, of which only our own are refused."""
+    path = str(tmp_path / "store.db")
+    with engine_of(fanout=9) as before, engine_of(fanout=9) as after:
+        port = after.bound.port
+        text = source.format(port=port)
+        with Store(path) as store:
+            manager = manager_of(before, clock, store)
+            ids = [
+                manager.create(text, n, "video", source_policy=policy).session_id for n in range(3)
+            ]
+            for n, each in enumerate(ids):
+                manager.add_subscriber(each, f"192.0.2.9:{port}", ttl_secs=30 + n)
+                clock.now += 2 * SECOND  # within one, leases set the order
+                manager.add_subscriber(each, f"192.0.2.9:{port + 1}")
+            found = [manager.list_subscribers(each)[0] for each in ids]
+            views = [manager.get(each) for each in ids]
+        with Store(path) as store:
+            manager = manager_of(after, clock, store)
+            assert manager.restore().subscribers == 6
+            assert [manager.list_subscribers(each)[0] for each in ids] == found
+            assert [manager.get(each) for each in ids] == views
+            assert all(session.at_ingest_port for session in manager._registry.in_order)
+            clock.now += 28 * SECOND
+            assert manager.expire_subscribers() == 2
+            with pytest.raises(AlreadyExistsError):
+                manager.create(text, 1, "video", source_policy=policy)
 
 
 def test_an_expired_lease_is_gone_from_the_store(tmp_path: Path, clock: Clock) -> None:

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from managers import SECOND, SOURCE, SUBSCRIBER, Clock, manager_of, send
+from managers import SECOND, SOURCE, SUBSCRIBER, Clock, deny, manager_of, send
 from support import eventually, queued, udp_socket
 
 from rtpfanout.errors import (
@@ -16,6 +16,7 @@ from rtpfanout.errors import (
     NotFoundError,
 )
 from rtpfanout.model import Address, SubscriberClass
+from rtpfanout.sessions.admission import Admission
 from rtpfanout.sessions.requests import KEPT_SECS, Requests
 from rtpfanout.sessions.views import SubscriberState
 
@@ -213,6 +214,26 @@ def test_subscribers_that_become_our_own_ingest_are_removed(engine: Engine, cloc
     assert manager.on_local_addresses(there) == 0
     with pytest.raises(AddressDeniedError):
         manager.add_subscriber(session_id, f"192.0.2.77:{port}")
+
+
+def test_a_policy_that_changes_while_somebody_is_added_is_the_one_that_counts(
+    manager: SessionManager,
+) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+
+    class Overtaken(Admission):
+        def record(self, text: str) -> bytes:
+            record = super().record(text)
+            deny(manager, "127.0.1.0/24")
+            manager.remove_refused()
+            return record
+
+    manager._registry.admission = Overtaken(manager._registry.policy)
+    with pytest.raises(AddressDeniedError):
+        manager.add_subscriber(session_id, "127.0.1.9:7000")
+    assert addresses(manager, session_id) == []
+    manager._registry.admission = Overtaken(manager._registry.policy)
+    manager.add_subscriber(session_id, "127.0.0.9:7000")
 
 
 def test_a_call_with_an_id_is_carried_out_once(manager: SessionManager, clock: Clock) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from managers import SECOND, SOURCE, SUBSCRIBER, Clock, manager_of, send
 from support import eventually, queued, udp_socket
 
@@ -17,9 +20,13 @@ from rtpfanout.errors import (
     InvalidArgumentError,
     LimitError,
     PermissionDeniedError,
+    RtpFanoutError,
 )
-from rtpfanout.model import Address, SessionStatus, SourcePolicy
+from rtpfanout.model import Address, IPAddress, SessionStatus, SourcePolicy
+from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import ChangeType, SessionView
+from rtpfanout.sessions.source import EXACT_PREFIX, plain_source, read_source
+from rtpfanout.store import StoredSource
 
 if TYPE_CHECKING:
     from rtpfanout.sessions import SessionManager
@@ -53,6 +60,72 @@ def test_sources_in_their_canonical_spelling(
         manager.create(canonical, 1, "audio", source_policy=policy)
     manager.delete(view.session_id)
     manager.create(canonical, 1, "audio", source_policy=policy)
+
+
+POLICY = AddressPolicy(
+    ingest=Address.parse("192.0.2.1:5004"),
+    sends_ipv4=True,
+    sends_ipv6=True,
+    allow=(),
+    deny=(),
+    loopback_allowed=True,
+    is_local=lambda _ip: False,
+)
+
+
+def stored(policy: str, text: str, pinned: str = "", relatch: float = 0.0) -> StoredSource:
+    return StoredSource(1, 7, policy, text, pinned, relatch, 0, 0, "")
+
+
+@given(st.ip_addresses(), st.integers(1, 65535), st.integers(0, 128), st.sampled_from(SourcePolicy))
+def test_a_plain_source_is_what_a_look_at_all_of_it_finds(
+    ip: IPAddress, port: int, prefix: int, kind: SourcePolicy
+) -> None:
+    network = ipaddress.ip_network((ip, min(prefix, ip.max_prefixlen)), strict=False)
+    text = {
+        SourcePolicy.EXACT: str(Address(ip, port)),
+        SourcePolicy.IP: str(ip),
+        SourcePolicy.CIDR: str(network),
+        SourcePolicy.LATCH: str(network),
+    }[kind]
+    pinned = Address(ip, port) if kind is SourcePolicy.LATCH else None
+    try:
+        source = read_source(kind, text, 0.0, 0.0, POLICY)
+    except RtpFanoutError:  # then what is found does not stay
+        return
+    found = plain_source(stored(kind, source.text, str(pinned) if pinned else ""))
+    feeder = source.address or pinned
+    if feeder is not None:
+        assert found == (feeder.record, EXACT_PREFIX)
+    else:
+        assert source.prefix is not None
+        offset = 96 if source.network.version == 4 else 0
+        assert found == (source.base.record, offset + source.prefix)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        stored("exact", text)
+        for text in (
+            "",
+            "x",
+            "1.2.3.4",
+            "1.2.3.4:0",
+            "1.2.3.4:65536",
+            "1.2.3.4:" + "9" * 5000,
+            "1.2.3:7",
+            "[fe80::1%2]:7",
+        )
+    ]
+    + [stored("exact", "1.2.3.4:\u0665"), stored("exact", "1.2.3.4\0:5")]
+    + [stored("ip", text) for text in ("", "1.2.3.4:5", "fe80::1%2")]
+    + [stored("cidr", text) for text in ("1.2.3.4", "1.2.3.0/33", "::/129", "1.2.3.0/x", "/8")]
+    + [stored("latch", ""), stored("latch", "10.0.0.0/8"), stored("other", "1.2.3.4:5")]
+    + [stored("latch", "", "1.2.3.4:5", 1.0), stored("exact", "1.2.3.4:5", "1.2.3.4:5")],
+)
+def test_what_needs_a_closer_look_is_not_plain(row: StoredSource) -> None:
+    assert plain_source(row) is None
 
 
 @pytest.mark.parametrize(

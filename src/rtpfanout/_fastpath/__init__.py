@@ -35,8 +35,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
     packet from there makes a "source" notice and is dropped as `latching`.
 
-  ``add_sessions(records, ssrcs, now_ns)`` is ``add_session`` of many exact sources, one
-  record and one SSRC each: their handles in order, None for one that can't be added.
+  ``add_sessions(records, prefixes, ssrcs, now_ns)`` is ``add_session`` of many: a record, a
+  byte and an SSRC each, the byte being 255 for an exact source, else the prefix of a network (of
+  IPv4 96 to 128) with port 0. Their handles in order, None for one that can't be added.
 
   FileExistsError as well when a session of the SSRC has the very same network (`relatch`
   networks may be the same); OSError (EMLINK) when 16 of the SSRC have networks already,
@@ -73,9 +74,10 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   address, whether it was there.
 * ``add_subscriber_runs(runs)`` is ``add_packed_subscribers`` of many sessions: (handle,
   records, now_ns, lease_until, subscriber_class, withheld) each. An error leaves those before.
-  ``add_subscriber_rows(handles, rows)`` is the same of (key of `handles`, second, 0, class,
-  now_ns, one record) each, those of a key in one piece and without leases; it answers with
-  (key, how many, the last now_ns) for each key that `handles` has.
+  ``add_subscriber_rows(handles, rows, offset_ns)`` is the same of (key of `handles`, second,
+  lease, class, now_ns, one record) each, those of a key in one piece; `offset_ns` is to be added to
+  leases, nanoseconds or 0 for none, to be CLOCK_MONOTONIC. It answers with (key, how many, the
+  last now_ns) for each key that `handles` has, and (key, lease_until) for each lease.
 * ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
   CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
   OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
@@ -89,6 +91,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
   withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
   a session have the same `since`, so the last one's is the next page's `after_ns`.
+* ``subscriber_records`` gives the addresses of all as `model.ADDRESS_RECORD`, oldest first, with
+  no object for each.
 * All of these raise KeyError for an unknown handle.
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
   forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and

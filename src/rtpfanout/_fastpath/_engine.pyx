@@ -7,7 +7,7 @@ import errno
 import os
 import time
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -181,8 +181,8 @@ cdef class Engine:
         check(rc)
         return handle
 
-    def add_sessions(self, bytes records, list ssrcs, uint64_t now_ns):
-        return add_exact_sessions(self.engine, records, ssrcs, now_ns)
+    def add_sessions(self, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns):
+        return add_plain_sessions(self.engine, records, prefixes, ssrcs, now_ns)
 
     def move_session(
         self,
@@ -270,8 +270,8 @@ cdef class Engine:
     def add_subscriber_runs(self, list runs):
         add_runs(self.engine, runs)
 
-    def add_subscriber_rows(self, dict handles, list rows):
-        return add_rows(self.engine, handles, rows)
+    def add_subscriber_rows(self, dict handles, list rows, int64_t offset_ns):
+        return add_rows(self.engine, handles, rows, offset_ns)
 
     def find_subscribers(self, uint64_t handle, bytes records):
         return find_terms(self.engine, handle, records)
@@ -326,6 +326,9 @@ cdef class Engine:
             )
         check(rc)
         return array.flag_list()
+
+    def subscriber_records(self, uint64_t handle):
+        return read_records(self.engine, handle)
 
     def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0

@@ -1,19 +1,23 @@
-# What adds many at once; part of _engine.pyx.
+# What adds and reads many at once; part of _engine.pyx.
 
-cdef list add_exact_sessions(
-    core.rf_engine *engine, bytes records, list ssrcs, uint64_t now_ns
+cdef list add_plain_sessions(
+    core.rf_engine *engine, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns
 ):
     cdef size_t count = record_count(records)
     cdef const core.rf_addr *addrs = record_addresses(records)
+    cdef const uint8_t *prefix = prefixes
     cdef core.rf_source source
     cdef uint64_t handle
-    if <size_t>len(ssrcs) != count:
-        raise ValueError(f"there are {len(ssrcs)} ssrcs for {count} sources")
+    if <size_t>len(ssrcs) != count or <size_t>len(prefixes) != count:
+        raise ValueError(
+            f"there are {len(ssrcs)} ssrcs and {len(prefixes)} prefixes for {count} sources"
+        )
     handles = []
     memset(&source, 0, sizeof(source))
-    source.policy = core.RF_EXACT
     for i in range(count):
-        source.exact = addrs[i]
+        source.policy = core.RF_EXACT if prefix[i] == 255 else core.RF_NETWORK
+        source.exact = source.network.addr = addrs[i]
+        source.network.prefix = prefix[i]
         rc = core.rf_session_add_from(engine, &source, ssrcs[i], now_ns, &handle)
         handles.append(handle if rc == 0 else None)
     return handles
@@ -57,8 +61,16 @@ cdef int add_runs(core.rf_engine *engine, list runs) except -1:
     return 0
 
 
-cdef list add_rows(core.rf_engine *engine, dict handles, list rows):
-    """Of each session (key, how many, the last one's since)."""
+cdef uint32_t lease_second(int64_t lease_ns, int64_t offset_ns):
+    """Of CLOCK_MONOTONIC; 0: no lease."""
+    cdef int64_t second = (lease_ns + offset_ns + 500000000) // 1000000000
+    if lease_ns == 0:
+        return 0
+    return <uint32_t>min(max(second, <int64_t>1), <int64_t>UINT32_MAX)
+
+
+cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t offset_ns):
+    """Of each session (key, how many, the last one's since), and (key, lease_until) for each lease."""
     cdef size_t n = len(rows)
     cdef size_t i = 0
     cdef size_t count
@@ -67,20 +79,25 @@ cdef list add_rows(core.rf_engine *engine, dict handles, list rows):
     cdef uint64_t last = 0
     cdef tuple row
     cdef bytes record
+    cdef uint32_t until
     cdef core.rf_terms terms
     cdef core.rf_addr *addrs = <core.rf_addr *>malloc((n + 1) * sizeof(core.rf_addr))
     cdef core.rf_bool *added = <core.rf_bool *>malloc((n + 1) * sizeof(core.rf_bool))
     done = []
+    leases = []
     try:
         if addrs == NULL or added == NULL:
             raise MemoryError
         memset(&terms, 0, sizeof(terms))
         while i < n:
-            key, second, _, kind, first, _ = rows[i]
+            key, second, lease, kind, first, _ = rows[i]
+            until = lease_second(lease, offset_ns)
             count = 0
             while i < n:
                 row = rows[i]
-                if count > 0 and not (row[0] == key and row[1] == second and row[3] == kind):
+                if count > 0 and not (
+                    row[0] == key and row[1] == second and row[2] == lease and row[3] == kind
+                ):
                     break
                 record = row[5]
                 if record_count(record) != 1:
@@ -97,13 +114,30 @@ cdef list add_rows(core.rf_engine *engine, dict handles, list rows):
                 last = total = 0
             since = max(<uint64_t>first, last + 1)
             terms.subscriber_class = kind
+            terms.lease_until = until
+            if until:
+                leases.append((key, until))
             check(
                 core.rf_subscribers_add_on(engine, handle, addrs, count, &terms, since, added)
             )
             last = since + count - 1
             total += count
             done.append((key, total, last))
-        return done
+        return done, leases
     finally:
         free(addrs)
         free(added)
+
+
+cdef bytes read_records(core.rf_engine *engine, uint64_t handle):
+    """Of all subscribers of a session, oldest first."""
+    cdef core.rf_subscriber_stats stats[64]
+    cdef uint64_t after = 0
+    cdef size_t count = 64
+    pieces = []
+    while count == 64:
+        check(core.rf_subscribers(engine, handle, after, stats, 64, &count))
+        for i in range(count):
+            pieces.append((<const char *>&stats[i].addr)[: sizeof(core.rf_addr)])
+            after = stats[i].since_ns
+    return b"".join(pieces)

@@ -158,8 +158,7 @@ class Life:
     def expire_leases(self) -> int:
         """Ends subscribers whose lease is over; how many.
 
-        Their deadlines are in the store, so they are gone whether or not that is written. Nobody
-        is waited for but the packet path: a disk that hangs keeps no packets coming.
+        Their deadlines are in the store, so a restart does not bring them back.
         """
         registry = self._registry
         now = registry.clock.monotonic_ns() // 10**9
@@ -188,9 +187,7 @@ class Life:
             # Those that were renewed since we looked stay.
             still = set(self._subscribers.expired(session, now))
             gone = [record for record in expired if record in still]
-            with registry.lock:
-                registry.journal.delete_subscribers(session, b"".join(gone), None)
-            self._subscribers.drop(session, gone)
+            self._subscribers.write_off(session, gone)
             return len(gone)
 
     def _end(self, session: Session, slot: Any, written: Future[int], how: str) -> SessionView:

@@ -69,7 +69,6 @@ class SessionManager(PacketSide):
     ) -> None:
         """`limits.sessions` and `limits.fanout` are the engine's."""
         self._clock = Clock(monotonic_ns, utc_now)
-        self._admission = Admission(policy)
         self._store = store
         # A store that is new begins at the time, in µs: a watcher of what was here before it
         # must not find its revision among ours.
@@ -91,7 +90,7 @@ class SessionManager(PacketSide):
 
         To be called once, before anything else.
         """
-        parts = (self._admission, self._subscribers, self._consents, self._leases)
+        parts = (self._subscribers, self._consents, self._leases)
         self._restoring = Restoring(self._registry, *parts)
         self._restoring.packets(self._store)
 
@@ -106,13 +105,16 @@ class SessionManager(PacketSide):
         return restored
 
     def reconfigure(self, policy: AddressPolicy, limits: Limits) -> None:
-        """Judge by other rules from now on; what exists already stays.
+        """Judge by other rules from now on; `remove_refused` applies them to what exists.
 
         `limits.sessions` and `limits.fanout` must be what they were: they are the engine's.
         """
-        self._admission = Admission(policy)
-        self._registry.policy = policy
-        self._registry.limits = limits
+        registry = self._registry
+        admission = Admission(policy)
+        with registry.lock:  # whoever adds a subscriber does so before or after
+            registry.policy = policy
+            registry.admission = admission
+            registry.limits = limits
 
     @property
     def active_sessions(self) -> int:
@@ -128,8 +130,8 @@ class SessionManager(PacketSide):
     def counts(self) -> Mapping[str, int]:
         """What happened since the start: sessions "created", "deleted" and "expired",
         sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
-        "consents_lapsed", "loops_removed", "restore_refused", sessions "rehomed" to another
-        worker.
+        "consents_lapsed", "loops_removed", "restore_refused", "policy_removed", sessions "rehomed"
+        to another worker.
         """
         return self._registry.counts
 
@@ -302,8 +304,9 @@ class SessionManager(PacketSide):
                 return once.earlier == "1"
             kind = fields.subscriber_class_of(subscriber_class)
             ttl = fields.seconds(ttl_secs, "ttl_secs")
-            record = self._admission.record(address_text)
-            return self._subscribers.add(canonical, record, ttl, kind, once) == 1
+            admission = self._registry.admission
+            record = admission.record(address_text)
+            return self._subscribers.add(canonical, record, admission, ttl, kind, once) == 1
 
     def add_subscribers(
         self,
@@ -322,8 +325,11 @@ class SessionManager(PacketSide):
                 return int(once.earlier)
             kind = fields.subscriber_class_of(subscriber_class)
             ttl = fields.seconds(ttl_secs, "ttl_secs")
-            records = self._admission.records(address_texts)
-            return self._subscribers.add(canonical, records, ttl, kind, once, is_batch=True)
+            admission = self._registry.admission
+            records = admission.records(address_texts)
+            return self._subscribers.add(
+                canonical, records, admission, ttl, kind, once, is_batch=True
+            )
 
     def remove_subscriber(
         self, session_id: str, address_text: str, *, request_id: str = ""

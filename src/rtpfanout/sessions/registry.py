@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rtpfanout.errors import NotFoundError
 from rtpfanout.overload import HighWater
 from rtpfanout.overload import Limits as OverloadLimits
+from rtpfanout.sessions.admission import Admission
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.fields import matches, session_id_of
 from rtpfanout.sessions.scope import SCOPE
@@ -102,6 +103,7 @@ class Registry:
     ) -> None:
         self.engine = engine
         self.policy = policy
+        self.admission = Admission(policy)
         self.limits = limits
         self.clock = clock
         self.journal = journal

@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.model import Consent, MediaType, SourcePolicy
-from rtpfanout.sessions.admission import any_at_port, source_record
+from rtpfanout.model import Consent, MediaType
+from rtpfanout.sessions.admission import (
+    PORT,
+    RECORD_BYTES,
+    any_at_port,
+    port_bytes,
+    split_records,
+)
 from rtpfanout.sessions.journal import terms_of
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
-from rtpfanout.sessions.subscribers import RECORD_BYTES, split_records
+from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
 from rtpfanout.sessions.views import CONSENT
 from rtpfanout.store import DropSession, DropSubscribers, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtpfanout.sessions.admission import Admission
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.record import Terms
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 _CHANGES_AT_A_TIME = 1000
 _AT_A_TIME = 250
-_EXACT, _ECHO = SourcePolicy.EXACT.value, Consent.ECHO.value  # as the store has them
+_ECHO = Consent.ECHO.value  # as the store has it
 _CONSENTS = {"", *map(str, Consent)}
 _HIGHEST_SSRC = _LATEST_LEASE = 2**32 - 1  # seconds, as the engine has them
 _FAULTS = (RtpFanoutError, ValueError, OverflowError)  # the latter two of what nobody wrote
@@ -92,13 +97,11 @@ class Restoring:
     def __init__(
         self,
         registry: Registry,
-        admission: Admission,
         subscribers: Subscribers,
         consents: Consents,
         leases: Deadlines[int],
     ) -> None:
         self._registry = registry
-        self._admission = admission
         self._subscribers = subscribers
         self._consents = consents
         self._leases = leases
@@ -141,7 +144,7 @@ class Restoring:
     # --- for packets ---
 
     def _add_sessions(self, store: Store) -> None:
-        """Those with an exact IPv4 source, which are most, together; the others one by one."""
+        """Those with a plain source, which are most, together; the others one by one."""
         now = self._registry.clock.monotonic_ns()
         others: set[int] = set()
         rows = store.sources()
@@ -155,23 +158,22 @@ class Restoring:
     def _add_plain(self, rows: list[StoredSource], now: int) -> Iterator[int]:
         """Yields the sequences of those that take more than this."""
         engine = self._registry.engine
-        port = self._registry.policy.ingest.port
-        plain, ssrcs, sources = [], [], []
+        plain, ssrcs, sources, prefixes = [], [], [], bytearray()
         for row in rows:
-            sequence, ssrc, policy, text, pinned, *_, consent = row
-            is_plain = policy == _EXACT and not pinned and consent in _CONSENTS
-            feeder = source_record(text, port) if is_plain else None
-            if feeder is None or not 0 <= ssrc <= _HIGHEST_SSRC or row.ingest_limit_bps < 0:
-                yield sequence
+            source = plain_source(row) if row.consent in _CONSENTS else None
+            if source is None or not 0 <= row.ssrc <= _HIGHEST_SSRC or row.ingest_limit_bps < 0:
+                yield row.sequence
                 continue
             plain.append(row)
-            ssrcs.append(ssrc)
-            sources.append(feeder)
-        handles = engine.add_sessions(b"".join(sources), ssrcs, now)
-        for row, feeder, handle in zip(plain, sources, handles, strict=True):
+            ssrcs.append(row.ssrc)
+            sources.append(source[0])
+            prefixes.append(source[1])
+        handles = engine.add_sessions(b"".join(sources), bytes(prefixes), ssrcs, now)
+        for row, record, prefix, handle in zip(plain, sources, prefixes, handles, strict=True):
             if handle is None:  # why, the other way will tell
                 yield row.sequence
                 continue
+            feeder = record if prefix == EXACT_PREFIX else None
             self._enter(row.sequence, _Entry(handle, feeder, is_echo=row.consent == _ECHO))
             if row.paused:
                 engine.pause_session(handle, True)
@@ -204,20 +206,23 @@ class Restoring:
         """
         registry = self._registry
         limits = registry.limits
+        clock = registry.clock
+        now = clock.wall_ns()
         addresses = [row[5] for row in rows]
         records = b"".join(addresses)
         if (
             self._has_echo
             or limits.subscribers_per_ip
             or len(rows) > limits.subscribers - self._total_subscribers
-            or any(row[2] for row in rows)  # leases
+            or any(row[2] and row[2] <= now for row in rows)  # leases that are over
             or not feeders.isdisjoint(addresses)
-            or any_at_port(records, registry.policy.ingest.port)
         ):
             return False
         try:
-            self._admission.admitted(records)
-            done = registry.engine.add_subscriber_rows(self._handles, rows)
+            registry.admission.admitted(records)
+            done, leases = registry.engine.add_subscriber_rows(
+                self._handles, rows, clock.monotonic_of(0)
+            )
         except (RtpFanoutError, BlockingIOError, OverflowError):  # policy, limit, damage
             return False
         for sequence, added, last_since in done:
@@ -225,6 +230,14 @@ class Restoring:
             entry.subscribers = added
             entry.last_since = last_since
             self._total_subscribers += added
+        for sequence, until in leases:
+            self._entries[sequence].leases |= {until}
+        ingest_port = registry.policy.ingest.port
+        if any_at_port(records, ingest_port):
+            port = port_bytes(ingest_port)
+            for sequence in {row[0] for row in rows if row[5][PORT] == port}:
+                if sequence in self._entries:
+                    self._entries[sequence].at_ingest_port = True
         return True
 
     def _wanted(self, runs: Iterator[SubscriberRun]) -> Iterator[SubscriberRun]:
@@ -244,7 +257,7 @@ class Restoring:
         registry = self._registry
         records = b"".join([run.records for run in runs])
         try:
-            self._admission.admitted(records)
+            registry.admission.admitted(records)
         except RtpFanoutError:
             runs = [run._replace(records=self._checked(run)) for run in runs]
         port = registry.policy.ingest.port
@@ -280,13 +293,9 @@ class Restoring:
 
     def _checked(self, run: SubscriberRun) -> bytes:
         """Those that today's policy admits."""
-        try:
-            return self._admission.admitted(run.records)
-        except RtpFanoutError as error:
-            reason = str(error)
-        admits = self._admission.admits
-        left = b"".join(record for record in split_records(run.records) if admits(record))
-        self._refuse_subscribers(run.sequence, run.records, left, reason)
+        left, reason = self._registry.admission.divide(run.records)
+        if reason:
+            self._refuse_subscribers(run.sequence, run.records, left, reason)
         return left
 
     def _fitting(self, sequence: int, entry: _Entry, records: bytes) -> bytes:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import AddressDeniedError, InvalidArgumentError, PermissionDeniedError
-from rtpfanout.model import Address, IPAddress, SourcePolicy, parse_ip, unmapped
+from rtpfanout.model import (
+    ADDRESS_RECORD,
+    IPV4_PREFIX,
+    Address,
+    IPAddress,
+    SourcePolicy,
+    parse_ip,
+    unmapped,
+)
 from rtpfanout.policy import SOURCE_FIELD, canonical_network
 from rtpfanout.sessions import fields
 
 if TYPE_CHECKING:
     from rtpfanout.policy import AddressPolicy, Network
     from rtpfanout.sessions.record import Terms
+    from rtpfanout.store import StoredSource
 
 POLICY_FIELD = "source_policy"
 DEFAULT_LATCH_WINDOW_SECS = 60.0
 ANYBODY = ipaddress.IPv6Network("::/0")
 """Of both families: an IPv4 address is one of ::ffff:0:0/96 to the engine."""
+
+EXACT_PREFIX = 255
+"""To Engine.add_sessions: one address and port."""
 
 Key = tuple[bytes, int, int, int]
 """(16 bytes, scope, port, prefix): two sessions of one SSRC may not have the same."""
@@ -105,6 +118,53 @@ def read_source(
     if kind is SourcePolicy.LATCH:
         return Source(kind, text, None, network, window or DEFAULT_LATCH_WINDOW_SECS, relatch)
     return Source(kind, text, None, network)
+
+
+def plain_source(row: StoredSource) -> tuple[bytes, int] | None:
+    """The ADDRESS_RECORD and prefix that Engine.add_sessions takes; in 2 us instead of 40.
+
+    None where `read_source` has to look: whoever restores has it look at all of them later.
+    """
+    kind, text = row.source_policy, row.source_text
+    if kind == SourcePolicy.LATCH and row.pinned_source and not row.relatch_after_secs:
+        kind, text = SourcePolicy.EXACT, row.pinned_source
+    elif row.pinned_source:
+        return None
+    if kind == SourcePolicy.EXACT:
+        host, _, digits = text.rpartition(":")
+        packed = _packed(host.removeprefix("[").removesuffix("]"))
+        port = _number(digits)
+        if packed is None or not 0 < port <= 65535:
+            return None
+        return ADDRESS_RECORD.pack(packed, 0, port), EXACT_PREFIX
+    if kind == SourcePolicy.IP:
+        host, bits = text, 128
+    elif kind == SourcePolicy.CIDR:
+        host, _, digits = text.partition("/")
+        bits = _number(digits) + (0 if ":" in host else 96)
+    else:
+        return None
+    packed = _packed(host)
+    if packed is None or not 0 <= bits <= 128:
+        return None
+    return ADDRESS_RECORD.pack(packed, 0, 0), bits
+
+
+def _number(digits: str) -> int:
+    """Far below 0 where it is none."""
+    return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= 5 else -1000
+
+
+def _packed(host: str) -> bytes | None:
+    """Its 16 bytes; None if it has a scope or is none."""
+    try:
+        return IPV4_PREFIX + socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):  # ValueError: a NUL inside
+        pass
+    try:
+        return socket.inet_pton(socket.AF_INET6, host)
+    except (OSError, ValueError):
+        return None
 
 
 def moved(terms: Terms, address: Address) -> Terms:

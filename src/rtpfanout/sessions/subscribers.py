@@ -12,10 +12,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
-from rtpfanout.model import ADDRESS_RECORD, Address, Consent, SubscriberClass
+from rtpfanout.model import Address, Consent, SubscriberClass
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port
+from rtpfanout.sessions.admission import (
+    BATCH_FIELD,
+    address_of,
+    any_at_port,
+    split_records,
+)
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.source import refuse_loop
 from rtpfanout.sessions.views import CONSENT, SubscriberState, SubscriberView
@@ -23,6 +28,7 @@ from rtpfanout.sessions.views import CONSENT, SubscriberState, SubscriberView
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rtpfanout.sessions.admission import Admission
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.record import Session
@@ -35,7 +41,6 @@ if TYPE_CHECKING:
 CLASS_NUMBERS = {kind: number for number, kind in enumerate(SubscriberClass)}
 """As the engine takes them: 0 pilot, 1 recorder, 2 monitor."""
 CLASSES = tuple(SubscriberClass)
-RECORD_BYTES = ADDRESS_RECORD.size
 _IP_BYTES = 16
 
 
@@ -51,6 +56,7 @@ class Subscribers:
         self,
         session_id: str,
         records: bytes,
+        admission: Admission,
         ttl_secs: float,
         kind: SubscriberClass,
         once: Once,
@@ -58,7 +64,7 @@ class Subscribers:
         is_batch: bool = False,
         consent_given: bool = False,
     ) -> int:
-        """How many are new. All are added, or none.
+        """How many are new. All are added, or none. `admission` has admitted them.
 
         Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError (a loop),
         UnavailableError.
@@ -68,6 +74,8 @@ class Subscribers:
         each = split_records(records)
         with registry.work(session_id, frozenset(each)) as session:
             with registry.lock:
+                if admission is not registry.admission:  # the policy has changed meanwhile
+                    registry.admission.admitted(records)
                 self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
                 before = self._standings(session, each)
                 new = [record for record, standing in before.items() if standing is None]
@@ -142,6 +150,16 @@ class Subscribers:
             self._count(session, records, -1)
             self._consents.forget(session.session_id, records)
             registry.touch(session)
+
+    def write_off(self, session: Session, records: Sequence[bytes]) -> None:
+        """Ends those that a restart would not bring back either, whether or not that is written.
+
+        Nobody is waited for but the packet path: a disk that hangs keeps no packets coming.
+        """
+        registry = self._registry
+        with registry.lock:
+            registry.journal.delete_subscribers(session, b"".join(records), None)
+        self.drop(session, records)
 
     def expired(self, session: Session, now_secs: int) -> list[bytes]:
         """Those whose lease is over, whether or not a call is about to renew it."""
@@ -290,11 +308,6 @@ class Subscribers:
                 del registry.per_ip[ip]
 
 
-def split_records(records: bytes) -> list[bytes]:
-    """One by one."""
-    return [records[i : i + RECORD_BYTES] for i in range(0, len(records), RECORD_BYTES)]
-
-
 def addresses_of(records: Sequence[bytes]) -> list[Address]:
     """The same of many."""
     return [address_of(record) for record in records]
@@ -302,8 +315,7 @@ def addresses_of(records: Sequence[bytes]) -> list[Address]:
 
 def records_of(registry: Registry, session: Session) -> list[bytes]:
     """All subscribers of a session."""
-    rows = registry.engine.subscribers(session.handle, 0, registry.limits.fanout)
-    return [row[0].record for row in rows]
+    return split_records(registry.engine.subscriber_records(session.handle))
 
 
 def not_a_subscriber(session_id: str, address: Address) -> NotFoundError:

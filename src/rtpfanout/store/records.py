@@ -56,6 +56,7 @@ class StoredSource(NamedTuple):
     source_policy: str
     source_text: str
     pinned_source: str
+    relatch_after_secs: float
     paused: int
     ingest_limit_bps: int
     consent: str

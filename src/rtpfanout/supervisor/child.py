@@ -161,7 +161,7 @@ async def _until_told(server: Server, orders: _Orders, link: Link) -> str:
                 await _resume(server)
                 _tell_ready(server, link)
             case {"word": "reload", "settings": values}:
-                needs_restart = server.reconfigure(Settings.model_validate(values))
+                needs_restart = await server.reconfigure(Settings.model_validate(values))
                 link.tell("reloaded", needs_restart=needs_restart)
             case {"word": "hand over"}:
                 finished.cancel()

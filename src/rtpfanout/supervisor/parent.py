@@ -67,6 +67,7 @@ class Supervisor:
         self._was_ready = False
         self._trusts_store = False  # read in full by a server that became ready
         self._is_upgrading = False
+        self._reloading: list[str] | None = None  # what needs a restart, while a server applies it
         self._file = StateFile(State(os.getpid(), bind_address=str(settings.bind_address)))
         self._signals: list[int] = []
         self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -193,10 +194,12 @@ class Supervisor:
         self._settings = live_settings(self._settings, wanted)
         if self._server and self._server.phase == "ready":
             self._server.link.tell("reload", settings=wanted.model_dump(mode="json"))
+            self._reloading = needs_restart
         else:  # the next one will have it
             self._reloaded("", needs_restart)
 
     def _reloaded(self, error: str, needs_restart: list[str]) -> None:
+        self._reloading = None
         state = self._file.state
         state.reloads += 1
         state.error = error
@@ -232,6 +235,8 @@ class Supervisor:
         if self._stopping:
             self._exit_code = 0 if code == 0 or self._successor else 1
             return
+        if self._reloading is not None:  # the next one has it from the start
+            self._reloaded("", self._reloading)
         if server.failure and not self._was_ready:
             raise StartError(server.failure["message"], field=server.failure["field"])
         if self._successor:
