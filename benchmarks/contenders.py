@@ -320,6 +320,8 @@ class Rtpfanout(Contender):
             # Saturated cells are to send to everybody, not to shed.
             "OVERLOAD__SHED": "false",
         }
+        if self.workers > 1:  # as many CPUs as workers: each has its own, as by default
+            settings["WORKER_CPUS"] = self.cpus
         serve = [sys.executable, "-m", "rtpfanout", "serve"]
         if serve_takes_workers():
             serve += ["--workers", str(self.workers)]

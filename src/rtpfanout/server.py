@@ -26,7 +26,7 @@ from rtpfanout.model import Address
 from rtpfanout.pressure import Pressure
 from rtpfanout.sessions import SessionManager
 from rtpfanout.store import Store
-from rtpfanout.workers import Workers
+from rtpfanout.workers import Workers, cpus_of
 
 if TYPE_CHECKING:
     import socket
@@ -122,7 +122,8 @@ class Server:
             with contextlib.suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(self.finished.set)
 
-        self._workers = Workers(self.engine, self.engine.workers, self.settings.worker_cpus, on_end)
+        cpus = cpus_of(self.settings.workers, self.settings.worker_cpus)
+        self._workers = Workers(self.engine, self.engine.workers, cpus, on_end)
         self._workers.start()
 
     def catch_up(self) -> None:

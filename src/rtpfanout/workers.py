@@ -27,6 +27,17 @@ def worker_count(configured: int) -> int:
     return configured or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
+def cpus_of(workers: int, cpus: Sequence[int]) -> Sequence[int]:
+    """The CPUs that `worker_cpus` stands for; empty: the kernel places the workers.
+
+    One worker for each CPU stays on its own: else one that is woken to help often has to wait
+    on the very CPU of the one that it is to help (two workers, 1,000 subscribers: p99 to the last
+    of them 0.9 of what one worker takes instead of 0.55).
+    """
+    available = sorted(os.sched_getaffinity(0))
+    return cpus if cpus or workers or len(available) == 1 else available
+
+
 def check_cpus(cpus: Sequence[int]) -> None:
     """Raises StartError for the first of `cpus` that this process may not use."""
     available = os.sched_getaffinity(0)

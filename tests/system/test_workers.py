@@ -38,6 +38,10 @@ def test_by_default_one_for_each_cpu(server: ServerProcess) -> None:
     metrics = server.metrics()
     assert metrics["rtpfanout_workers"] == len(AVAILABLE)
     assert metrics["rtpfanout_receiving_workers"] == ready["receiving_workers"]
+    if len(AVAILABLE) > 1:
+        assert worker_cpus(server) == {
+            f"rtp-worker-{index}": {cpu} for index, cpu in enumerate(AVAILABLE[:64])
+        }
     (build,) = [key for key in metrics if key.startswith("rtpfanout_build_info{")]
     for name in ("gso", "gro"):
         assert f'{name}="{"yes" if ready[name] else "no"}"' in build

@@ -16,7 +16,7 @@ from support import eventually
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
-from rtpfanout.workers import Workers, check_cpus, worker_count
+from rtpfanout.workers import Workers, check_cpus, cpus_of, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,6 +97,17 @@ def test_a_loop_that_returns_by_itself_is_a_failure() -> None:
 def test_as_many_as_there_are_cpus_unless_told() -> None:
     assert worker_count(0) == min(64, len(os.sched_getaffinity(0)))
     assert worker_count(7) == 7
+
+
+def test_each_has_a_cpu_of_its_own_where_there_is_one_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {7, 3, 5})
+    assert list(cpus_of(0, ())) == [3, 5, 7]
+    assert list(cpus_of(3, ())) == []
+    assert list(cpus_of(0, (5,))) == [5]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
+    assert list(cpus_of(0, ())) == []
 
 
 def test_a_cpu_that_is_not_there_is_refused_with_those_that_are() -> None:

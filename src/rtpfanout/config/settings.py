@@ -69,7 +69,8 @@ class Settings(BaseSettings):
     worker_cpus: Cpus = Field(
         default=(),
         description="CPUs that the workers are pinned to, one each, from the front again when "
-        "there are more workers. Empty: the kernel places them.",
+        "there are more workers. Empty: where workers is 0 each has its own, else the kernel "
+        "places them.",
     )
     split_threshold: Number = Field(
         default=256,
