@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import httpx
 import pytest
+from cli_support import run
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pki import SECRET, Authority, bearer, token, write_keys, write_server
 from support import ServerProcess, address_of, eventually, rtp_packet, server_environment, transfer
@@ -393,6 +394,28 @@ def test_certificates_have_roles(tmp_path: Path, start_server: StartServer) -> N
     unavailable = grpc.StatusCode.UNAVAILABLE
     assert code(None, "ListSessions") == unavailable, "no certificate"
     assert code(Authority().issue("root"), "ListSessions") == unavailable, "of a wrong CA"
+
+
+def test_a_command_without_the_right_certificate_says_so_in_one_line(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    authority, other = Authority(), Authority("another authority")
+    server = start_server(
+        **write_server(tmp_path, authority), auth__jwt_keys=write_keys(tmp_path / "keys.json")
+    )
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    (tmp_path / "other.pem").write_bytes(other.pem)
+    environment = {"RTP_FANOUT_TOKEN": token(role="admin")}
+    for ca in ("", str(tmp_path / "other.pem")):
+        done = run("session", "list", "-s", str(server.grpc), RTP_FANOUT_CA_FILE=ca, **environment)
+        assert done.returncode == 4
+        assert done.stderr.startswith(f"error: no answer from {server.grpc} (")
+        assert "RTP_FANOUT_CA_FILE" in done.stderr
+        assert done.stderr.count("\n") == 1
+    ca = str(tmp_path / "ca.pem")
+    done = run("session", "list", "-s", str(server.grpc), RTP_FANOUT_CA_FILE=ca, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not server.other_lines
 
 
 def test_certificates_are_rotated_under_running_calls(

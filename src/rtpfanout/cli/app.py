@@ -4,6 +4,8 @@ Commands import what they need when they run, so that `--help` and shell
 completion answer at once.
 """
 
+import os
+
 import typer
 
 from rtpfanout.cli import (
@@ -47,4 +49,6 @@ app.command("version")(version.version)
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    # gRPC's own lines, one for each TLS handshake that fails, are no part of a log or an answer.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run_cli(lambda: app(prog_name="rtpfanout"))

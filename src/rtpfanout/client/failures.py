@@ -57,9 +57,10 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
     if code is grpc.StatusCode.UNAVAILABLE and (retry := _retry_info(status)) is not None:
         return UnavailableError(message, retry_after=retry)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        reason = _reason(message)
         return UnreachableError(
-            f"no answer from {target} ({_reason(message)}); "
-            "check that the server runs and that this is its gRPC address",
+            f"no answer from {target} ({reason}); "
+            f"check that the server runs and that this is its gRPC address{_tls_advice(reason)}",
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
     kind = _ERRORS.get(code, RtpFanoutError)
@@ -112,6 +113,16 @@ def _violations(status: status_pb2.Status | None, message: str) -> tuple[Violati
         elif detail.Unpack(info) and "field" in info.metadata:
             found = (Violation(info.metadata["field"], message),)
     return found
+
+
+def _tls_advice(reason: str) -> str:
+    """A server with TLS just closes a connection that it does not like."""
+    if not any(sign in reason.lower() for sign in ("socket closed", "certificate", "ssl")):
+        return ""
+    return (
+        ", and whether it wants TLS and which certificate"
+        " (RTP_FANOUT_CA_FILE, RTP_FANOUT_CERT_FILE, RTP_FANOUT_KEY_FILE)"
+    )
 
 
 def _reason(details: str) -> str:
