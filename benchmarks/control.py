@@ -4,6 +4,7 @@ One JSON command a line on stdin, one JSON answer a line on stdout:
   {"create": {"source": "ip:port", "first_ssrc": n, "sessions": n, "subscribers": ["ip:port", ...]}}
   {"counters": true}
   {"last_copy": true}           of the first session, in us
+  {"sent": true}                copies sent, of each session
   {"probe": seconds}
 """
 
@@ -114,6 +115,17 @@ def last_copy(stub: Any) -> dict[str, float]:
     return {"p50_us": 1e6 * summary.p50_seconds, "p99_us": 1e6 * summary.p99_seconds}
 
 
+def sent(stub: Any) -> dict[str, int]:
+    """Copies of each of up to 1,000 sessions, by id."""
+    sessions = stub.ListSessions(session_pb2.ListSessionsRequest(limit=1000)).sessions
+    requests = [session_pb2.GetSessionStatsRequest(session_id=s.session_id) for s in sessions]
+    answers = pipelined(stub.GetSessionStats, requests)
+    return {
+        request.session_id: answer.packets_sent
+        for request, answer in zip(requests, answers, strict=True)
+    }
+
+
 def counters(metrics: str) -> dict[str, float]:
     """Every sample summed over its labels, by name."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
@@ -141,6 +153,8 @@ def main() -> None:
                 answer = probe(stub, order["probe"])
             elif "last_copy" in order:
                 answer = last_copy(stub)
+            elif "sent" in order:
+                answer = sent(stub)
             else:
                 answer = counters(options.metrics)
             print(json.dumps(answer), flush=True)

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Ten times more than the server can send, for a minute: goodput, the control API, the way back.
 
+Fairness is Jain's index over the sessions' copies, which all offer the same.
+
     python benchmarks/overload.py                    # 8 sessions of 100 subscribers
     python benchmarks/overload.py --seconds 10 --factor 3
 
@@ -79,8 +81,11 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     time.sleep(3)
     rate = options.factor * peak / run.cell.subscribers
     threading.Timer(1.0, prober.start).start()
+    before = run.server.control.ask({"sent": True})
     overloaded = run.goodput(rate, options.seconds)
     prober.join()
+    after = run.server.control.ask({"sent": True})
+    shares = [after[session] - before[session] for session in after]
     back = run.recovery(0.7 * peak / run.cell.subscribers)
     counters = run.bench.settled(run.cell, run.server)[0]
     return {
@@ -88,6 +93,7 @@ def measure(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         "peak_copies_per_s": peak,
         "overloaded_copies_per_s": overloaded,
         "goodput_ratio": overloaded / peak,
+        "fairness": sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)),
         "recovery_s": back,
         "control_calm": calm,
         "control_overloaded": probed,
