@@ -249,7 +249,9 @@ class PacketSide:
             return 0
         refused = set(split_records(records)) - set(split_records(left))
         with registry.work(session.session_id, frozenset(refused)):
-            refused.intersection_update(records_of(registry, session))  # the others have gone
+            refused.intersection_update(records_of(registry, session))
+            if not refused:  # they have gone meanwhile
+                return 0
             self._subscribers.write_off(session, sorted(refused))
         _log.warning(
             "subscribers removed: the address policy refuses them now",
