@@ -116,8 +116,8 @@ def _violations(status: status_pb2.Status | None, message: str) -> tuple[Violati
 
 
 def _tls_advice(reason: str) -> str:
-    """A server with TLS just closes a connection that it does not like."""
-    if not any(sign in reason.lower() for sign in ("socket closed", "certificate", "ssl")):
+    """A server with TLS just closes a connection that it does not like, for whatever reason."""
+    if "refused" in reason:  # nobody listens
         return ""
     return (
         ", and whether it wants TLS and which certificate"
@@ -127,4 +127,5 @@ def _tls_advice(reason: str) -> str:
 
 def _reason(details: str) -> str:
     """The system's own words at the end of gRPC's, such as "Connection refused"."""
-    return details.splitlines()[0].rpartition(": ")[2] if details else "no reason given"
+    reason = details.splitlines()[0].rpartition(": ")[2] if details else "no reason given"
+    return "connection closed" if reason == "OK" else reason  # as a failed handshake can end
