@@ -282,6 +282,26 @@ def test_a_server_that_dies_while_it_reloads(configured: ServerProcess, config: 
         server.add(session, "127.0.0.8:7000")
 
 
+def test_a_reload_that_meets_a_starting_server(configured: ServerProcess, config: Path) -> None:
+    """It was forked with the old configuration, and gets the new one as soon as it is ready."""
+    server = configured
+    session = server.create("127.0.0.1:5000", 1)
+    old = server_pid(server)
+    os.kill(old, signal.SIGKILL)
+    starting = eventually(lambda: server_pid(server), lambda pid: pid != old, "another server")
+    os.kill(starting, signal.SIGSTOP)
+    config.write_text('[address_policy]\ndeny = ["127.0.0.8/32"]\n')
+    go_on = threading.Timer(2, os.kill, (starting, signal.SIGCONT))
+    go_on.start()
+    done = command("reload")
+    go_on.join()
+    assert done.returncode == 0, done.stderr
+    connected(server)
+    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
+        server.add(session, "127.0.0.8:7000")
+    assert server_pid(server) == starting
+
+
 def test_drain_tells_first_and_forwards_to_the_end(
     start_server: StartServer, tmp_path: Path
 ) -> None:

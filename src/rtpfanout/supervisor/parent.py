@@ -192,7 +192,7 @@ class Supervisor:
             return
         needs_restart = changed_keys(self._settings, wanted)[1]
         self._settings = live_settings(self._settings, wanted)
-        if self._server and self._server.phase == "ready":
+        if self._server:  # one that still starts was forked with what was before
             self._server.link.tell("reload", settings=wanted.model_dump(mode="json"))
             self._reloading = needs_restart
         else:  # the next one will have it
