@@ -189,9 +189,8 @@ class Server:
         live, needs_restart = changed_keys(self.settings, settings)
         self.settings = live_settings(self.settings, settings)
         log.configure(self.settings.log.level, self.settings.log.format)
-        self.manager.reconfigure(
-            address_policy_of(self.engine, self.settings), limits_of(self.settings)
-        )
+        policy = address_policy_of(self.engine, self.settings)
+        await asyncio.to_thread(self.manager.reconfigure, policy, limits_of(self.settings))
         removed = 0
         if any(key.startswith("address_policy.") for key in live):
             removed = await asyncio.to_thread(self.manager.remove_refused)

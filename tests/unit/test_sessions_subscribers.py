@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,23 @@ def test_a_cap_for_each_ip(engine: Engine, clock: Clock) -> None:
     manager.delete(one)
     manager.delete(two)
     assert not manager._registry.per_ip
+
+
+def test_a_cap_for_each_ip_that_a_reload_brings(engine: Engine, clock: Clock) -> None:
+    manager = manager_of(engine, clock)
+    registry = manager._registry
+    uncapped, capped = registry.limits, dataclasses.replace(registry.limits, subscribers_per_ip=2)
+    one, two = (manager.create(SOURCE, n, "video").session_id for n in range(2))
+    manager.add_subscriber(one, "127.0.0.1:1")
+    manager.add_subscriber(two, "127.0.0.1:1")
+    for _ in range(2):
+        manager.reconfigure(registry.policy, capped)
+        with pytest.raises(LimitError):
+            manager.add_subscriber(two, "127.0.0.1:2")
+        manager.reconfigure(registry.policy, uncapped)
+        manager.remove_subscriber(one, "127.0.0.1:1")  # and nobody counts
+        manager.reconfigure(registry.policy, capped)
+        manager.add_subscriber(one, "127.0.0.1:1")
 
 
 def test_consent_comes_before_packets_and_lapses(

@@ -112,9 +112,12 @@ class SessionManager(PacketSide):
         registry = self._registry
         admission = Admission(policy)
         with registry.lock:  # whoever adds a subscriber does so before or after
+            counted = registry.limits.subscribers_per_ip
             registry.policy = policy
             registry.admission = admission
             registry.limits = limits
+            if limits.subscribers_per_ip and not counted:
+                self._subscribers.count_anew()
 
     @property
     def active_sessions(self) -> int:

@@ -208,6 +208,13 @@ class Subscribers:
         if self._registry.limits.subscribers_per_ip:
             self._count_ips(split_records(records), 1)
 
+    def count_anew(self) -> None:
+        """By address, which is not done without a limit. The lock is held."""
+        registry = self._registry
+        registry.per_ip.clear()
+        for session in registry.in_order:
+            self._count_ips(records_of(registry, session), 1)
+
     def _standings(
         self, session: Session, records: Sequence[bytes]
     ) -> dict[bytes, Standing | None]:
