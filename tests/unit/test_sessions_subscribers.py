@@ -17,6 +17,7 @@ from rtpfanout.errors import (
     NotFoundError,
 )
 from rtpfanout.model import Address, SubscriberClass
+from rtpfanout.overload import Sample
 from rtpfanout.sessions.admission import Admission
 from rtpfanout.sessions.requests import KEPT_SECS, Requests
 from rtpfanout.sessions.views import SubscriberState
@@ -126,6 +127,27 @@ def test_a_cap_for_each_ip_that_a_reload_brings(engine: Engine, clock: Clock) ->
         manager.remove_subscriber(one, "127.0.0.1:1")  # and nobody counts
         manager.reconfigure(registry.policy, capped)
         manager.add_subscriber(one, "127.0.0.1:1")
+
+
+def test_who_was_shed_is_served_again_when_shedding_is_switched_off(
+    manager: SessionManager,
+) -> None:
+    registry = manager._registry
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    texts = [f"127.0.0.1:{port}" for port in (1, 2, 3)]
+    manager.add_subscribers(session_id, texts, subscriber_class="monitor")
+    (handle,) = registry.by_handle
+    manager._shedding._step_of(handle, 100)
+
+    def states() -> set[SubscriberState]:
+        return {view.state for view in manager.list_subscribers(session_id)[0]}
+
+    assert SubscriberState.SHED in states()
+    manager.reconfigure(registry.policy, dataclasses.replace(registry.limits, shed=False))
+    for _ in range(2):
+        manager.on_sample(Sample(busy=0.0, kernel_drops=0.0, memory_bytes=0))
+        assert states() == {SubscriberState.SENDING}
+    assert manager.counts["shed"] == manager.counts["unshed"] > 0
 
 
 def test_consent_comes_before_packets_and_lapses(

@@ -184,6 +184,8 @@ class PacketSide:
             )
         if self._registry.limits.shed:
             self._shedding.step()
+        else:
+            self._shedding.release()
 
     @property
     def overload_marks(self) -> Mapping[str, bool]:

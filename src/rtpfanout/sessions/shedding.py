@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.overload import SheddingPolicy, Standing
+from rtpfanout.overload import SheddingPolicy, Standing, Step
 from rtpfanout.sessions.subscribers import CLASSES
 from rtpfanout.sessions.views import SHED
 
 if TYPE_CHECKING:
     from rtpfanout.model import SubscriberClass
-    from rtpfanout.overload import Step
     from rtpfanout.sessions.registry import Registry
 
 _Members = dict["SubscriberClass", list[bytes]]
@@ -46,6 +46,16 @@ class Shedding:
             fresh = dropped - before.get(handle, 0)
             if fresh > 0 or handle in self._policy.watched:
                 self._step_of(handle, fresh)
+
+    def release(self) -> None:
+        """Brings all back that are shed: it is not wanted any more."""
+        for handle in self._policy.watched:
+            with contextlib.suppress(KeyError):  # deleted meanwhile
+                sending, shed = self._members(handle)
+                for kind, members in shed.items():
+                    step = Step(shed=False, subscriber_class=kind, count=len(members))
+                    self._carry_out(handle, step, sending, shed)
+            self._policy.forget(handle)
 
     def _step_of(self, handle: int, dropped: int) -> None:
         try:
