@@ -249,6 +249,32 @@ static void test_a_turn_is_cut_after_so_many_copies(void)
     teardown();
 }
 
+/* ... until copies prove cheap: then all of them leave at once, in as few groups. */
+static void test_later_where_copies_are_cheap(void)
+{
+    setup(150);
+    play("f", 0); /* in no time */
+    if (worker.gso)
+        expect(1, 0, 150 * 5);
+    play("f", 0);
+    if (worker.gso)
+        expect(2, 0, 150 * 5 + 150 * 4);
+    teardown();
+}
+
+static void test_not_where_they_are_dear(void)
+{
+    setup(150);
+    clock_step_ns = 10000000; /* for 33,600 copies: 300 ns each */
+    for (uint64_t turns = 1; turns <= 3; turns++) {
+        play("f", 0);
+        if (worker.gso)
+            expect(turns, 0, turns * 150 * 5);
+    }
+    clock_step_ns = 0;
+    teardown();
+}
+
 static void test_a_stop_drops_the_rest(void)
 {
     test_a_stop_ends_a_long_turn(false);
@@ -269,6 +295,8 @@ int main(void)
     RUN(test_never_for_those_withheld);
     RUN(test_audio_is_left_alone);
     RUN(test_a_turn_is_cut_after_so_many_copies);
+    RUN(test_later_where_copies_are_cheap);
+    RUN(test_not_where_they_are_dear);
     RUN(test_a_stop_drops_the_rest);
     RUN(test_a_hand_over_sends_it);
     return 0;
