@@ -70,7 +70,7 @@ cdef uint32_t lease_second(int64_t lease_ns, int64_t offset_ns):
 
 
 cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t offset_ns):
-    """Of each session (key, how many, the last one's since), and (key, lease_until) for each lease."""
+    """Of each session (key, how many, the last one's since); (key, lease_until) of each lease."""
     cdef size_t n = len(rows)
     cdef size_t i = 0
     cdef size_t count

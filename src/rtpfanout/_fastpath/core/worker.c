@@ -182,7 +182,8 @@ static bool out_of_time(struct worker *w)
 static void learn_cost(struct worker *w, uint64_t now)
 {
     if (w->copies_timed > 0) {
-        bool cheap = (now - w->gate.now) * FAN_OUT_CHEAP_COPIES <= FAN_OUT_CHEAP_NS * w->copies_timed;
+        uint64_t took = now - w->gate.now, may_take = FAN_OUT_CHEAP_NS * w->copies_timed;
+        bool cheap = took * FAN_OUT_CHEAP_COPIES <= may_take;
 
         w->copies_most = cheap ? FAN_OUT_CHEAP_COPIES : FAN_OUT_COPIES;
     }
