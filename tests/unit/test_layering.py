@@ -59,7 +59,7 @@ CORE_LAYERS = (
     {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},
-    {"ingress", "egress", "fair", "linger"},
+    {"ingress", "egress", "fair", "linger", "cut"},
     {"fanout", "gate"},
     {"worker"},
     {"worker_room"},

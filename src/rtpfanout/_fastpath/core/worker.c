@@ -9,8 +9,6 @@ enum {
     SEND_WAIT_MS = 2,    /* for room in the send buffer, per batch */
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
-    FAN_OUT_ENTRIES = 4096,            /* about 12 ms of plain sends */
-    FAN_OUT_CHEAP_NS = 20000000,       /* for FAN_OUT_CHEAP_COPIES */
     LISTS_AHEAD = 4,                   /* subscriber lists that are prefetched */
 };
 
@@ -45,9 +43,7 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     struct session *s = a->session;
     uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
 
-    if (opens_group(w, s, a->len))
-        w->entries_ahead += subscribers;
-    w->copies_ahead += subscribers;
+    cut_add(&w->cut, subscribers, opens_group(w, s, a->len));
     *p = (struct packet){{a->data, a->len}, a->datagram->received_ns, NULL};
     append_to_run(w, s, p);
     counter_add(&s->counters.packets_received, 1);
@@ -155,7 +151,7 @@ static void fan_out(struct worker *w)
     }
     run_plan(w);
     w->packet_count = w->session_count = 0;
-    w->entries_ahead = w->copies_ahead = 0;
+    cut_done(&w->cut);
 }
 
 /* How long it has waited since the kernel received it. */
@@ -178,27 +174,14 @@ static bool out_of_time(struct worker *w)
     return now >= w->stop_by;
 }
 
-/* Where copies are cheap more of them go at a time: a run that is cut later makes fuller groups. */
-static void learn_cost(struct worker *w, uint64_t now)
-{
-    if (w->copies_timed > 0) {
-        uint64_t took = now - w->gate.now, may_take = FAN_OUT_CHEAP_NS * w->copies_timed;
-        bool cheap = took * FAN_OUT_CHEAP_COPIES <= may_take;
-
-        w->copies_most = cheap ? FAN_OUT_CHEAP_COPIES : FAN_OUT_COPIES;
-    }
-    w->copies_timed = 0;
-}
-
-/* What was admitted is sent before it comes to much more than FAN_OUT_ENTRIES or `copies_most`:
- * other sessions and whoever waits for a grace period wait no longer than that. */
+/* What was admitted is sent before it becomes too much for a time, see cut.h. */
 static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
         return;
     uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
-    learn_cost(w, now);
+    cut_learn(&w->cut, now - w->gate.now);
     w->gate.now = now;
     fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
     gate_pass(&w->gate);
@@ -207,9 +190,8 @@ static void pass_gate(struct worker *w)
             accept_packet(w, &w->gate.arrival[i]);
     }
     w->gate.count = 0;
-    if (w->entries_ahead >= FAN_OUT_ENTRIES || w->copies_ahead >= w->copies_most ||
-        w->packet_count + GATE_BLOCK > TURN_PACKETS) {
-        w->copies_timed = w->copies_ahead;
+    if (cut_due(&w->cut) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
+        cut_begin(&w->cut);
         fan_out(w);
         qsbr_quiescent(w->qsbr, w->options.index);
         w->out_of_time = out_of_time(w);
@@ -302,7 +284,7 @@ static int turn(struct worker *w)
         return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    w->copies_timed = 0;
+    cut_forget(&w->cut);
     take_buffers(w, 0, (unsigned)n);
     n = (int)await_frame(w, (unsigned)n);
     fan_out(w);

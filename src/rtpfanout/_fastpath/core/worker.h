@@ -3,6 +3,7 @@
 #define RF_WORKER_H
 
 #include "crew.h"
+#include "cut.h"
 #include "fanout.h"
 #include "gate.h"
 #include "linger.h"
@@ -10,8 +11,6 @@
 
 enum {
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
-    FAN_OUT_COPIES = 32768,       /* about 23 ms where the kernel segments */
-    FAN_OUT_CHEAP_COPIES = 131072, /* at most 20 ms: where segments pass the interface whole */
     IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
 };
 
@@ -45,10 +44,7 @@ struct worker {
     uint64_t now;           /* CLOCK_MONOTONIC at its beginning */
     uint64_t stop_by;       /* the same clock, 0: not asked to stop */
     bool out_of_time;       /* past it: what is left of the turn is dropped */
-    uint64_t entries_ahead; /* that what was accepted will come to, roughly */
-    uint64_t copies_ahead;
-    uint64_t copies_most;   /* of one fan-out, roughly; by what the last ones cost */
-    uint64_t copies_timed;  /* sent since `gate.now` was read, 0: nothing to learn from */
+    struct cut cut;
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */
