@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from contenders import HERE, Rtpfanout
-from lab import NamespaceLab
+from contenders import Rtpfanout
 from rounds import FIRST_SSRC, Bench, Cell
-from run import build_tools, last_cpus
+from run import lab_of_its_own, last_cpus
 
 LOOK_S = 0.25
 
@@ -114,19 +112,7 @@ def main() -> int:
     parser.add_argument("--offload", action="store_true", help="GSO passes the egress link whole")
     parser.add_argument("--nice", type=int, default=0)
     options = parser.parse_args()
-    # What Bench reads of run.py's options.
-    options.generator_cpus = str(min(os.sched_getaffinity(0)))
-    options.patience = 6.0
-    options.ingress_gso = True
-    build_tools()
-    (HERE / "results").mkdir(exist_ok=True)
-    lab = NamespaceLab(
-        deliver=False,
-        segmentation_offload=options.offload,
-        by_address=False,
-        receiver_cpus=options.generator_cpus,
-        nice=options.nice,
-    )
+    lab = lab_of_its_own(options)
     cell = Cell(options.subscribers, 14, options.sessions, 1200)
     server = Rtpfanout(lab, last_cpus(options.workers), options.generator_cpus, options.workers)
     try:

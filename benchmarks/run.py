@@ -234,6 +234,23 @@ def make_lab(options: argparse.Namespace, offload: str) -> Lab:
     return LoopbackLab(options.nice)
 
 
+def lab_of_its_own(options: argparse.Namespace) -> NamespaceLab:
+    """For another benchmark that uses Bench: a lab that drops what arrives, with `offload` and
+    `nice` of the options, which get what Bench reads of them."""
+    options.generator_cpus = str(min(os.sched_getaffinity(0)))
+    options.patience = 6.0
+    options.ingress_gso = True
+    build_tools()
+    (HERE / "results").mkdir(exist_ok=True)
+    return NamespaceLab(
+        deliver=False,
+        segmentation_offload=options.offload,
+        by_address=False,
+        receiver_cpus=options.generator_cpus,
+        nice=options.nice,
+    )
+
+
 def measure(options: argparse.Namespace, offload: str, document: dict[str, Any]) -> None:
     """All cells in one lab; rows are printed and kept as they come."""
     lab = make_lab(options, offload)

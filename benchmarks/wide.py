@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from contextlib import ExitStack
 from typing import Any
 
-from contenders import HERE, Rtpfanout
-from lab import NamespaceLab
+from contenders import Rtpfanout
 from rounds import FIRST_SSRC, Bench, Cell, balances
-from run import build_tools, last_cpus
+from run import lab_of_its_own, last_cpus
 
 
 def measure(bench: Bench, cell: Cell, workers: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -73,18 +71,7 @@ def main() -> int:
     parser.add_argument("--offload", action="store_true", help="GSO passes the egress link whole")
     parser.add_argument("--nice", type=int, default=0)
     options = parser.parse_args()
-    # What Bench reads of run.py's options.
-    options.generator_cpus = str(min(os.sched_getaffinity(0)))
-    options.patience = 6.0
-    build_tools()
-    (HERE / "results").mkdir(exist_ok=True)
-    lab = NamespaceLab(
-        deliver=False,
-        segmentation_offload=options.offload,
-        by_address=False,
-        receiver_cpus=options.generator_cpus,
-        nice=options.nice,
-    )
+    lab = lab_of_its_own(options)
     cell = Cell(options.subscribers, options.burst, 1, 1200)
     rounds: dict[int, list[dict[str, Any]]] = {workers: [] for workers in options.workers}
     with ExitStack() as stack:

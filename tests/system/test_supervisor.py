@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 KILLS = int(os.environ.get("RTPFANOUT_KILLS", "5"))
 UPGRADES = int(os.environ.get("RTPFANOUT_UPGRADES", "3"))
+DENIED = "127.0.0.8"
 IN_HAND_SECONDS = 0.05
 """How long before a kill a packet may have been sent that was taken from the queue and not
 yet passed on: a turn is far shorter, but the machine may be busy."""
@@ -225,6 +227,11 @@ def test_what_keeps_nothing_is_not_upgraded(start_server: StartServer) -> None:
     assert "store.path" in done.stderr
 
 
+def assert_denied(server: ServerProcess, session: str) -> None:
+    with pytest.raises(grpc.RpcError, match=re.escape(DENIED)):
+        server.add(session, f"{DENIED}:7000")
+
+
 def test_reload_is_all_or_nothing(configured: ServerProcess, config: Path) -> None:
     server = configured
     session = server.create("127.0.0.1:5000", 1)
@@ -233,16 +240,14 @@ def test_reload_is_all_or_nothing(configured: ServerProcess, config: Path) -> No
     assert done.returncode == 1
     assert "unknown" in done.stderr
     server.add(session, "127.0.0.9:7000")
-    config.write_text('max_sessions = 9\n[address_policy]\ndeny = ["127.0.0.8/32"]\n')
+    config.write_text(f'max_sessions = 9\n[address_policy]\ndeny = ["{DENIED}/32"]\n')
     done = command("reload")
     assert done.returncode == 0, done.stderr
     assert "max_sessions" in done.stderr
-    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
-        server.add(session, "127.0.0.8:7000")
+    assert_denied(server, session)
     kill(server)  # the next one has it, too
     connected(server)
-    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
-        server.add(session, "127.0.0.8:7000")
+    assert_denied(server, session)
 
 
 def test_who_is_denied_by_a_reload_gets_nothing_any_more(
@@ -265,21 +270,25 @@ def test_who_is_denied_by_a_reload_gets_nothing_any_more(
     assert server.logged("subscribers removed: the address policy refuses them now")["count"] == 1
 
 
+def reload_with_signal(config: Path, pid: int, number: int, delay: float) -> None:
+    """A reload that denies DENIED, done in the end though process `pid` is stopped until it gets
+    a signal after `delay` seconds."""
+    os.kill(pid, signal.SIGSTOP)
+    config.write_text(f'[address_policy]\ndeny = ["{DENIED}/32"]\n')
+    timer = threading.Timer(delay, os.kill, (pid, number))
+    timer.start()
+    done = command("reload")
+    timer.join()
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_server_that_dies_while_it_reloads(configured: ServerProcess, config: Path) -> None:
     server = configured
     session = server.create("127.0.0.1:5000", 1)
-    old = server_pid(server)
-    os.kill(old, signal.SIGSTOP)
-    config.write_text('[address_policy]\ndeny = ["127.0.0.8/32"]\n')
-    killer = threading.Timer(0.5, os.kill, (old, signal.SIGKILL))
-    killer.start()
-    done = command("reload")
-    killer.join()
-    assert done.returncode == 0, done.stderr
+    reload_with_signal(config, server_pid(server), signal.SIGKILL, 0.5)
     eventually(lambda: len(all_logged(server, "ready")), lambda n: n == 2, "ready again")
     connected(server)
-    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
-        server.add(session, "127.0.0.8:7000")
+    assert_denied(server, session)
 
 
 def test_a_reload_that_meets_a_starting_server(configured: ServerProcess, config: Path) -> None:
@@ -289,16 +298,9 @@ def test_a_reload_that_meets_a_starting_server(configured: ServerProcess, config
     old = server_pid(server)
     os.kill(old, signal.SIGKILL)
     starting = eventually(lambda: server_pid(server), lambda pid: pid != old, "another server")
-    os.kill(starting, signal.SIGSTOP)
-    config.write_text('[address_policy]\ndeny = ["127.0.0.8/32"]\n')
-    go_on = threading.Timer(2, os.kill, (starting, signal.SIGCONT))
-    go_on.start()
-    done = command("reload")
-    go_on.join()
-    assert done.returncode == 0, done.stderr
+    reload_with_signal(config, starting, signal.SIGCONT, 2)
     connected(server)
-    with pytest.raises(Exception, match=r"127\.0\.0\.8"):
-        server.add(session, "127.0.0.8:7000")
+    assert_denied(server, session)
     assert server_pid(server) == starting
 
 

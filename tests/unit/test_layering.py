@@ -59,7 +59,7 @@ CORE_LAYERS = (
     {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},
-    {"ingress", "egress", "fair", "linger", "cut"},
+    {"ingress", "egress", "fair", "linger", "budget"},
     {"fanout", "gate"},
     {"worker"},
     {"worker_room"},

@@ -297,25 +297,7 @@ cdef class Engine:
         return changed
 
     def expired_subscribers(self, uint64_t handle, uint32_t now_secs):
-        cdef size_t capacity = 0
-        cdef size_t n = 0
-        cdef core.rf_addr *addrs = NULL
-        check(core.rf_subscribers_expired(self.engine, handle, now_secs, NULL, 0, &n))
-        try:
-            while n > capacity:  # there may be more of them each time
-                capacity = n
-                free(addrs)
-                addrs = <core.rf_addr *>calloc(capacity, sizeof(core.rf_addr))
-                if addrs == NULL:
-                    raise MemoryError
-                check(
-                    core.rf_subscribers_expired(
-                        self.engine, handle, now_secs, addrs, capacity, &n
-                    )
-                )
-            return (<const char *>addrs)[: n * sizeof(core.rf_addr)] if n else b""
-        finally:
-            free(addrs)
+        return read_expired(self.engine, handle, now_secs)
 
     def remove_subscribers(self, uint64_t handle, list addresses):
         cdef AddressArray array = AddressArray(addresses)

@@ -141,3 +141,26 @@ cdef bytes read_records(core.rf_engine *engine, uint64_t handle):
             pieces.append((<const char *>&stats[i].addr)[: sizeof(core.rf_addr)])
             after = stats[i].since_ns
     return b"".join(pieces)
+
+
+cdef bytes read_expired(core.rf_engine *engine, uint64_t handle, uint32_t now_secs):
+    """Of those whose lease is over."""
+    cdef size_t capacity = 0
+    cdef size_t n = 0
+    cdef core.rf_addr *addrs = NULL
+    check(core.rf_subscribers_expired(engine, handle, now_secs, NULL, 0, &n))
+    try:
+        while n > capacity:  # there may be more of them each time
+            capacity = n
+            free(addrs)
+            addrs = <core.rf_addr *>calloc(capacity, sizeof(core.rf_addr))
+            if addrs == NULL:
+                raise MemoryError
+            check(
+                core.rf_subscribers_expired(
+                    engine, handle, now_secs, addrs, capacity, &n
+                )
+            )
+        return (<const char *>addrs)[: n * sizeof(core.rf_addr)] if n else b""
+    finally:
+        free(addrs)

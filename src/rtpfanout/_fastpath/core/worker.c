@@ -43,7 +43,7 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     struct session *s = a->session;
     uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
 
-    cut_add(&w->cut, subscribers, opens_group(w, s, a->len));
+    budget_charge(&w->budget, subscribers, opens_group(w, s, a->len));
     *p = (struct packet){{a->data, a->len}, a->datagram->received_ns, NULL};
     append_to_run(w, s, p);
     counter_add(&s->counters.packets_received, 1);
@@ -151,7 +151,6 @@ static void fan_out(struct worker *w)
     }
     run_plan(w);
     w->packet_count = w->session_count = 0;
-    cut_done(&w->cut);
 }
 
 /* How long it has waited since the kernel received it. */
@@ -174,14 +173,14 @@ static bool out_of_time(struct worker *w)
     return now >= w->stop_by;
 }
 
-/* What was admitted is sent before it becomes too much for a time, see cut.h. */
+/* What was admitted is sent before it becomes too much for a time, see budget.h. */
 static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
         return;
     uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
-    cut_learn(&w->cut, now - w->gate.now);
+    budget_learn(&w->budget, now - w->gate.now);
     w->gate.now = now;
     fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
     gate_pass(&w->gate);
@@ -190,9 +189,9 @@ static void pass_gate(struct worker *w)
             accept_packet(w, &w->gate.arrival[i]);
     }
     w->gate.count = 0;
-    if (cut_due(&w->cut) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
-        cut_begin(&w->cut);
+    if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
         fan_out(w);
+        budget_renew(&w->budget, true);
         qsbr_quiescent(w->qsbr, w->options.index);
         w->out_of_time = out_of_time(w);
     }
@@ -284,10 +283,10 @@ static int turn(struct worker *w)
         return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    cut_forget(&w->cut);
     take_buffers(w, 0, (unsigned)n);
     n = (int)await_frame(w, (unsigned)n);
     fan_out(w);
+    budget_renew(&w->budget, false);
     if (w->gate.posted && w->notice_fd >= 0)
         wake(w->notice_fd);
     w->gate.posted = false;

@@ -2,8 +2,8 @@
 #ifndef RF_WORKER_H
 #define RF_WORKER_H
 
+#include "budget.h"
 #include "crew.h"
-#include "cut.h"
 #include "fanout.h"
 #include "gate.h"
 #include "linger.h"
@@ -44,7 +44,7 @@ struct worker {
     uint64_t now;           /* CLOCK_MONOTONIC at its beginning */
     uint64_t stop_by;       /* the same clock, 0: not asked to stop */
     bool out_of_time;       /* past it: what is left of the turn is dropped */
-    struct cut cut;
+    struct budget budget;
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */

@@ -43,7 +43,7 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
     w->qsbr = qsbr;
     w->crew = crew;
     w->crew_size = crew_size;
-    cut_init(&w->cut);
+    budget_init(&w->budget);
     w->gate = (struct gate){
         .table = table,
         .check_padding = options->check_padding,
