@@ -62,11 +62,11 @@ CORE_LAYERS = (
     {"ingress", "egress", "fair", "linger", "budget"},
     {"fanout", "gate"},
     {"worker"},
-    {"worker_room"},
+    {"worker_room", "worker_fanout"},
     {"engine"},
     {"control", "subscription", "sources"},
 )
-SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "engine"}
+SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "worker_fanout", "engine"}
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {
     ("hash", "getrandom"),

@@ -6,19 +6,9 @@
 #include <unistd.h>
 
 enum {
-    SEND_WAIT_MS = 2,    /* for room in the send buffer, per batch */
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
-    LISTS_AHEAD = 4,                   /* subscriber lists that are prefetched */
 };
-
-static uint64_t clock_ns(clockid_t id)
-{
-    struct timespec t;
-
-    clock_gettime(id, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 static void append_to_run(struct worker *w, struct session *s, struct packet *p)
 {
@@ -51,106 +41,6 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     store_rlx(&s->last_packet_ns, w->now);
     counter_add(&w->counters.packets_forwarded, 1);
     counter_add(&w->counters.bytes_forwarded, a->len);
-}
-
-static void flush(struct worker *w, uint32_t now_secs)
-{
-    if (w->batch.used == 0)
-        return;
-    egress_flush(&w->egress, &w->batch, &w->counters, SEND_WAIT_MS, now_secs);
-    batch_settle(&w->batch, clock_ns(CLOCK_REALTIME));
-}
-
-/* Shares of this worker's turn, or of another's. */
-static void serve(struct worker *w, struct plan *plan, uint32_t share, uint32_t end)
-{
-    for (; share < end; share++) {
-        while (!share_fill(&plan->shares[share], &w->batch, plan->now_secs, w->name_len))
-            flush(w, plan->now_secs);
-    }
-    flush(w, plan->now_secs);
-}
-
-static uint32_t cut_tasks(struct job *j, const struct plan *plan)
-{
-    uint32_t count = 0;
-    uint64_t entries = 0;
-
-    for (uint32_t i = 0, first = 0; i < plan->shares_used; i++) {
-        entries += share_entries(&plan->shares[i]);
-        if (entries >= SHARE_ENTRIES || i + 1 == plan->shares_used) {
-            j->task[count++] = (struct task){first, i + 1};
-            first = i + 1;
-            entries = 0;
-        }
-    }
-    return count;
-}
-
-static void wake(int fd)
-{
-    uint64_t one = 1;
-
-    /* EAGAIN means that the counter is full of earlier wake-ups: it wakes all the same. */
-    (void)!write(fd, &one, sizeof one);
-}
-
-static void wake_idle(struct worker *w, uint32_t wanted)
-{
-    for (unsigned i = 0; i < w->crew_size && wanted > 0; i++) {
-        if (w->crew[i] != w && load_seq(&w->crew[i]->idle)) {
-            wake(w->crew[i]->wake_fd);
-            wanted--;
-        }
-    }
-}
-
-/* One task of `owner`'s job; false when there is none. */
-static bool take_part(struct worker *w, struct worker *owner)
-{
-    uint32_t task;
-
-    if (!job_take(&owner->job, &task))
-        return false;
-    serve(w, &owner->plan, owner->job.task[task].first_share, owner->job.task[task].end_share);
-    job_task_done(&owner->job);
-    return true;
-}
-
-/* Sends all that is planned, with the help of idle workers where it is much. */
-static void run_plan(struct worker *w)
-{
-    bool much = w->crew_size > 1 && w->plan.entries >= w->options.split_threshold;
-    uint32_t tasks = much ? cut_tasks(&w->job, &w->plan) : 1;
-
-    if (tasks > 1) {
-        job_publish(&w->job, tasks);
-        wake_idle(w, tasks - 1);
-        while (take_part(w, w))
-            ;
-        job_await(&w->job);
-    } else {
-        serve(w, &w->plan, 0, w->plan.shares_used);
-    }
-    counter_add(&w->counters.copies_withheld,
-                plan_account(&w->plan, &w->latency_first, &w->latency_last));
-    plan_clear(&w->plan);
-}
-
-/* Sends all that was accepted so far. */
-static void fan_out(struct worker *w)
-{
-    w->plan.now_secs = (uint32_t)(w->now / 1000000000);
-    for (uint32_t i = 0; i < w->session_count; i++) {
-        if (i + LISTS_AHEAD < w->session_count)
-            __builtin_prefetch(load_rlx(&w->sessions[i + LISTS_AHEAD]->subscribers));
-        if (!plan_has_room(&w->plan))
-            run_plan(w);
-        plan_session(&w->plan, w->sessions[i], w->gso, w->crew_size > 1);
-        w->sessions[i]->run = (struct run){NULL, NULL};
-    }
-    run_plan(w);
-    w->packet_count = w->session_count = 0;
 }
 
 /* How long it has waited since the kernel received it. */
@@ -190,7 +80,7 @@ static void pass_gate(struct worker *w)
     }
     w->gate.count = 0;
     if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
-        fan_out(w);
+        worker_fan_out(w);
         budget_renew(&w->budget, true);
         qsbr_quiescent(w->qsbr, w->options.index);
         w->out_of_time = out_of_time(w);
@@ -285,10 +175,10 @@ static int turn(struct worker *w)
     store_rlx(&w->alive_ns, w->now);
     take_buffers(w, 0, (unsigned)n);
     n = (int)await_frame(w, (unsigned)n);
-    fan_out(w);
+    worker_fan_out(w);
     budget_renew(&w->budget, false);
     if (w->gate.posted && w->notice_fd >= 0)
-        wake(w->notice_fd);
+        worker_wake(w->notice_fd);
     w->gate.posted = false;
     counter_add(&w->counters.receives, (uint64_t)n);
     counter_add(&w->counters.turns, 1);
@@ -306,7 +196,7 @@ static bool help(struct worker *w)
             continue;
         uint64_t began = clock_ns(CLOCK_MONOTONIC);
 
-        if (take_part(w, other)) {
+        if (worker_take_part(w, other)) {
             counter_add(&w->counters.tasks_shared, 1);
             note_work(w, began);
             return true;
@@ -397,7 +287,7 @@ void worker_run(struct worker *w)
 void worker_stop(struct worker *w)
 {
     store_rls(&w->stopping, true);
-    wake(w->wake_fd);
+    worker_wake(w->wake_fd);
 }
 
 void worker_hand_over(struct worker *w)

@@ -2,6 +2,8 @@
 #ifndef RF_WORKER_H
 #define RF_WORKER_H
 
+#include <time.h>
+
 #include "budget.h"
 #include "crew.h"
 #include "fanout.h"
@@ -80,5 +82,19 @@ void worker_run(struct worker *w);
 void worker_stop(struct worker *w);
 /* The same, but what is queued stays in the socket. */
 void worker_hand_over(struct worker *w);
+
+/* Within a turn. Sends all that was accepted so far. */
+void worker_fan_out(struct worker *w);
+/* One task of `owner`'s job; false when there is none. */
+bool worker_take_part(struct worker *w, struct worker *owner);
+void worker_wake(int fd);
+
+static inline uint64_t clock_ns(clockid_t id)
+{
+    struct timespec t;
+
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
 
 #endif
