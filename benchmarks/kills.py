@@ -271,19 +271,24 @@ def strike_all(
         "calls_again_after_secs": quantiles(restarts),
     }
     if not given.everything:
-        missing = [flow.sent_at[n] for n in flow.missing]
         result |= {
             "packets_sent": len(flow.sent_at),
-            "packets_lost": len(missing),
-            "lost_before_kill_ms": [
-                round(min(((m - at) for m in moments if m >= at), default=-1) * 1e3, 2)
-                for at in missing[:20]
-            ],
-            "packets_doubled": len(flow.got) - len(set(flow.numbers)),
-            "out_of_order": sum(a > b for a, b in pairwise(flow.numbers)),
+            "packets_lost": len(flow.missing),
+            "lost_before_kill_ms": before_kill(flow, flow.missing, moments),
+            "packets_doubled": len(flow.doubled),
+            "doubled_before_kill_ms": before_kill(flow, flow.doubled, moments),
+            "out_of_order": sum(a > b for a, b in pairwise(flow.first_arrivals)),
             "gap_secs": quantiles([flow.gap_around(moment) for moment in moments]),
         }
     return result
+
+
+def before_kill(flow: Flow, numbers: list[int], moments: list[float]) -> list[float]:
+    """For the first of these packets: how long after each was sent a server was killed."""
+    return [
+        round(min((m - at for m in moments if m >= at), default=-1) * 1e3, 2)
+        for at in (flow.sent_at[number] for number in numbers[:20])
+    ]
 
 
 def _replaced(server: ServerProcess, old: int) -> None:

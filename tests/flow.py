@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -72,6 +73,16 @@ class Flow:
     def numbers(self) -> list[int]:
         """What came, in the order it came."""
         return [number for number, _ in self.got]
+
+    @property
+    def first_arrivals(self) -> list[int]:
+        """The same, without what had come before."""
+        return list(dict.fromkeys(self.numbers))
+
+    @property
+    def doubled(self) -> list[int]:
+        """What came more than once."""
+        return sorted(number for number, times in Counter(self.numbers).items() if times > 1)
 
     @property
     def missing(self) -> list[int]:

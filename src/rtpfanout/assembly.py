@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def open_engine(settings: Settings, sockets: Sequence[int]) -> Engine:
-    """An engine that adopts `sockets`, or opens its own if there are none. Raises StartError."""
+def open_engine(settings: Settings, sockets: Sequence[int], in_hand: int | None) -> Engine:
+    """An engine that adopts `sockets`, or opens its own if there are none. Raises StartError.
+
+    `in_hand`: where one that died left what it had received and not sent.
+    """
     check_cpus(settings.worker_cpus)
     count = worker_count(settings.workers)
     try:
@@ -39,6 +42,7 @@ def open_engine(settings: Settings, sockets: Sequence[int]) -> Engine:
             check_padding=settings.check_padding,
             segmentation=settings.segmentation,
             sockets=sockets,
+            in_hand=in_hand,
         )
     except OSError as error:
         raise bind_error(error, settings.bind_address, "bind_address") from None

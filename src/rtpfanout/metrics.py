@@ -72,6 +72,11 @@ _COUNTERS = (
         "kernel_drops",
         "Datagrams the kernel dropped because the receive queue was full.",
     ),
+    (
+        "rtpfanout_packets_recovered",
+        "packets_recovered",
+        "Packets received, and in hand when the server process before this one died.",
+    ),
     ("rtpfanout_receive_errors", "receive_errors", "Failed receive system calls."),
     (
         "rtpfanout_receives",

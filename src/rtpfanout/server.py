@@ -63,14 +63,22 @@ class Server:
     _access: Access
 
     def __init__(
-        self, settings: Settings, sockets: Sequence[int] = (), *, trusts_store: bool = False
+        self,
+        settings: Settings,
+        sockets: Sequence[int] = (),
+        in_hand: int | None = None,
+        *,
+        trusts_store: bool = False,
     ) -> None:
         """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them.
+
+        `in_hand`, of _fastpath.open_in_hand, has what a server that died received and did not send.
 
         `trusts_store`: a server read it without a fault since this host's start.
         """
         self.settings = settings
         self._sockets = sockets
+        self._in_hand = in_hand
         self._trusts_store = trusts_store
         self._listener: socket.socket | None = None
         self.finished = asyncio.Event()
@@ -172,6 +180,7 @@ class Server:
             receiving_workers=self.engine.receiving_workers,
             gso=self.engine.gso,
             gro=self.engine.gro,
+            packets_recovered=self.engine.stats()["packets_recovered"],
         )
 
     async def drain(self) -> None:
@@ -249,7 +258,7 @@ class Server:
 
     def _prepare_packet_path(self) -> None:
         settings = self.settings
-        self.engine = open_engine(settings, self._sockets)
+        self.engine = open_engine(settings, self._sockets, self._in_hand)
         self.ingest_address = self.engine.bound
         self.store = Store(store_path(settings), trusts=self._trusts_store)
         self.manager = SessionManager(

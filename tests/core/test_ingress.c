@@ -52,7 +52,7 @@ static void setup(const char *ip)
     struct rf_addr at = address(ip, 0);
 
     CHECK_EQ(sock_open(&sock, &at, 4 << 20, 1 << 20), 0);
-    CHECK_EQ(ingress_new(sock.fd, &in), 0);
+    CHECK_EQ(ingress_new(sock.fd, NULL, &in), 0);
 }
 
 static void teardown(void)
@@ -113,6 +113,7 @@ static bool stamped_on_arrival(int fd)
     sleep_ms(2); /* reading later changes nothing */
     CHECK_EQ(ingress_receive(in), 1);
     ingress_datagram(in, 0, &d);
+    ingress_settle(in, 0, 1);
     CHECK(d.received_ns >= before);
     return d.received_ns <= after;
 }
@@ -148,6 +149,7 @@ static void test_no_time_stamp_is_zero(void)
     ingress_datagram(in, 0, &d);
     CHECK_EQ(d.received_ns, 0);
     CHECK(addr_equal(&d.source, &from));
+    ingress_settle(in, 0, 1);
     CHECK(setsockopt(sock.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0);
     send_to(fd, &sock.bound, "x", 1);
     CHECK_EQ(ingress_receive(in), 1);
@@ -175,6 +177,7 @@ static void test_truncation_is_told(void)
     CHECK(d.truncated && d.len == 60);
     ingress_datagram(in, 1, &d);
     CHECK(!d.truncated && d.len == 100);
+    ingress_settle(in, 0, 2);
     send_to(fd, &sock.bound, bytes, 100); /* the flag does not stick */
     CHECK_EQ(ingress_receive(in), 1);
     ingress_datagram(in, 0, &d);
@@ -201,6 +204,7 @@ static void test_more_than_a_batch_in_order(void)
             ingress_datagram(in, i, &d);
             CHECK_EQ(d.data[0], seen++);
         }
+        ingress_settle(in, 0, (unsigned)n);
     }
     CHECK_EQ(seen, N);
     close(fd);
@@ -219,6 +223,7 @@ static void receive_segments(int fd, const uint8_t *data, size_t n, uint16_t seg
     CHECK(memcmp(d.data, data, n) == 0);
     CHECK(n > segment ? d.segment == segment : d.segment >= n);
     CHECK(!d.truncated && d.received_ns != 0);
+    ingress_settle(in, 0, 1);
 }
 
 static void test_segments_come_in_one_buffer(void)
@@ -283,6 +288,7 @@ static void test_both_families_on_a_dual_stack(void)
         ingress_datagram(in, 0, &d);
         CHECK(addr_equal(&d.source, &from));
         CHECK_EQ(addr_is_ipv4(&d.source), i % 2 == 0);
+        ingress_settle(in, 0, 1);
         close(fd);
     }
     teardown();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from support import (
     target,
 )
 
-from rtpfanout._fastpath import open_sockets
+from rtpfanout._fastpath import open_in_hand, open_sockets
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
@@ -272,3 +273,20 @@ def test_health_tells_who_lives_and_who_works(udp: Callable[..., socket.socket])
     assert all(began < alive < after for alive, _ in e.worker_health()), "they have ended"
     time.sleep(0.01)
     assert all(alive < after for alive, _ in e.worker_health())
+
+
+def test_memory_for_what_is_in_hand_is_for_as_many_sockets() -> None:
+    with opened() as (fds, _):
+        for count, fits in ((1, True), (2, False)):
+            memory = open_in_hand(count)
+            try:
+                if fits:
+                    with running_engine(engine(sockets=fds, in_hand=memory)) as e:
+                        assert e.stats()["packets_recovered"] == 0
+                else:
+                    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+                        engine(sockets=fds, in_hand=memory)
+            finally:
+                os.close(memory)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        open_in_hand(0)

@@ -65,6 +65,7 @@ def test_each_series_shows_its_own_counter(registry: CollectorRegistry) -> None:
         "rtpfanout_kernel_receive_drops_total": "kernel_drops",
         "rtpfanout_control_sent_total": "control_sent",
         "rtpfanout_control_send_failures_total": "control_send_failures",
+        "rtpfanout_packets_recovered_total": "packets_recovered",
         "rtpfanout_receive_errors_total": "receive_errors",
         "rtpfanout_receives_total": "receives",
         "rtpfanout_sends_total": "sends",

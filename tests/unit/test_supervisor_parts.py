@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
 import pytest
 
-from rtpfanout.supervisor import handover
+from rtpfanout import _fastpath
+from rtpfanout.supervisor import handover, ingress
 from rtpfanout.supervisor.handover import Handover
 from rtpfanout.supervisor.restarts import (
     AT_ONCE,
@@ -57,3 +59,19 @@ def test_a_handover_is_taken_once_whatever_else_another_version_says(
         assert Handover.take() is None
     finally:
         os.close(descriptor)
+
+
+def test_without_memory_that_outlives_it_a_server_starts_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(count: int) -> int:
+        assert count == 2
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    memory = ingress.open_in_hand([3, 4])
+    assert memory is not None
+    assert os.fstat(memory).st_size > 0
+    assert not os.get_inheritable(memory)
+    os.close(memory)
+    monkeypatch.setattr(_fastpath, "open_in_hand", fail)
+    assert ingress.open_in_hand([3, 4]) is None

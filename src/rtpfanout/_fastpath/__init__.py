@@ -15,6 +15,12 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   the engine opens to send by never gets a packet. Their owner keeps them while
   engines come and go, crash or hand over: what comes meanwhile is queued. OSError EINVAL:
   more sockets than workers, or not of one bound UDP port.
+* ``open_in_hand(count)`` makes memory for what the workers of `count` sockets have received and
+  not sent, as a descriptor. ``Engine(sockets=fds, in_hand=fd)`` receives into it, and its ``run``
+  begins with what an engine of a process that died had left there (``packets_recovered``): of
+  what that one was sending, those whom it had sent it to get it a second time. What was in hand
+  at three deaths is dropped as `abandoned`. One engine uses it at a time. OSError EINVAL: it is
+  not for as many sockets.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
   having forwarded what was already queued (for 200 ms at the most). After
@@ -132,6 +138,7 @@ try:
         SESSION_FIELDS,
         WORKER_FIELDS,
         Engine,
+        open_in_hand,
         open_sockets,
     )
 except ImportError as error:
@@ -151,5 +158,6 @@ __all__ = [
     "SESSION_FIELDS",
     "WORKER_FIELDS",
     "Engine",
+    "open_in_hand",
     "open_sockets",
 ]

@@ -17,6 +17,7 @@ Notice = (
 )
 
 def open_sockets(bind: Address, count: int, receive_queue_packets: int) -> list[int]: ...
+def open_in_hand(count: int) -> int: ...
 
 class Engine:
     def __init__(
@@ -32,6 +33,7 @@ class Engine:
         check_padding: bool = True,
         segmentation: bool = True,
         sockets: Sequence[int] = (),
+        in_hand: int | None = None,
     ) -> None: ...
     @property
     def bound(self) -> Address: ...

@@ -48,6 +48,14 @@ def open_sockets(bind, count, receive_queue_packets):
     return [fds[i] for i in range(n)]
 
 
+def open_in_hand(count):
+    """Memory for what `count` workers have in hand, for `Engine(in_hand=...)`; the caller closes it."""
+    cdef int fd = core.rf_in_hand_open(count)
+    if fd < 0:
+        check(fd)
+    return fd
+
+
 cdef class Engine:
     """One UDP port, one session table, one packet loop per worker."""
 
@@ -67,15 +75,18 @@ cdef class Engine:
         check_padding=True,
         segmentation=True,
         sockets=(),
+        in_hand=None,
     ):
         cdef core.rf_config config
         cdef int fds[core.RF_MAX_WORKERS]
+        cdef int memory = -1 if in_hand is None else in_hand
         if len(sockets) > core.RF_MAX_WORKERS:
             check(-errno.EINVAL)
         for i, fd in enumerate(sockets):
             fds[i] = fd
         config.sockets = fds
         config.socket_count = len(sockets)
+        config.in_hand = NULL if in_hand is None else &memory
         write_address(&config.bind, bind)
         config.max_sessions = max_sessions
         config.max_subscribers = max_subscribers

@@ -52,6 +52,7 @@ cdef extern from "core.h" nogil:
         uint64_t busy_poll_ns
         const int *sockets
         uint32_t socket_count
+        const int *in_hand
         rf_bool check_padding
         rf_bool no_segmentation
 
@@ -109,6 +110,7 @@ cdef extern from "core.h" nogil:
         RF_LATENCY_BOUNDS
         RF_MAX_WORKERS
 
+    int rf_in_hand_open(uint32_t count)
     int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                         int *fds)
     int rf_engine_new(const rf_config *config, rf_engine **out)

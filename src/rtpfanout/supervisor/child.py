@@ -39,6 +39,7 @@ _log = structlog.stdlib.get_logger(__name__)
 def main(
     settings: Settings,
     sockets: Sequence[int],
+    in_hand: int | None,
     link: Link,
     supervisor: int,
     *,
@@ -54,7 +55,7 @@ def main(
     try:
         _die_with(supervisor)
         gc.disable()  # until packets flow: it would copy every page that the fork shares
-        server = Server(settings, sockets, trusts_store=trusts_store)
+        server = Server(settings, sockets, in_hand, trusts_store=trusts_store)
         code = asyncio.run(_serve(server, link, waits=waits))
     except RtpFanoutError as error:
         link.tell("failed", message=error.message, field=error.field)

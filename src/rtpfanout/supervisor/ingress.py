@@ -1,4 +1,7 @@
-"""The ingress sockets: opened, given by systemd, or inherited; and the settings that fit them."""
+"""The ingress sockets: opened, given by systemd, or inherited; the settings that fit them.
+
+And the memory that they are read into.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,15 @@ def open_or_adopt(settings: Settings, notifier: Notifier) -> list[int]:
         raise bind_error(error, settings.bind_address, "bind_address") from None
     notifier.keep(sockets)
     return list(sockets)
+
+
+def open_in_hand(sockets: Sequence[int]) -> int | None:
+    """Memory for what a server has received and not sent; None where there is none to be had."""
+    try:
+        return _fastpath.open_in_hand(len(sockets))
+    except OSError as error:
+        _log.warning("what a server has in hand will die with it", reason=error.strerror)
+        return None
 
 
 def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:

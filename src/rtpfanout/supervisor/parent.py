@@ -57,6 +57,7 @@ class Supervisor:
         self._successor: Process | None = None  # who waits to take its place
         self._trial: Trial | None = None  # of the version to upgrade to
         self._sockets: list[int] = []
+        self._in_hand: int | None = None  # of the server, and then of the one that follows it
         self._stopping = False
         self._exit_code = 0
         self._kill_at = _NEVER
@@ -93,15 +94,18 @@ class Supervisor:
 
     def _spawn(self) -> None:
         self._spawn_at = _NEVER
-        self._server = self._fork(waits=False)
+        if self._in_hand is None:
+            self._in_hand = ingress.open_in_hand(self._sockets)
+        self._server = self._fork(self._in_hand, waits=False)
         self._file.state.server_pid = self._server.pid
         self._file.write()
 
-    def _fork(self, *, waits: bool) -> Process:
+    def _fork(self, in_hand: int | None, *, waits: bool) -> Process:
         links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
         return fork_server(
             self._settings,
             self._sockets,
+            in_hand,
             [*links, *self._wakeup],
             waits=waits,
             trusts_store=self._trusts_store,
@@ -261,12 +265,15 @@ class Supervisor:
     def _promote(self, successor: Process) -> None:
         """It takes the place, whether the old one gave it or died."""
         self._server, self._successor = successor, None
+        _close(self._in_hand)
+        self._in_hand = successor.in_hand
         self._file.state.server_pid = successor.pid
         successor.link.tell("prepare")
         successor.link.tell("go")
 
     def _successor_ended(self, successor: Process, code: int) -> None:
         self._successor = None
+        _close(successor.in_hand)
         if self._stopping:
             return
         self._upgraded(f"the new server did not start: {_reason(successor, code)}")
@@ -371,13 +378,13 @@ class Supervisor:
         """In the new program: what the one before left."""
         self._sockets = handed.sockets
         self._settings = ingress.inherited(self._settings, handed.settings, self._sockets)
-        self._server = Process(handed.server, Link.adopt(handed.link), "ready")
+        self._server = Process(handed.server, Link.adopt(handed.link), phase="ready")
         self._was_ready = True
         self._is_upgrading = True
         self._file = StateFile(State.of(handed.state))
         self._signals.append(signal.SIGCHLD)  # it may have died meanwhile
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        self._successor = self._fork(waits=True)
+        self._successor = self._fork(ingress.open_in_hand(self._sockets), waits=True)
         self._step_ends = time.monotonic() + STEP_SECONDS
 
     def _upgraded(self, error: str) -> None:
@@ -391,6 +398,11 @@ class Supervisor:
             _log.error("not upgraded, the server goes on", reason=error)
         else:
             _log.info("upgraded", server_pid=state.server_pid)
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _reason(process: Process, code: int) -> str:

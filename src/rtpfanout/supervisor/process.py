@@ -29,10 +29,14 @@ _LAST_CHARACTERS = 500
 
 @dataclass
 class Process:
-    """`phase` is the last word it said, "" before; `failure` why it can't start."""
+    """`phase` is the last word it said, "" before; `failure` why it can't start.
+
+    `in_hand`: the memory that it receives into, which is ours, too; None if it has no such.
+    """
 
     pid: int
     link: Link
+    in_hand: int | None = None
     phase: str = ""
     began: float = field(default_factory=time.monotonic)
     failure: dict[str, Any] | None = None
@@ -46,6 +50,7 @@ class Process:
 def fork_server(
     settings: Settings,
     sockets: Sequence[int],
+    in_hand: int | None,
     closed: Iterable[int],
     *,
     waits: bool,
@@ -68,10 +73,18 @@ def fork_server(
         ours.close()
         for descriptor in closed:
             os.close(descriptor)
-        child.main(settings, sockets, theirs, supervisor, waits=waits, trusts_store=trusts_store)
+        child.main(
+            settings,
+            sockets,
+            in_hand,
+            theirs,
+            supervisor,
+            waits=waits,
+            trusts_store=trusts_store,
+        )
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     theirs.close()
-    return Process(pid, ours)
+    return Process(pid, ours, in_hand)
 
 
 class Trial:

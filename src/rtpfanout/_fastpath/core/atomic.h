@@ -23,6 +23,9 @@
 #define fetch_and_acq_rel(p, v) atomic_fetch_and_explicit((p), (v), memory_order_acq_rel)
 #define exchange_seq(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 
+/* What is written before is written first, also for who looks after this process has died. */
+#define fence_here() atomic_signal_fence(memory_order_release)
+
 #define CACHE_LINE 64
 
 typedef _Atomic uint64_t counter;

@@ -73,6 +73,9 @@ struct rf_config {
     /* Ingress sockets of rf_sockets_open, to duplicate and adopt in place of opening `bind`. */
     const int *sockets;
     uint32_t socket_count; /* 0: open them; else up to as many as workers */
+    /* Of rf_in_hand_open for as many, not used by a process that lives: what the one before that
+     * used it had received and not sent goes first. NULL: what is in hand dies with the process. */
+    const int *in_hand;
     bool check_padding;
     bool no_segmentation; /* one send entry per copy, though the kernel has UDP_SEGMENT */
 };
@@ -159,8 +162,12 @@ struct rf_latency {
  * wrote, or -EINVAL (`count`), or what the kernel says to the bind. */
 int rf_sockets_open(const struct rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                     int *fds);
+/* Memory for what `count` workers receive, as a descriptor: it outlives the process that uses it.
+ * -EINVAL (`count`), or -errno. */
+int rf_in_hand_open(uint32_t count);
 /* Opens the sockets, or adopts them: counts kernel drops from now on. -EINVAL (a limit is 0;
- * more sockets than workers, or they are not of one bound UDP port), -ENOMEM, or what the
+ * more sockets than workers, or they are not of one bound UDP port; `in_hand` is not for as many),
+ * -ENOMEM, or what the
  * kernel says to the bind. */
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
 /* The packet loop must have returned. NULL is allowed. */

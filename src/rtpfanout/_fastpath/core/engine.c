@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -25,6 +27,41 @@ static int take_sockets(struct rf_engine *e, const struct rf_config *config)
     if (n < 0)
         return n;
     e->sock_count = (uint32_t)n;
+    return 0;
+}
+
+int rf_in_hand_open(uint32_t count)
+{
+    if (count == 0 || count > RF_MAX_WORKERS)
+        return -EINVAL;
+    int fd = memfd_create("rtpfanout in hand", MFD_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)(count * ingress_size())) == 0)
+        return fd;
+    int rc = -errno;
+
+    close(fd);
+    return rc;
+}
+
+static int take_in_hand(struct rf_engine *e, const struct rf_config *config)
+{
+    size_t size = e->sock_count * ingress_size();
+    struct stat file;
+
+    if (!config->in_hand)
+        return 0;
+    if (fstat(*config->in_hand, &file) != 0)
+        return -errno;
+    if (file.st_size != (off_t)size)
+        return -EINVAL;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *config->in_hand, 0);
+
+    if (memory == MAP_FAILED)
+        return -errno;
+    e->in_hand = memory;
     return 0;
 }
 
@@ -60,6 +97,7 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             .receives = i < e->sock_count,
             .check_padding = config->check_padding,
             .no_segmentation = config->no_segmentation,
+            .in_hand = e->in_hand && i < e->sock_count ? e->in_hand + i * ingress_size() : NULL,
             .split_threshold = config->split_threshold,
             .busy_poll_ns = config->busy_poll_ns,
         };
@@ -106,7 +144,7 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
     e->notice_fd = -1;
     if ((rc = open_notices(e)) || (rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
-        (rc = take_sockets(e, config)) || (rc = open_lanes(e)))
+        (rc = take_sockets(e, config)) || (rc = take_in_hand(e, config)) || (rc = open_lanes(e)))
         return rc;
     return start_workers(e, config);
 }
@@ -141,6 +179,8 @@ void rf_engine_free(struct rf_engine *e)
         worker_destroy(e->worker[i]);
         free(e->worker[i]);
     }
+    if (e->in_hand)
+        munmap(e->in_hand, e->sock_count * ingress_size());
     for (uint32_t i = 0; i < e->lane_count; i++)
         sock_close(&e->lane[i]);
     for (uint32_t i = 0; i < e->sock_count; i++)

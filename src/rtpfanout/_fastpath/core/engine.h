@@ -13,6 +13,7 @@ struct rf_engine {
     uint32_t requested_receive_buffer;
     uint32_t worker_count, sock_count;
     struct sock sock[RF_MAX_WORKERS];
+    uint8_t *in_hand; /* an ingress for each of them, in memory that outlives us; NULL: none */
     uint32_t lane_count; /* 0: every worker sends by the socket it receives by */
     struct sock lane[EGRESS_LANES];
     struct worker *worker[RF_MAX_WORKERS];

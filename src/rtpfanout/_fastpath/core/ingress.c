@@ -7,6 +7,8 @@
 #include <netinet/udp.h>
 #include <time.h>
 
+#include "atomic.h"
+
 /* A stride of exactly 64 KiB would put every packet's header into the same cache set. */
 enum { STRIDE = INGRESS_DATAGRAM + 2 * 64 };
 
@@ -18,6 +20,9 @@ union control {
 struct ingress {
     int fd;
     bool gro;
+    bool is_ours; /* the memory */
+    unsigned recoveries; /* of what is in hand */
+    /* msg_len is 0 in those that are not in hand. */
     struct mmsghdr header[INGRESS_BATCH];
     struct iovec iov[INGRESS_BATCH];
     union sockaddr_any name[INGRESS_BATCH];
@@ -26,24 +31,40 @@ struct ingress {
     alignas(64) uint8_t buffers[INGRESS_BATCH][STRIDE];
 };
 
-int ingress_new(int fd, struct ingress **out)
+size_t ingress_size(void)
 {
-    struct ingress *in = aligned_alloc(alignof(struct ingress), sizeof *in);
+    return sizeof(struct ingress);
+}
+
+/* Ready for recvmmsg, which writes over the lengths. */
+static void give_room(struct ingress *in, unsigned i)
+{
+    in->header[i].msg_hdr.msg_namelen = sizeof in->name[i];
+    in->header[i].msg_hdr.msg_controllen = sizeof in->control[i];
+}
+
+int ingress_new(int fd, void *memory, struct ingress **out)
+{
+    struct ingress *in = memory ? memory : aligned_alloc(alignof(struct ingress), sizeof *in);
     int on = 1;
 
     if (!in)
         return -ENOMEM;
     in->fd = fd;
     in->gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
-    memset(in->header, 0, sizeof in->header);
+    in->is_ours = !memory;
+    if (in->is_ours) {
+        in->recoveries = 0;
+        memset(in->header, 0, sizeof in->header);
+    }
     for (unsigned i = 0; i < INGRESS_BATCH; i++) {
         in->iov[i] = (struct iovec){in->buffers[i], INGRESS_DATAGRAM};
         in->header[i].msg_hdr.msg_iov = &in->iov[i];
         in->header[i].msg_hdr.msg_iovlen = 1;
         in->header[i].msg_hdr.msg_name = &in->name[i];
         in->header[i].msg_hdr.msg_control = &in->control[i];
-        in->header[i].msg_hdr.msg_namelen = sizeof in->name[i];
-        in->header[i].msg_hdr.msg_controllen = sizeof in->control[i];
+        if (in->header[i].msg_len == 0)
+            give_room(in, i);
     }
     *out = in;
     return 0;
@@ -51,7 +72,8 @@ int ingress_new(int fd, struct ingress **out)
 
 void ingress_free(struct ingress *in)
 {
-    free(in);
+    if (in && in->is_ours)
+        free(in);
 }
 
 bool ingress_has_gro(const struct ingress *in)
@@ -73,9 +95,9 @@ int ingress_receive_behind(struct ingress *in, unsigned used)
     return n;
 }
 
-static void read_control(struct msghdr *msg, struct datagram *out)
+static void read_control(const struct msghdr *msg, struct datagram *out)
 {
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)msg, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
             struct timespec t;
 
@@ -91,18 +113,37 @@ static void read_control(struct msghdr *msg, struct datagram *out)
     }
 }
 
-/* Reads slot i and makes it ready for the next recvmmsg, which wrote over the lengths. */
-void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out)
+void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out)
 {
-    struct msghdr *msg = &in->header[i].msg_hdr;
+    const struct msghdr *msg = &in->header[i].msg_hdr;
 
-    out->data = in->buffers[i];
+    out->data = msg->msg_iov->iov_base;
     out->len = in->header[i].msg_len;
     out->truncated = msg->msg_flags & MSG_TRUNC;
     out->segment = INGRESS_DATAGRAM;
     out->received_ns = 0;
     read_control(msg, out);
     addr_from_sockaddr(&out->source, &in->name[i]);
-    msg->msg_namelen = sizeof in->name[i];
-    msg->msg_controllen = sizeof in->control[i];
+}
+
+void ingress_settle(struct ingress *in, unsigned begin, unsigned end)
+{
+    for (unsigned i = begin; i < end; i++) {
+        in->header[i].msg_len = 0;
+        fence_here(); /* the process may die between any two stores: out of hand first */
+        give_room(in, i);
+    }
+    in->recoveries = 0;
+}
+
+unsigned ingress_recover(struct ingress *in, bool *again)
+{
+    unsigned n = INGRESS_BATCH;
+
+    while (n > 0 && in->header[n - 1].msg_len == 0)
+        n--;
+    *again = in->recoveries < INGRESS_RECOVERIES;
+    if (n > 0)
+        in->recoveries++;
+    return n;
 }

@@ -1,4 +1,9 @@
-/* recvmmsg with UDP_GRO into fixed buffers, and what comes with each. */
+/* recvmmsg with UDP_GRO into fixed buffers, and what comes with each.
+ *
+ * A buffer is in hand from when the kernel fills it until ingress_settle says that what was in it
+ * has left or was dropped. The buffers may lie in memory that outlives the process: then what one
+ * that dies had in hand is there for the next. The kernel itself notes what it has filled (msg_len),
+ * so there is no moment at which a datagram is out of the socket's queue and nowhere. */
 #ifndef RF_INGRESS_H
 #define RF_INGRESS_H
 
@@ -10,6 +15,8 @@ enum {
     INGRESS_BATCH = 64,
     /* No UDP datagram is longer (RFC 768), so one that is cut short was never whole. */
     INGRESS_DATAGRAM = 65536,
+    /* What was in hand so many times when a process died is not tried again. */
+    INGRESS_RECOVERIES = 2,
 };
 
 struct ingress;
@@ -28,8 +35,11 @@ struct datagram {
     uint64_t received_ns;
 };
 
-/* Turns UDP_GRO on where the kernel has it. 0 or -ENOMEM. */
-int ingress_new(int fd, struct ingress **out);
+/* Bytes of one ingress. */
+size_t ingress_size(void);
+/* Turns UDP_GRO on where the kernel has it. `memory`: ingress_size() bytes on a cache line, all
+ * zero, or with what an ingress of this very program left there; NULL: its own. 0 or -ENOMEM. */
+int ingress_new(int fd, void *memory, struct ingress **out);
 void ingress_free(struct ingress *in);
 bool ingress_has_gro(const struct ingress *in);
 
@@ -38,6 +48,13 @@ bool ingress_has_gro(const struct ingress *in);
 int ingress_receive(struct ingress *in);
 /* The same into the buffers behind the `used` ones, which keep what they have. */
 int ingress_receive_behind(struct ingress *in, unsigned used);
-void ingress_datagram(struct ingress *in, unsigned i, struct datagram *out);
+void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out);
+/* Nothing of the buffers from `begin` to before `end` is needed any more; each is settled before it is
+ * received into again. */
+void ingress_settle(struct ingress *in, unsigned begin, unsigned end);
+
+/* Before the first receive: how many buffers were in hand when the process before died. `*again`:
+ * whether they are to be tried, or have been INGRESS_RECOVERIES times. */
+unsigned ingress_recover(struct ingress *in, bool *again);
 
 #endif

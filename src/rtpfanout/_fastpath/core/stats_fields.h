@@ -12,6 +12,7 @@
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
     X(misrouted)    /* of a session whose packets another worker receives */ \
+    X(abandoned)    /* in hand when a process died, again and again */ \
     X(overload)     /* beyond its session's share while more comes than can be sent, or \
                        than a stop has time for */ \
     X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
@@ -59,6 +60,7 @@
     X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
     X(turns) \
+    X(packets_recovered) /* of those received: in hand when a process before died */ \
     X(lingers) /* turns that waited for the rest of a frame */ \
     X(tasks_shared) /* of other workers' turns */
 

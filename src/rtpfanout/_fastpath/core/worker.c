@@ -128,11 +128,20 @@ static bool help_wanted(struct worker *w)
     return false;
 }
 
+/* The buffers before `end` are out of hand, see ingress.h. */
+static void settle(struct worker *w, unsigned end)
+{
+    ingress_settle(w->ingress, w->settled, end);
+    w->settled = end;
+}
+
 static void take_buffers(struct worker *w, unsigned begin, unsigned end)
 {
     for (unsigned i = begin; i < end; i++) {
         ingress_datagram(w->ingress, i, &w->datagrams[i]);
         take_datagram(w, &w->datagrams[i]);
+        if (w->gate.count == 0 && w->packet_count == 0) /* all that came so far has left */
+            settle(w, i + 1);
     }
     pass_gate(w);
 }
@@ -164,26 +173,66 @@ static unsigned await_frame(struct worker *w, unsigned used)
     return used;
 }
 
-/* Returns how many buffers it took, or -errno. */
-static int turn(struct worker *w)
+/* A turn with the first `n` buffers. */
+static void forward(struct worker *w, unsigned n)
 {
-    int n = w->options.receives ? ingress_receive(w->ingress) : 0;
-
-    if (n <= 0)
-        return n;
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    take_buffers(w, 0, (unsigned)n);
-    n = (int)await_frame(w, (unsigned)n);
+    w->settled = 0;
+    take_buffers(w, 0, n);
+    n = await_frame(w, n);
     worker_fan_out(w);
+    settle(w, n);
     budget_renew(&w->budget, false);
     if (w->gate.posted && w->notice_fd >= 0)
         worker_wake(w->notice_fd);
     w->gate.posted = false;
-    counter_add(&w->counters.receives, (uint64_t)n);
+    counter_add(&w->counters.receives, n);
     counter_add(&w->counters.turns, 1);
     note_work(w, w->now);
+}
+
+/* Returns how many buffers were queued, or -errno. */
+static int turn(struct worker *w)
+{
+    int n = w->options.receives ? ingress_receive(w->ingress) : 0;
+
+    if (n > 0)
+        forward(w, (unsigned)n);
     return n;
+}
+
+/* Counted, and nothing else: it may be what the processes that had it in hand died of. */
+static void abandon(struct worker *w, unsigned n)
+{
+    struct datagram d;
+
+    for (unsigned i = 0; i < n; i++) {
+        ingress_datagram(w->ingress, i, &d);
+        uint64_t packets = d.len ? (d.len + d.segment - 1) / d.segment : 1;
+
+        counter_add(&w->counters.bytes_received, d.len);
+        counter_add(&w->counters.packets_received, packets);
+        counter_add(&w->counters.dropped_abandoned, packets);
+    }
+    ingress_settle(w->ingress, 0, n);
+}
+
+/* What a process that died had in hand goes first. Of what it was sending then, those it had sent it
+ * to already get it once more. */
+static void recover(struct worker *w)
+{
+    bool again;
+    unsigned n = ingress_recover(w->ingress, &again);
+    uint64_t before = load_rlx(&w->counters.packets_received);
+
+    if (n == 0)
+        return;
+    if (again)
+        forward(w, n);
+    else
+        abandon(w, n);
+    counter_add(&w->counters.packets_recovered, load_rlx(&w->counters.packets_received) - before);
 }
 
 /* One task of any other worker; false when nobody has one. */
@@ -268,6 +317,7 @@ void worker_run(struct worker *w)
 
     qsbr_online(w->qsbr, w->options.index);
     store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
+    recover(w);
     while (!load_acq(&w->stopping)) {
         int n = turn(w);
 

@@ -21,6 +21,7 @@ struct worker_options {
     bool receives;  /* else it only helps */
     bool check_padding;
     bool no_segmentation;
+    void *in_hand; /* memory to receive into, see ingress_new */
     uint32_t split_threshold; /* send entries of a turn from which idle workers take part */
     uint64_t busy_poll_ns;    /* look for packets that long before sleeping */
 };
@@ -47,6 +48,7 @@ struct worker {
     uint64_t stop_by;       /* the same clock, 0: not asked to stop */
     bool out_of_time;       /* past it: what is left of the turn is dropped */
     struct budget budget;
+    unsigned settled;       /* so many buffers of the turn, see ingress.h */
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */
@@ -75,8 +77,8 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
 /* Before worker_run: which addresses are ours, and the eventfd to tell of notices by. */
 void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd);
 
-/* Until worker_stop; then forwards what is queued, for 200 ms at the most and what is under way
- * then: GATE_BLOCK packets. */
+/* First what a process that died had in hand; then what comes, until worker_stop; then forwards what
+ * is queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. */
 void worker_run(struct worker *w);
 /* From any thread. */
 void worker_stop(struct worker *w);

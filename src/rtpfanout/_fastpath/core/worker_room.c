@@ -19,7 +19,7 @@ static int turn_room_new(struct worker *w)
         return -ENOMEM;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
-    return w->packets && w->sessions ? ingress_new(w->sock->fd, &w->ingress) : -ENOMEM;
+    return w->packets && w->sessions ? ingress_new(w->sock->fd, w->options.in_hand, &w->ingress) : -ENOMEM;
 }
 
 static void turn_room_free(struct worker *w)

@@ -1,0 +1,341 @@
+/* What a process had in hand when it died is sent by the next one that has its memory.
+ * wraps: sendmmsg */
+#include "core.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "ingress.h"
+#include "random.h"
+#include "segments.h"
+
+enum { SSRC = 7, SUBSCRIBERS = 3, LENGTH = 200, NEVER = 1 << 30 };
+
+static unsigned sends_left = NEVER; /* then the process dies, and that send is not made */
+
+int __real_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags);
+int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags);
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags)
+{
+    if (sends_left-- == 0)
+        raise(SIGKILL);
+    return __real_sendmmsg(fd, headers, n, flags);
+}
+
+/* What outlives the processes. */
+static struct {
+    int port, in_hand;
+    struct rf_addr bound;
+    int source, subscriber[SUBSCRIBERS];
+    struct rf_addr source_address, subscribers[SUBSCRIBERS];
+    uint16_t sequence;
+} scene;
+
+static void scene_setup(void)
+{
+    struct rf_addr at = address("127.0.0.1", 0);
+    union sockaddr_any name;
+    socklen_t len = sizeof name;
+
+    memset(&scene, 0, sizeof scene);
+    CHECK_EQ(rf_sockets_open(&at, 1, 4096, &scene.port), 1);
+    scene.in_hand = rf_in_hand_open(1);
+    CHECK(scene.in_hand >= 0);
+    CHECK(getsockname(scene.port, &name.any, &len) == 0);
+    addr_from_sockaddr(&scene.bound, &name);
+    scene.source = endpoint("127.0.0.1", &scene.source_address);
+    for (unsigned i = 0; i < SUBSCRIBERS; i++)
+        scene.subscriber[i] = endpoint("127.0.0.1", &scene.subscribers[i]);
+}
+
+static void scene_teardown(void)
+{
+    close(scene.port);
+    close(scene.in_hand);
+    close(scene.source);
+    for (unsigned i = 0; i < SUBSCRIBERS; i++)
+        close(scene.subscriber[i]);
+}
+
+static struct rf_engine *engine_here(void)
+{
+    struct rf_config config = {
+        .bind = scene.bound,
+        .max_sessions = 4,
+        .max_subscribers = SUBSCRIBERS,
+        .receive_queue_packets = 4096,
+        .workers = 1,
+        .sockets = &scene.port,
+        .socket_count = 1,
+        .in_hand = &scene.in_hand,
+    };
+    bool added[SUBSCRIBERS];
+    struct rf_engine *e;
+    uint64_t handle;
+
+    CHECK_EQ(rf_engine_new(&config, &e), 0);
+    CHECK_EQ(rf_session_add(e, &scene.source_address, SSRC, 0, &handle), 0);
+    CHECK_EQ(rf_subscribers_add(e, handle, scene.subscribers, SUBSCRIBERS, 0, added), 0);
+    return e;
+}
+
+/* A process that runs the engine, and dies instead of its send number `sends`. */
+static pid_t start_process(unsigned sends)
+{
+    pid_t pid = fork();
+
+    CHECK(pid >= 0);
+    if (pid > 0)
+        return pid;
+    sends_left = sends;
+    rf_engine_run(engine_here(), 0);
+    _exit(1);
+}
+
+static void await_death(pid_t pid)
+{
+    int status;
+
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void *run(void *engine)
+{
+    CHECK_EQ(rf_engine_run(engine, 0), 0);
+    return NULL;
+}
+
+/* An engine of this process takes over, until nothing is queued any more. */
+static struct rf_stats take_over(void)
+{
+    struct rf_engine *e = engine_here();
+    struct rf_stats stats;
+    pthread_t loop;
+
+    CHECK(pthread_create(&loop, NULL, run, e) == 0);
+    rf_engine_stop(e); /* forwards what is queued */
+    pthread_join(loop, NULL);
+    rf_engine_stats(e, &stats);
+    rf_engine_free(e);
+    return stats;
+}
+
+static void packet(uint8_t *p)
+{
+    rtp_make(p, LENGTH, SSRC, scene.sequence++);
+}
+
+static void send_one(void)
+{
+    uint8_t p[LENGTH];
+
+    packet(p);
+    send_to(scene.source, &scene.bound, p, sizeof p);
+}
+
+static void send_burst(unsigned n)
+{
+    static uint8_t burst[64][LENGTH];
+
+    for (unsigned i = 0; i < n; i++)
+        packet(burst[i]);
+    send_segments(scene.source, &scene.bound, burst, n * LENGTH, LENGTH);
+}
+
+/* The sequence number of subscriber i's next packet, which is as it was sent; -1: there is none. */
+static int next_of(unsigned i)
+{
+    uint8_t got[2 * LENGTH], sent[LENGTH];
+    ssize_t n = receive(scene.subscriber[i], got, sizeof got, 0);
+
+    if (n < 0)
+        return -1;
+    CHECK_EQ(n, LENGTH);
+    rtp_make(sent, LENGTH, SSRC, (uint16_t)(got[2] << 8 | got[3]));
+    CHECK(memcmp(got, sent, LENGTH) == 0);
+    return got[2] << 8 | got[3];
+}
+
+/* Everybody got the numbers from `first` to before `end`, each once and in order, and nothing more. */
+static void check_received(int first, int end)
+{
+    for (unsigned i = 0; i < SUBSCRIBERS; i++) {
+        for (int number = first; number < end; number++)
+            CHECK_EQ(next_of(i), number);
+        CHECK_EQ(next_of(i), -1);
+    }
+}
+
+static void test_what_was_in_hand_goes_first(void)
+{
+    struct rf_stats stats;
+
+    scene_setup();
+    send_one();
+    send_burst(14); /* in one buffer: the next process has to know how it is cut */
+    send_to(scene.source, &scene.bound, "", 0);
+    send_to(scene.source, &scene.bound, "no RTP", 6);
+    send_one();
+    await_death(start_process(0));
+    check_received(0, 0);
+    send_burst(5); /* while there is no process */
+    send_one();
+    stats = take_over();
+    check_received(0, 22);
+    CHECK_EQ(stats.packets_recovered, 18);
+    CHECK_EQ(stats.packets_received, 18 + 6);
+    CHECK_EQ(stats.packets_forwarded, 22);
+    CHECK_EQ(stats.dropped_not_rtp + stats.dropped_malformed, 2);
+    scene_teardown();
+}
+
+static void test_what_had_left_is_not_sent_again(void)
+{
+    scene_setup();
+    pid_t pid = start_process(1);
+
+    send_burst(3);
+    for (unsigned i = 0; i < SUBSCRIBERS; i++)
+        for (int number = 0; number < 3; number++) {
+            struct pollfd p = {.fd = scene.subscriber[i], .events = POLLIN};
+
+            CHECK(poll(&p, 1, 20000) == 1);
+            CHECK_EQ(next_of(i), number);
+        }
+    send_one(); /* of this it dies */
+    await_death(pid);
+    CHECK_EQ(take_over().packets_recovered, 1);
+    check_received(3, 4);
+    CHECK_EQ(take_over().packets_recovered, 0);
+    check_received(0, 0);
+    scene_teardown();
+}
+
+/* As many buffers as there are, of which the last holds nothing. */
+static void test_a_full_batch(void)
+{
+    scene_setup();
+    for (unsigned i = 0; i < INGRESS_BATCH - 1; i++)
+        send_one();
+    send_to(scene.source, &scene.bound, "", 0);
+    await_death(start_process(0));
+    CHECK(take_over().packets_recovered >= INGRESS_BATCH - 1);
+    check_received(0, INGRESS_BATCH - 1);
+    scene_teardown();
+}
+
+static void test_what_kills_is_given_up(void)
+{
+    struct rf_stats stats;
+
+    scene_setup();
+    send_burst(3);
+    send_to(scene.source, &scene.bound, "x", 1);
+    for (unsigned i = 0; i < 1 + INGRESS_RECOVERIES; i++)
+        await_death(start_process(0));
+    send_one();
+    stats = take_over();
+    check_received(3, 4);
+    CHECK_EQ(stats.packets_recovered, 4);
+    CHECK_EQ(stats.dropped_abandoned, 4);
+    CHECK_EQ(stats.packets_received, 5);
+    CHECK_EQ(stats.bytes_received, 4 * LENGTH + 1);
+    /* It has its tries anew with what is in hand next. */
+    for (unsigned i = 0; i < INGRESS_RECOVERIES; i++) {
+        if (i == 0)
+            send_one();
+        await_death(start_process(0));
+    }
+    stats = take_over();
+    CHECK_EQ(stats.packets_recovered, 1);
+    CHECK_EQ(stats.dropped_abandoned, 0);
+    check_received(4, 5);
+    scene_teardown();
+}
+
+/* Killed at any moment, under packets: nobody misses one, and what comes twice is what came last. */
+static void test_random_deaths(void)
+{
+    enum { DEATHS = 40 };
+    uint64_t random = 1;
+    int newest[SUBSCRIBERS];
+
+    scene_setup();
+    for (unsigned i = 0; i < SUBSCRIBERS; i++)
+        newest[i] = -1;
+    for (unsigned deaths = 0; deaths <= DEATHS; deaths++) {
+        pid_t pid = start_process(NEVER);
+
+        for (unsigned sent = 0, n = 200 + random_below(&random, 400); sent < n; sent++) {
+            send_one();
+            if (random_below(&random, 8) == 0)
+                sleep_ms(1);
+            for (unsigned i = 0; i < SUBSCRIBERS; i++) {
+                int number;
+
+                while ((number = next_of(i)) >= 0) {
+                    CHECK(number <= newest[i] + 1);
+                    CHECK(number > newest[i] - INGRESS_BATCH);
+                    if (number > newest[i])
+                        newest[i] = number;
+                }
+            }
+        }
+        kill(pid, SIGKILL);
+        await_death(pid);
+    }
+    take_over();
+    for (unsigned i = 0; i < SUBSCRIBERS; i++) {
+        for (int number; (number = next_of(i)) >= 0;) {
+            CHECK(number <= newest[i] + 1);
+            if (number > newest[i])
+                newest[i] = number;
+        }
+        CHECK_EQ(newest[i], scene.sequence - 1);
+    }
+    scene_teardown();
+}
+
+static void test_memory_for_other_sockets(void)
+{
+    struct rf_engine *none = NULL;
+
+    CHECK_EQ(rf_in_hand_open(0), -EINVAL);
+    CHECK_EQ(rf_in_hand_open(RF_MAX_WORKERS + 1), -EINVAL);
+    scene_setup();
+    int other = rf_in_hand_open(2), files = open_files();
+    struct rf_config config = {
+        .bind = scene.bound,
+        .max_sessions = 1,
+        .max_subscribers = 1,
+        .receive_queue_packets = 64,
+        .workers = 1,
+        .sockets = &scene.port,
+        .socket_count = 1,
+        .in_hand = &other,
+    };
+
+    CHECK(other >= 0);
+    CHECK_EQ(rf_engine_new(&config, &none), -EINVAL);
+    CHECK(none == NULL);
+    CHECK_EQ(open_files(), files);
+    close(other);
+    other = -1;
+    CHECK_EQ(rf_engine_new(&config, &none), -EBADF);
+    CHECK_EQ(open_files(), files - 1);
+    scene_teardown();
+}
+
+int main(void)
+{
+    RUN(test_what_was_in_hand_goes_first);
+    RUN(test_what_had_left_is_not_sent_again);
+    RUN(test_a_full_batch);
+    RUN(test_what_kills_is_given_up);
+    RUN(test_random_deaths);
+    RUN(test_memory_for_other_sockets);
+    return 0;
+}
