@@ -10,6 +10,10 @@
 
 #include "engine.h"
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
 static int take_sockets(struct rf_engine *e, const struct rf_config *config)
 {
     int n;
@@ -34,8 +38,10 @@ int rf_in_hand_open(uint32_t count)
 {
     if (count == 0 || count > RF_MAX_WORKERS)
         return -EINVAL;
-    int fd = memfd_create("rtpfanout in hand", MFD_CLOEXEC);
+    int fd = memfd_create("rtpfanout in hand", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 
+    if (fd < 0 && errno == EINVAL) /* older than Linux 6.3 */
+        fd = memfd_create("rtpfanout in hand", MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
     if (ftruncate(fd, (off_t)(count * ingress_size())) == 0)
