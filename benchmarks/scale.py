@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The largest state: a server filled over gRPC, what that takes, and what it costs to look at.
+"""The largest state: a server filled over gRPC, what that takes, costs to look at, and to restore.
 
     python benchmarks/scale.py                      # 10,000 sessions of 1,000 subscribers
     python benchmarks/scale.py -n 200 -s 1000
@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -30,6 +31,7 @@ from control import pipelined
 
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.api import session_pb2_grpc
+from rtpfanout.store import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +56,7 @@ class Figures:
     session_metrics_s: float
     list_page_s: float
     stop_s: float = 0.0
+    restore_s: float = 0.0  # from the start of another server on that store to its last line, ready
 
 
 class Server:
@@ -187,18 +190,39 @@ def measured(server: Server, options: argparse.Namespace) -> Figures:
     )
 
 
+def restored(options: argparse.Namespace, before: Figures) -> float:
+    """Seconds until a server has all of it again."""
+    start = time.perf_counter()
+    with running(options) as server:
+        seconds = time.perf_counter() - start
+        with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=300) as answer:
+            page = answer.read().decode()
+    for name, count in (
+        ("active_sessions", before.sessions),
+        ("total_subscribers", before.subscribers),
+    ):
+        value = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
+        if not value or float(value[1]) != count:
+            sys.exit(f"{name} is not {count} after the restart")
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", "--sessions", type=int, default=10_000)
     parser.add_argument("-s", "--subscribers", type=int, default=1_000, help="of each session")
     parser.add_argument("--distinct", action="store_true", help="no host subscribes twice")
     parser.add_argument("--one-by-one", action="store_true", help="without the batch call")
-    parser.add_argument("--store", default=":memory:", help="its file; default: none")
+    parser.add_argument("--store", help=f"its file, or {MEMORY}; default: one of its own")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
-    with running(options) as server:
-        measurements = measured(server, options)
-        measurements.stop_s = server.stop()
+    with tempfile.TemporaryDirectory() as directory:
+        options.store = options.store or f"{directory}/store.db"
+        with running(options) as server:
+            measurements = measured(server, options)
+            measurements.stop_s = server.stop()
+        if options.store != MEMORY:
+            measurements.restore_s = restored(options, measurements)
     figures = asdict(measurements)
     if options.output == "json":
         print(json.dumps(figures, indent=2))
