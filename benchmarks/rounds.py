@@ -136,8 +136,11 @@ class Bench:
         return {
             "copies_per_s": copies / seconds,
             "copies_per_process_cpu_s": copies / process_cpu if process_cpu else 0.0,
-            # Others' load cannot be told from ours, so there is no figure on a busy machine.
-            "copies_per_system_cpu_s": copies / system_cpu if baseline < QUIET_CPUS else None,
+            # Others' load cannot be told from ours, so there is no figure on a busy machine, nor in
+            # a window that is hardly longer than the ticks that are counted.
+            "copies_per_system_cpu_s": (
+                copies / system_cpu if baseline < QUIET_CPUS and system_cpu > 0 else None
+            ),
             "process_cpus": process_cpu / seconds,
             "system_cpus": system_cpu / seconds,
             "idle_cpus_before": baseline,
