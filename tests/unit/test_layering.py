@@ -33,6 +33,7 @@ PYTHON_LAYERS = (
         "policy",
         "netif",
         "host",
+        "boot",
         "log",
         "overload",
         "store",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hmac
-import secrets
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtpfanout import signed
+from rtpfanout.boot import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,12 +50,4 @@ class ServerCookies:
 
 def _key(secret: bytes) -> bytes:
     """Cookies outlive the process but not the boot, whose clock they carry."""
-    return hmac.digest(secret, _boot_id(), "sha256")
-
-
-@functools.cache
-def _boot_id() -> bytes:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    except OSError:
-        return secrets.token_bytes(16)
+    return hmac.digest(secret, boot_id(), "sha256")
