@@ -22,11 +22,13 @@ from rtpfanout.store import (
     DropSession,
     DropSubscribers,
     PutAnswer,
+    PutConsents,
     PutSecret,
     PutSession,
     PutSubscribers,
     Store,
     StoredAnswer,
+    StoredConsent,
     default_path,
     files,
     pack_labels,
@@ -124,6 +126,76 @@ def test_a_session_that_is_gone_gets_no_subscribers(store: Store) -> None:
     write(store, PutSubscribers(3, record(1), 0))
     write(store, PutSession(session(3)))
     assert contents(store) == {session(3): {}}
+
+
+def test_consents_come_back_in_their_boot_and_time(path: str) -> None:
+    with Store(path) as store:
+        write(store, PutSession(session(1, consent="echo")), PutSubscribers(1, records([1, 2]), 0))
+        assert list(store.consents(b"b", 0)) == []
+        first, second = StoredConsent(1, record(1), 7), StoredConsent(1, record(2), 2**63 - 1)
+        write(store, PutConsents(b"b", [first._replace(until_ns=5), second]))
+        write(store, PutConsents(b"b", [first]))
+    with Store(path) as store:
+        assert sorted(store.consents(b"b", 6)) == [first, second]
+        assert list(store.consents(b"b", 7)) == [second]
+        assert list(store.consents(b"c", 0)) == []
+        write(store, PutConsents(b"c", [first]))  # after the host has started again
+        assert list(store.consents(b"c", 0)) == [first]
+        assert list(store.consents(b"b", 0)) == [second]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        DropSession(1),
+        DropSubscribers(1, records(range(3000))),
+        PutSession(session(1, consent="none")),
+        PutSession(session(1, consent="")),
+    ],
+)
+def test_consents_go_with_what_they_are_for(store: Store, change: Change) -> None:
+    asking = PutSession(session(1, consent="echo"))
+    there = PutSubscribers(1, records(range(2500)), 0)
+    given = [StoredConsent(1, one, 9) for one in split(records(range(2500)))]
+    other = StoredConsent(2, record(1), 9)
+    write(store, asking, PutSession(session(2, consent="echo")), there)
+    write(store, PutSubscribers(2, record(1), 0), PutConsents(b"b", [*given, other]))
+    write(store, PutSession(session(1, consent="echo", paused=1)))
+    assert len(list(store.consents(b"b", 0))) == 2501
+    write(store, change)
+    assert list(store.consents(b"b", 0)) == [other]
+    # Nobody is there who could have given one, or none is asked for; and then nothing comes back.
+    write(store, PutConsents(b"b", given[:3]))
+    assert list(store.consents(b"b", 0)) == [other]
+    write(store, asking, there)
+    assert list(store.consents(b"b", 0)) == [other]
+
+
+def test_an_earlier_version_drops_consents_without_knowing_them(path: str) -> None:
+    """What it does to the tables that it knows is enough."""
+    with Store(path) as store:
+        for n in (1, 2, 3, 4):
+            there = PutSession(session(n, consent="echo")), PutSubscribers(n, record(n), 0)
+            write(store, *there, PutConsents(b"b", [StoredConsent(n, record(n), 9)]))
+    with sqlite3.connect(path) as earlier:
+        earlier.execute("DELETE FROM subscriber WHERE session = 1")
+        earlier.execute("DELETE FROM session WHERE sequence = 2")
+        earlier.execute("UPDATE session SET consent = 'none' WHERE sequence = 3")
+        earlier.execute("UPDATE session SET consent = 'echo'")
+    earlier.close()
+    with Store(path) as store:
+        assert [each.sequence for each in store.consents(b"b", 0)] == [4]
+
+
+def test_who_keeps_no_consents_has_a_file_as_ever(path: str) -> None:
+    with Store(path) as store:
+        write(store, PutSession(session(1, consent="echo")), PutSubscribers(1, record(1), 0))
+    with sqlite3.connect(path) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        assert "session" in names
+        assert not {name for name in names if "consent" in name}
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.close()
 
 
 def test_answers_and_secrets_come_back(path: str) -> None:
@@ -317,6 +389,7 @@ class AsADictionary(stateful.RuleBasedStateMachine):
         self.path = f"{self.directory.name}/s.db"
         self.store = Store(self.path)
         self.model: dict[int, tuple[StoredSession, dict[bytes, Terms]]] = {}
+        self.consents: dict[tuple[int, bytes], int] = {}
         self.futures: list[object] = []
         self.revision = 0
 
@@ -324,16 +397,28 @@ class AsADictionary(stateful.RuleBasedStateMachine):
         self.revision += 1
         self.futures.append(self.store.submit([change], self.revision))
 
-    @stateful.rule(sequence=sequences, labels=st.sampled_from(["", "a=b"]))
-    def put_session(self, sequence: int, labels: str) -> None:
-        made = session(sequence, labels=labels)
+    def _forget_consents(self, sequence: int, of: list[bytes] | None = None) -> None:
+        for key in [key for key in self.consents if key[0] == sequence]:
+            if of is None or key[1] in of:
+                del self.consents[key]
+
+    @stateful.rule(
+        sequence=sequences,
+        labels=st.sampled_from(["", "a=b"]),
+        consent=st.sampled_from(["echo", "none"]),
+    )
+    def put_session(self, sequence: int, labels: str, consent: str) -> None:
+        made = session(sequence, labels=labels, consent=consent)
         self._submit(PutSession(made))
+        if consent == "none":
+            self._forget_consents(sequence)
         self.model[sequence] = made, self.model.get(sequence, (made, {}))[1]
 
     @stateful.rule(sequence=sequences)
     def drop_session(self, sequence: int) -> None:
         self._submit(DropSession(sequence))
         self.model.pop(sequence, None)
+        self._forget_consents(sequence)
 
     @stateful.rule(
         sequence=sequences, numbers=numbers, lease=st.integers(0, 2), number=st.integers(0, 2)
@@ -350,6 +435,17 @@ class AsADictionary(stateful.RuleBasedStateMachine):
         if sequence in self.model:
             for one in split(records(numbers)):
                 self.model[sequence][1].pop(one, None)
+        self._forget_consents(sequence, split(records(numbers)))
+
+    @stateful.rule(sequence=sequences, numbers=numbers, until=st.integers(1, 3))
+    def put_consents(self, sequence: int, numbers: list[int], until: int) -> None:
+        given = [StoredConsent(sequence, record(number), until) for number in numbers]
+        self._submit(PutConsents(b"b", given))
+        if sequence in self.model and self.model[sequence][0].consent == "echo":
+            there = self.model[sequence][1]
+            for each in given:
+                if each.record in there:
+                    self.consents[sequence, each.record] = until
 
     @stateful.rule()
     def open_again(self) -> None:
@@ -358,6 +454,8 @@ class AsADictionary(stateful.RuleBasedStateMachine):
         self.store = Store(self.path)
         assert self.store.revision == self.revision
         assert contents(self.store) == dict(self.model.values())
+        found = {(s, record): until for s, record, until in self.store.consents(b"b", 0)}
+        assert found == self.consents
 
     def teardown(self) -> None:
         self.open_again()

@@ -1,4 +1,4 @@
-"""What survives a restart: sessions, subscribers, answers and secrets, in one SQLite file.
+"""What survives a restart, in one SQLite file: sessions, subscribers, consents, answers, secrets.
 
 `Store` writes what is submitted to it in order, with one fsync for all that came during the
 last one, and tells when it is durable. `records` has what is stored, `database` the file's
@@ -11,10 +11,12 @@ from rtpfanout.store.records import (
     DropSession,
     DropSubscribers,
     PutAnswer,
+    PutConsents,
     PutSecret,
     PutSession,
     PutSubscribers,
     StoredAnswer,
+    StoredConsent,
     StoredSession,
     StoredSource,
     SubscriberRow,
@@ -31,12 +33,14 @@ __all__ = [
     "DropSession",
     "DropSubscribers",
     "PutAnswer",
+    "PutConsents",
     "PutSecret",
     "PutSession",
     "PutSubscribers",
     "Store",
     "StoreCounts",
     "StoredAnswer",
+    "StoredConsent",
     "StoredSession",
     "StoredSource",
     "SubscriberRow",

@@ -22,10 +22,12 @@ from rtpfanout.store.records import (
     DropSession,
     DropSubscribers,
     PutAnswer,
+    PutConsents,
     PutSecret,
     PutSession,
     PutSubscribers,
     StoredAnswer,
+    StoredConsent,
     StoredSession,
     StoredSource,
     SubscriberRow,
@@ -81,6 +83,32 @@ CREATE TABLE number (i INTEGER PRIMARY KEY);
 INSERT INTO state VALUES (1, 0, 0, 0);
 INSERT INTO number WITH RECURSIVE n(i) AS
     (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999) SELECT i FROM n;
+"""
+# Made when the first consent is kept: other versions neither need nor mind these, and the
+# triggers hold whichever version of us drops a subscriber.
+_CONSENT_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS consent (
+    session INTEGER NOT NULL, address BLOB NOT NULL, until_ns INTEGER NOT NULL, boot BLOB NOT NULL,
+    PRIMARY KEY (session, address),
+    CHECK (typeof(address) = 'blob' AND length(address) = 24 AND typeof(boot) = 'blob'
+        AND typeof(session) = 'integer' AND typeof(until_ns) = 'integer')) WITHOUT ROWID""",
+    """CREATE TRIGGER IF NOT EXISTS consent_of_subscriber AFTER DELETE ON subscriber BEGIN
+    DELETE FROM consent WHERE session = old.session AND address = old.address; END""",
+    """CREATE TRIGGER IF NOT EXISTS consent_of_session AFTER DELETE ON session BEGIN
+    DELETE FROM consent WHERE session = old.sequence; END""",
+    """CREATE TRIGGER IF NOT EXISTS consent_asked_for AFTER UPDATE OF consent ON session
+    WHEN new.consent <> old.consent BEGIN
+    DELETE FROM consent WHERE session = old.sequence; END""",
+)
+_HAS_CONSENTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'consent'"
+_CONSENTS = """
+SELECT session, address, until_ns FROM consent WHERE boot = ? AND until_ns > ? ORDER BY session
+"""
+_PUT_CONSENT = """
+INSERT INTO consent SELECT ?1, ?2, ?3, ?4
+WHERE EXISTS (SELECT 1 FROM session WHERE sequence = ?1 AND consent = 'echo')
+    AND EXISTS (SELECT 1 FROM subscriber WHERE session = ?1 AND address = ?2)
+ON CONFLICT (session, address) DO UPDATE SET until_ns = excluded.until_ns, boot = excluded.boot
 """
 _PUT_SESSION = (
     f"INSERT INTO session ({_SESSION_COLUMNS}) VALUES ({_SESSION_VALUES})"  # noqa: S608
@@ -168,6 +196,11 @@ class Database:
         """By name."""
         return dict(self._texts("SELECT name, value FROM secret"))
 
+    def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
+        """By session: those of this boot that last beyond `now_ns`."""
+        if self.connection.execute(_HAS_CONSENTS).fetchone():
+            yield from map(StoredConsent._make, self.connection.execute(_CONSENTS, (boot, now_ns)))
+
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The first and the last of some sessions at a time, by sequence."""
         keys = [
@@ -238,6 +271,10 @@ class Database:
             case DropSubscribers(sequence, records):
                 for _, piece, count in _pieces(records):
                     execute(_DROP_SUBSCRIBERS, (sequence, piece, count))
+            case PutConsents(boot, consents):
+                for statement in _CONSENT_SCHEMA:
+                    execute(statement)
+                self.connection.executemany(_PUT_CONSENT, [(*each, boot) for each in consents])
             case PutAnswer(answer):
                 execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
             case PutSecret(name, value):
@@ -328,6 +365,8 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     connection.execute(f"EXPLAIN {_ROWS}", (0, 0))
     connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
     connection.execute("EXPLAIN SELECT name, value FROM secret")
+    if connection.execute(_HAS_CONSENTS).fetchone():
+        connection.execute(f"EXPLAIN {_CONSENTS}", (b"", 0))
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
     state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):

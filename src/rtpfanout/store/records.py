@@ -1,7 +1,7 @@
 """What is stored, as tuples that SQLite takes and gives without conversion, and the changes.
 
-Times are nanoseconds since the epoch. Integers are signed, of 64 bits: what is beyond fails
-alone, with UnavailableError.
+Times are nanoseconds since the epoch, but for those of consents. Integers are signed, of 64 bits:
+what is beyond fails alone, with UnavailableError.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rtpfanout.model import ADDRESS_RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 RECORD_BYTES = ADDRESS_RECORD.size
 
@@ -89,6 +89,16 @@ def runs_of(rows: list[SubscriberRow]) -> Iterator[SubscriberRun]:
         yield SubscriberRun(session, lease, number, group[0][4], records)
 
 
+class StoredConsent(NamedTuple):
+    """Until when a subscriber may get packets; kept with the boot id, as its clock is."""
+
+    sequence: int
+    """Of the session."""
+    record: bytes
+    until_ns: int
+    """Of CLOCK_MONOTONIC."""
+
+
 class StoredAnswer(NamedTuple):
     """What was answered to a call with a request id."""
 
@@ -137,6 +147,17 @@ class DropSubscribers:
 
 
 @dataclass(frozen=True, slots=True)
+class PutConsents:
+    """In the place of those before; nothing for who is no subscriber or need not consent.
+
+    They go with their subscriber, their session, and with its asking for consent.
+    """
+
+    boot: bytes
+    consents: Sequence[StoredConsent]
+
+
+@dataclass(frozen=True, slots=True)
 class PutAnswer:
     """For a request id; forgotten some time after it expires."""
 
@@ -151,7 +172,15 @@ class PutSecret:
     value: bytes
 
 
-Change = PutSession | DropSession | PutSubscribers | DropSubscribers | PutAnswer | PutSecret
+Change = (
+    PutSession
+    | DropSession
+    | PutSubscribers
+    | DropSubscribers
+    | PutConsents
+    | PutAnswer
+    | PutSecret
+)
 
 
 def pack_labels(labels: Mapping[str, str]) -> str:

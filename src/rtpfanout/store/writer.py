@@ -22,6 +22,7 @@ from rtpfanout.store.records import (
     RECORD_BYTES,
     Change,
     DropSubscribers,
+    PutConsents,
     PutSecret,
     PutSubscribers,
 )
@@ -29,7 +30,13 @@ from rtpfanout.store.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rtpfanout.store.records import StoredAnswer, StoredSession, StoredSource, SubscriberRow
+    from rtpfanout.store.records import (
+        StoredAnswer,
+        StoredConsent,
+        StoredSession,
+        StoredSource,
+        SubscriberRow,
+    )
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -60,10 +67,7 @@ class _Submission:
     done: Future[int] = field(default_factory=Future)
 
     def weight(self) -> int:
-        sized = (PutSubscribers, DropSubscribers)
-        return sum(
-            len(c.records) // RECORD_BYTES if isinstance(c, sized) else 1 for c in self.changes
-        )
+        return sum(map(_weight, self.changes))
 
 
 class Store:
@@ -157,6 +161,10 @@ class Store:
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first; some may have expired."""
         return self._database.answers()
+
+    def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
+        """Those of this boot that last beyond `now_ns`, by session."""
+        return self._database.consents(boot, now_ns)
 
     # --- from then on ---
 
@@ -294,6 +302,16 @@ class Store:
         except sqlite3.Error as error:
             self._is_dirty = True
             _log.debug("old answers can't be forgotten", reason=str(error))
+
+
+def _weight(change: Change) -> int:
+    match change:
+        case PutSubscribers() | DropSubscribers():
+            return len(change.records) // RECORD_BYTES
+        case PutConsents():
+            return len(change.consents)
+        case _:
+            return 1
 
 
 def _unavailable(reason: str) -> UnavailableError:
