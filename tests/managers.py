@@ -1,21 +1,26 @@
-"""A SessionManager over a real engine, whose clock is the test's."""
+"""A SessionManager over a real engine and store; the clock is the test's, and the store's disk."""
 
 from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout import netif, rtp
+from rtpfanout._fastpath import Engine
+from rtpfanout.errors import UnavailableError
+from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits, SessionManager
 from rtpfanout.store import MEMORY, Store
 
 if TYPE_CHECKING:
     import socket
-
-    from rtpfanout._fastpath import Engine
+    from collections.abc import Iterator
 
 SECOND = 1_000_000_000
 SOURCE = "192.0.2.1:5000"
@@ -77,3 +82,47 @@ def send(
     for number in range(count):
         packet = rtp.build(payload, ssrc=ssrc, sequence=number, timestamp=number)
         source.sendto(packet, (str(engine.bound.ip), engine.bound.port))
+
+
+class Gate(Store):
+    """A real store that holds back what is submitted, or refuses it, when told to."""
+
+    def __init__(self, path: str = MEMORY) -> None:
+        super().__init__(path)
+        self.is_open = threading.Event()
+        self.is_open.set()
+        self.refuses = False
+        self.refuses_next = False
+        self.entered = threading.Semaphore(0)
+
+    def submit(self, changes: Any, revision: int = 0) -> Future[int]:
+        done: Future[int] = Future()
+        if self.refuses:
+            done.set_exception(UnavailableError("the disk is full"))
+            return done
+        is_refused, self.refuses_next = self.refuses_next, False
+        inner = None if is_refused else super().submit(changes, revision)
+        self.entered.release()
+        if inner is not None and self.is_open.is_set():
+            return inner
+
+        def finish() -> None:
+            assert self.is_open.wait(30)
+            if inner is None:
+                done.set_exception(UnavailableError("the disk is full"))
+            else:
+                done.set_result(inner.result(30))
+
+        threading.Thread(target=finish).start()
+        return done
+
+
+@contextmanager
+def engine_of(sessions: int = 50, fanout: int = 3) -> Iterator[Engine]:
+    """Without a packet loop: nothing waits for one."""
+    yield Engine(
+        Address.parse("127.0.0.1:0"),
+        max_sessions=sessions,
+        max_subscribers=fanout,
+        receive_queue_packets=64,
+    )

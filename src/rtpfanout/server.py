@@ -217,6 +217,7 @@ class Server:
         Running calls get CALL_GRACE_SECONDS; packets go on.
         """
         self._is_ready = False
+        was_serving = self._housekeeping is not None
         if self._housekeeping:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -232,6 +233,8 @@ class Server:
             self._doorman = None
         await self._stop_http()
         if self.store:
+            if was_serving:
+                await asyncio.to_thread(self.manager.keep_consents)
             await asyncio.to_thread(self.store.close)
 
     async def resume_serving(self) -> None:
@@ -348,7 +351,9 @@ class Server:
         pressure = Pressure(self.engine)
         await asyncio.gather(
             _every(HOUSEKEEPING_SECONDS, lambda: self.manager.on_sample(pressure.sample())),
-            _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers),
+            # At once, for what was restored may have ended since it was read.
+            _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers, first=0.0),
+            _every(HOUSEKEEPING_SECONDS, self.manager.keep_consents),
             _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
             _every(LOCAL_ADDRESSES_SECONDS, self._read_local_addresses),
         )
@@ -365,10 +370,12 @@ class Server:
             )
 
 
-async def _every(seconds: float, call: Callable[[], object]) -> None:
+async def _every(seconds: float, call: Callable[[], object], *, first: float | None = None) -> None:
     """`call` over and over, in a thread, as it waits for the packet loop or for the store."""
+    pause = seconds if first is None else first
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(pause)
+        pause = seconds
         try:
             await asyncio.to_thread(call)
         except Exception:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from managers import SECOND, SOURCE, SUBSCRIBER, Clock, deny, manager_of
+from managers import SECOND, SOURCE, SUBSCRIBER, Clock, Gate, deny, engine_of, manager_of
 from structlog.testing import capture_logs
 
-from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
     AddressDeniedError,
     AlreadyExistsError,
@@ -22,57 +20,14 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import Address, SubscriberClass
 from rtpfanout.sessions.views import SubscriberState
-from rtpfanout.store import MEMORY, PutSubscribers, Store
+from rtpfanout.store import PutSubscribers, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from rtpfanout._fastpath import Engine
     from rtpfanout.sessions import SessionManager
-
-
-class Gate(Store):
-    """A real store that holds back what is submitted, or refuses it, when told to."""
-
-    def __init__(self, path: str = MEMORY) -> None:
-        super().__init__(path)
-        self.is_open = threading.Event()
-        self.is_open.set()
-        self.refuses = False
-        self.refuses_next = False
-        self.entered = threading.Semaphore(0)
-
-    def submit(self, changes: Any, revision: int = 0) -> Future[int]:
-        done: Future[int] = Future()
-        if self.refuses:
-            done.set_exception(UnavailableError("the disk is full"))
-            return done
-        is_refused, self.refuses_next = self.refuses_next, False
-        inner = None if is_refused else super().submit(changes, revision)
-        self.entered.release()
-        if inner is not None and self.is_open.is_set():
-            return inner
-
-        def finish() -> None:
-            assert self.is_open.wait(30)
-            if inner is None:
-                done.set_exception(UnavailableError("the disk is full"))
-            else:
-                done.set_result(inner.result(30))
-
-        threading.Thread(target=finish).start()
-        return done
-
-
-@contextmanager
-def engine_of(sessions: int = 50, fanout: int = 3) -> Iterator[Engine]:
-    """Without a packet loop: nothing waits for one."""
-    yield Engine(
-        Address.parse("127.0.0.1:0"),
-        max_sessions=sessions,
-        max_subscribers=fanout,
-        receive_queue_packets=64,
-    )
 
 
 @pytest.fixture

@@ -1,27 +1,31 @@
 """Consent (RFC 7675): who of the sessions with consent = "echo" may get packets, until when.
 
-The echoes themselves are datagrams; here is what follows from one. Nothing of it is durable:
-after a restart everybody is asked anew.
+The echoes themselves are datagrams; here is what follows from one. Nobody waits for the store
+to have it: `keep` brings it there about once a second. So what was given in the second before a
+crash is asked for anew, and all of it after the host has started again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from rtpfanout.errors import UnavailableError
 from rtpfanout.model import Consent
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.views import CONSENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rtpfanout.model import Address
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.registry import Registry
 
 _AWAITED = 0.0
+_KEPT_AT_A_TIME = 1000  # so that the lock is held for moments, and no call waits for many
 
 
 class Consents:
@@ -34,11 +38,20 @@ class Consents:
         self._registry = registry
         self._until: dict[bytes, dict[str, float]] = {}
         self._due: Deadlines[tuple[bytes, str]] = Deadlines()
+        self._unkept: set[tuple[bytes, str]] = set()
 
     def expect(self, session_id: str, records: Iterable[bytes]) -> None:
         """They get nothing until they consent. The lock is held."""
         for record in records:
             self._until.setdefault(record, {})[session_id] = _AWAITED
+
+    def restored(
+        self, session_id: str, records: Iterable[bytes], until: Mapping[bytes, float]
+    ) -> None:
+        """Of those expected, who has consented already, as the store has it. The lock is held."""
+        for record in records:
+            if record in until:
+                self._prolong(session_id, record, until[record])
 
     def forget(self, session_id: str, records: Iterable[bytes]) -> None:
         """They are subscribers no more, or needn't consent. The lock is held."""
@@ -68,9 +81,8 @@ class Consents:
                 before = sessions[session.session_id]
                 if before == _AWAITED:
                     lifted.append(record)
-                sessions[session.session_id] = max(until, before)
-                if math.isfinite(until):
-                    self._due.add(math.ceil(until), (record, session.session_id))
+                self._prolong(session.session_id, record, until)
+                self._unkept.add((record, session.session_id))
             if lifted:
                 self._withhold(session, lifted, on=False)
 
@@ -99,6 +111,30 @@ class Consents:
                     self._withhold(session, again, on=False)
         return sum(map(len, by_session.values()))
 
+    def keep(self) -> int:
+        """Housekeeping: the store gets what was given since; how many. Waits for it.
+
+        What it can't take now is tried again the next time.
+        """
+        registry = self._registry
+        kept = 0
+        for _ in range(0, len(self._unkept), _KEPT_AT_A_TIME):
+            with registry.lock:
+                some = list(islice(self._unkept, _KEPT_AT_A_TIME))
+                self._unkept.difference_update(some)
+                given = list(self._given(some))
+                if not given:
+                    continue
+                written = registry.journal.save_consents(given)
+            try:
+                written.result()
+            except UnavailableError:  # the store has told of it
+                with registry.lock:
+                    self._unkept.update(some)
+                break
+            kept += len(given)
+        return kept
+
     def begin(self, session: Session, records: Sequence[bytes]) -> None:
         """All subscribers of a session have to consent from now on; waits for a grace period."""
         with self._registry.lock:
@@ -110,6 +146,20 @@ class Consents:
         with self._registry.lock:
             self.forget(session.session_id, records)
         self._withhold(session, records, on=False)
+
+    def _prolong(self, session_id: str, record: bytes, until: float) -> None:
+        sessions = self._until[record]
+        sessions[session_id] = max(until, sessions[session_id])
+        if math.isfinite(until):
+            self._due.add(math.ceil(until), (record, session_id))
+
+    def _given(self, keys: Iterable[tuple[bytes, str]]) -> Iterator[tuple[Session, bytes, float]]:
+        """What there is of them still: neither gone nor over. The lock is held."""
+        for record, session_id in keys:
+            session = self._registry.by_id.get(session_id)
+            until = self._until.get(record, {}).get(session_id, _AWAITED)
+            if session is not None and until != _AWAITED:
+                yield session, record, until
 
     def _withhold(self, session: Session, records: Sequence[bytes], *, on: bool) -> None:
         with contextlib.suppress(KeyError):  # deleted meanwhile

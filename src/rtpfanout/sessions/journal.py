@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from rtpfanout.boot import boot_id
 from rtpfanout.model import Address, Consent
 from rtpfanout.sessions.record import Terms
 from rtpfanout.sessions.source import read_source
@@ -16,16 +17,18 @@ from rtpfanout.store import (
     DropSession,
     DropSubscribers,
     PutAnswer,
+    PutConsents,
     PutSession,
     PutSubscribers,
     StoredAnswer,
+    StoredConsent,
     StoredSession,
     pack_labels,
     unpack_labels,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
     from rtpfanout.policy import AddressPolicy
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.record import Session
     from rtpfanout.store import Change, Store
 
+FOREVER_NS = 2**63 - 1
+"""Of a consent that is not over until its subscriber goes."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,10 +64,17 @@ class Journal:
         lease_ns: int,
         class_number: int,
         answer: StoredAnswer | None,
+        *,
+        asked: bytes = b"",
     ) -> Future[int]:
-        """Those that are new or have other terms; times are nanoseconds since the epoch."""
-        change = PutSubscribers(session.sequence, records, since, lease_ns, class_number)
-        return self._submit([change], answer)
+        """Those that are new or have other terms; times are nanoseconds since the epoch.
+
+        Of `asked`, who have to consent, nothing from before counts: a `delete_subscribers` that
+        nobody waited for may have failed.
+        """
+        changes: list[Change] = [DropSubscribers(session.sequence, asked)] if asked else []
+        changes.append(PutSubscribers(session.sequence, records, since, lease_ns, class_number))
+        return self._submit(changes, answer)
 
     def delete_subscribers(
         self, session: Session, records: bytes, answer: StoredAnswer | None
@@ -70,6 +82,14 @@ class Journal:
         """Those that are there."""
         changes = [DropSubscribers(session.sequence, records)] if records else []
         return self._submit(changes, answer)
+
+    def save_consents(self, until: Iterable[tuple[Session, bytes, float]]) -> Future[int]:
+        """Until when subscribers have consented, in seconds of time.monotonic()."""
+        consents = [
+            StoredConsent(session.sequence, record, int(min(secs * 1e9, FOREVER_NS)))
+            for session, record, secs in until
+        ]
+        return self._submit([PutConsents(boot_id(), consents)], None)
 
     def _submit(self, changes: Sequence[Change], answer: StoredAnswer | None) -> Future[int]:
         if answer is not None:

@@ -172,6 +172,12 @@ class PacketSide:
         self._registry.show_touched()
         return ended
 
+    def keep_consents(self) -> int:
+        """Housekeeping, about once a second, and once when no more can be given: the store gets
+        the consents that were; how many. Waits for it, and raises nothing where it can't.
+        """
+        return self._consents.keep()
+
     def on_sample(self, sample: Sample) -> None:
         """Housekeeping, about once a second, with what was measured since: opens and closes
         the door for newcomers, and sheds subscribers of sessions that had to drop packets.

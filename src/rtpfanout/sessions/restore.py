@@ -1,17 +1,21 @@
 """What the store has becomes sessions again: for packets first, for calls while those flow.
 
 Every entry is checked against today's policy and limits; what they refuse is dropped, from the
-store too, and told in one line of the log. Leases that ended meanwhile are over.
+store too, and told in one line of the log. Leases that ended meanwhile are over. Who has to consent
+gets nothing, unless the store has a consent of this boot that isn't over.
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.boot import boot_id
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Consent, MediaType
 from rtpfanout.sessions.admission import (
@@ -21,7 +25,7 @@ from rtpfanout.sessions.admission import (
     port_bytes,
     split_records,
 )
-from rtpfanout.sessions.journal import terms_of
+from rtpfanout.sessions.journal import FOREVER_NS, terms_of
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
@@ -110,12 +114,16 @@ class Restoring:
         self._entries: dict[int, _Entry] = {}  # by sequence, as the handles
         self._handles: dict[int, int] = {}
         self._has_echo = False
+        # By sequence and record until when, in seconds of time.monotonic().
+        self._consented: dict[int, dict[bytes, float]] = defaultdict(dict)
         self._total_subscribers = 0
 
     def packets(self, store: Store) -> None:
         """The engine has all that the store has, or what of it is still admitted."""
         self._registry.sequence = store.sequence
         self._add_sessions(store)
+        if self._has_echo:
+            self._read_consents(store)
         feeders = {entry.feeder for entry in self._entries.values() if entry.feeder}
         for rows in store.subscribers():
             if not self._add_rows(rows, feeders):
@@ -194,6 +202,11 @@ class Restoring:
         entry.terms = terms
         self._enter(row.sequence, entry)
 
+    def _read_consents(self, store: Store) -> None:
+        now = self._registry.clock.monotonic_ns()
+        for sequence, record, until in store.consents(boot_id(), now):
+            self._consented[sequence][record] = math.inf if until == FOREVER_NS else until / 1e9
+
     def _enter(self, sequence: int, entry: _Entry) -> None:
         self._entries[sequence] = entry
         self._handles[sequence] = entry.handle
@@ -264,6 +277,7 @@ class Restoring:
         at_ingest_port = any_at_port(records, port)
         is_counted = bool(registry.limits.subscribers_per_ip)
         ready = []
+        consented = []
         for run in runs:
             entry = self._entries[run.sequence]
             records = self._fitting(run.sequence, entry, run.records)
@@ -283,7 +297,12 @@ class Restoring:
                 entry.at_ingest_port |= any_at_port(records, port)
             if is_counted or entry.is_echo:
                 entry.records += records
+            if entry.is_echo and run.sequence in self._consented:
+                there = self._consented[run.sequence].keys() & split_records(records)
+                consented.append((entry.handle, b"".join(there)))
         registry.engine.add_subscriber_runs(ready)
+        for handle, records in consented:
+            registry.engine.withhold(handle, records, CONSENT, False)
 
     def _lease_until(self, entry: _Entry, lease_ns: int) -> int:
         """In seconds of time.monotonic()."""
@@ -357,6 +376,9 @@ class Restoring:
             registry.insert(session)
             self._subscribers.count_restored(session, entry.subscribers, entry.records)
             if session.terms.consent is Consent.ECHO:
-                self._consents.expect(session.session_id, split_records(entry.records))
+                records = split_records(entry.records)
+                self._consents.expect(session.session_id, records)
+                until = self._consented.get(row.sequence, {})
+                self._consents.restored(session.session_id, records, until)
         self._result.sessions += 1
         self._result.subscribers += entry.subscribers

@@ -101,6 +101,7 @@ class Subscribers:
                     clock.wall_ns(lease_until * 10**9) if lease_until else 0,
                     CLASS_NUMBERS[kind],
                     once.answer(str(len(new))),
+                    asked=b"".join(new) if withheld else b"",
                 )
             try:
                 written.result()
