@@ -347,7 +347,7 @@ class Server:
             _log.warning("this host's addresses can't be read", reason=str(error))
 
     async def _housekeep(self) -> None:
-        """Apart, because only ending a session waits for the store, whose disk may hang."""
+        """Apart, because ending sessions and keeping consents wait for a disk that may hang."""
         pressure = Pressure(self.engine)
         await asyncio.gather(
             _every(HOUSEKEEPING_SECONDS, lambda: self.manager.on_sample(pressure.sample())),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from managers import SECOND, SOURCE, SUBSCRIBER, Clock, Gate, deny, engine_of, manager_of, send
+from structlog.testing import capture_logs
 from support import eventually, queued, running_engine, udp_socket
 
 from rtpfanout import boot
@@ -237,12 +238,11 @@ def test_a_store_that_fails_costs_nothing_but_the_consents(path: str, clock: Clo
     with Gate(path) as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
         session_id = asking(manager, SUBSCRIBER)
-        give(manager, session_id, SUBSCRIBER, clock, 20)
+        give(manager, session_id, SUBSCRIBER, clock, 25)
         store.refuses = True
         for _ in range(3):
             assert manager.keep_consents() == 0
             assert states(manager) == {SUBSCRIBER: SENDING}
-        give(manager, session_id, SUBSCRIBER, clock, 25)
         store.refuses = False
         assert manager.keep_consents() == 1  # it is made up for
         give(manager, session_id, SUBSCRIBER, clock, 28)
@@ -254,6 +254,26 @@ def test_a_store_that_fails_costs_nothing_but_the_consents(path: str, clock: Clo
         clock.now += 3 * SECOND
         manager.expire_subscribers()
         assert states(manager) == {SUBSCRIBER: AWAITING}
+
+
+def test_a_full_disk_is_told_once_and_calls_go_on(path: str, clock: Clock) -> None:
+    with Store(path) as store, engine_of() as engine:
+        manager = manager_of(engine, clock, store)
+        session_id = asking(manager, SUBSCRIBER)
+        give(manager, session_id, SUBSCRIBER, clock, 20)
+        disk = store._database.connection
+        (pages,) = disk.execute("PRAGMA page_count").fetchone()
+        disk.execute(f"PRAGMA max_page_count = {pages}")
+        with capture_logs() as log:
+            assert [manager.keep_consents() for _ in range(3)] == [0, 0, 0]
+        assert [entry["log_level"] for entry in log] == ["error"]
+        assert manager.store_counts.failed == 3
+        manager.update(session_id, paused=True)
+        manager.add_subscriber(session_id, "127.0.0.1:1")
+        disk.execute("PRAGMA max_page_count = 100000")
+        assert manager.keep_consents() == 1
+    with started(path, clock) as manager:
+        assert states(manager) == {SUBSCRIBER: SENDING, "127.0.0.1:1": AWAITING}
 
 
 def test_who_comes_again_after_a_write_that_failed_is_asked(path: str, clock: Clock) -> None:
