@@ -61,6 +61,7 @@ CORE_LAYERS = (
     {"session"},
     {"table"},
     {"ingress", "egress", "fair", "linger", "budget"},
+    {"inbox"},
     {"fanout", "gate"},
     {"worker"},
     {"worker_room", "worker_fanout"},
@@ -74,6 +75,8 @@ OTHER_SYSTEM_CALLS = {
     ("qsbr", "nanosleep"),
     ("session", "mmap"),  # memory
     ("session", "munmap"),
+    ("inbox", "mmap"),
+    ("inbox", "munmap"),
 }
 SYSTEM_CALL = re.compile(
     r"\b(socket|bind|connect|close|ioctl|fcntl|[gs]etsockopt|getsockname|getpeername|shutdown"
