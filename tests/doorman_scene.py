@@ -68,9 +68,6 @@ class FakeManager:
     def on_source_notice(self, *arguments):
         self._called("on_source_notice", *arguments)
 
-    def on_misrouted(self, *arguments):
-        self._called("on_misrouted", *arguments)
-
     def secret(self, name):
         if self.disk_is_full:
             raise UnavailableError("full")

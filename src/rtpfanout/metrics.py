@@ -93,6 +93,11 @@ _COUNTERS = (
         "tasks_shared",
         "Parts of a worker's sends that another worker took over.",
     ),
+    (
+        "rtpfanout_packets_handed_over",
+        "handed_over",
+        "Packets that another worker received than their session's, and passed on to it.",
+    ),
 )
 
 # (name without _total, name in SessionManager.counts, help)
@@ -101,7 +106,6 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_sources_pinned", "pinned", "Sources pinned by the first packet of a latch."),
     ("rtpfanout_pins_refused", "pin_refused", "Sources that a latch would not be pinned to."),
     ("rtpfanout_sources_moved", "moved", "Signed moves of sources carried out."),
-    ("rtpfanout_sessions_rehomed", "rehomed", "Sessions whose packets came to another worker."),
     ("rtpfanout_consents_lapsed", "consents_lapsed", "Subscribers whose consent was over."),
     (
         "rtpfanout_restore_refused",

@@ -372,7 +372,7 @@ static void test_one_loop_at_a_time(void)
     send_to(camera, &bound, p, sizeof p); /* and wasn't hurt */
     CHECK_EQ(receive(to, p, sizeof p, 20000), 20);
     stop();
-    CHECK_EQ(rf_engine_run(engine, 0), 0); /* it was stopped: drains, and returns */
+    CHECK_EQ(rf_engine_run(engine, 0), 0); /* it has ended: returns */
     rf_engine_free(engine);
     close(camera);
     close(to);

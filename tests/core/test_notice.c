@@ -79,7 +79,7 @@ static void *post_all(void *argument)
         memset(data, (int)i, sizeof data);
         memcpy(data, &i, sizeof i);
         i += i % 3 ? mailbox_post_datagram(argument, &source, data, len)
-                   : mailbox_post_session(argument, RF_NOTICE_MISROUTED, i, &source);
+                   : mailbox_post_session(argument, RF_NOTICE_SOURCE, i, &source);
         if (random_below(&random, 200) == 0)
             sched_yield();
     }
@@ -97,7 +97,7 @@ static void test_a_worker_and_the_control_plane(void)
         while (!mailbox_take(m, &n))
             sched_yield();
         if (i % 3 == 0) {
-            CHECK(n.kind == RF_NOTICE_MISROUTED && n.handle == i);
+            CHECK(n.kind == RF_NOTICE_SOURCE && n.handle == i);
             continue;
         }
         memcpy(&got, n.data, sizeof got);

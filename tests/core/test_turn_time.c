@@ -113,6 +113,7 @@ static void play(const char *what, uint64_t gap_ns)
     passed_ns = gap_ns;
     worker_run(&worker);
     store_rlx(&worker.stopping, false);
+    store_rlx(&worker.inbox->phase, INBOX_NEW); /* it has ended, but is to run again */
 }
 
 /* The turns of a run, the waits among them and the send entries. */

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fastpath.engines import add, bound_to, engine, local
+from fastpath.engines import add, bound_to, engine, local, subscribe
 from support import (
     SETTLE_SECONDS,
     engine_identities,
@@ -31,6 +31,8 @@ from rtpfanout.model import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rtpfanout._fastpath import Engine
 
 CHILD = """
 import sys, threading, time
@@ -197,6 +199,55 @@ def test_hand_over_loses_and_doubles_nothing(
             traffic.join()
     assert got == [rtp_packet(1, i) for i in range(count)]
     assert queued(viewer) == []
+
+
+def test_hand_over_loses_nothing_of_a_network(udp: Callable[..., socket.socket]) -> None:
+    """The same of sources on several workers: what lies in inboxes is forwarded, too."""
+    cameras, viewer, workers = [udp() for _ in range(12)], udp(), 3
+    count, rounds = 4000, 8
+    done = threading.Event()
+    got: list[bytes] = []
+    handed_over = 0
+
+    def flow() -> None:
+        for i in range(count):
+            while i > len(got) + 300 and not done.is_set():
+                time.sleep(0.001)
+            cameras[i % len(cameras)].sendto(rtp_packet(1, i), address)
+
+    def successor() -> Engine:
+        e = engine(workers=workers, sockets=fds)
+        handle = e.add_session(Address.parse("127.0.0.0:0"), 1, time.monotonic_ns(), prefix=8)
+        subscribe(e, handle, viewer)
+        return e
+
+    with opened(workers) as (fds, address):
+        traffic = threading.Thread(target=flow)
+        traffic.start()
+        try:
+            for _ in range(rounds - 1):
+                e = successor()
+                threads = [threading.Thread(target=e.run, args=(w,)) for w in range(workers)]
+                for thread in threads:
+                    thread.start()
+                got += receive(viewer, 200)
+                e.stop(drain=False)
+                for thread in threads:
+                    thread.join()
+                stats = e.stats()
+                assert stats["packets_received"] == stats["packets_forwarded"]
+                handed_over += stats["handed_over"]
+                got += queued(viewer)
+            e = successor()
+            with running_engine(e, workers):
+                while len(got) < count:
+                    got += receive(viewer, 1)
+        finally:
+            done.set()
+            traffic.join()
+    assert sorted(got) == sorted(rtp_packet(1, i) for i in range(count))
+    assert queued(viewer) == []
+    assert handed_over > 0 or len(fds) == 1
 
 
 def test_a_halt_leaves_the_queue(udp: Callable[..., socket.socket]) -> None:

@@ -246,7 +246,7 @@ def test_control_before_run_and_after_stop(udp: Callable[..., socket.socket]) ->
     assert list(e.all_session_stats(0)) == [other]
     assert e.stats()["packets_sent"] == 1
     e.stop()
-    e.run()  # was stopped: drains what is queued and returns
+    e.run()  # has ended: returns
 
 
 def test_stop_before_run_drains_and_returns(udp: Callable[..., socket.socket]) -> None:

@@ -146,7 +146,6 @@ def test_sixteen_networks_of_one_ssrc() -> None:
     "call",
     [
         lambda e: e.move_session(UNKNOWN, local(1)),
-        lambda e: e.rehome_session(UNKNOWN),
         lambda e: e.pause_session(UNKNOWN, True),
         lambda e: e.limit_session(UNKNOWN, 1),
     ],

@@ -11,6 +11,8 @@ import pytest
 from fastpath.engines import add, bound_to, engine, packet_of, running, send_segmented, subscribe
 from support import eventually, queued, receive, rtp_packet, target
 
+from rtpfanout.model import Address
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -75,6 +77,26 @@ def test_ipv6_and_mapped_ipv4_flows_are_steered_too(udp: Udp, ipv6: None) -> Non
                     camera.sendto(packet, (host, e.bound.port))
                 assert sorted(receive(viewer, 20)) == sorted(packets)
     assert e.stats()["dropped_misrouted"] == 0
+
+
+def test_sources_of_a_network_on_several_workers_lose_nothing(udp: Udp) -> None:
+    """16 live sources of one session: the workers that do not own it hand over what they get."""
+    viewer, cameras, rounds = udp(), [udp() for _ in range(16)], 200
+    with running(workers=WORKERS) as e:
+        if e.receiving_workers == 1:
+            pytest.skip("this kernel can't steer by source address")
+        handle = e.add_session(Address.parse("127.0.0.0:0"), 7, time.monotonic_ns(), prefix=8)
+        subscribe(e, handle, viewer)
+        for number in range(rounds):
+            packets = [rtp_packet(7, number, f"{i}".encode()) for i in range(len(cameras))]
+            for camera, packet in zip(cameras, packets, strict=True):
+                camera.sendto(packet, target(e.bound))
+            assert sorted(receive(viewer, len(cameras))) == sorted(packets)
+    stats = e.stats()
+    assert stats["packets_received"] == stats["packets_forwarded"] == rounds * len(cameras)
+    assert stats["handed_over"] > 0
+    assert stats["handed_over"] % rounds == 0, "each source comes by one worker"
+    assert e.session_stats(handle, time.monotonic_ns())["packets_sent"] == rounds * len(cameras)
 
 
 def test_a_second_server_finds_the_port_in_use() -> None:

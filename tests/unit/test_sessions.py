@@ -336,17 +336,3 @@ def test_latency_of_a_session(manager: SessionManager) -> None:
     assert latency.first_copy.count == 10
     assert 0 < latency.first_copy.p50_seconds <= latency.first_copy.max_seconds
     assert latency.first_copy.p50_seconds <= latency.last_copy.p50_seconds
-
-
-def test_a_session_changes_its_worker_once_a_second(engine: Engine, clock: Clock) -> None:
-    """Else two sources of a network that send by turns would cost a grace period a packet."""
-    manager = manager_of(engine, clock)
-    manager.create(SOURCE, 1, "video")
-    (handle,) = engine.all_session_stats(clock.now)
-    for _ in range(10):
-        manager.on_misrouted(handle)
-        manager.on_misrouted(handle + 1)
-    assert manager.counts["rehomed"] == 1
-    clock.now += SECOND
-    manager.on_misrouted(handle)
-    assert manager.counts["rehomed"] == 2

@@ -24,7 +24,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
   having forwarded what was already queued (for 200 ms at the most). After
-  ``stop(drain=False)`` it ends with the turn at hand: the queue is left for the next engine.
+  ``stop(drain=False)`` it ends with the turn at hand: the queue is left for the next engine. It
+  waits until no other worker that runs receives any more, so nothing handed over is left behind.
+  A worker runs once: called again after its end, ``run`` returns.
 * Control calls may come from any thread, before, during and after ``run()``. They
   serialise on one writer mutex; the packet loop never takes it.
 * ``add_session`` returns a handle: an opaque int that stays unique when its slot
@@ -53,8 +55,10 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   admitted (packets that only one of them admits are dropped for a grace period), and when it
   returns none is forwarded that only the old one admits. Handle, subscribers and counters stay.
 * One worker owns a session: who first receives a packet of it. What another one receives, which
-  can happen with networks and after moves, is dropped as `misrouted` and makes a
-  "misrouted" notice; after ``rehome_session`` the next that receives a packet owns it.
+  can happen with networks and where the kernel steers otherwise, is counted as `handed_over` and
+  put into the inbox of the owner, which forwards or drops it: in order for each source, and once.
+  It is dropped as `misrouted` when it is longer than 1536 bytes, the inbox (2048 packets) is full,
+  or a move has taken the session from that owner meanwhile.
 * ``pause_session`` drops what comes as `paused`; when it has begun, no packet leaves any more.
   ``limit_session`` drops what exceeds that many bits a second of RTP (0: no limit; at
   once may come 100 ms of it, at least 64 KiB) as `rate_limit`. Such packets keep the session alive.
@@ -65,9 +69,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   `control` and handed over by a notice, or as `control_full` when it is longer than 512
   bytes or the mailbox (256 notices for each worker, 192 of them for datagrams) has no room.
 * ``notice_fd`` is an eventfd, readable while notices wait; it belongs to the engine. ``notices``
-  takes those that wait, and never blocks: ("datagram", source, data), ("source", handle, source)
-  or ("misrouted", handle). Of the last two one of a kind waits for each session at a time;
-  what finds no room is made again by the next such packet.
+  takes those that wait, and never blocks: ("datagram", source, data) or ("source", handle,
+  source). Of the latter one waits for each session at a time; what finds no room is made again
+  by the next such packet.
 * ``send`` sends one datagram from the port and tells whether the kernel took it. It counts as
   ``control_sent`` or ``control_send_failures``, not as a copy.
 * ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
@@ -102,8 +106,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * All of these raise KeyError for an unknown handle.
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
   forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
-  sent, ``failed_<reason>`` for each of `SEND_FAILURES`, kernel drops, control
-  datagrams sent. Counters
+  sent, ``failed_<reason>`` for each of `SEND_FAILURES`, packets ``handed_over`` between
+  workers, kernel drops, control datagrams sent. Counters
   are 64 bits, are never reset, and obey, whenever no packet is in flight::
 
       packets_received = packets_forwarded + sum of dropped_<reason>

@@ -213,12 +213,6 @@ cdef class Engine:
             rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
         check(rc)
 
-    def rehome_session(self, uint64_t handle):
-        cdef int rc
-        with nogil:
-            rc = core.rf_session_rehome(self.engine, handle)
-        check(rc)
-
     def pause_session(self, uint64_t handle, bint paused):
         cdef int rc
         with nogil:

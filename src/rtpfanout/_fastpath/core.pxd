@@ -33,7 +33,6 @@ cdef extern from "core.h" nogil:
     enum rf_notice_kind:
         RF_NOTICE_DATAGRAM
         RF_NOTICE_SOURCE
-        RF_NOTICE_MISROUTED
 
     struct rf_notice:
         rf_notice_kind kind
@@ -126,7 +125,6 @@ cdef extern from "core.h" nogil:
     int rf_session_add_from(rf_engine *e, const rf_source *source, uint32_t ssrc, uint64_t now,
                             uint64_t *handle)
     int rf_session_move(rf_engine *e, uint64_t handle, const rf_source *source, uint64_t now)
-    int rf_session_rehome(rf_engine *e, uint64_t handle)
     int rf_session_pause(rf_engine *e, uint64_t handle, rf_bool paused)
     int rf_session_limit(rf_engine *e, uint64_t handle, uint64_t bits_per_second)
     int rf_session_remove(rf_engine *e, uint64_t handle)

@@ -63,9 +63,7 @@ cdef tuple read_notice(const core.rf_notice *notice):
     source = read_address(&notice.source)
     if notice.kind == core.RF_NOTICE_DATAGRAM:
         return "datagram", source, (<const char *>notice.data)[: notice.len]
-    if notice.kind == core.RF_NOTICE_SOURCE:
-        return "source", notice.handle, source
-    return "misrouted", notice.handle
+    return "source", notice.handle, source
 
 
 cdef list take_notices(core.rf_engine *engine, size_t most):

@@ -57,7 +57,7 @@ PER_ADDRESS_PER_SECOND = 10
 address's name does not keep its own requests out."""
 _MOST_KEYS = 4  # of one SSRC and one key id: more than one is chance or a shared key
 
-KINDS = ("move", "hello", "echo", "join", "leave", "source", "misrouted", "other")
+KINDS = ("move", "hello", "echo", "join", "leave", "source", "other")
 OUTCOMES = (
     "accepted", "challenged", "denied", "malformed", "unknown", "bad_mac",
     "stale", "replayed", "limited", "busy", "failed",
@@ -128,12 +128,9 @@ class Doorman:
         what, *details = notice
         if what == "datagram":
             self._on_datagram(*details)
-        elif what == "source":
+        else:
             handle, source = details
             self._submit(what, handle, self._manager.on_source_notice, handle, source)
-        else:
-            (handle,) = details
-            self._submit("misrouted", handle, self._manager.on_misrouted, handle)
 
     def _on_datagram(self, source: Address, data: bytes) -> None:
         try:
@@ -356,7 +353,7 @@ class Doorman:
             except Exception:
                 self._count(kind, "failed")
                 raise
-            if kind in ("source", "misrouted"):
+            if kind == "source":
                 self._count(kind, "accepted")
 
         return None if self._work.submit(key, task) else "busy"

@@ -133,8 +133,7 @@ class SessionManager(PacketSide):
     def counts(self) -> Mapping[str, int]:
         """What happened since the start: sessions "created", "deleted" and "expired",
         sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
-        "consents_lapsed", "loops_removed", "restore_refused", "policy_removed", sessions "rehomed"
-        to another worker.
+        "consents_lapsed", "loops_removed", "restore_refused", "policy_removed".
         """
         return self._registry.counts
 

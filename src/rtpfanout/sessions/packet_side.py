@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
-REHOME_NS = 1_000_000_000
 _NO_ID = Once("", b"", None, 0)
 
 
@@ -136,23 +135,6 @@ class PacketSide:
     def on_source_notice(self, handle: int, source: Address) -> bool:
         """A packet from `source` could pin a latch; True if it did."""
         return self._updating.pin(handle, source)
-
-    def on_misrouted(self, handle: int) -> None:
-        """Packets of a session come to another worker than its own: that one becomes it.
-
-        Once in REHOME_NS: two sources of a network may send by turns, to a worker each. What comes
-        to the wrong one is handed over.
-        """
-        registry = self._registry
-        now = registry.clock.monotonic_ns()
-        with registry.lock:
-            session = registry.by_handle.get(handle)
-            if session is None or (session.rehomed_ns and now - session.rehomed_ns < REHOME_NS):
-                return
-            session.rehomed_ns = now
-        with contextlib.suppress(KeyError):  # deleted meanwhile
-            registry.engine.rehome_session(handle)
-            registry.count("rehomed")
 
     def expire_idle(self) -> list[SessionView]:
         """Housekeeping, about once a second: ends sessions past the idle timeout.

@@ -56,8 +56,6 @@ class Session:
     subscribers: int = 0
     last_since: int = 0
     """The `since` of the latest subscriber: it grows strictly along the list."""
-    rehomed_ns: int = 0
-    """When it last got another worker; monotonic."""
     at_ingest_port: bool = False
     """Whether it has, or had, a subscriber with the port of our own ingest."""
     # Who is at work on it. An exclusive call waits for the shared ones, and these wait for it;

@@ -47,9 +47,8 @@ struct rf_source {
 };
 
 enum rf_notice_kind {
-    RF_NOTICE_DATAGRAM,  /* a control datagram */
-    RF_NOTICE_SOURCE,    /* who wants to feed a session that is latching */
-    RF_NOTICE_MISROUTED, /* a session's packets come to a worker that does not own it */
+    RF_NOTICE_DATAGRAM, /* a control datagram */
+    RF_NOTICE_SOURCE,   /* who wants to feed a session that is latching */
 };
 
 enum { RF_CONTROL_MAX = 512, RF_SSRC_NETWORKS = 16 };
@@ -172,12 +171,13 @@ int rf_in_hand_open(uint32_t count);
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
 /* The packet loop must have returned. NULL is allowed. */
 void rf_engine_free(struct rf_engine *e);
-/* The packet loop of one worker: returns after rf_engine_stop. -EINVAL (no such worker), -EBUSY
- * (it is running). */
+/* The packet loop of one worker: returns after rf_engine_stop, when those of all others that are
+ * running receive no more either; called again, at once. -EINVAL (no such worker), -EBUSY (it is
+ * running). */
 int rf_engine_run(struct rf_engine *e, uint32_t worker);
 void rf_engine_stop(struct rf_engine *e);
-/* Ends each loop after the turn at hand; what is queued stays in the socket, for the next engine
- * that adopts it. */
+/* Ends each loop after the turn at hand and what others hand over meanwhile; what is queued stays in
+ * the socket, for the next engine that adopts it. */
 void rf_engine_hand_over(struct rf_engine *e);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
@@ -202,9 +202,6 @@ int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uin
  * -ENOENT, and as rf_session_add_from says; nothing is changed then. */
 int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
                     uint64_t now);
-/* The worker that next receives a packet of it becomes its owner. Returns after the grace
- * period, in which it has none. -ENOENT. */
-int rf_session_rehome(struct rf_engine *e, uint64_t handle);
 /* After a pause has begun, and a grace period, no packet of it leaves. -ENOENT. */
 int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused);
 /* Packets beyond so many bits a second (of UDP payload) are dropped; 0: none are. At once may

@@ -6,6 +6,15 @@ bool gate_add(struct gate *g, uint8_t *data, uint32_t len, const struct datagram
     return g->count == GATE_BLOCK;
 }
 
+bool gate_add_parcel(struct gate *g, const struct parcel *p)
+{
+    struct arrival *a = &g->arrival[g->count];
+    bool full = gate_add(g, p->datagram.data, p->datagram.len, &p->datagram);
+
+    a->owner = p->owner;
+    return full;
+}
+
 static bool is_unspecified(const uint8_t *ip)
 {
     static const uint8_t none[16], none_v4[16] = {[10] = 0xff, [11] = 0xff};
@@ -105,15 +114,47 @@ static void look_up(struct gate *g, struct arrival *a)
     }
 }
 
-static bool owns(struct gate *g, struct session *s, const struct rf_addr *source)
+/* Whose it is: who comes first, and who comes first after that one has ended. */
+static uint16_t owner_of(struct gate *g, struct session *s)
 {
     uint16_t me = (uint16_t)(g->worker + 1), owner = load_rlx(&s->owner);
 
-    if (owner == me || (owner == 0 && compare_exchange_acq_rel(&s->owner, &owner, me)))
+    for (;;) {
+        uint16_t who = owner & OWNER_MASK, mine = (uint16_t)((owner & ~OWNER_MASK) | me);
+
+        if (who == me || (who != 0 && !inbox_is_closed(g->inboxes[who - 1])))
+            return owner;
+        if (compare_exchange_acq_rel(&s->owner, &owner, mine))
+            return mine;
+    }
+}
+
+/* Into the inbox of its session's owner. */
+static bool hand_over(struct gate *g, const struct arrival *a, uint16_t owner)
+{
+    struct parcel p = {*a->datagram, owner};
+    unsigned who = (owner & OWNER_MASK) - 1u;
+
+    p.datagram.data = a->data;
+    p.datagram.len = p.datagram.segment = a->len;
+    store_rlx(&a->session->last_packet_ns, g->now); /* it is not silent, whoever hears it */
+    if (!inbox_post(g->inboxes[who], &p, &g->counters->handed_over))
+        return false;
+    g->called |= UINT64_C(1) << who;
+    return true;
+}
+
+/* Whether this worker may forward it; else it is handed over, or misrouted. So is what was handed
+ * over, when the session has lost its owner since: another may have had the source's next one. */
+static bool is_ours(struct gate *g, struct arrival *a)
+{
+    if (a->owner)
+        return load_rlx(&a->session->owner) == a->owner;
+    uint16_t owner = owner_of(g, a->session);
+
+    if ((owner & OWNER_MASK) == g->worker + 1)
         return true;
-    if (owner != OWNER_NONE)
-        notify(g, s, RF_NOTICE_MISROUTED, source);
-    store_rlx(&s->last_packet_ns, g->now); /* it is not silent, whoever hears it */
+    a->handed_over = hand_over(g, a, owner);
     return false;
 }
 
@@ -190,7 +231,7 @@ static bool admit(struct gate *g, struct arrival *a)
 {
     if (!a->session)
         return false;
-    if (!owns(g, a->session, &a->datagram->source)) {
+    if (!is_ours(g, a)) {
         a->reason = DROP_misrouted;
         return false;
     }
@@ -217,7 +258,8 @@ void gate_pass(struct gate *g)
 
         if (admit(g, a))
             continue;
-        stats_count_drop(g->counters, a->reason);
+        if (!a->handed_over)
+            stats_count_drop(g->counters, a->reason);
         a->session = NULL;
     }
 }

@@ -3,7 +3,7 @@
 #define RF_GATE_H
 
 #include "fair.h"
-#include "ingress.h"
+#include "inbox.h"
 #include "local.h"
 #include "notice.h"
 #include "rtp.h"
@@ -17,12 +17,14 @@ struct arrival {
     uint8_t *data;
     uint32_t len;
     const struct datagram *datagram; /* that it came in */
+    uint16_t owner; /* its session's, by which it was handed over to us; 0: it was received */
 
     enum rtp_kind kind;
     bool by_network;         /* its session admits a network, not just this source */
     struct table_key key;    /* of RTP_PACKET */
     struct session *session; /* that it is admitted to, or NULL */
-    enum drop_reason reason; /* if NULL */
+    bool handed_over;        /* to the worker of its session; else, if NULL, */
+    enum drop_reason reason; /* this is why */
 };
 
 struct gate {
@@ -34,6 +36,8 @@ struct gate {
     _Atomic(struct local_set *) *local; /* else all of these are ours; NULL: no such set */
     struct mailbox *mailbox;
     bool posted; /* something, since it was last asked */
+    struct inbox *const *inboxes; /* of all workers */
+    uint64_t called;              /* bits of those that something was handed over to */
     struct fair fair;
 
     uint64_t now; /* CLOCK_MONOTONIC */
@@ -43,10 +47,13 @@ struct gate {
 
 /* One more for the block; true when that fills it. */
 bool gate_add(struct gate *g, uint8_t *data, uint32_t len, const struct datagram *d);
+/* The same for what was handed over to this worker. */
+bool gate_add_parcel(struct gate *g, const struct parcel *p);
 
-/* Finds every arrival's session and counts the drop of those that have none. One worker
- * receives a session's packets, since its run and its counters have one writer: whoever comes
- * first. Steering by source address keeps it so; what another worker receives is dropped. */
+/* Finds every arrival's session and counts the drop of those that have none. A session has one
+ * worker, since its run and its counters have one writer: who first receives a packet of it.
+ * Steering by source address mostly keeps it so; what another worker receives is put into the
+ * inbox of that one, which passes it through its own gate. */
 void gate_pass(struct gate *g);
 
 #endif

@@ -46,8 +46,9 @@ struct fair_use {
 /* Beyond an exact source that feeds: what the gate has to look at, as bits of `session.gating`. */
 enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
 
-/* No worker's: for the grace period in which a session changes its owner. */
-#define OWNER_NONE UINT16_MAX
+/* `session.owner`: 1 + the index of a worker, 0 for none yet; above that, how often it has lost its
+ * owner, modulo 512. So what was handed over to an earlier owner can be told. */
+enum { OWNER_MASK = 127 };
 
 /* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
  * scheduling): `full_at` is when it would be full again. */
@@ -67,7 +68,7 @@ struct session {
 
     /* The worker's own. */
     struct run run;
-    _Atomic uint16_t owner; /* index + 1 of the one worker that receives its packets */
+    _Atomic uint16_t owner; /* the one worker that forwards its packets */
     _Atomic uint16_t gating;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
     _Atomic uint64_t last_packet_ns;

@@ -189,7 +189,7 @@ static void move(struct move *m, const struct rf_source *source, struct source_r
         fed = false;
     }
     if (!fed) /* nor is anybody in the middle of a turn with it: any worker may have it */
-        store_rls(&m->session->owner, 0);
+        store_rls(&m->session->owner, (uint16_t)((load_rlx(&m->session->owner) | OWNER_MASK) + 1));
     if (source->policy == RF_EXACT)
         enter_source(m, &source->exact);
     change_rule(m, rule);
@@ -220,22 +220,6 @@ int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source
     if (rc)
         free(rule);
     return rc;
-}
-
-/* The owner ends its turn, which is the last to write to the record, within the grace period;
- * who takes it next sees all that (owns, in gate.c). */
-int rf_session_rehome(struct rf_engine *e, uint64_t handle)
-{
-    begin(e);
-    struct session *s = session_by_handle(&e->sessions, handle);
-
-    if (s) {
-        store_rlx(&s->owner, OWNER_NONE);
-        await_readers(e);
-        store_rls(&s->owner, 0);
-    }
-    end(e);
-    return s ? 0 : -ENOENT;
 }
 
 static void gate_by(struct session *s, unsigned bit, bool on)

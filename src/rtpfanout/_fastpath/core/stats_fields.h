@@ -11,7 +11,7 @@
     X(unknown_ssrc) /* no session has this SSRC */ \
     X(wrong_source) /* a session has, but from another address */ \
     X(truncated)    /* longer than the receive buffer */ \
-    X(misrouted)    /* of a session whose packets another worker receives */ \
+    X(misrouted)    /* of another worker's session, which could not be handed over */ \
     X(abandoned)    /* in hand when a process died, again and again */ \
     X(overload)     /* beyond its session's share while more comes than can be sent, or \
                        than a stop has time for */ \
@@ -42,8 +42,9 @@
 #define RF_FAILED(name) X(failed_##name)
 #define RF_GSO_FALLBACK(name) X(gso_fallback_##name)
 
-/* Per worker. packets_received = packets_forwarded + sum of dropped_*, and
- * copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. */
+/* Per worker. In the sums over all of them packets_received = packets_forwarded + sum of
+ * dropped_*, and copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. A
+ * packet that is handed over is received by one worker, and forwarded or dropped by the other. */
 #define RF_WORKER_FIELDS(X) \
     X(packets_received) \
     X(bytes_received) \
@@ -62,7 +63,8 @@
     X(turns) \
     X(packets_recovered) /* of those received: in hand when a process before died */ \
     X(lingers) /* turns that waited for the rest of a frame */ \
-    X(tasks_shared) /* of other workers' turns */
+    X(tasks_shared) /* of other workers' turns */ \
+    X(handed_over) /* to the workers of their sessions */
 
 /* Per session; written by the one worker that owns it. */
 #define RF_SESSION_FIELDS(X) \

@@ -119,6 +119,20 @@ static void note_work(struct worker *w, uint64_t began)
     counter_add(&w->busy_ns, now - began);
 }
 
+/* From inboxes come packets that another worker has counted as received. */
+static void take_inbox(struct worker *w)
+{
+    struct parcel *p;
+
+    while (inbox_held(w->inbox) < INBOX_TURN && (p = inbox_take(w->inbox))) {
+        if (w->out_of_time)
+            stats_count_drop(&w->counters, DROP_overload);
+        else if (gate_add_parcel(&w->gate, p))
+            pass_gate(w);
+    }
+    pass_gate(w);
+}
+
 static bool help_wanted(struct worker *w)
 {
     for (unsigned i = 0; i < w->crew_size; i++) {
@@ -129,7 +143,7 @@ static bool help_wanted(struct worker *w)
 }
 
 /* The buffers before `end` are out of hand, see ingress.h. */
-static void settle(struct worker *w, unsigned end)
+static void settle_buffers(struct worker *w, unsigned end)
 {
     ingress_settle(w->ingress, w->settled, end);
     w->settled = end;
@@ -141,9 +155,14 @@ static void take_buffers(struct worker *w, unsigned begin, unsigned end)
         ingress_datagram(w->ingress, i, &w->datagrams[i]);
         take_datagram(w, &w->datagrams[i]);
         if (w->gate.count == 0 && w->packet_count == 0) /* all that came so far has left */
-            settle(w, i + 1);
+            settle_buffers(w, i + 1);
     }
     pass_gate(w);
+}
+
+static bool receives(const struct worker *w)
+{
+    return w->options.receives && load_rlx(&w->inbox->phase) == INBOX_OPEN;
 }
 
 /* Waits for the rest of a frame where that is worth it: while nobody else's packets are here, nobody
@@ -153,7 +172,8 @@ static unsigned await_frame(struct worker *w, unsigned used)
     uint64_t now = w->now;
     struct frame_wait l;
 
-    if (!w->gso || w->session_count != 1 || !linger_begin(&l, w->sessions[0], used, now))
+    if (!w->gso || !receives(w) || w->session_count != 1 || w->gate.called ||
+        !linger_begin(&l, w->sessions[0], used + inbox_held(w->inbox), now))
         return used;
     do {
         int n = ingress_receive_behind(w->ingress, used);
@@ -164,7 +184,9 @@ static unsigned await_frame(struct worker *w, unsigned used)
         }
         if (n < 0)
             counter_add(&w->counters.receive_errors, 1);
-        if (n < 0 || used == INGRESS_BATCH || w->session_count != 1 || help_wanted(w))
+        take_inbox(w);
+        if (n < 0 || used == INGRESS_BATCH || w->session_count != 1 || w->gate.called ||
+            help_wanted(w))
             break;
         now = clock_ns(CLOCK_MONOTONIC);
     } while (linger_goes_on(&l, now) && !load_rlx(&w->stopping));
@@ -173,16 +195,18 @@ static unsigned await_frame(struct worker *w, unsigned used)
     return used;
 }
 
-/* A turn with the first `n` buffers. */
-static void forward(struct worker *w, unsigned n)
+/* A turn with the first `n` buffers, and with what others have handed over. Returns how many buffers
+ * and packets it had. */
+static unsigned forward(struct worker *w, unsigned n)
 {
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
     w->settled = 0;
     take_buffers(w, 0, n);
+    take_inbox(w);
     n = await_frame(w, n);
     worker_fan_out(w);
-    settle(w, n);
+    settle_buffers(w, n);
     budget_renew(&w->budget, false);
     if (w->gate.posted && w->notice_fd >= 0)
         worker_wake(w->notice_fd);
@@ -190,16 +214,21 @@ static void forward(struct worker *w, unsigned n)
     counter_add(&w->counters.receives, n);
     counter_add(&w->counters.turns, 1);
     note_work(w, w->now);
+    n += inbox_held(w->inbox);
+    inbox_release(w->inbox);
+    return n;
 }
 
-/* Returns how many buffers were queued, or -errno. */
+/* Returns how many buffers it received and packets it took from others, or -errno. */
 static int turn(struct worker *w)
 {
-    int n = w->options.receives ? ingress_receive(w->ingress) : 0;
+    int n = receives(w) ? ingress_receive(w->ingress) : 0;
 
-    if (n > 0)
-        forward(w, (unsigned)n);
-    return n;
+    if (n <= 0 && !inbox_waits(w->inbox))
+        return n;
+    unsigned had = forward(w, n > 0 ? (unsigned)n : 0);
+
+    return n < 0 ? n : (int)had;
 }
 
 /* Counted, and nothing else: it may be what the processes that had it in hand died of. */
@@ -254,17 +283,17 @@ static bool help(struct worker *w)
     return false;
 }
 
-/* Until packets, work to share or worker_stop. Offline meanwhile, so that no grace period
- * waits for an idle worker. `idle` is seq_cst; job_publish says why. */
+/* Until packets, received or handed over, work to share or worker_stop. Offline meanwhile, so that
+ * no grace period waits for an idle worker. `idle` is seq_cst: see job_publish, inbox_waits. */
 static void sleep_until_woken(struct worker *w)
 {
-    struct pollfd p[] = {{.fd = w->options.receives ? w->sock->fd : -1, .events = POLLIN},
+    struct pollfd p[] = {{.fd = receives(w) ? w->sock->fd : -1, .events = POLLIN},
                          {.fd = w->wake_fd, .events = POLLIN}};
     struct timespec pause = {.tv_nsec = ERROR_PAUSE_NS};
     uint64_t wakeups;
 
     store_seq(&w->idle, true);
-    if (!help_wanted(w)) {
+    if (!help_wanted(w) && !inbox_waits(w->inbox)) {
         qsbr_offline(w->qsbr, w->options.index);
         if (poll(p, 2, IDLE_WAIT_MS) < 0)
             nanosleep(&pause, NULL);
@@ -296,6 +325,22 @@ static void drain(struct worker *w)
         qsbr_quiescent(w->qsbr, w->options.index);
 }
 
+/* Receives no more, and takes what others have handed over until they receive no more either. */
+static void settle_inbox(struct worker *w)
+{
+    inbox_settle(w->inbox);
+    for (unsigned i = 0; i < w->crew_size; i++) /* this may be what they wait for */
+        worker_wake(w->crew[i]->wake_fd);
+    while (!inbox_close(w->inbox, w->inboxes, w->crew_size)) {
+        w->out_of_time = out_of_time(w);
+        int n = turn(w);
+
+        qsbr_quiescent(w->qsbr, w->options.index);
+        if (n == 0 && !help(w))
+            sleep_until_woken(w);
+    }
+}
+
 /* Nothing to receive: help, look again for a while, or sleep. */
 static void idle_turn(struct worker *w, uint64_t idle_since)
 {
@@ -315,6 +360,10 @@ void worker_run(struct worker *w)
 {
     uint64_t idle_since = 0;
 
+    for (unsigned i = 0; i < w->crew_size; i++)
+        w->inboxes[i] = w->crew[i]->inbox;
+    if (!inbox_open(w->inbox, w->inboxes, w->crew_size))
+        return;
     qsbr_online(w->qsbr, w->options.index);
     store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
     recover(w);
@@ -331,6 +380,7 @@ void worker_run(struct worker *w)
     }
     if (!load_acq(&w->handing_over))
         drain(w);
+    settle_inbox(w);
     qsbr_offline(w->qsbr, w->options.index);
 }
 

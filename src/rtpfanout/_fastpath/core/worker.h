@@ -13,6 +13,7 @@
 
 enum {
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
+    INBOX_TURN = INBOX_SLOTS / 4, /* packets that a turn takes of what others have handed over */
     IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
 };
 
@@ -39,6 +40,8 @@ struct worker {
     int notice_fd; /* eventfd: tells the control plane that there are notices; -1: nobody asks */
 
     struct ingress *ingress;
+    struct inbox *inbox;                   /* for what others receive of its sessions */
+    struct inbox *inboxes[RF_MAX_WORKERS]; /* of the crew */
     struct batch batch;
 
     /* Of the turn at hand. */
@@ -77,12 +80,14 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
 /* Before worker_run: which addresses are ours, and the eventfd to tell of notices by. */
 void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd);
 
-/* First what a process that died had in hand; then what comes, until worker_stop; then forwards what
- * is queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. */
+/* First what a process that died had in hand; then what comes, until worker_stop; then what is
+ * queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. It ends when no other that runs receives any more, so that nobody hands
+ * over anything to it; what was handed over later than that is dropped. Once only: called again, it
+ * returns. */
 void worker_run(struct worker *w);
 /* From any thread. */
 void worker_stop(struct worker *w);
-/* The same, but what is queued stays in the socket. */
+/* The same, but what is queued stays in the socket, and all that is handed over is forwarded. */
 void worker_hand_over(struct worker *w);
 
 /* Within a turn. Sends all that was accepted so far. */

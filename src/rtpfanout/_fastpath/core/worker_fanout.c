@@ -91,8 +91,19 @@ static void run_plan(struct worker *w)
     plan_clear(&w->plan);
 }
 
+/* Those that something was handed over to, if they sleep. */
+static void call_owners(struct worker *w)
+{
+    for (unsigned i = 0; w->gate.called >> i; i++) {
+        if (w->gate.called >> i & 1 && load_seq(&w->crew[i]->idle))
+            worker_wake(w->crew[i]->wake_fd);
+    }
+    w->gate.called = 0;
+}
+
 void worker_fan_out(struct worker *w)
 {
+    call_owners(w); /* first: sending takes its time */
     w->plan.now_secs = (uint32_t)(w->now / 1000000000);
     for (uint32_t i = 0; i < w->session_count; i++) {
         if (i + LISTS_AHEAD < w->session_count)

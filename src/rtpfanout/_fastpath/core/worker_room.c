@@ -17,6 +17,9 @@ static int turn_room_new(struct worker *w)
     w->gate.mailbox = mailbox_new();
     if (!w->gate.mailbox)
         return -ENOMEM;
+    w->inbox = inbox_new();
+    if (!w->inbox)
+        return -ENOMEM;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
     return w->packets && w->sessions ? ingress_new(w->sock->fd, w->options.in_hand, &w->ingress) : -ENOMEM;
@@ -27,6 +30,7 @@ static void turn_room_free(struct worker *w)
     ingress_free(w->ingress);
     plan_destroy(&w->plan);
     free(w->gate.mailbox);
+    inbox_free(w->inbox);
     free(w->packets);
     free(w->sessions);
 }
@@ -50,6 +54,7 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
         .worker = options->index,
         .counters = &w->counters,
         .own = &sock->bound,
+        .inboxes = w->inboxes,
     };
     w->notice_fd = -1;
     fair_init(&w->gate.fair);
