@@ -7,11 +7,21 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import ServerProcess, udp_socket
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+
+# How long an example takes is the machine's affair.
+settings.register_profile(
+    "untimed",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

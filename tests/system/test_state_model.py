@@ -291,7 +291,6 @@ def port_is_free(server: ServerProcess) -> bool:
 ServerModel.TestCase.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=30,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking restarts many servers
     suppress_health_check=list(HealthCheck),
     derandomize=os.environ.get("CI") == "true",

@@ -390,7 +390,7 @@ def test_strangers_use_up_their_own_share_of_verifying(scene):
     assert scene.join(token, cookie=answer.cookie).reason is None, "who is known is served"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.binary(max_size=100).map(signed.MAGIC.__add__)
     | st.tuples(st.integers(0, 9), st.binary(max_size=128)).map(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rtpfanout.model import IPAddress
 
 IPv4, IPv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=300)
 
 # RFC 6890's registry, as far as it is about ranges; each edge is where a rule may be off by one.
 SPECIAL_IPV4 = [

@@ -11,7 +11,7 @@ import re
 import uuid
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtpfanout import rtp, signed
@@ -20,7 +20,7 @@ from rtpfanout.signed import Answer, Claims, Cookies, Join, Kind, Move, Reason, 
 
 EXAMPLES = 1_000_000 if os.environ.get("RTPFANOUT_FUZZ") == "full" else 300
 
-many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=EXAMPLES)
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 nonces = st.binary(min_size=8, max_size=8)
