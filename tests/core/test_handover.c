@@ -330,6 +330,7 @@ static void test_who_lost_the_session_does_not_forward(void)
     bench_setup();
     bench_start(1);
     hand_over_to_a_busy_one(10);
+    await(&bench.worker[1].counters.handed_over, 10); /* received is counted earlier */
     uint16_t owner = load_acq(&bench.session->owner);
 
     store_rls(&bench.session->owner, (uint16_t)((owner | OWNER_MASK) + 1)); /* as a move does */
