@@ -57,8 +57,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * One worker owns a session: who first receives a packet of it. What another one receives, which
   can happen with networks and where the kernel steers otherwise, is counted as `handed_over` and
   put into the inbox of the owner, which forwards or drops it: in order for each source, and once.
-  It is dropped as `misrouted` when it is longer than 1536 bytes, the inbox (2048 packets) is full,
-  or a move has taken the session from that owner meanwhile.
+  It is dropped as `misrouted` when the inbox (2048 packets) is full, or a move has taken the
+  session from that owner meanwhile.
 * ``pause_session`` drops what comes as `paused`; when it has begun, no packet leaves any more.
   ``limit_session`` drops what exceeds that many bits a second of RTP (0: no limit; at
   once may come 100 ms of it, at least 64 KiB) as `rate_limit`. Such packets keep the session alive.

@@ -7,7 +7,7 @@
 struct inbox *inbox_new(void)
 {
     void *p = mmap(NULL, sizeof(struct inbox), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     return p == MAP_FAILED ? NULL : p; /* all zero: every slot is free for the first lap */
 }
@@ -48,7 +48,7 @@ bool inbox_post(struct inbox *in, const struct parcel *p, counter *count)
 {
     uint32_t len = p->datagram.len;
     uint64_t position;
-    struct inbox_slot *slot = len <= INBOX_PACKET ? claim(in, &position) : NULL;
+    struct inbox_slot *slot = claim(in, &position);
 
     if (!slot)
         return false;

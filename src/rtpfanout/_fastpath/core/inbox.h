@@ -2,7 +2,7 @@
  *
  * A bounded queue of each worker, without a lock: any worker posts, its owner alone takes (the
  * sequence numbers by slot are D. Vyukov's). Posts of one worker are taken in their order. Slots
- * are mapped once; one that was never used holds no memory. */
+ * are mapped once, with room for any datagram; what was never used of them holds no memory. */
 #ifndef RF_INBOX_H
 #define RF_INBOX_H
 
@@ -11,10 +11,7 @@
 #include "atomic.h"
 #include "ingress.h"
 
-enum {
-    INBOX_SLOTS = 2048,
-    INBOX_PACKET = 1536, /* bytes; what is longer is no packet of a network's usual MTU */
-};
+enum { INBOX_SLOTS = 2048 };
 
 /* What its owner is at, written by the owner alone. A new and a closed inbox take nothing. */
 enum inbox_phase {
@@ -34,7 +31,7 @@ struct inbox_slot {
     /* Of a position, twice its lap: free for it; one more: filled. */
     alignas(CACHE_LINE) _Atomic uint64_t state;
     struct parcel parcel; /* of `bytes` */
-    alignas(CACHE_LINE) uint8_t bytes[INBOX_PACKET];
+    alignas(CACHE_LINE) uint8_t bytes[INGRESS_DATAGRAM];
 };
 
 struct inbox {
@@ -50,7 +47,7 @@ struct inbox *inbox_new(void);
 void inbox_free(struct inbox *in);
 
 /* Any worker with an open inbox of its own. Copies p->datagram and counts it in `count`, before
- * it can be taken; false when it is too long or there is no room. */
+ * it can be taken; false when there is no room. */
 bool inbox_post(struct inbox *in, const struct parcel *p, counter *count);
 
 /* The owner. The next packet, or NULL; it stays where it is until inbox_release, which gives
