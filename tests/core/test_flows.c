@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "core.h"
+#include "identities.h"
 #include "segments.h"
 
 static enum { STEERED, NO_STEERING, AT_RANDOM } steering;
@@ -65,20 +66,6 @@ static void server_start(const char *bind_to, uint32_t workers)
     server.workers = workers;
     for (uintptr_t i = 0; i < workers; i++)
         CHECK(pthread_create(&server.thread[i], NULL, server_run, (void *)i) == 0);
-}
-
-static void check_identities(const struct rf_stats *s)
-{
-    uint64_t dropped = 0, failed = 0;
-
-#define X(name) dropped += s->dropped_##name;
-    RF_DROP_REASONS(X)
-#undef X
-#define X(name) failed += s->failed_##name;
-    RF_SEND_FAILURES(X)
-#undef X
-    CHECK_EQ(s->packets_received, s->packets_forwarded + dropped);
-    CHECK_EQ(s->copies_attempted, s->packets_sent + failed);
 }
 
 static void server_stop(void)

@@ -3,6 +3,7 @@
  * wraps: sendmmsg poll */
 #include <pthread.h>
 
+#include "identities.h"
 #include "random.h"
 #include "sessions.h"
 #include "worker.h"
@@ -155,20 +156,6 @@ static void bench_setup(void)
     bench_start(0);
     bench_send(0);
     await(&wire.total, 1);
-}
-
-static void check_identities(const struct rf_stats *s)
-{
-    uint64_t dropped = 0, failed = 0;
-
-#define X(name) dropped += s->dropped_##name;
-    RF_DROP_REASONS(X)
-#undef X
-#define X(name) failed += s->failed_##name;
-    RF_SEND_FAILURES(X)
-#undef X
-    CHECK_EQ(s->packets_received, s->packets_forwarded + dropped);
-    CHECK_EQ(s->copies_attempted, s->packets_sent + failed);
 }
 
 static void bench_join(unsigned i)

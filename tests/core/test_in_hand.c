@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "identities.h"
 #include "ingress.h"
 #include "random.h"
 #include "segments.h"
@@ -119,6 +120,7 @@ static struct rf_stats take_over(void)
     rf_engine_stop(e); /* forwards what is queued */
     pthread_join(loop, NULL);
     rf_engine_stats(e, &stats);
+    check_identities(&stats);
     rf_engine_free(e);
     return stats;
 }

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "identities.h"
 #include "qsbr.h"
 #include "segments.h"
 
@@ -59,17 +60,12 @@ static struct rf_stats stats(void)
 
 static void teardown(void)
 {
-    uint64_t dropped = 0;
-
     rf_engine_stop(engine);
     for (unsigned i = 0; i < workers; i++)
         pthread_join(loop[i], NULL);
     struct rf_stats s = stats();
 
-#define X(name) dropped += s.dropped_##name;
-    RF_DROP_REASONS(X)
-#undef X
-    CHECK_EQ(s.packets_received, s.packets_forwarded + dropped);
+    check_identities(&s);
     rf_engine_free(engine);
 }
 

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "identities.h"
 #include "segments.h"
 #include "sessions.h"
 
@@ -84,20 +85,11 @@ static void await(counter *c, uint64_t value)
 
 static void stop_and_check_identities(struct rf_stats *sum)
 {
-    uint64_t dropped = 0, failed = 0;
-
     worker_stop(&worker);
     pthread_join(thread, NULL);
     memset(sum, 0, sizeof *sum);
     stats_sum(sum, &worker.counters);
-#define X(name) dropped += sum->dropped_##name;
-    RF_DROP_REASONS(X)
-#undef X
-#define X(name) failed += sum->failed_##name;
-    RF_SEND_FAILURES(X)
-#undef X
-    CHECK_EQ(sum->packets_received, sum->packets_forwarded + dropped);
-    CHECK_EQ(sum->copies_attempted, sum->packets_sent + failed);
+    check_identities(sum);
     CHECK_EQ(sum->dropped_misrouted + sum->tasks_shared, 0); /* it is alone */
     CHECK_EQ(load_rlx(&qsbr.readers[0].seen), QSBR_OFFLINE);
 }

@@ -2,6 +2,7 @@
  * wraps: sendmmsg poll */
 #include <pthread.h>
 
+#include "identities.h"
 #include "sessions.h"
 #include "worker.h"
 
@@ -28,20 +29,6 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *headers, unsigned n, int flags)
 int __wrap_poll(struct pollfd *p, nfds_t n, int timeout)
 {
     return __real_poll(p, n, n == 2 ? -1 : timeout);
-}
-
-static void check_identities(const struct rf_stats *s)
-{
-    uint64_t dropped = 0, failed = 0;
-
-#define X(name) dropped += s->dropped_##name;
-    RF_DROP_REASONS(X)
-#undef X
-#define X(name) failed += s->failed_##name;
-    RF_SEND_FAILURES(X)
-#undef X
-    CHECK_EQ(s->packets_received, s->packets_forwarded + dropped);
-    CHECK_EQ(s->copies_attempted, s->packets_sent + failed);
 }
 
 /* A receiver of all subscribers: one port of every loopback address. */

@@ -52,6 +52,18 @@ time.sleep(60)
 
 
 @contextmanager
+def handing_over(e: Engine, workers: int) -> Iterator[None]:
+    """Its packet loops run, and leave what is queued to the next engine."""
+    threads = [threading.Thread(target=e.run, args=(worker,)) for worker in range(workers)]
+    for thread in threads:
+        thread.start()
+    yield
+    e.stop(drain=False)
+    for thread in threads:
+        thread.join()
+
+
+@contextmanager
 def opened(count: int = 1, packets: int = 4096) -> Iterator[tuple[list[int], tuple[str, int]]]:
     """Sockets of a free port, and where to send to."""
     fds = open_sockets(Address.parse("127.0.0.1:0"), count, packets)
@@ -180,13 +192,8 @@ def test_hand_over_loses_and_doubles_nothing(
             for _ in range(rounds - 1):
                 e = engine(workers=workers, sockets=fds)
                 add(e, camera, 1, viewer)
-                threads = [threading.Thread(target=e.run, args=(w,)) for w in range(workers)]
-                for thread in threads:
-                    thread.start()
-                got += receive(viewer, 200)
-                e.stop(drain=False)
-                for thread in threads:
-                    thread.join()
+                with handing_over(e, workers):
+                    got += receive(viewer, 200)
                 engine_identities(e)
                 got += queued(viewer)
             e = engine(workers=workers, sockets=fds)
@@ -227,13 +234,8 @@ def test_hand_over_loses_nothing_of_a_network(udp: Callable[..., socket.socket])
         try:
             for _ in range(rounds - 1):
                 e = successor()
-                threads = [threading.Thread(target=e.run, args=(w,)) for w in range(workers)]
-                for thread in threads:
-                    thread.start()
-                got += receive(viewer, 200)
-                e.stop(drain=False)
-                for thread in threads:
-                    thread.join()
+                with handing_over(e, workers):
+                    got += receive(viewer, 200)
                 stats = e.stats()
                 assert stats["packets_received"] == stats["packets_forwarded"]
                 handed_over += stats["handed_over"]

@@ -1,0 +1,22 @@
+/* What must hold of the counters of all workers of an engine whenever no packet is in flight. */
+#ifndef TEST_IDENTITIES_H
+#define TEST_IDENTITIES_H
+
+#include "check.h"
+#include "core.h"
+
+static inline void check_identities(const struct rf_stats *s)
+{
+    uint64_t dropped = 0, failed = 0;
+
+#define X(name) dropped += s->dropped_##name;
+    RF_DROP_REASONS(X)
+#undef X
+#define X(name) failed += s->failed_##name;
+    RF_SEND_FAILURES(X)
+#undef X
+    CHECK_EQ(s->packets_received, s->packets_forwarded + dropped);
+    CHECK_EQ(s->copies_attempted, s->packets_sent + failed);
+}
+
+#endif
