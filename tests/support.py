@@ -49,6 +49,12 @@ def requires_root() -> None:
         _unmet("needs root")
 
 
+def requires_steering(engine: Engine) -> None:
+    """Skip, or with RTPFANOUT_REQUIRE_ALL=1 fail, unless each worker receives."""
+    if engine.receiving_workers < engine.workers:
+        _unmet("needs a kernel that steers packets by source address")
+
+
 def _unmet(reason: str) -> None:
     if os.environ.get("RTPFANOUT_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and RTPFANOUT_REQUIRE_ALL=1")

@@ -30,7 +30,7 @@ from rtpfanout._fastpath import open_in_hand, open_sockets
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rtpfanout._fastpath import Engine
 
@@ -49,6 +49,9 @@ if run == "run":
 print(e.egress_lanes, flush=True)
 time.sleep(60)
 """
+
+
+PACKETS, ENGINES = 4000, 8
 
 
 @contextmanager
@@ -169,87 +172,75 @@ def test_what_comes_between_two_processes_is_forwarded(
             assert queued(viewer) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_hand_over_loses_and_doubles_nothing(
-    udp: Callable[..., socket.socket], workers: int
-) -> None:
-    """Engine after engine takes over in mid-flow: what the viewer gets is the stream."""
-    camera, viewer = udp(), udp()
-    count, rounds = 4000, 8
-    done = threading.Event()
-    got: list[bytes] = []
+def over_engines(
+    cameras: Sequence[socket.socket],
+    viewer: socket.socket,
+    workers: int,
+    feed: Callable[[Engine], object],
+) -> tuple[list[bytes], int]:
+    """Engine after engine takes over in mid-flow, each prepared by `feed`.
 
-    def flow() -> None:
-        for i in range(count):
-            while i > len(got) + 300 and not done.is_set():  # no queue ever overflows
-                time.sleep(0.001)
-            camera.sendto(rtp_packet(1, i), address)
-
-    with opened(workers) as (fds, address):
-        traffic = threading.Thread(target=flow)
-        traffic.start()
-        try:
-            for _ in range(rounds - 1):
-                e = engine(workers=workers, sockets=fds)
-                add(e, camera, 1, viewer)
-                with handing_over(e, workers):
-                    got += receive(viewer, 200)
-                engine_identities(e)
-                got += queued(viewer)
-            e = engine(workers=workers, sockets=fds)
-            add(e, camera, 1, viewer)
-            with running_engine(e, workers):
-                while len(got) < count:
-                    got += receive(viewer, 1)
-        finally:
-            done.set()
-            traffic.join()
-    assert got == [rtp_packet(1, i) for i in range(count)]
-    assert queued(viewer) == []
-
-
-def test_hand_over_loses_nothing_of_a_network(udp: Callable[..., socket.socket]) -> None:
-    """The same of sources on several workers: what lies in inboxes is forwarded, too."""
-    cameras, viewer, workers = [udp() for _ in range(12)], udp(), 3
-    count, rounds = 4000, 8
+    What the viewer got of PACKETS that the cameras sent in turn, and how many were handed over.
+    """
     done = threading.Event()
     got: list[bytes] = []
     handed_over = 0
 
     def flow() -> None:
-        for i in range(count):
-            while i > len(got) + 300 and not done.is_set():
+        for i in range(PACKETS):
+            while i > len(got) + 300 and not done.is_set():  # no queue ever overflows
                 time.sleep(0.001)
             cameras[i % len(cameras)].sendto(rtp_packet(1, i), address)
-
-    def successor() -> Engine:
-        e = engine(workers=workers, sockets=fds)
-        handle = e.add_session(Address.parse("127.0.0.0:0"), 1, time.monotonic_ns(), prefix=8)
-        subscribe(e, handle, viewer)
-        return e
 
     with opened(workers) as (fds, address):
         traffic = threading.Thread(target=flow)
         traffic.start()
         try:
-            for _ in range(rounds - 1):
-                e = successor()
+            for _ in range(ENGINES - 1):
+                e = engine(workers=workers, sockets=fds)
+                feed(e)
                 with handing_over(e, workers):
                     got += receive(viewer, 200)
+                engine_identities(e)
                 stats = e.stats()
                 assert stats["packets_received"] == stats["packets_forwarded"]
                 handed_over += stats["handed_over"]
                 got += queued(viewer)
-            e = successor()
+            e = engine(workers=workers, sockets=fds)
+            feed(e)
             with running_engine(e, workers):
-                while len(got) < count:
+                while len(got) < PACKETS:
                     got += receive(viewer, 1)
         finally:
             done.set()
             traffic.join()
-    assert sorted(got) == sorted(rtp_packet(1, i) for i in range(count))
     assert queued(viewer) == []
-    assert handed_over > 0 or len(fds) == 1
+    return got, handed_over
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_hand_over_loses_and_doubles_nothing(
+    udp: Callable[..., socket.socket], workers: int
+) -> None:
+    """What the viewer gets is the stream."""
+    camera, viewer = udp(), udp()
+    got, _ = over_engines([camera], viewer, workers, lambda e: add(e, camera, 1, viewer))
+    assert got == [rtp_packet(1, i) for i in range(PACKETS)]
+
+
+def test_hand_over_loses_nothing_of_a_network(udp: Callable[..., socket.socket]) -> None:
+    """The same of sources on several workers: what lies in inboxes is forwarded, too."""
+    cameras, viewer = [udp() for _ in range(12)], udp()
+    steered = []
+
+    def feed(e: Engine) -> None:
+        steered.append(e.receiving_workers > 1)
+        handle = e.add_session(Address.parse("127.0.0.0:0"), 1, time.monotonic_ns(), prefix=8)
+        subscribe(e, handle, viewer)
+
+    got, handed_over = over_engines(cameras, viewer, 3, feed)
+    assert sorted(got) == sorted(rtp_packet(1, i) for i in range(PACKETS))
+    assert handed_over > 0 or not any(steered)
 
 
 def test_a_halt_leaves_the_queue(udp: Callable[..., socket.socket]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fastpath.engines import add, bound_to, engine, packet_of, running, send_segmented, subscribe
-from support import eventually, queued, receive, rtp_packet, target
+from support import eventually, queued, receive, requires_steering, rtp_packet, target
 
 from rtpfanout.model import Address
 
@@ -27,8 +27,7 @@ def test_flows_are_spread_and_each_stays_in_order(udp: Udp) -> None:
     received by one worker and none is dropped as misrouted."""
     viewer, cameras = udp(), [udp() for _ in range(60)]
     with running(workers=WORKERS) as e:
-        if e.receiving_workers == 1:
-            pytest.skip("this kernel can't steer by source address")
+        requires_steering(e)
         for ssrc, camera in enumerate(cameras):
             add(e, camera, ssrc, viewer)
         for sequence in range(50):
@@ -83,8 +82,7 @@ def test_sources_of_a_network_on_several_workers_lose_nothing(udp: Udp) -> None:
     """16 live sources of one session: the workers that do not own it hand over what they get."""
     viewer, cameras, rounds = udp(), [udp() for _ in range(16)], 200
     with running(workers=WORKERS) as e:
-        if e.receiving_workers == 1:
-            pytest.skip("this kernel can't steer by source address")
+        requires_steering(e)
         handle = e.add_session(Address.parse("127.0.0.0:0"), 7, time.monotonic_ns(), prefix=8)
         subscribe(e, handle, viewer)
         for number in range(rounds):

@@ -21,10 +21,11 @@ from rtpfanout.sessions.views import SubscriberState
 from rtpfanout.store import MEMORY, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from rtpfanout.sessions import SessionManager
+    from rtpfanout.sessions.record import Session
 
 SENDING, AWAITING = SubscriberState.SENDING, SubscriberState.AWAITING_CONSENT
 
@@ -293,19 +294,21 @@ def test_who_comes_again_after_a_write_that_failed_is_asked(path: str, clock: Cl
         assert states(manager) == {SUBSCRIBER: AWAITING}
 
 
-def test_what_is_given_while_consent_is_switched_off_is_not_kept(clock: Clock) -> None:
+def test_what_is_given_while_consent_is_switched_off_is_not_kept(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The store has the session without it already, the engine not yet."""
     with Gate() as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
         session_id = asking(manager, SUBSCRIBER)
         begun = manager._consents.end
 
-        def end(session: object, records: object) -> None:
+        def end(session: Session, records: Sequence[bytes]) -> None:
             give(manager, session_id, SUBSCRIBER, clock, 20)
             manager.keep_consents()
-            begun(session, records)  # type: ignore[arg-type]
+            begun(session, records)
 
-        manager._consents.end = end  # type: ignore[method-assign]
+        monkeypatch.setattr(manager._consents, "end", end)
         manager.update(session_id, consent="none")
         assert list(store.consents(boot.boot_id(), 0)) == []
         manager.update(session_id, consent="echo")

@@ -24,7 +24,7 @@
 #define exchange_seq(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 
 /* What is written before is written first, also for who looks after this process has died. */
-#define fence_here() atomic_signal_fence(memory_order_release)
+#define signal_fence_rls() atomic_signal_fence(memory_order_release)
 
 #define CACHE_LINE 64
 

@@ -166,8 +166,7 @@ int rf_sockets_open(const struct rf_addr *bind, uint32_t count, uint32_t receive
 int rf_in_hand_open(uint32_t count);
 /* Opens the sockets, or adopts them: counts kernel drops from now on. -EINVAL (a limit is 0;
  * more sockets than workers, or they are not of one bound UDP port; `in_hand` is not for as many),
- * -ENOMEM, or what the
- * kernel says to the bind. */
+ * -ENOMEM, or what the kernel says to the bind. */
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
 /* The packet loop must have returned. NULL is allowed. */
 void rf_engine_free(struct rf_engine *e);

@@ -130,7 +130,7 @@ void ingress_settle(struct ingress *in, unsigned begin, unsigned end)
 {
     for (unsigned i = begin; i < end; i++) {
         in->header[i].msg_len = 0;
-        fence_here(); /* the process may die between any two stores: out of hand first */
+        signal_fence_rls(); /* the process may die between any two stores: out of hand first */
         give_room(in, i);
     }
     in->recoveries = 0;
