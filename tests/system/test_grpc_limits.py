@@ -206,20 +206,23 @@ def test_metadata_without_end_is_refused(server: ServerProcess) -> None:
 CONNECTIONS = 4
 
 
-def follow_blocking(target: str, events: list[pb.SessionEvent], done: threading.Event) -> None:
+LAST_SSRC = 2**32 - 1
+
+
+def follow_blocking(target: str, events: list[pb.SessionEvent]) -> None:
     with SessionClient(target) as client, client.watch_sessions() as watch:
         for event in watch:
             events.append(event)
-            if done.is_set():
+            if event.session.ssrc == LAST_SSRC:
                 return
 
 
-def follow_asynchronous(target: str, events: list[pb.SessionEvent], done: threading.Event) -> None:
+def follow_asynchronous(target: str, events: list[pb.SessionEvent]) -> None:
     async def run() -> None:
         async with AsyncSessionClient(target) as client, client.watch_sessions() as watch:
             async for event in watch:
                 events.append(event)
-                if done.is_set():
+                if event.session.ssrc == LAST_SSRC:
                     return
 
     asyncio.run(run())
@@ -232,8 +235,7 @@ def test_a_watch_outlives_its_connection(
     """Every connection ends after a second, and who creates sessions notices nothing of it."""
     server = start_with({"max_connection_age_ms": 1000, "max_connection_age_grace_ms": 300})
     events: list[pb.SessionEvent] = []
-    done = threading.Event()
-    following = threading.Thread(target=follow, args=(str(server.grpc), events, done), daemon=True)
+    following = threading.Thread(target=follow, args=(str(server.grpc), events), daemon=True)
     following.start()
     eventually(lambda: len(events), lambda n: n == 2, "a snapshot")
     created: list[str] = []
@@ -244,8 +246,7 @@ def test_a_watch_outlives_its_connection(
         if ssrc % 50 == 0 and (watch_calls(server) >= CONNECTIONS or time.monotonic() > deadline):
             break
     assert watch_calls(server) >= CONNECTIONS, "its connection was never closed"
-    done.set()
-    created.append(create(server.stub, 0).session_id)
+    created.append(create(server.stub, LAST_SSRC).session_id)
     following.join(SETTLE_SECONDS)
     assert [event.type for event in events[:2]] == [Event.RESET, Event.SYNCED]
     assert {event.type for event in events[2:]} == {Event.CREATED}, "no snapshot but the first"
