@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,3 +66,20 @@ def test_a_failing_check_fails(tmp_path: Path) -> None:
     result = build.run(build.link_program(source, [], tmp_path, "plain"))
     assert result.returncode == 1
     assert "test_false.c:2: main: 1 + 1 is 2, expected 3" in result.stdout
+
+
+def test_the_lookup_benchmark_runs() -> None:
+    """It is built on the core's inner parts; its figures belong to a quiet machine."""
+    demand(build.missing("plain"))
+    script = build.HERE.parents[1] / "benchmarks" / "lookup.py"
+    ran = subprocess.run(
+        [sys.executable, str(script), "--keys=1", "--rounds=1", "--repeats=2"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    figures = json.loads(ran.stdout)
+    assert list(figures) == ["hit", "miss", "gate"]
+    for kind in figures.values():
+        assert kind["ns_among_10"] > 0
+        assert kind["least"] <= kind["ratio"] <= kind["most"]
