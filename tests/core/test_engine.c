@@ -75,12 +75,14 @@ static void remove_subscriber(uint64_t handle, struct rf_addr a)
     CHECK(found);
 }
 
-static void test_limits_of_zero(void)
+static void test_limits(void)
 {
     struct rf_config good = {address("127.0.0.1", 0), 1, 1, 1, .workers = 1}, bad;
     struct rf_engine *none = NULL;
 
     bad = good, bad.max_sessions = 0;
+    CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
+    bad = good, bad.max_sessions = RF_MAX_SESSIONS + 1;
     CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
     bad = good, bad.max_subscribers = 0;
     CHECK_EQ(rf_engine_new(&bad, &none), -EINVAL);
@@ -557,7 +559,7 @@ static void test_subscriber_removal_in_long_turns(void)
 
 int main(void)
 {
-    RUN(test_limits_of_zero);
+    RUN(test_limits);
     RUN(test_socket_info);
     RUN(test_session_errors_and_handles);
     RUN(test_subscriber_errors);

@@ -9,6 +9,7 @@ enum { SESSIONS = 20, HOG = 0, QUEUE = 65536 };
 
 static struct fair fair;
 static struct session session[SESSIONS];
+static struct subscriber_list subscribers[SESSIONS]; /* just the counts */
 static uint64_t now;
 
 /* A server that sends `capacity` copies a millisecond of what waits in a queue, oldest first; to drop
@@ -30,10 +31,16 @@ static struct server *reset(uint64_t capacity, uint64_t hog)
 {
     fair_init(&fair);
     for (unsigned i = 0; i < SESSIONS; i++)
-        session[i] = (struct session){.ssrc = i};
+        session[i] = (struct session){.ssrc = i, .subscribers = &subscribers[i]};
     now = 1000 * MS;
     server = (struct server){.capacity = capacity, .hog = hog};
     return &server;
+}
+
+static bool admits(unsigned i, uint32_t copies)
+{
+    subscribers[i].count = copies;
+    return fair_admits(&fair, &session[i]);
 }
 
 static void offer(struct server *s, unsigned i)
@@ -53,7 +60,7 @@ static void turn(struct server *s)
     for (uint64_t i = 0; i < n; i++) {
         unsigned from = s->queue[s->head++ % QUEUE].session;
 
-        if (fair_admits(&fair, &session[from], 10)) {
+        if (admits(from, 10)) {
             s->admitted[from] += 10;
             s->spent += 10;
         }
@@ -189,13 +196,13 @@ static void test_the_first_packet_of_a_window_passes(void)
     reset(1, 1);
     fair.watching = true;
     fair.share = 5;
-    CHECK(fair_admits(&fair, &session[0], 1000));
-    CHECK(!fair_admits(&fair, &session[0], 1));
-    CHECK(fair_admits(&fair, &session[1], 2));
-    CHECK(fair_admits(&fair, &session[1], 3));
-    CHECK(!fair_admits(&fair, &session[1], 1));
-    CHECK(fair_admits(&fair, &session[2], 0)); /* without subscribers nothing is spent */
-    CHECK(fair_admits(&fair, &session[2], 0));
+    CHECK(admits(0, 1000));
+    CHECK(!admits(0, 1));
+    CHECK(admits(1, 2));
+    CHECK(admits(1, 3));
+    CHECK(!admits(1, 1));
+    CHECK(admits(2, 0)); /* without subscribers nothing is spent */
+    CHECK(admits(2, 0));
 }
 
 int main(void)

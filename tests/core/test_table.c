@@ -181,6 +181,34 @@ static void test_growth_keeps_everybody(void)
     teardown();
 }
 
+/* The tags in the words are short: of a million strangers, some share slot and tag with a session. */
+static void test_a_tag_is_not_a_key(void)
+{
+    enum { N = 8000, STRANGERS = 1000000 };
+    static struct session *s[N];
+    unsigned alike = 0;
+
+    setup(N);
+    for (uint32_t i = 0; i < N; i++)
+        s[i] = put(i, source_of(i));
+    struct table_slots *slots = load_rlx(&table.by_source.slots);
+
+    for (uint32_t i = N; i < N + STRANGERS; i++) {
+        struct rf_addr source = source_of(0);
+        uint64_t hash = table_key(&table, i, &source).hash;
+        uint32_t word = load_rlx(&slots->word[(uint32_t)hash & slots->mask]);
+
+        if (word == 0 || (word ^ (uint32_t)(hash >> 32)) > RF_MAX_SESSIONS)
+            continue;
+        alike++;
+        CHECK(find(i, source_of(0)) == NULL);
+    }
+    CHECK(alike > 0);
+    for (uint32_t i = 0; i < N; i++)
+        CHECK(find(i, source_of(i)) == s[i]);
+    teardown();
+}
+
 /* Sessions that come and go don't fill the table with what they leave behind. */
 static void test_churn_stays_small(void)
 {
@@ -222,6 +250,7 @@ int main(void)
     RUN(test_clash_changes_nothing);
     RUN(test_one_ssrc_many_sources);
     RUN(test_growth_keeps_everybody);
+    RUN(test_a_tag_is_not_a_key);
     RUN(test_churn_stays_small);
     RUN(test_old_slots_live_as_long_as_a_reader);
     return 0;

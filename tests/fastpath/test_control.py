@@ -41,6 +41,12 @@ def test_limits_are_positive_and_32_bits(limit: str) -> None:
             engine(**{limit: value})
 
 
+def test_as_many_sessions_as_the_table_can_tell_apart() -> None:
+    engine(max_sessions=2**20 - 1)
+    with pytest.raises(OSError, match="Invalid"):
+        engine(max_sessions=2**20)
+
+
 def test_what_the_socket_is() -> None:
     e = engine(receive_queue_packets=64)
     assert str(e.bound.ip) == "127.0.0.1"

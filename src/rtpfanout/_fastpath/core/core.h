@@ -16,6 +16,7 @@
 struct rf_engine;
 
 enum { RF_MAX_WORKERS = 64 };
+#define RF_MAX_SESSIONS UINT32_C(0xfffff) /* all bits of it: see table_word */
 
 struct rf_addr {
     uint8_t ip[16];  /* network order, IPv4 as ::ffff:a.b.c.d */
@@ -63,7 +64,7 @@ struct rf_notice {
 
 struct rf_config {
     struct rf_addr bind;
-    uint32_t max_sessions;
+    uint32_t max_sessions;          /* 1 to RF_MAX_SESSIONS */
     uint32_t max_subscribers;       /* per session */
     uint32_t receive_queue_packets; /* SO_RCVBUF is sized to hold that many of 1200 bytes */
     uint32_t workers;               /* 1 to RF_MAX_WORKERS; each is to run in a thread */

@@ -157,7 +157,8 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
 
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out)
 {
-    if (config->max_sessions == 0 || config->max_subscribers == 0 ||
+    if (config->max_sessions == 0 || config->max_sessions > RF_MAX_SESSIONS ||
+        config->max_subscribers == 0 ||
         config->receive_queue_packets == 0 || config->workers == 0 ||
         config->workers > RF_MAX_WORKERS || config->socket_count > config->workers)
         return -EINVAL;

@@ -52,8 +52,9 @@ void fair_block(struct fair *f, uint64_t now, uint64_t age_ns)
     f->watching = f->share != FAIR_UNLIMITED || age_ns > FAIR_TARGET;
 }
 
-bool fair_admits_counted(struct fair *f, struct session *s, uint32_t copies)
+bool fair_admits_counted(struct fair *f, struct session *s)
 {
+    uint32_t copies = subscribers_served(load_acq(&s->subscribers));
     struct fair_use *use = &s->fair_use;
 
     if (use->window != f->window) {

@@ -34,12 +34,13 @@ void fair_init(struct fair *f);
 /* Before a block of packets is admitted: the age of its youngest. */
 void fair_block(struct fair *f, uint64_t now, uint64_t age_ns);
 
-bool fair_admits_counted(struct fair *f, struct session *s, uint32_t copies);
+bool fair_admits_counted(struct fair *f, struct session *s);
 
-/* May the session have one more packet sent, to so many subscribers? */
-static inline bool fair_admits(struct fair *f, struct session *s, uint32_t copies)
+/* May the session have one more packet sent to its subscribers? How many those are is in another
+ * cache line than the record, so it is only asked when shares are counted. */
+static inline bool fair_admits(struct fair *f, struct session *s)
 {
-    return !f->watching || fair_admits_counted(f, s, copies);
+    return !f->watching || fair_admits_counted(f, s);
 }
 
 #endif

@@ -108,10 +108,6 @@ static void look_up(struct gate *g, struct arrival *a)
     a->reason = DROP_unknown_ssrc;
     if (!a->session && ssrc_known)
         look_up_network(g, a);
-    if (a->session) {
-        __builtin_prefetch(&a->session->counters, 1);
-        __builtin_prefetch(load_rlx(&a->session->subscribers));
-    }
 }
 
 /* Whose it is: who comes first, and who comes first after that one has ended. */
@@ -244,7 +240,7 @@ static bool admit(struct gate *g, struct arrival *a)
     if (gating && !gating_admits(g, a, gating))
         return false;
     a->reason = DROP_overload;
-    return fair_admits(&g->fair, a->session, subscribers_served(load_acq(&a->session->subscribers)));
+    return fair_admits(&g->fair, a->session);
 }
 
 void gate_pass(struct gate *g)

@@ -33,18 +33,29 @@ static bool key_matches(const struct table_key *k, const struct session *s)
     return s->ssrc == k->ssrc && (!k->source || addr_equal(&s->source, k->source));
 }
 
-static uint64_t word_make(uint64_t hash, uint32_t index)
+/* The low bits of a hash choose the slot, the highest ones are told apart in its word. */
+static uint32_t word_tag(uint64_t hash)
 {
-    return (hash & 0xffffffff00000000) | (index + 1);
+    return (uint32_t)(hash >> 32) & ~RF_MAX_SESSIONS;
 }
 
-static bool word_live(uint64_t word)
+static uint32_t word_make(uint64_t hash, uint32_t index)
 {
-    return (uint32_t)word != 0;
+    return word_tag(hash) | (index + 1);
+}
+
+static bool word_live(uint32_t word)
+{
+    return (word & RF_MAX_SESSIONS) != 0;
+}
+
+static uint32_t word_index(uint32_t word)
+{
+    return (word & RF_MAX_SESSIONS) - 1;
 }
 
 /* Not 0, and its index is none: probing goes on past it. */
-static const uint64_t word_deleted = (uint64_t)1 << 32;
+static const uint32_t word_deleted = RF_MAX_SESSIONS + 1;
 
 /* The session that has `key`, or NULL, and where its word is (`*at` may be asked for by the
  * writer). A reader lives by its one load of the word: a second could meet another session,
@@ -54,15 +65,16 @@ static struct session *index_find(const struct table *t, const struct table_inde
                                   const struct table_key *key, table_word **at)
 {
     struct table_slots *slots = load_acq(&index->slots);
+    uint32_t tag = word_tag(key->hash);
 
     for (uint32_t i = (uint32_t)key->hash & slots->mask;; i = (i + 1) & slots->mask) {
-        uint64_t word = load_acq(&slots->word[i]);
+        uint32_t word = load_acq(&slots->word[i]);
 
         if (word == 0)
             return NULL;
-        if (!word_live(word) || (word ^ key->hash) >> 32 != 0)
+        if (!word_live(word) || (word & ~RF_MAX_SESSIONS) != tag)
             continue;
-        struct session *s = session_at(t->sessions, (uint32_t)word - 1);
+        struct session *s = session_at(t->sessions, word_index(word));
 
         if (key_matches(key, s)) {
             if (at)
@@ -159,7 +171,7 @@ static struct table_slots *slots_new(uint32_t count)
 static bool slots_put(struct table_slots *slots, uint64_t hash, uint32_t index)
 {
     uint32_t i = (uint32_t)hash & slots->mask;
-    uint64_t word;
+    uint32_t word;
 
     while (word_live(word = load_rlx(&slots->word[i])))
         i = (i + 1) & slots->mask;
@@ -191,10 +203,10 @@ static int index_reserve(struct table *t, struct table_index *index)
     if (!slots)
         return -ENOMEM;
     for (uint32_t i = 0; i <= old->mask; i++) {
-        uint64_t word = load_rlx(&old->word[i]);
+        uint32_t word = load_rlx(&old->word[i]);
 
         if (word_live(word)) {
-            uint32_t at = (uint32_t)word - 1;
+            uint32_t at = word_index(word);
 
             slots_put(slots, entry_hash(t, index, session_at(t->sessions, at)), at);
         }

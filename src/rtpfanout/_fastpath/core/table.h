@@ -13,8 +13,9 @@
 #include "hash.h"
 #include "session.h"
 
-/* Low 32 bits: session index + 1, 0 for none; high 32 bits: of the hash. 0: never used. */
-typedef _Atomic uint64_t table_word;
+/* The bits of RF_MAX_SESSIONS: session index + 1, 0 for none; those above: of the hash. 0: never
+ * used. So short that the words of 10,000 sessions leave a second-level cache to the records. */
+typedef _Atomic uint32_t table_word;
 
 struct table_slots {
     struct qsbr_retired retired;
