@@ -44,6 +44,26 @@ def test_a_clean_path_has_no_fault():
     assert faults([report], {}, {}) == []
 
 
+def test_nobody_has_more_packets_than_the_camera_says():
+    """At any look, also between a packet's sending and the next line of the camera's thread."""
+    counted = []
+
+    class Wire:
+        def sendto(self, _data, _to):
+            counted.append(camera.packets)
+
+        def close(self):
+            wire.close()
+
+    with Camera(TestSource(ssrc=7, frame_rate=200, burst=5, size=400)) as camera:
+        wire, camera._socket = camera._socket, Wire()
+        camera.start(Address.parse("127.0.0.1:9"))
+        deadline = time.monotonic() + 30
+        while len(counted) < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert counted[:10] == list(range(1, 11))
+
+
 def test_a_lost_packet_is_lost_even_if_it_was_the_last_or_first():
     report = replayed(lambda index, packet: [packet] if index not in (0, 49) else [])
     assert (report["lost"], report["altered"]) == (2, 0)

@@ -51,9 +51,9 @@ class Camera:
             for index in range(frame * self.source.burst, (frame + 1) * self.source.burst):
                 data = self.source.packet(index, time.time_ns())
                 self._remembered[index % _REMEMBERED] = (index, data)
-                self._socket.sendto(data, to)
-                self.packets += 1
+                self.packets += 1  # before a viewer can count it
                 self.bytes += len(data)
+                self._socket.sendto(data, to)
             frame += 1
 
     def __enter__(self) -> Self:
