@@ -3,7 +3,7 @@
 #define TEST_SESSIONS_H
 
 #include "endpoints.h"
-#include "session.h"
+#include "table.h"
 
 /* The 127.0.0.0/8 address number i, all of which a socket bound to 0.0.0.0 receives. */
 static inline struct rf_addr loopback_address(uint32_t i, uint16_t port)
@@ -35,6 +35,15 @@ static inline struct session *session_make(struct session_pool *pool, struct rf_
     store_rlx(&s->subscribers, list);
     free(added);
     return s;
+}
+
+/* As table_find, by what is in the key. */
+static inline struct session *find_session(const struct table *t, uint32_t ssrc,
+                                           const struct rf_addr *source, bool *ssrc_known)
+{
+    struct table_key key = table_key(t, ssrc, source);
+
+    return table_find(t, &key, ssrc_known);
 }
 
 #endif

@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "endpoints.h"
+#include "sessions.h"
 
 static struct qsbr qsbr;
 static struct session_pool pool;
@@ -50,7 +51,7 @@ static struct session *find(uint32_t ssrc, struct rf_addr source)
 {
     bool unused;
 
-    return table_find(&table, ssrc, &source, &unused);
+    return find_session(&table, ssrc, &source, &unused);
 }
 
 static bool known(uint32_t ssrc)
@@ -58,7 +59,7 @@ static bool known(uint32_t ssrc)
     struct rf_addr stranger = address("203.0.113.9", 9);
     bool ssrc_known = false;
 
-    CHECK(table_find(&table, ssrc, &stranger, &ssrc_known) == NULL);
+    CHECK(find_session(&table, ssrc, &stranger, &ssrc_known) == NULL);
     return ssrc_known;
 }
 

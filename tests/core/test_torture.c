@@ -8,6 +8,7 @@
 #include "endpoints.h"
 #include "fanout.h"
 #include "random.h"
+#include "sessions.h"
 #include "table.h"
 
 enum { READERS = 2, KEYS = 384, GROUPS = 32, BATCH_OF_REMOVALS = 16, MEMBERS = 24, AT_ONCE = 6 };
@@ -55,7 +56,7 @@ static void look_up(unsigned k)
     struct rf_addr source = key_source(k);
     bool ssrc_known = false;
     uint64_t before = load_acq(&keys[k].version);
-    struct session *s = table_find(&table, key_ssrc(k), &source, &ssrc_known);
+    struct session *s = find_session(&table, key_ssrc(k), &source, &ssrc_known);
 
     if (s) {
         check_record(s, k); /* never another key's, never freed memory */
@@ -74,10 +75,10 @@ static void look_up_strangers(uint64_t random)
     struct rf_addr stranger = key_source(KEYS + 1 + random % 1000);
     bool ssrc_known = false;
 
-    CHECK(table_find(&table, key_ssrc((unsigned)random), &stranger, &ssrc_known) == NULL);
+    CHECK(find_session(&table, key_ssrc((unsigned)random), &stranger, &ssrc_known) == NULL);
     CHECK(ssrc_known);
     ssrc_known = true;
-    CHECK(table_find(&table, (uint32_t)(random % 1000), &stranger, &ssrc_known) == NULL);
+    CHECK(find_session(&table, (uint32_t)(random % 1000), &stranger, &ssrc_known) == NULL);
     CHECK(!ssrc_known);
 }
 

@@ -104,7 +104,7 @@ static void look_up(struct gate *g, struct arrival *a)
 
     if (a->kind != RTP_PACKET)
         return;
-    a->session = table_find_key(g->table, &a->key, &ssrc_known);
+    a->session = table_find(g->table, &a->key, &ssrc_known);
     a->reason = DROP_unknown_ssrc;
     if (!a->session && ssrc_known)
         look_up_network(g, a);

@@ -91,8 +91,7 @@ void table_prefetch(const struct table *t, const struct table_key *key)
     __builtin_prefetch(&slots->word[(uint32_t)key->hash & slots->mask]);
 }
 
-struct session *table_find_key(const struct table *t, const struct table_key *key,
-                               bool *ssrc_known)
+struct session *table_find(const struct table *t, const struct table_key *key, bool *ssrc_known)
 {
     struct session *s = index_find(t, &t->by_source, key, NULL);
 
@@ -148,14 +147,6 @@ struct session *table_match(const struct table *t, const struct table_key *key, 
     s = match_chain(head, key->source, now, latching);
     /* Perhaps it has moved from its network to that exact source between the two looks. */
     return s ? s : index_find(t, &t->by_source, key, NULL);
-}
-
-struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
-                           bool *ssrc_known)
-{
-    struct table_key key = table_key(t, ssrc, source);
-
-    return table_find_key(t, &key, ssrc_known);
 }
 
 static struct table_slots *slots_new(uint32_t count)

@@ -65,20 +65,16 @@ struct table_key {
 };
 
 struct table_key table_key(const struct table *t, uint32_t ssrc, const struct rf_addr *source);
-/* Begins to load what table_find_key will read. Keys that are made and prefetched some packets
+/* Begins to load what table_find will read. Keys that are made and prefetched some packets
  * ahead hide the memory's latency: with 10,000 sessions a lookup costs what it costs with 10. */
 void table_prefetch(const struct table *t, const struct table_key *key);
-struct session *table_find_key(const struct table *t, const struct table_key *key,
-                               bool *ssrc_known);
+/* NULL when there is no such session; `*ssrc_known` then tells whether another source has this
+ * SSRC. */
+struct session *table_find(const struct table *t, const struct table_key *key, bool *ssrc_known);
 
-/* When table_find_key has found none but knows the SSRC: the session whose network admits the
+/* When table_find has found none but knows the SSRC: the session whose network admits the
  * source. Else NULL, and `*latching` the session that may latch on to it, or NULL. */
 struct session *table_match(const struct table *t, const struct table_key *key, uint64_t now,
                             struct session **latching);
-
-/* NULL when there is no such session; `*ssrc_known` then tells whether another source
- * has this SSRC. */
-struct session *table_find(const struct table *t, uint32_t ssrc, const struct rf_addr *source,
-                           bool *ssrc_known);
 
 #endif
