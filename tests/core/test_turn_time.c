@@ -266,13 +266,35 @@ static void test_later_where_copies_are_cheap(void)
 static void test_not_where_they_are_dear(void)
 {
     setup(150);
-    clock_step_ns = 10000000; /* for 33,600 copies: 300 ns each */
+    clock_step_ns = 1000000; /* 8 ms for 33,600 copies: 240 ns each */
     for (uint64_t turns = 1; turns <= 3; turns++) {
         play("f", 0);
         if (worker.gso)
             expect(turns, 0, turns * 150 * 5);
     }
     clock_step_ns = 0;
+    teardown();
+}
+
+/* 8 buffers of 64 packets, each of which takes 60 ms to send: a turn each, not one of half a second. */
+static void test_a_turn_is_cut_after_so_long(void)
+{
+    uint8_t p[AT_ONCE * LEN];
+
+    setup(MOST);
+    for (uint16_t b = 0; b < 8; b++) {
+        for (uint16_t i = 0; i < AT_ONCE; i++)
+            rtp_make(p + i * LEN, LEN, 1, (uint16_t)(b * AT_ONCE + i));
+        send_segments(from, &sock.bound, p, sizeof p, LEN);
+    }
+    clock_step_ns = 20000000;
+    play("", 0); /* told to stop as the first turn begins: what it has received leaves all the same */
+    clock_step_ns = 0;
+    CHECK_EQ(load_rlx(&worker.counters.receives), 8);
+    CHECK(load_rlx(&worker.counters.turns) >= 3);
+    CHECK_EQ(load_rlx(&worker.counters.packets_received), 8 * AT_ONCE);
+    CHECK_EQ(load_rlx(&worker.counters.packets_forwarded) +
+                 load_rlx(&worker.counters.dropped_overload), 8 * AT_ONCE);
     teardown();
 }
 
@@ -298,6 +320,7 @@ int main(void)
     RUN(test_a_turn_is_cut_after_so_many_copies);
     RUN(test_later_where_copies_are_cheap);
     RUN(test_not_where_they_are_dear);
+    RUN(test_a_turn_is_cut_after_so_long);
     RUN(test_a_stop_drops_the_rest);
     RUN(test_a_hand_over_sends_it);
     return 0;

@@ -64,11 +64,14 @@ CORE_LAYERS = (
     {"inbox"},
     {"fanout", "gate"},
     {"worker"},
-    {"worker_room", "worker_fanout"},
+    {"worker_room", "worker_fanout", "worker_recover", "worker_health"},
     {"engine"},
     {"control", "subscription", "sources"},
 )
-SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "worker_fanout", "engine"}
+SYSTEM_CALLERS = {
+    "ingress", "egress", "sock", "engine",
+    "worker", "worker_room", "worker_fanout", "worker_health",
+}  # fmt: skip
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {
     ("hash", "getrandom"),

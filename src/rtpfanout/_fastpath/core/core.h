@@ -138,9 +138,11 @@ struct rf_subscriber_stats {
 
 struct rf_health {
     /* Last sign of life, CLOCK_MONOTONIC; 0: it never ran. Of a sleeper it is now, until a second
-     * after it fell asleep, when it should have woken by itself. */
+     * after it fell asleep, when it should have woken by itself; and of who waits for those that help
+     * it, as long as somebody does. */
     uint64_t alive_ns;
     uint64_t busy_ns;  /* spent in turns and in shares of others' turns */
+    uint64_t cpu_ns;   /* CPU time of its thread; 0: unknown, or it has ended */
 };
 
 /* Latency buckets: 8 steps an octave from 1 us (1 us << 24 is 16.8 s), then one more for all above. */

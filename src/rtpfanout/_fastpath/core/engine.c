@@ -230,16 +230,7 @@ int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct 
 {
     if (worker >= e->worker_count)
         return -EINVAL;
-    struct worker *w = e->worker[worker];
-    bool asleep = load_seq(&w->idle);
-    uint64_t alive = load_rlx(&w->alive_ns), wakes = alive + IDLE_WAIT_MS * UINT64_C(1000000);
-
-    if (asleep)
-        alive = wakes < now ? wakes : now;
-    *out = (struct rf_health){
-        .alive_ns = alive,
-        .busy_ns = load_rlx(&w->busy_ns),
-    };
+    worker_health(e->worker[worker], now, out);
     return 0;
 }
 

@@ -12,6 +12,10 @@
 /* A stride of exactly 64 KiB would put every packet's header into the same cache set. */
 enum { STRIDE = INGRESS_DATAGRAM + 2 * 64 };
 
+/* In msg_flags, which the kernel writes with each datagram, and never so: nothing is in hand. A
+ * length of 0 does not say that, for there are datagrams without a byte. */
+enum { OUT_OF_HAND = -1 };
+
 union control {
     struct cmsghdr align;
     char bytes[CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(int))];
@@ -21,8 +25,8 @@ struct ingress {
     int fd;
     bool gro;
     bool is_ours; /* the memory */
-    unsigned recoveries; /* of what is in hand */
-    /* msg_len is 0 in those that are not in hand. */
+    unsigned recoveries; /* of the slice at hand, see ingress_recover */
+    bool careful;        /* a process died of the first slice already */
     struct mmsghdr header[INGRESS_BATCH];
     struct iovec iov[INGRESS_BATCH];
     union sockaddr_any name[INGRESS_BATCH];
@@ -36,9 +40,16 @@ size_t ingress_size(void)
     return sizeof(struct ingress);
 }
 
+static bool in_hand(const struct ingress *in, unsigned i)
+{
+    return in->header[i].msg_hdr.msg_flags != OUT_OF_HAND;
+}
+
 /* Ready for recvmmsg, which writes over the lengths. */
 static void give_room(struct ingress *in, unsigned i)
 {
+    in->header[i].msg_hdr.msg_flags = OUT_OF_HAND;
+    signal_fence_rls(); /* the process may die between any two stores: out of hand first */
     in->header[i].msg_hdr.msg_namelen = sizeof in->name[i];
     in->header[i].msg_hdr.msg_controllen = sizeof in->control[i];
 }
@@ -57,14 +68,18 @@ int ingress_new(int fd, void *memory, struct ingress **out)
         in->recoveries = 0;
         memset(in->header, 0, sizeof in->header);
     }
+    in->careful = in->recoveries > 0;
     for (unsigned i = 0; i < INGRESS_BATCH; i++) {
+        bool fresh = !in->header[i].msg_hdr.msg_iov;
+
+        if (fresh || !in_hand(in, i))
+            give_room(in, i);
+        signal_fence_rls(); /* it is out of hand before it is no longer fresh */
         in->iov[i] = (struct iovec){in->buffers[i], INGRESS_DATAGRAM};
         in->header[i].msg_hdr.msg_iov = &in->iov[i];
         in->header[i].msg_hdr.msg_iovlen = 1;
         in->header[i].msg_hdr.msg_name = &in->name[i];
         in->header[i].msg_hdr.msg_control = &in->control[i];
-        if (in->header[i].msg_len == 0)
-            give_room(in, i);
     }
     *out = in;
     return 0;
@@ -128,22 +143,44 @@ void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out
 
 void ingress_settle(struct ingress *in, unsigned begin, unsigned end)
 {
-    for (unsigned i = begin; i < end; i++) {
-        in->header[i].msg_len = 0;
-        signal_fence_rls(); /* the process may die between any two stores: out of hand first */
+    if (begin == end)
+        return;
+    for (unsigned i = begin; i < end; i++)
         give_room(in, i);
-    }
     in->recoveries = 0;
 }
 
-unsigned ingress_recover(struct ingress *in, bool *again)
+uint32_t datagram_packets(const struct datagram *d)
 {
-    unsigned n = INGRESS_BATCH;
+    return d->len && !d->truncated ? (d->len + d->segment - 1) / d->segment : 1;
+}
 
-    while (n > 0 && in->header[n - 1].msg_len == 0)
-        n--;
-    *again = in->recoveries < INGRESS_RECOVERIES;
-    if (n > 0)
-        in->recoveries++;
-    return n;
+/* Behind the buffers from `begin` that are tried together. */
+static unsigned slice_end(const struct ingress *in, unsigned begin)
+{
+    unsigned end = begin;
+    uint32_t packets = 0;
+    struct datagram d;
+
+    do {
+        ingress_datagram(in, end, &d);
+        packets += datagram_packets(&d);
+        if (packets > INGRESS_SLICE && end > begin)
+            break;
+        end++;
+    } while (!in->careful && end < INGRESS_BATCH && in_hand(in, end));
+    return end;
+}
+
+bool ingress_recover(struct ingress *in, struct slice *out)
+{
+    unsigned begin = 0;
+
+    while (begin < INGRESS_BATCH && !in_hand(in, begin))
+        begin++;
+    if (begin == INGRESS_BATCH)
+        return false;
+    *out = (struct slice){begin, slice_end(in, begin), in->recoveries < INGRESS_RECOVERIES};
+    in->recoveries++;
+    return true;
 }

@@ -2,8 +2,8 @@
  *
  * A buffer is in hand from when the kernel fills it until ingress_settle says that what was in it
  * has left or was dropped. The buffers may lie in memory that outlives the process: then what one
- * that dies had in hand is there for the next. The kernel itself notes what it has filled (msg_len),
- * so there is no moment at which a datagram is out of the socket's queue and nowhere. */
+ * that dies had in hand is there for the next. The kernel itself notes what it has filled
+ * (msg_flags), so there is no moment at which a datagram is out of the socket's queue and nowhere. */
 #ifndef RF_INGRESS_H
 #define RF_INGRESS_H
 
@@ -15,8 +15,9 @@ enum {
     INGRESS_BATCH = 64,
     /* No UDP datagram is longer (RFC 768), so one that is cut short was never whole. */
     INGRESS_DATAGRAM = 65536,
-    /* What was in hand so many times when a process died is not tried again. */
+    /* What so many processes died of that tried it again is not tried any more. */
     INGRESS_RECOVERIES = 2,
+    INGRESS_SLICE = 64, /* packets that are tried together; one buffer may hold as many */
 };
 
 struct ingress;
@@ -34,6 +35,9 @@ struct datagram {
      * of the host had stamps it is the time of reading: the kernel begins to stamp later. */
     uint64_t received_ns;
 };
+
+/* How many packets that is: 1 of one that was cut short, or has no byte. */
+uint32_t datagram_packets(const struct datagram *d);
 
 /* Bytes of one ingress. */
 size_t ingress_size(void);
@@ -53,8 +57,16 @@ void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out
  * received into again. */
 void ingress_settle(struct ingress *in, unsigned begin, unsigned end);
 
-/* Before the first receive: how many buffers were in hand when the process before died. `*again`:
- * whether they are to be tried, or have been INGRESS_RECOVERIES times. */
-unsigned ingress_recover(struct ingress *in, bool *again);
+/* Some of what was in hand when the process before died: the buffers from `begin` to before `end`. */
+struct slice {
+    unsigned begin, end;
+    bool again; /* they are to be tried; else INGRESS_RECOVERIES processes have died of them */
+};
+
+/* Before the first receive: the next slice, in the order of arrival; false when nothing is left.
+ * Each is settled before the next is asked for, and has its tries anew: what is given up is what a
+ * process died of and nothing behind it. For that a slice is a single buffer once a process has died
+ * of one. */
+bool ingress_recover(struct ingress *in, struct slice *out);
 
 #endif

@@ -63,6 +63,13 @@ static bool out_of_time(struct worker *w)
     return now >= w->stop_by;
 }
 
+/* Of the buffers that were taken to the gate nothing is needed any more, see ingress.h. */
+static void settle_buffers(struct worker *w)
+{
+    ingress_settle(w->ingress, w->settled, w->taken);
+    w->settled = w->taken;
+}
+
 /* What was admitted is sent before it becomes too much for a time, see budget.h. */
 static void pass_gate(struct worker *w)
 {
@@ -70,6 +77,7 @@ static void pass_gate(struct worker *w)
         return;
     uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
+    store_rlx(&w->alive_ns, now);
     budget_learn(&w->budget, now - w->gate.now);
     w->gate.now = now;
     fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
@@ -81,6 +89,7 @@ static void pass_gate(struct worker *w)
     w->gate.count = 0;
     if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
         worker_fan_out(w);
+        settle_buffers(w); /* but for the one at hand */
         budget_renew(&w->budget, true);
         qsbr_quiescent(w->qsbr, w->options.index);
         w->out_of_time = out_of_time(w);
@@ -142,20 +151,17 @@ static bool help_wanted(struct worker *w)
     return false;
 }
 
-/* The buffers before `end` are out of hand, see ingress.h. */
-static void settle_buffers(struct worker *w, unsigned end)
+/* Until the turn has lasted long enough; the others are for the next one. */
+static void take_buffers(struct worker *w)
 {
-    ingress_settle(w->ingress, w->settled, end);
-    w->settled = end;
-}
+    while (w->taken < w->filled && w->gate.now < w->now + TURN_NS) {
+        struct datagram *d = &w->datagrams[w->taken];
 
-static void take_buffers(struct worker *w, unsigned begin, unsigned end)
-{
-    for (unsigned i = begin; i < end; i++) {
-        ingress_datagram(w->ingress, i, &w->datagrams[i]);
-        take_datagram(w, &w->datagrams[i]);
+        ingress_datagram(w->ingress, w->taken, d);
+        take_datagram(w, d);
+        w->taken++;
         if (w->gate.count == 0 && w->packet_count == 0) /* all that came so far has left */
-            settle_buffers(w, i + 1);
+            settle_buffers(w);
     }
     pass_gate(w);
 }
@@ -166,51 +172,51 @@ static bool receives(const struct worker *w)
 }
 
 /* Waits for the rest of a frame where that is worth it: while nobody else's packets are here, nobody
- * asks for help and nobody wants to stop. Returns how many buffers there are then. */
-static unsigned await_frame(struct worker *w, unsigned used)
+ * asks for help and nobody wants to stop. */
+static void await_frame(struct worker *w)
 {
     uint64_t now = w->now;
     struct frame_wait l;
 
     if (!w->gso || !receives(w) || w->session_count != 1 || w->gate.called ||
-        !linger_begin(&l, w->sessions[0], used + inbox_held(w->inbox), now))
-        return used;
+        !linger_begin(&l, w->sessions[0], w->filled + inbox_held(w->inbox), now))
+        return;
     do {
-        int n = ingress_receive_behind(w->ingress, used);
+        int n = ingress_receive_behind(w->ingress, w->filled);
 
         if (n > 0) {
-            take_buffers(w, used, used + (unsigned)n);
-            used += (unsigned)n;
+            w->filled += (unsigned)n;
+            take_buffers(w);
         }
         if (n < 0)
             counter_add(&w->counters.receive_errors, 1);
         take_inbox(w);
-        if (n < 0 || used == INGRESS_BATCH || w->session_count != 1 || w->gate.called ||
-            help_wanted(w))
+        if (n < 0 || w->filled == INGRESS_BATCH || w->taken < w->filled || w->session_count != 1 ||
+            w->gate.called || help_wanted(w))
             break;
         now = clock_ns(CLOCK_MONOTONIC);
     } while (linger_goes_on(&l, now) && !load_rlx(&w->stopping));
     linger_end(&l);
     counter_add(&w->counters.lingers, 1);
-    return used;
 }
 
-/* A turn with the first `n` buffers, and with what others have handed over. Returns how many buffers
- * and packets it had. */
-static unsigned forward(struct worker *w, unsigned n)
+unsigned worker_forward(struct worker *w, bool may_receive)
 {
+    unsigned first = w->taken, n;
+
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    w->settled = 0;
-    take_buffers(w, 0, n);
+    take_buffers(w);
     take_inbox(w);
-    n = await_frame(w, n);
+    if (may_receive && w->taken == w->filled)
+        await_frame(w);
     worker_fan_out(w);
-    settle_buffers(w, n);
+    settle_buffers(w);
     budget_renew(&w->budget, false);
     if (w->gate.posted && w->notice_fd >= 0)
         worker_wake(w->notice_fd);
     w->gate.posted = false;
+    n = w->taken - first;
     counter_add(&w->counters.receives, n);
     counter_add(&w->counters.turns, 1);
     note_work(w, w->now);
@@ -219,49 +225,22 @@ static unsigned forward(struct worker *w, unsigned n)
     return n;
 }
 
-/* Returns how many buffers it received and packets it took from others, or -errno. */
+/* Receives when nothing is in hand. Returns how many buffers it took and packets of others, or
+ * -errno. */
 static int turn(struct worker *w)
 {
-    int n = receives(w) ? ingress_receive(w->ingress) : 0;
+    int n = 0;
 
-    if (n <= 0 && !inbox_waits(w->inbox))
-        return n;
-    unsigned had = forward(w, n > 0 ? (unsigned)n : 0);
+    if (w->taken == w->filled) {
+        n = receives(w) ? ingress_receive(w->ingress) : 0;
+        w->filled = n > 0 ? (unsigned)n : 0;
+        w->taken = w->settled = 0;
+        if (n <= 0 && !inbox_waits(w->inbox))
+            return n;
+    }
+    unsigned had = worker_forward(w, receives(w));
 
     return n < 0 ? n : (int)had;
-}
-
-/* Counted, and nothing else: it may be what the processes that had it in hand died of. */
-static void abandon(struct worker *w, unsigned n)
-{
-    struct datagram d;
-
-    for (unsigned i = 0; i < n; i++) {
-        ingress_datagram(w->ingress, i, &d);
-        uint64_t packets = d.len ? (d.len + d.segment - 1) / d.segment : 1;
-
-        counter_add(&w->counters.bytes_received, d.len);
-        counter_add(&w->counters.packets_received, packets);
-        counter_add(&w->counters.dropped_abandoned, packets);
-    }
-    ingress_settle(w->ingress, 0, n);
-}
-
-/* What a process that died had in hand goes first. Of what it was sending then, those it had sent it
- * to already get it once more. */
-static void recover(struct worker *w)
-{
-    bool again;
-    unsigned n = ingress_recover(w->ingress, &again);
-    uint64_t before = load_rlx(&w->counters.packets_received);
-
-    if (n == 0)
-        return;
-    if (again)
-        forward(w, n);
-    else
-        abandon(w, n);
-    counter_add(&w->counters.packets_recovered, load_rlx(&w->counters.packets_received) - before);
 }
 
 /* One task of any other worker; false when nobody has one. */
@@ -325,6 +304,16 @@ static void drain(struct worker *w)
         qsbr_quiescent(w->qsbr, w->options.index);
 }
 
+/* What was received before the stop is forwarded, or dropped when there is no more time. */
+static void empty_hands(struct worker *w)
+{
+    while (w->taken < w->filled) {
+        w->out_of_time = out_of_time(w);
+        turn(w);
+        qsbr_quiescent(w->qsbr, w->options.index);
+    }
+}
+
 /* Receives no more, and takes what others have handed over until they receive no more either. */
 static void settle_inbox(struct worker *w)
 {
@@ -365,8 +354,8 @@ void worker_run(struct worker *w)
     if (!inbox_open(w->inbox, w->inboxes, w->crew_size))
         return;
     qsbr_online(w->qsbr, w->options.index);
-    store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
-    recover(w);
+    worker_note_thread(w);
+    worker_recover(w);
     while (!load_acq(&w->stopping)) {
         int n = turn(w);
 
@@ -380,6 +369,7 @@ void worker_run(struct worker *w)
     }
     if (!load_acq(&w->handing_over))
         drain(w);
+    empty_hands(w);
     settle_inbox(w);
     qsbr_offline(w->qsbr, w->options.index);
 }

@@ -15,6 +15,9 @@ enum {
     TURN_PACKETS = INGRESS_BATCH * 64, /* 64 segments is what UDP_GRO puts together */
     INBOX_TURN = INBOX_SLOTS / 4, /* packets that a turn takes of what others have handed over */
     IDLE_WAIT_MS = 1000, /* only a bound: packets, work to share and worker_stop end the wait */
+    /* A turn that lasts longer ends with the buffer at hand and what that comes to; the others stay
+     * in hand for the next. */
+    TURN_NS = 50000000,
 };
 
 struct worker_options {
@@ -44,6 +47,10 @@ struct worker {
     struct inbox *inboxes[RF_MAX_WORKERS]; /* of the crew */
     struct batch batch;
 
+    /* Buffers of the last receive, see ingress.h: all; those that were taken to the gate; and those
+     * of which everything has left. */
+    unsigned filled, taken, settled;
+
     /* Of the turn at hand. */
     struct datagram datagrams[INGRESS_BATCH];
     struct gate gate;
@@ -51,7 +58,6 @@ struct worker {
     uint64_t stop_by;       /* the same clock, 0: not asked to stop */
     bool out_of_time;       /* past it: what is left of the turn is dropped */
     struct budget budget;
-    unsigned settled;       /* so many buffers of the turn, see ingress.h */
     uint32_t packet_count, session_count;
     struct packet *packets;
     struct session **sessions; /* those with a run, in order of arrival */
@@ -61,9 +67,12 @@ struct worker {
     alignas(CACHE_LINE) _Atomic bool stopping;
     _Atomic bool handing_over; /* and what is queued is not to be read */
     _Atomic bool idle; /* asleep, or about to be: wake it when there is work to share */
+    _Atomic bool awaits;    /* those who have tasks of its job */
+    _Atomic uint32_t helps; /* 1 + the index of whose task it has; 0: its own work */
+    _Atomic int32_t cpu_clock; /* of its thread; 0: it never ran */
 
     alignas(CACHE_LINE) struct worker_counters counters;
-    _Atomic uint64_t alive_ns; /* CLOCK_MONOTONIC of the last turn or waking */
+    _Atomic uint64_t alive_ns; /* CLOCK_MONOTONIC of its last sign of life, see worker_health.c */
     counter busy_ns;           /* in turns, and in shares of others' */
     struct latency_histogram latency_first, latency_last;
 };
@@ -90,6 +99,17 @@ void worker_stop(struct worker *w);
 /* The same, but what is queued stays in the socket, and all that is handed over is forwarded. */
 void worker_hand_over(struct worker *w);
 
+/* Of the thread that calls: it is the worker's from now on. */
+void worker_note_thread(struct worker *w);
+/* From any thread. */
+void worker_health(struct worker *w, uint64_t now, struct rf_health *out);
+
+/* Before the first turn: what a process that died had in hand goes first. Of what it was sending
+ * then, those it had sent it to already get it once more. */
+void worker_recover(struct worker *w);
+/* A turn with what is in hand, and with what others have handed over; `may_receive`: what
+ * comes meanwhile may join it. Returns how many buffers and packets it had. */
+unsigned worker_forward(struct worker *w, bool may_receive);
 /* Within a turn. Sends all that was accepted so far. */
 void worker_fan_out(struct worker *w);
 /* One task of `owner`'s job; false when there is none. */

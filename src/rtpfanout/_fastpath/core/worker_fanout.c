@@ -6,14 +6,19 @@
 enum {
     SEND_WAIT_MS = 2, /* for room in the send buffer, per batch */
     LISTS_AHEAD = 4,  /* subscriber lists that are prefetched */
+    SIGN_COPIES = EGRESS_BATCH / 4, /* a batch of fewer takes no time worth a look at the clock */
 };
 
 static void flush(struct worker *w, uint32_t now_secs)
 {
+    bool much = w->batch.used >= SIGN_COPIES;
+
     if (w->batch.used == 0)
         return;
     egress_flush(&w->egress, &w->batch, &w->counters, SEND_WAIT_MS, now_secs);
     batch_settle(&w->batch, clock_ns(CLOCK_REALTIME));
+    if (much)
+        store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
 }
 
 /* Shares of this worker's turn, or of another's. */
@@ -66,7 +71,9 @@ bool worker_take_part(struct worker *w, struct worker *owner)
 
     if (!job_take(&owner->job, &task))
         return false;
+    store_rlx(&w->helps, w == owner ? 0 : owner->options.index + 1);
     serve(w, &owner->plan, owner->job.task[task].first_share, owner->job.task[task].end_share);
+    store_rlx(&w->helps, 0);
     job_task_done(&owner->job);
     return true;
 }
@@ -82,7 +89,10 @@ static void run_plan(struct worker *w)
         wake_idle(w, tasks - 1);
         while (worker_take_part(w, w))
             ;
+        store_rlx(&w->awaits, true);
         job_await(&w->job);
+        store_rlx(&w->alive_ns, clock_ns(CLOCK_MONOTONIC));
+        store_rlx(&w->awaits, false);
     } else {
         serve(w, &w->plan, 0, w->plan.shares_used);
     }
