@@ -39,4 +39,4 @@ class Pressure:
         return sample
 
     def _busy_ns(self) -> list[int]:
-        return [busy for _last_sign, busy in self._engine.worker_health()]
+        return [busy for _last_sign, busy, _cpu in self._engine.worker_health()]

@@ -16,7 +16,7 @@ from held import held
 from support import SETTLE_SECONDS, ServerProcess, eventually, requires_root
 
 from rtpfanout.api import session_pb2
-from rtpfanout.supervisor.child import EXIT_STUCK
+from rtpfanout.supervisor.watching import EXIT_STUCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

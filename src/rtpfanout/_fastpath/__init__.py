@@ -115,8 +115,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 
 * ``worker_health()`` gives, for each worker, CLOCK_MONOTONIC nanoseconds of its last sign of
   life (0 if it never ran; now, while it sleeps because there is nothing to do, but not beyond a
-  second after it fell asleep, when it should have woken) and how many it spent in turns and in
-  shares of others' turns.
+  second after it fell asleep, when it should have woken, and while it waits for others that help
+  it), how many it spent in turns and in shares of others' turns, and the CPU time of its thread
+  (0: unknown, or it has ended).
 * ``latency()`` is two histograms, to the first and to the last subscriber served:
   each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
   (one more count stands for everything above), and the sum in nanoseconds; from the

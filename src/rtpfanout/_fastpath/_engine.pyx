@@ -169,7 +169,7 @@ cdef class Engine:
         found = []
         for i in range(self.workers):
             check(core.rf_engine_health(self.engine, i, time.monotonic_ns(), &health))
-            found.append((health.alive_ns, health.busy_ns))
+            found.append((health.alive_ns, health.busy_ns, health.cpu_ns))
         return found
 
     def add_session(

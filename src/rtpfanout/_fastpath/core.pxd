@@ -100,6 +100,7 @@ cdef extern from "core.h" nogil:
     struct rf_health:
         uint64_t alive_ns
         uint64_t busy_ns
+        uint64_t cpu_ns
 
     struct rf_latency:
         uint64_t *count  # RF_LATENCY_BOUNDS + 1 of them

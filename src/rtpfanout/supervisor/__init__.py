@@ -1,7 +1,8 @@
 """The server under a supervisor: crashes, upgrades and reloads that packets don't notice.
 
 `parent` is the supervisor, `child` the server that it forks (`process`), `link` what they say to
-each other, `ingress` the sockets; `restarts` says how soon another server follows a dead one,
+each other, `ingress` the sockets; `watching` ends a server with a packet loop that is stuck,
+`restarts` says how soon another server follows a dead one,
 `handover` what an upgrade leaves to the next program; `notify` is for systemd, `statefile` for the
 commands that look for a server.
 """

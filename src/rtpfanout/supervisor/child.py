@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import gc
 import importlib
 import os
 import signal
-import threading
-import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
@@ -19,15 +16,14 @@ from rtpfanout.assembly import totals
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.server import Server
+from rtpfanout.supervisor.watching import watch_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rtpfanout.supervisor.link import Link
 
-STUCK_SECONDS = 2.0
-WATCH_SECONDS = 0.5
-EXIT_FAILED, EXIT_STUCK = 1, 70
+EXIT_FAILED = 1
 HEAVY = ("rtpfanout.service", "rtpfanout.http", "rtpfanout.metrics")
 """What takes long to import."""
 _PR_SET_PDEATHSIG = 1
@@ -182,41 +178,3 @@ async def _resume(server: Server) -> None:
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
         else:
             return
-
-
-def watch_workers(server: Server, link: Link) -> threading.Thread:
-    """Ends this process when a packet loop shows no sign of life for STUCK_SECONDS.
-
-    A thread that hangs in the kernel can't be ended by itself; another process takes over.
-    Tells the supervisor each time that all is well.
-    """
-    thread = threading.Thread(
-        target=_watch, args=(server, link), name="rtpfanout-watch", daemon=True
-    )
-    thread.start()
-    return thread
-
-
-def _watch(server: Server, link: Link) -> None:
-    looks: dict[int, tuple[int, int]] = {}  # by worker: last sign of life, looks without another
-    while True:
-        time.sleep(WATCH_SECONDS)
-        link.tell("alive")
-        if not server.is_alive:  # ended, by itself or because it was told to
-            continue
-        for worker, (sign, _busy) in enumerate(server.engine.worker_health()):
-            before, count = looks.get(worker, (0, 0))
-            # Counted, because the time may have passed while this whole process was stopped.
-            looks[worker] = (sign, count + 1 if sign == before else 0)
-            silent = (time.monotonic_ns() - sign) / 1e9
-            if sign and silent > STUCK_SECONDS and looks[worker][1] * WATCH_SECONDS > 1:
-                _end_stuck(server, worker, silent)
-
-
-def _end_stuck(server: Server, worker: int, seconds: float) -> None:
-    if server.is_alive:
-        with contextlib.suppress(Exception):
-            _log.critical(
-                "packet loop is stuck, this process ends", worker=worker, seconds=round(seconds, 1)
-            )
-        os._exit(EXIT_STUCK)
