@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_support import background, run, run_json
 from datagram_support import outcomes, source_of, subscribers
-from support import eventually
+from support import address_of, eventually, udp_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +122,17 @@ def test_wrong_usage_says_what_is_wrong(arguments: list[str], said: str) -> None
     done = run(*arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_who_never_joined_fails_with_the_reason() -> None:
+    with udp_socket() as nobody:
+        asked = address_of(nobody)
+        done = run("recv", "--consent", "--server", asked, "--duration", "1", "-o", "json")
+    assert done.returncode == 4
+    assert json.loads(done.stdout)["packets"] == 0
+    assert done.stderr.splitlines()[-1] == (
+        f"error: never joined at {asked}: it did not answer; check the address and the way there"
+    )
 
 
 def test_a_denied_receiver_ends_with_the_reason(server: ServerProcess) -> None:

@@ -3,7 +3,9 @@
 import json
 import signal
 import socket
+import time
 
+import captures
 import dpkt
 import pytest
 from cli_support import background, receiver, run, run_json
@@ -95,6 +97,70 @@ def test_a_capture_is_sent_byte_for_byte(listener, tmp_path):
     assert json.loads(done.stdout)["packets"] == 5
     assert "passed over 1 packets" in done.stderr
     assert [listener.recv(2000) for _ in range(5)] == packets
+
+
+def capture_of(packets, path, cut=0):
+    """A capture of so many packets, without its last `cut` bytes."""
+    frames = [(n * 1000, captures.ethernet(captures.ip4(captures.udp(packet))))
+              for n, packet in enumerate(packets)]  # fmt: skip
+    data = captures.pcap(frames)
+    path.write_bytes(data[: len(data) - cut])
+    return path
+
+
+def test_a_capture_that_is_cut_short_is_sent_as_far_as_it_goes(listener, tmp_path):
+    """As when whoever captured was killed: that is told, and no failure."""
+    packets = [rtp.build(b"x" * 50, ssrc=5, sequence=n, timestamp=n) for n in range(5)]
+    path = capture_of(packets, tmp_path / "a.pcap", cut=7)
+    done = run("send", target_of(listener), "--pcap", path, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    sent = json.loads(done.stdout)
+    assert (sent["packets"], sent["cut_short"], sent["passed_over"]) == (4, True, 0)
+    assert f"{path} is cut short: its last frame is not whole and was left out" in done.stderr
+    assert [listener.recv(2000) for _ in range(4)] == packets[:4]
+
+
+def test_a_damaged_capture_is_sent_up_to_the_damage_and_fails(listener, tmp_path):
+    packets = [rtp.build(b"x" * 50, ssrc=5, sequence=n, timestamp=n) for n in range(5)]
+    path = capture_of(packets, tmp_path / "a.pcap")
+    path.write_bytes(path.read_bytes() + b"\xff" * 40)
+    done = run("send", target_of(listener), "--pcap", path, "-o", "json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["packets"] == 5
+    assert f"error: {path} is damaged, what follows was not sent: " in done.stderr
+    assert [listener.recv(2000) for _ in range(5)] == packets
+
+
+def test_recv_tells_a_source_that_begins_anew_from_duplicates():
+    """Sent twice, a capture is a source that begins anew, though it sends the very same bytes."""
+    with receiver() as (recv, address), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        host, port = address.split(":")
+        for _ in range(2):
+            for sequence in range(100):
+                data = rtp.build(b"pay", ssrc=9, sequence=sequence, timestamp=sequence)
+                udp.sendto(data, (host, int(port)))
+                time.sleep(0.005)
+        code, out = recv.finish(signal.SIGTERM)
+    assert code == 0
+    (source,) = json.loads(out)["sources"]
+    assert (source["packets"], source["lost"]) == (200, 0)
+    assert (source["duplicates"], source["restarts"]) == (0, 1)
+
+
+def test_recv_counts_what_a_server_forwards():
+    """SRTP, whose padding count is encrypted, and payload types that RTCP has, too."""
+    packets = [
+        b"\xa0" + rtp.build(b"x" * 30, ssrc=9, sequence=n, timestamp=n, payload_type=64 + n,
+                            marker=True)[1:] for n in range(32)
+    ]  # fmt: skip
+    with receiver("--expect", len(packets)) as (recv, address):
+        host, port = address.split(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            for packet in packets:
+                udp.sendto(packet, (host, int(port)))
+        code, out = recv.finish()
+    assert code == 0
+    assert json.loads(out)["not_rtp"] == 0
 
 
 def test_recv_tells_loss_reorder_duplicates_and_foreign_datagrams():

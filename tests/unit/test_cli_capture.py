@@ -1,7 +1,10 @@
 """RTP out of capture files: every link type, byte for byte, nothing else."""
 
+import captures
 import dpkt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rtpfanout import rtp
 from rtpfanout.cli.capture import Capture
@@ -116,3 +119,125 @@ def test_files_that_cannot_be_sent_say_why(tmp_path):
             contents(path)
         assert str(path) in caught.value.message
         assert caught.value.field == "--pcap"
+
+
+def opened(path, frames, ssrc=None):
+    """The packets of a file of these frames, and its Capture."""
+    path.write_bytes(captures.pcap([(n * 1000, frame) for n, frame in enumerate(frames)]))
+    capture = Capture(path, ssrc)
+    return [make() for _, make in capture.packets(None)], capture
+
+
+def merged(*packets):
+    """One frame, as a host captures it that merges them or has yet to cut them."""
+    return captures.ethernet(captures.ip4(captures.udp(b"".join(packets))))
+
+
+def flow(ssrc, first, sizes):
+    return [
+        rtp.build(bytes([n % 251]) * (size - 12), ssrc=ssrc, sequence=first + n, timestamp=n)
+        for n, size in enumerate(sizes)
+    ]
+
+
+@given(
+    size=st.integers(13, 1300),
+    count=st.integers(2, 45),
+    last=st.floats(0, 1),
+    first=st.integers(0, 65_535),
+    ssrc=st.integers(0, 2**32 - 1),
+)
+def test_merged_frames_go_out_as_the_packets_that_they_were(
+    tmp_path_factory, size, count, last, first, ssrc
+):
+    packets = flow(ssrc, first, [size] * (count - 1) + [13 + int(last * (size - 13))])
+    path = tmp_path_factory.mktemp("merged") / "a.pcap"
+    sent, capture = opened(path, [merged(*packets), merged(packets[0])])
+    assert sent == [*packets, packets[0]]
+    assert (capture.merged, capture.skipped) == (1, 0)
+    assert "merged (GSO, GRO)" in capture.told()[0]
+
+
+def test_two_sources_that_take_turns_in_one_frame(tmp_path):
+    video, audio = flow(1, 10, [200] * 6), flow(2, 65_534, [200] * 6)
+    turns = [packet for pair in zip(video[1:], audio[1:], strict=True) for packet in pair]
+    sent, _ = opened(tmp_path / "a.pcap", [merged(video[0]), merged(audio[0]), merged(*turns)])
+    assert sent == [video[0], audio[0], *turns]
+    sent, capture = opened(
+        tmp_path / "b.pcap", [merged(video[0]), merged(audio[0]), merged(*turns)], ssrc=2
+    )
+    assert sent == audio
+    assert capture.skipped == 6
+
+
+def test_a_long_packet_is_one_packet(tmp_path):
+    """As over an interface with a large MTU, though its SSRC comes again in it."""
+    header = rtp.build(b"", ssrc=7, sequence=99, timestamp=0)
+    long = rtp.build(b"x" * 3000 + header + b"y" * 3000, ssrc=7, sequence=5, timestamp=0)
+    sent, capture = opened(tmp_path / "a.pcap", [merged(long)])
+    assert sent == [long]
+    assert capture.merged == 0
+
+
+@given(st.binary(min_size=12, max_size=300), st.integers(1, 20))
+def test_what_comes_out_is_what_went_in_wherever_it_is_cut(tmp_path_factory, payload, times):
+    path = tmp_path_factory.mktemp("any") / "a.pcap"
+    whole = b"\x80" + payload[1:] * times
+    path.write_bytes(captures.pcap([(0, merged(whole)), (1000, merged(flow(3, 1, [50])[0]))]))
+    capture = Capture(path, None)
+    sent = b"".join(make() for _, make in capture.packets(None))
+    assert sent.endswith(flow(3, 1, [50])[0])
+    assert capture.skipped or sent.startswith(whole)
+
+
+def test_fragments_are_put_together_and_those_without_the_others_are_told(tmp_path):
+    (long,) = flow(1, 1, [3000])
+    data = captures.udp(long)
+    parts = [
+        captures.ethernet(captures.ip4(data[at : at + 1480], offset=at, more=at + 1480 < len(data)))
+        for at in range(0, len(data), 1480)
+    ]
+    stray = captures.ethernet(captures.ip4(bytes(80), number=2, offset=80))
+    sent, capture = opened(tmp_path / "a.pcap", [*parts, stray])
+    assert sent == [long]
+    assert (capture.skipped, capture.fragments) == (1, 1)
+    assert "1 of them are IP fragments" in capture.told()[1]
+
+
+def test_srtp_and_payload_types_in_the_range_of_rtcp_are_sent(tmp_path):
+    """What a server with check_padding = false forwards, and what another one counts as rtcp."""
+    packets = [b"\xa0" + packet[1:-1] + b"\xff" for packet in flow(1, 1, [100] * 10)] + [
+        packet[:1] + bytes([0x80 | 64 + n]) + packet[2:]
+        for n, packet in enumerate(flow(1, 11, [100] * 32))
+    ]
+    sent, capture = opened(tmp_path / "a.pcap", [merged(packet) for packet in packets])
+    assert sent == packets
+    assert capture.skipped == 0
+
+
+def test_two_interfaces_of_one_file(tmp_path):
+    packets = flow(1, 1, [100] * 4)
+    nanoseconds = captures.option(9, b"\x09")
+    data = captures.section() + captures.interface(1) + captures.interface(101, nanoseconds)
+    for n, packet_ in enumerate(packets):
+        ip = captures.ip4(captures.udp(packet_))
+        frame, at = (
+            (ip, 10**9 * (1000 + n)) if n % 2 else (captures.ethernet(ip), 10**6 * (1000 + n))
+        )
+        data += captures.packet(n % 2, at, frame)
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(data)
+    assert contents(path) == ([(n, data) for n, data in enumerate(packets)], 0)
+
+
+def test_a_file_that_is_cut_short_gives_what_is_whole(tmp_path):
+    path = tmp_path / "a.pcap"
+    packets = flow(1, 1, [100] * 5)
+    path.write_bytes(captures.pcap([(0, merged(packet)) for packet in packets])[:-20])
+    capture = Capture(path, None)
+    assert [make() for _, make in capture.packets(None)] == packets[:4]
+    assert capture.cut_short
+    assert "cut short" in capture.told()[-1]
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ConfigError, match=r"no RTP packet to send: it is cut short"):
+        list(Capture(path, None).packets(None))

@@ -76,6 +76,58 @@ def test_what_is_not_rtp_is_refused_with_the_reason(data, reason):
         rtp.parse(data)
 
 
+@pytest.mark.parametrize("payload_type", range(64, 96))
+def test_payload_types_in_the_range_of_rtcp_are_rtp_where_one_is_not_strict(payload_type):
+    """With the marker their second byte is that of an RTCP packet (RFC 5761 section 4)."""
+    for sequence in range(3000):
+        data = rtp.build(
+            b"x" * 100, ssrc=1, sequence=sequence, timestamp=0, payload_type=payload_type,
+            marker=True,
+        )  # fmt: skip
+        packet = rtp.parse(data, strict=False)
+        assert (packet.payload_type, packet.marker) == (payload_type, True)
+        with pytest.raises(ValueError, match=f"RTCP packet of type {payload_type + 128}"):
+            rtp.parse(data)
+
+
+SENDER = b"\x00\x00\x00\x09"
+RTCP = {
+    "sender report": b"\x80\xc8\x00\x06" + SENDER + bytes(20),
+    "receiver report": b"\x81\xc9\x00\x07" + SENDER + bytes(24),
+    "compound": b"\x80\xc9\x00\x01" + SENDER + b"\x81\xca\x00\x02" + SENDER + b"\1\0\0\0",
+    "description": b"\x81\xca\x00\x02" + SENDER + b"\1\0\0\0",
+    "goodbye": b"\x81\xcb\x00\x01" + SENDER,
+    "application": b"\x80\xcc\x00\x03" + SENDER + b"test" + bytes(4),
+    "picture loss": b"\x81\xce\x00\x02" + SENDER + bytes(4),
+    "lost packets": b"\x81\xcd\x00\x03" + SENDER + bytes(8),
+    "extended report": b"\x80\xcf\x00\x04" + SENDER + b"\4\0\0\2" + bytes(8),
+    "encrypted": b"\x80\xc8\x00\x06" + SENDER + bytes(20) + b"\x81\0\0\0\x01" + bytes(9),
+}
+
+
+@pytest.mark.parametrize("data", RTCP.values(), ids=RTCP.keys())
+def test_rtcp_is_told_from_rtp_all_the_same(data):
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"RTCP packet|less than"):
+            rtp.parse(data, strict=strict)
+
+
+@pytest.mark.parametrize("count", [0, 21, 255])
+def test_an_encrypted_padding_count_is_no_reason_to_refuse(count):
+    data = b"\xa0" + GOOD[1:-1] + bytes([count])
+    packet = rtp.parse(data, strict=False)
+    assert (packet.padding, packet.payload) == (0, data[12:])
+
+
+@given(st.binary(max_size=100))
+def test_who_is_not_strict_takes_more(data):
+    try:
+        packet = rtp.parse(data)
+    except ValueError:
+        return
+    assert rtp.parse(data, strict=False) == packet
+
+
 @given(st.binary(max_size=100))
 def test_any_bytes_parse_or_raise_value_error(data):
     try:

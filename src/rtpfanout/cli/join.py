@@ -10,6 +10,7 @@ import typer
 from rtpfanout import receiver, signed
 from rtpfanout.cli.output import say
 from rtpfanout.cli.udp import Datagram, ReceiveSocket
+from rtpfanout.errors import UnreachableError
 from rtpfanout.model import Address
 
 _LEAVE_SECS = 1.0
@@ -35,6 +36,7 @@ class MemberSocket:
         self._server = server
         self._member = receiver.Membership(token, time.monotonic())
         self._is_member = False
+        self._was_member = False
         self._told: str | None = None
 
     @property
@@ -46,6 +48,16 @@ class MemberSocket:
     def kernel_drops(self) -> int:
         """See ReceiveSocket."""
         return self._udp.kernel_drops
+
+    def check(self) -> None:
+        """Raises why nothing could come: UnreachableError if the server has never let us in."""
+        if self._was_member:
+            return
+        why = self._member.error
+        raise UnreachableError(
+            f"never joined at {self._server}: "
+            + (why.message if why else "it did not answer; check the address and the way there")
+        )
 
     def receive(self, *, wait: bool = True) -> Datagram | None:
         """As ReceiveSocket, media only. Raises what the server says when it denies for good."""
@@ -79,6 +91,7 @@ class MemberSocket:
         self._told = text
         if (member.state is receiver.State.MEMBER) != self._is_member:
             self._is_member = not self._is_member
+            self._was_member = True
             say(
                 f"the server {self._server} sends here"
                 if self._is_member

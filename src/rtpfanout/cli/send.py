@@ -86,7 +86,8 @@ def send(
 
     Ends on Ctrl-C, after --count or --duration, or at the end of --pcap.
     Synthetic packets carry their send time, so `rtpfanout recv` can tell latency.
-    With --pcap the capture's own pace is kept unless --rate is given.
+    With --pcap the capture's own pace is kept unless --rate is given. Fragmented packets are put
+    together, and frames that the capturing host merged (GSO, GRO) are cut again.
     """
     if bind is not None and bind.ip.version != target.ip.version:
         raise typer.BadParameter("TARGET and --bind must both be IPv4 or both IPv6")
@@ -122,8 +123,9 @@ def send(
         )
         sender = Sender(udp, target, packets)
         sender.run(stop, count, duration)
-    if pcap is not None and capture.skipped:
-        say(f"passed over {capture.skipped} packets of {pcap} that are not the RTP to send")
+    if pcap is not None:
+        for line in capture.told():
+            say(line)
     sent = sender.sent
     summary: dict[str, Any] = {
         "target": str(target),
@@ -136,6 +138,13 @@ def send(
         "packets_per_second": round(sent.rate, 1),
         "max_lag_ms": round(sent.max_lag * 1000, 3),
     }
+    if pcap is not None:
+        summary |= {
+            "passed_over": capture.skipped,
+            "fragments": capture.fragments,
+            "merged": capture.merged,
+            "cut_short": capture.cut_short,
+        }
     if output is OutputFormat.JSON:
         write_json(summary)
     else:
@@ -145,6 +154,8 @@ def send(
             f"{sent.failed} packets were not sent ({sent.last_failure}); "
             "check the route to the target, and --size against its MTU"
         )
+    if pcap is not None and capture.damage:
+        raise RtpFanoutError(f"{pcap} is damaged, what follows was not sent: {capture.damage}")
 
 
 @dataclass
