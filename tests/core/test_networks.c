@@ -122,6 +122,37 @@ static void test_the_most_specific_network_wins(void)
     }
 }
 
+/* Anybody comes last, after the networks of either family, whoever was there first. */
+static void test_anybody_is_the_least_specific(void)
+{
+    struct rf_source anybody = {RF_NETWORK, .network = {.anybody = true}};
+    struct session *latching;
+
+    for (unsigned first = 0; first < 2; first++) {
+        struct session *all = NULL, *six, *four;
+        int rc = 0;
+
+        setup();
+        if (first)
+            all = try_put(SSRC, &anybody, &rc);
+        six = put(RF_NETWORK, "::", 0);
+        four = put(RF_NETWORK, "10.0.0.0", 104);
+        if (!first)
+            all = try_put(SSRC, &anybody, &rc);
+        CHECK(all != NULL);
+        CHECK(feeder("2001:db8::1") == six);
+        CHECK(feeder("10.1.1.1") == four);
+        CHECK(feeder("203.0.113.9") == all);
+        CHECK(try_put(SSRC, &anybody, &rc) == NULL);
+        CHECK_EQ(rc, -EEXIST);
+        take(six);
+        CHECK(feeder("2001:db8::1") == all);
+        take(all);
+        CHECK(!find(SSRC, "203.0.113.9", 1, 0, &latching) && !latching);
+        teardown();
+    }
+}
+
 static void test_an_exact_source_goes_first(void)
 {
     struct session *latching;
@@ -240,6 +271,7 @@ static void test_many_ssrcs(void)
 int main(void)
 {
     RUN(test_the_most_specific_network_wins);
+    RUN(test_anybody_is_the_least_specific);
     RUN(test_an_exact_source_goes_first);
     RUN(test_latching_admits_nobody);
     RUN(test_relatching_needs_silence);

@@ -99,6 +99,8 @@ def test_a_plain_source_is_what_a_look_at_all_of_it_finds(
         assert found == (feeder.record, EXACT_PREFIX)
     else:
         assert source.prefix is not None
+        assert source.base is not None
+        assert source.network is not None
         offset = 96 if source.network.version == 4 else 0
         assert found == (source.base.record, offset + source.prefix)
 

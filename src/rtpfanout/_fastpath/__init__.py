@@ -40,6 +40,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
     source.ip/prefix; no IPv4 address is in an IPv6 network. The most specific network
     wins; an exact source goes before all. A packet from one of the session's own
     subscribers is dropped as `loop`.
+  - no `source` (None, also in `relatch`): anybody, of both families; the least specific network.
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
     packet from there makes a "source" notice and is dropped as `latching`.
 

@@ -18,6 +18,7 @@ cdef extern from "core.h" nogil:
     struct rf_network:
         rf_addr addr
         uint8_t prefix
+        rf_bool anybody
 
     enum rf_source_policy:
         RF_EXACT

@@ -28,7 +28,13 @@ cdef int write_address(core.rf_addr *out, object address) except -1:
 
 
 cdef int write_network(core.rf_network *out, object address, object prefix) except -1:
-    """`prefix` counts the address's own bits: 0 to 32 for IPv4, where C counts the mapped 128."""
+    """`prefix` counts the address's own bits: 0 to 32 for IPv4, where C counts the mapped 128.
+
+    Without an address it is anybody.
+    """
+    if address is None:
+        out.anybody = True
+        return 0
     cdef int bits = 32 if address.ip.version == 4 else 128
     if not 0 <= prefix <= bits:
         raise ValueError(f"prefix {prefix} of {address.ip} is not a number from 0 to {bits}")
@@ -41,8 +47,8 @@ cdef int write_source(
     core.rf_source *out, object address, object prefix, bint latch, uint64_t after, object relatch
 ) except -1:
     memset(out, 0, sizeof(core.rf_source))
-    if latch and prefix is None:
-        prefix = 32 if address.ip.version == 4 else 128
+    if prefix is None and (latch or address is None):
+        prefix = 32 if address is not None and address.ip.version == 4 else 128
     if prefix is None:
         out.policy = core.RF_EXACT
         write_address(&out.exact, address)

@@ -251,7 +251,7 @@ def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:
     }
 
 
-def engine_source(terms: Terms) -> tuple[Address, dict[str, Any]]:
+def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
     """The arguments of Engine.move_session."""
     source, pinned = terms.source, terms.pinned
     if source.policy is not SourcePolicy.LATCH:

@@ -29,6 +29,7 @@ struct rf_addr {
 struct rf_network {
     struct rf_addr addr;
     uint8_t prefix; /* 0 to 128, of IPv4 96 to 128 */
+    bool anybody;   /* instead: all addresses of both families */
 };
 
 enum rf_source_policy {

@@ -286,12 +286,12 @@ void table_drop_source(struct table *t, struct session *s)
 void table_put_network(struct table *t, struct session *s)
 {
     uint64_t hash = ssrc_key(t, s->ssrc).hash;
-    uint8_t prefix = load_rlx(&s->rule)->network.prefix;
+    unsigned narrowness = rule_narrowness(load_rlx(&s->rule));
     table_word *head;
     struct session *next = chain_of(t, s->ssrc, &head), *previous = NULL;
     bool first = next == NULL;
 
-    while (next && load_rlx(&next->rule)->network.prefix >= prefix) {
+    while (next && rule_narrowness(load_rlx(&next->rule)) >= narrowness) {
         previous = next;
         next = load_rlx(&next->network_next);
     }
