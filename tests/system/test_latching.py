@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import address_of, eventually, receive, rtp_packet, transfer
+from datagram_support import Forger, outcomes
+from support import address_of, eventually, receive, requires_root, rtp_packet, transfer
 
+from rtpfanout import signed
 from rtpfanout.api import session_pb2
 
 if TYPE_CHECKING:
@@ -137,3 +139,49 @@ def test_networks_stay_of_one_family(start_server: StartServer, udp: MakeSocket)
         server.stub.UpdateSession(
             session_pb2.UpdateSessionRequest(session_id=session, latch_window_secs=60)
         )
+
+
+def test_port_0_pins_nothing_is_answered_nothing_and_costs_no_line(server: ServerProcess) -> None:
+    requires_root()
+    session, open_to_all = latch(server, "127.0.0.0/8"), SSRC + 1
+    server.stub.CreateSession(
+        session_pb2.CreateSessionRequest(
+            source_address="127.0.0.0/8",
+            ssrc=open_to_all,
+            media_type="video",
+            source_policy="cidr",
+        )
+    )
+    forger = Forger(server.ingest)
+    try:
+        for n in range(200):
+            forger.send(("127.0.0.9", 0), rtp_packet(SSRC, n))
+            if n % 20 == 19:
+                server.settled(received=n + 1)
+        forger.send(("127.0.0.9", 0), signed.build_hello(bytes(8)))
+        # A port that is not used (RFC 768) says nothing against who is known by his address.
+        forger.send(("127.0.0.9", 0), rtp_packet(open_to_all, 1))
+    finally:
+        forger.close()
+    metrics = server.settled(received=202)
+    assert metrics.dropped() == {"no_port": 201}
+    assert metrics["rtpfanout_packets_forwarded_total"] == 1
+    assert pinned(server, session) == ""
+    assert outcomes(server) == {}
+    assert [entry for entry in server.log if "pin" in entry["event"]] == []
+
+
+def test_who_may_not_be_pinned_costs_few_lines(server: ServerProcess, udp: MakeSocket) -> None:
+    stranger = udp()
+    session = latch(server)
+    server.add(session, address_of(stranger))  # whose packets would come back to it
+    for n in range(40):
+        stranger.sendto(rtp_packet(SSRC, n), server.ingest_target)
+        eventually(
+            lambda: outcomes(server).get(("source", "accepted"), 0),
+            lambda seen, n=n: seen == n + 1,
+            "the notice to be looked at",
+        )
+    refused = [entry for entry in server.log if entry["event"] == "source not pinned"]
+    assert len(refused) == 10
+    assert pinned(server, session) == ""

@@ -44,6 +44,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
     packet from there makes a "source" notice and is dropped as `latching`.
 
+  UDP's source port may be 0 (RFC 768: not used): networks admit that, but it can't be pinned or
+  answered, so it makes no notice and is dropped as `no_port`.
+
   ``add_sessions(records, prefixes, ssrcs, now_ns)`` is ``add_session`` of many: a record, a
   byte and an SSRC each, the byte being 255 for an exact source, else the prefix of a network (of
   IPv4 96 to 128) with port 0. Their handles in order, None for one that can't be added.

@@ -30,6 +30,7 @@ from rtpfanout.errors import (
     UnavailableError,
 )
 from rtpfanout.model import Consent
+from rtpfanout.seldom import Seldom
 from rtpfanout.signed import Claims, Join, Kind, Move, Reason
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Doorman:
         self._verifications = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
         self._challenges = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
         self._requests = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._faults = Seldom(10)
         self._reader: Reader | None = None
         self._handlers = {
             Kind.MOVE: self._on_move,
@@ -145,7 +147,7 @@ class Doorman:
             outcome = "malformed"
         except Exception:
             outcome = "failed"
-            _log.exception("a control datagram was not looked into")
+            self._faults.write(_log.exception, "a control datagram was not looked into")
         if outcome:
             self._count(kind.name.lower(), outcome)
 

@@ -21,6 +21,7 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import Consent, SourcePolicy
 from rtpfanout.policy import SOURCE_FIELD
+from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.requests import Once
@@ -41,6 +42,8 @@ LARGEST_COUNT = 2**31 - 1
 
 _log = structlog.stdlib.get_logger(__name__)
 _NO_ID = Once("", b"", None, 0)
+_MOST_REFUSALS, _MOST_PINS = 10, 1000
+"""Lines a minute about those who knock at a latch: anybody can."""
 
 
 class Updating:
@@ -49,6 +52,7 @@ class Updating:
     def __init__(self, registry: Registry, consents: Consents) -> None:
         self._registry = registry
         self._consents = consents
+        self._refusals, self._pins = Seldom(_MOST_REFUSALS), Seldom(_MOST_PINS)
 
     def update(
         self, session_id: str, changes: Mapping[str, Any], if_revision: int, once: Once
@@ -100,10 +104,17 @@ class Updating:
             return False  # deleted meanwhile
         except RtpFanoutError as error:
             registry.count("pin_refused")
-            _log.warning("source not pinned", session_id=found.session_id, reason=error.message)
+            self._refusals.write(
+                _log.warning,
+                "source not pinned",
+                session_id=found.session_id,
+                reason=error.message,
+            )
             return False
         registry.count("pinned")
-        _log.info("source pinned", session_id=found.session_id, source=str(address))
+        self._pins.write(
+            _log.info, "source pinned", session_id=found.session_id, source=str(address)
+        )
         return True
 
     def _may_pin(self, session: Session, address: Address) -> bool:

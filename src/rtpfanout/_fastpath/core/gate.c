@@ -37,6 +37,8 @@ static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
 {
     if (!notice_is_control(a->data, a->len))
         return DROP_not_rtp;
+    if (a->datagram->source.port == 0)
+        return DROP_no_port;
     if (!mailbox_post_datagram(g->mailbox, &a->datagram->source, a->data, a->len))
         return DROP_control_full;
     g->posted = true;
@@ -92,6 +94,8 @@ static void look_up_network(struct gate *g, struct arrival *a)
     a->session = table_match(g->table, &a->key, g->now, &latching);
     if (a->session) {
         a->by_network = true;
+    } else if (latching && a->datagram->source.port == 0) {
+        a->reason = DROP_no_port;
     } else if (latching) {
         a->reason = DROP_latching;
         notify(g, latching, RF_NOTICE_SOURCE, &a->datagram->source);

@@ -16,6 +16,7 @@
     X(overload)     /* beyond its session's share while more comes than can be sent, or \
                        than a stop has time for */ \
     X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
+    X(no_port)      /* from UDP port 0 where a port is needed: nobody is answered or pinned there */ \
     X(paused)       /* of a paused session */ \
     X(rate_limit)   /* beyond its session's ingest limit */ \
     X(loop)         /* our own egress, or from a subscriber of the very session */ \
