@@ -72,12 +72,19 @@ class Updating:
                     return registry.view(session)
             return self._change(session, after, once)
 
-    def move(self, session_id: str, address: Address, counter: int) -> None:
-        """A move that the source signed. Raises PermissionDeniedError (an old counter)."""
+    def move(self, session_id: str, address: Address, counter: int, move_key: bytes) -> None:
+        """A move that the source signed with that key.
+
+        Raises NotFoundError (the key is another by now), PermissionDeniedError (an old counter).
+        """
         registry = self._registry
         registry.policy.check_source(address)
         with registry.work(session_id) as session:
             terms = session.terms
+            if not move_key or move_key != terms.move_key:
+                raise NotFoundError(
+                    "no session of this SSRC has the key that signed", field="move_key"
+                )
             if counter <= terms.move_counter:
                 raise PermissionDeniedError(
                     f"counter {counter} is not above {terms.move_counter}, which was accepted"
@@ -168,13 +175,16 @@ class Updating:
             old_key = registry.key_of(session)
             new_key = session.ssrc, after.source.key(after.pinned)
             self._check(session, after, new_key != old_key and new_key in registry.keys)
+            if after.move_key != before.move_key:
+                counter = registry.move_keys.take(session.session_id, session.ssrc, after)
+                after = replace(after, move_counter=counter)
             registry.keys.add(new_key)
             session.next_feeder = after.feeder
             slot = registry.changes.begin()
             new = copy.copy(session)
             new.terms, new.revision = after, slot.revision
             view = registry.view(new)
-            written = registry.journal.save_session(new, once.answer(view.to_json()))
+            written = registry.journal.save_session(new, once.answer(view.to_json()), before)
         try:
             written.result()
             self._apply_or_unwrite(session, before, after)
@@ -182,6 +192,7 @@ class Updating:
             with registry.lock:
                 if new_key != old_key:
                     registry.keys.discard(new_key)
+                self._give_back(session, after, before)
                 session.next_feeder = None
                 registry.changes.settle(slot, None)
             raise
@@ -189,6 +200,7 @@ class Updating:
             # Who saw it by the old labels alone is shown nothing of what it is now.
             gone = registry.view(session) if after.labels != before.labels else None
             session.terms, session.revision = after, slot.revision
+            self._give_back(session, before, after)
             session.next_feeder = None
             if new_key != old_key:
                 registry.keys.discard(old_key)
@@ -198,6 +210,13 @@ class Updating:
             change = Change(slot.revision, ChangeType.UPDATED, shown, before.labels, gone)
             registry.changes.settle(slot, change)
         return view
+
+    def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:
+        """The move key of `lost`, unless it is that of `kept`. The lock is held."""
+        registry = self._registry
+        if lost.move_key != kept.move_key:
+            forgotten = registry.move_keys.give_back(session.session_id, session.ssrc, lost)
+            registry.journal.forget_move_counters(forgotten)
 
     def _check(self, session: Session, after: Terms, is_taken: bool) -> None:
         """Raises AlreadyExistsError, AddressDeniedError. The lock is held."""
@@ -245,12 +264,7 @@ def read_limits(values: Mapping[str, Any]) -> dict[str, Any]:
         "consent": fields.consent_of,
         "move_key": fields.move_key_of,
     }
-    read: dict[str, Any] = {
-        name: reader(values[name]) for name, reader in readers.items() if name in values
-    }
-    if "move_key" in read:
-        read["move_counter"] = 0  # of another key
-    return read
+    return {name: reader(values[name]) for name, reader in readers.items() if name in values}
 
 
 def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:
