@@ -70,11 +70,10 @@ static struct session *find(uint32_t ssrc, const char *ip, uint16_t port, uint64
 {
     struct rf_addr source = address(ip, port);
     struct table_key key = table_key(&table, ssrc, &source);
-    bool known = false;
-    struct session *s = table_find(&table, &key, &known);
+    struct session *namesake = NULL, *s = table_find(&table, &key, &namesake);
 
     *latching = NULL;
-    return s || !known ? s : table_match(&table, &key, now, latching);
+    return s || !namesake ? s : table_match(&table, &key, now, latching);
 }
 
 static struct session *feeder(const char *ip)

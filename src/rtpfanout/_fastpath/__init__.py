@@ -128,9 +128,11 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   observation per forwarded packet with a subscriber. ``session_latency`` is the
   same of one session.
 * ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
-  ``subscribers``, ``dropped_overload``, ``dropped_rate_limit``, ``dropped_paused``, ``created_ns``,
-  ``last_packet_ns`` (0: none yet) and ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
-  (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
+  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet), ``packets_per_second``, and
+  ``dropped_<reason>`` for overload, rate_limit, paused, latching, no_port, loop and misrouted:
+  with ``packets_received``, which were admitted, all that came for it. ``dropped_wrong_source``
+  all sessions of the SSRC have in common, each since it was added. Times are CLOCK_MONOTONIC
+  nanoseconds (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
   frees memory whose grace period is over, and returns the handles of sessions
   that have been without a packet for `idle_timeout_ns` (0: never).

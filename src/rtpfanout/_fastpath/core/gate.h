@@ -24,7 +24,8 @@ struct arrival {
     struct table_key key;    /* of RTP_PACKET */
     struct session *session; /* that it is admitted to, or NULL */
     bool handed_over;        /* to the worker of its session; else, if NULL, */
-    enum drop_reason reason; /* this is why */
+    enum drop_reason reason; /* this is why, and */
+    struct session *refuser; /* this, if not NULL, what it came for */
 };
 
 struct gate {
