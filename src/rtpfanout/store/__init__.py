@@ -7,7 +7,7 @@ layout, `files` where it lies and who may have it.
 """
 
 from rtpfanout.store.counters import IDENTITY_BYTES as MOVE_IDENTITY_BYTES
-from rtpfanout.store.files import MEMORY, default_path
+from rtpfanout.store.files import MEMORY, default_path, state_directory
 from rtpfanout.store.records import (
     Change,
     DropMoveCounters,
@@ -55,5 +55,6 @@ __all__ = [
     "default_path",
     "pack_labels",
     "runs_of",
+    "state_directory",
     "unpack_labels",
 ]

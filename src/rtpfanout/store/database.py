@@ -346,6 +346,7 @@ def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> Non
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
     execute("PRAGMA cache_size = -32000")
+    execute("PRAGMA temp_store = MEMORY")  # there may be no directory for temporary files
     execute("PRAGMA journal_size_limit = 16000000")
     (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = execute("PRAGMA application_id").fetchone()
