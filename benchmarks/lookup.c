@@ -99,7 +99,7 @@ static void make_turn(const struct setting *s, enum kind kind)
 static void look_up(const struct setting *s, unsigned first)
 {
     struct table_key key[GATE_BLOCK];
-    bool ssrc_known;
+    struct session *namesake;
 
     for (unsigned i = 0; i < GATE_BLOCK; i++) {
         uint32_t ssrc = rtp_read_u32(packet[first + i] + 8);
@@ -108,7 +108,7 @@ static void look_up(const struct setting *s, unsigned first)
         table_prefetch(&s->table, &key[i]);
     }
     for (unsigned i = 0; i < GATE_BLOCK; i++)
-        found += (uintptr_t)table_find(&s->table, &key[i], &ssrc_known);
+        found += (uintptr_t)table_find(&s->table, &key[i], &namesake);
 }
 
 static void pass_gate(struct setting *s, unsigned first)

@@ -357,7 +357,7 @@ class ServerProcess:
             ("send_failures", "rtpfanout_send_failures_total"),
         ):
             assert each.total(f"rtpfanout_session_{one}_total") == total.total(all_of_them), one
-        for reason in ("overload", "rate_limit", "paused"):
+        for reason in ("overload", "rate_limit", "paused", "latching", "misrouted"):
             of_sessions = sum(
                 value
                 for key, value in each.items()

@@ -94,6 +94,11 @@ def session_stats_response(
         dropped_overload=stats.dropped_overload,
         dropped_rate_limit=stats.dropped_rate_limit,
         dropped_paused=stats.dropped_paused,
+        dropped_wrong_source=stats.dropped_wrong_source,
+        dropped_latching=stats.dropped_latching,
+        dropped_no_port=stats.dropped_no_port,
+        dropped_loop=stats.dropped_loop,
+        dropped_misrouted=stats.dropped_misrouted,
         copies_withheld=stats.copies_withheld,
     )
 

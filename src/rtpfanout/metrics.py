@@ -131,10 +131,10 @@ _SESSION_COUNTERS = (
     (
         "rtpfanout_session_packets_received",
         "packets_received",
-        "Packets of the session that passed the gate.",
+        "Packets of the session that were admitted; dropped ones are not among them.",
     ),
     ("rtpfanout_session_packets_sent", "packets_sent", "Copies the kernel took for sending."),
-    ("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes received."),
+    ("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes admitted."),
     ("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
     ("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
     (
@@ -145,12 +145,14 @@ _SESSION_COUNTERS = (
 )
 _SESSION_DROPS = ("overload", "rate_limit", "paused")
 """The reasons that a session's own packets have; field dropped_<reason> of SessionStats."""
+_SESSION_REFUSALS = ("wrong_source", "latching", "no_port", "loop", "misrouted")
+"""The same of what others sent for it: shown from the first on, for most sessions have none."""
 _SESSION_GAUGES = (
     ("rtpfanout_session_subscribers", "subscriber_count", "Subscribers of the session."),
     (
         "rtpfanout_session_packets_per_second",
         "packets_per_second",
-        "Packets received per second over the last one to two seconds.",
+        "Packets admitted per second over the last one to two seconds.",
     ),
 )
 _SESSION_LABELS = ("session_id", "ssrc", "source", "media_type")
@@ -321,13 +323,15 @@ class SessionsCollector(Collector):
             yield counter
         drops = CounterMetricFamily(
             "rtpfanout_session_packets_dropped",
-            "Packets of the session that were not forwarded: beyond its share of an overloaded "
-            "server, beyond its ingest limit, while paused.",
+            "Packets that came for the session and were not admitted, by reason; wrong_source: of"
+            " its SSRC, for each session that has it.",
             labels=(*_SESSION_LABELS, "reason"),
         )
         for labels, stats in rows:
-            for reason in _SESSION_DROPS:
-                drops.add_metric((*labels, reason), getattr(stats, f"dropped_{reason}"))
+            for reason in (*_SESSION_DROPS, *_SESSION_REFUSALS):
+                count = getattr(stats, f"dropped_{reason}")
+                if count or reason in _SESSION_DROPS:
+                    drops.add_metric((*labels, reason), count)
         yield drops
         for name, field, text in _SESSION_GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=_SESSION_LABELS)

@@ -7,12 +7,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from rtpfanout.overload import Sample
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from rtpfanout._fastpath import Engine
 
 _STATM = Path("/proc/self/statm")
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Pressure:
@@ -23,6 +28,7 @@ class Pressure:
         self._at = time.monotonic_ns()
         self._busy = self._busy_ns()
         self._drops = engine.stats()["kernel_drops"]
+        self._statm = _open_statm()
 
     def sample(self) -> Sample:
         """Since the last call."""
@@ -33,10 +39,25 @@ class Pressure:
         sample = Sample(
             busy=min(1.0, busiest / elapsed),
             kernel_drops=(drops - self._drops) * 1e9 / elapsed,
-            memory_bytes=int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            memory_bytes=self._memory_bytes(),
         )
         self._at, self._busy, self._drops = now, busy, drops
         return sample
 
+    def _memory_bytes(self) -> int:
+        if self._statm is None:
+            return 0
+        pages = int(os.pread(self._statm.fileno(), 200, 0).split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def _busy_ns(self) -> list[int]:
         return [busy for _last_sign, busy, _cpu in self._engine.worker_health()]
+
+
+def _open_statm() -> FileIO | None:
+    """Once: a descriptor may be hard to get later. None where /proc isn't mounted."""
+    try:
+        return _STATM.open("rb", buffering=0)
+    except OSError as error:
+        _log.warning("overload.memory_mib is not watched", file=str(_STATM), reason=error.strerror)
+        return None

@@ -24,6 +24,7 @@ from rtpfanout.errors import StartError
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
 from rtpfanout.pressure import Pressure
+from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import SessionManager
 from rtpfanout.store import Store
 from rtpfanout.workers import Workers, cpus_of
@@ -373,13 +374,14 @@ class Server:
 async def _every(seconds: float, call: Callable[[], object], *, first: float | None = None) -> None:
     """`call` over and over, in a thread, as it waits for the packet loop or for the store."""
     pause = seconds if first is None else first
+    faults = Seldom(3)
     while True:
         await asyncio.sleep(pause)
         pause = seconds
         try:
             await asyncio.to_thread(call)
         except Exception:
-            _log.exception("housekeeping failed")
+            faults.write(_log.exception, "housekeeping failed")
 
 
 def run(settings: Settings) -> int:

@@ -42,8 +42,11 @@ static inline struct session *find_session(const struct table *t, uint32_t ssrc,
                                            const struct rf_addr *source, bool *ssrc_known)
 {
     struct table_key key = table_key(t, ssrc, source);
+    struct session *namesake = NULL, *s = table_find(t, &key, &namesake);
 
-    return table_find(t, &key, ssrc_known);
+    if (!s)
+        *ssrc_known = namesake != NULL;
+    return s;
 }
 
 #endif

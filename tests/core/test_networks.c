@@ -70,11 +70,10 @@ static struct session *find(uint32_t ssrc, const char *ip, uint16_t port, uint64
 {
     struct rf_addr source = address(ip, port);
     struct table_key key = table_key(&table, ssrc, &source);
-    bool known = false;
-    struct session *s = table_find(&table, &key, &known);
+    struct session *namesake = NULL, *s = table_find(&table, &key, &namesake);
 
     *latching = NULL;
-    return s || !known ? s : table_match(&table, &key, now, latching);
+    return s || !namesake ? s : table_match(&table, &key, now, latching);
 }
 
 static struct session *feeder(const char *ip)
@@ -119,6 +118,37 @@ static void test_the_most_specific_network_wins(void)
             CHECK_EQ(table.by_ssrc.live, 0);
             teardown();
         }
+    }
+}
+
+/* Anybody comes last, after the networks of either family, whoever was there first. */
+static void test_anybody_is_the_least_specific(void)
+{
+    struct rf_source anybody = {RF_NETWORK, .network = {.anybody = true}};
+    struct session *latching;
+
+    for (unsigned first = 0; first < 2; first++) {
+        struct session *all = NULL, *six, *four;
+        int rc = 0;
+
+        setup();
+        if (first)
+            all = try_put(SSRC, &anybody, &rc);
+        six = put(RF_NETWORK, "::", 0);
+        four = put(RF_NETWORK, "10.0.0.0", 104);
+        if (!first)
+            all = try_put(SSRC, &anybody, &rc);
+        CHECK(all != NULL);
+        CHECK(feeder("2001:db8::1") == six);
+        CHECK(feeder("10.1.1.1") == four);
+        CHECK(feeder("203.0.113.9") == all);
+        CHECK(try_put(SSRC, &anybody, &rc) == NULL);
+        CHECK_EQ(rc, -EEXIST);
+        take(six);
+        CHECK(feeder("2001:db8::1") == all);
+        take(all);
+        CHECK(!find(SSRC, "203.0.113.9", 1, 0, &latching) && !latching);
+        teardown();
     }
 }
 
@@ -240,6 +270,7 @@ static void test_many_ssrcs(void)
 int main(void)
 {
     RUN(test_the_most_specific_network_wins);
+    RUN(test_anybody_is_the_least_specific);
     RUN(test_an_exact_source_goes_first);
     RUN(test_latching_admits_nobody);
     RUN(test_relatching_needs_silence);

@@ -41,6 +41,27 @@ static void test_networks(void)
     }
 }
 
+/* Of both families, whatever stands beside it; and nobody's else network. */
+static void test_anybody(void)
+{
+    struct rf_source source = {RF_LATCH, .network = {address("10.0.0.0", 5), 7, true}};
+    const char *const everywhere[] = {"203.0.113.9", "0.0.0.1", "2001:db8::1", "::1", "fe80::1"};
+    struct source_rule *anybody, *six = rule_of(RF_NETWORK, "::", 0);
+
+    CHECK_EQ(rule_new(&source, 9, &anybody), 0);
+    for (unsigned i = 0; i < COUNT(everywhere); i++) {
+        struct rf_addr a = address(everywhere[i], 4);
+
+        a.scope = i;
+        CHECK(rule_covers(anybody, &a));
+    }
+    CHECK(!rule_same_network(anybody, six) && !rule_same_network(six, anybody));
+    CHECK(rule_same_network(anybody, anybody));
+    CHECK(rule_narrowness(anybody) < rule_narrowness(six));
+    free(anybody);
+    free(six);
+}
+
 /* Bit by bit, of random addresses. */
 static void test_against_single_bits(void)
 {
@@ -104,6 +125,7 @@ static void test_kinds_and_errors(void)
 int main(void)
 {
     RUN(test_networks);
+    RUN(test_anybody);
     RUN(test_against_single_bits);
     RUN(test_scope_counts_when_there_is_one);
     RUN(test_kinds_and_errors);

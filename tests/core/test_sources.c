@@ -358,6 +358,61 @@ static void test_a_subscriber_does_not_feed_its_own_session(void)
     close(fd[0]), close(fd[1]);
 }
 
+static struct rf_session_stats of(uint64_t handle)
+{
+    struct rf_session_stats s;
+
+    CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
+    return s;
+}
+
+/* By any worker, and each session of the SSRC from when it came until after the others went. */
+static void test_what_came_for_a_session_and_was_refused(void)
+{
+    struct rf_addr a, b, stranger;
+    int fd[] = {endpoint("127.0.0.1", &a), endpoint("127.0.0.1", &b)};
+    struct rf_source anybody = {RF_NETWORK, .network = {.anybody = true}};
+
+    setup_at("127.0.0.1", 2);
+    uint64_t first = session(exactly(a));
+
+    for (uint16_t i = 0; i < 40; i++) { /* of ports enough that both workers have some */
+        int other = endpoint("127.0.0.1", &stranger);
+
+        send_rtp(other, i);
+        close(other);
+    }
+    uint64_t second = session(exactly(b));
+
+    send_rtp(fd[0], 1);
+    CHECK_EQ(rf_session_remove(engine, first), 0);
+    send_rtp(fd[0], 2); /* a stranger by now */
+    CHECK_EQ(of(second).dropped_wrong_source, 1);
+    uint64_t third = session(exactly(a));
+
+    send_rtp(fd[0], 3);
+    send_rtp(fd[1], 3);
+    int other = endpoint("127.0.0.1", &stranger);
+
+    send_rtp(other, 4);
+    CHECK(of(second).dropped_wrong_source == 2 && of(third).dropped_wrong_source == 1);
+    CHECK(of(second).packets_received == 1 && of(third).packets_received == 1);
+    CHECK_EQ(stats().dropped_wrong_source, 42);
+
+    move(third, network(RF_LATCH, "127.0.0.0", 104));
+    send_rtp(other, 5);
+    CHECK(of(third).dropped_latching == 1 && of(second).dropped_latching == 0);
+    move(third, anybody);
+    subscribe(third, stranger, 10);
+    send_rtp(other, 6);
+    send_rtp(fd[1], 7);
+    CHECK(of(third).dropped_loop == 1 && of(second).dropped_loop == 0);
+    CHECK(of(third).dropped_wrong_source == 1 && of(third).packets_received == 1);
+    CHECK_EQ(of(second).packets_received, 2);
+    teardown();
+    close(fd[0]), close(fd[1]), close(other);
+}
+
 /* One buffer by UDP_GRO may mix them. */
 static void test_control_datagrams(void)
 {
@@ -440,6 +495,7 @@ int main(void)
     RUN(test_pause_and_limit);
     RUN(test_our_own_egress);
     RUN(test_a_subscriber_does_not_feed_its_own_session);
+    RUN(test_what_came_for_a_session_and_was_refused);
     RUN(test_control_datagrams);
     RUN(test_a_network_s_sources_on_two_workers);
     return 0;

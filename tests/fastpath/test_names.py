@@ -53,7 +53,8 @@ def test_snapshots_have_every_field() -> None:
     e = engine()
     handle = e.add_session(local(1), 1, 5)
     times = {"subscribers", "created_ns", "last_packet_ns", "packets_per_second"}
-    times |= {"dropped_overload", "dropped_rate_limit", "dropped_paused"}
+    times |= {"dropped_overload", "dropped_rate_limit", "dropped_paused", "dropped_wrong_source"}
+    times |= {"dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted"}
     assert set(e.stats()) == {
         *WORKER_FIELDS,
         "kernel_drops",

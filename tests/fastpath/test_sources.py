@@ -199,6 +199,28 @@ def test_networks_of_ipv6(udp: Callable[..., socket.socket]) -> None:
         eventually(lambda: e.stats()["packets_forwarded"], lambda n: n == 2, "the packet")
 
 
+@pytest.mark.usefixtures("ipv6")
+def test_anybody_is_of_both_families(udp: Callable[..., socket.socket]) -> None:
+    four, six = udp(), udp("::1")
+    with running("[::]:0") as e:
+        at = {four: ("127.0.0.1", e.bound.port), six: ("::1", e.bound.port)}
+        handle = e.add_session(None, SSRC, time.monotonic_ns(), latch=True)
+        for first, second in ((four, six), (six, four)):
+            first.sendto(rtp_packet(SSRC, 1), at[first])
+            assert one_notice(e) == ("source", handle, bound_to(first))
+            e.move_session(handle, bound_to(first), relatch=(None, 0), relatch_after_ns=1)
+            second.sendto(rtp_packet(SSRC, 2), at[second])
+            assert one_notice(e) == ("source", handle, bound_to(second))
+            e.move_session(handle, None, latch=True)
+        with pytest.raises(FileExistsError):
+            e.add_session(None, SSRC, 0, prefix=0)
+        e.move_session(handle, None, prefix=0)
+        for n, source in enumerate(at):
+            source.sendto(rtp_packet(SSRC, 3), at[source])
+            eventually(lambda: e.stats()["packets_forwarded"], (n + 1).__eq__, "the packet")
+        assert dropped(e) == {"latching": 4}
+
+
 def test_pause_and_limit(udp: Callable[[], socket.socket]) -> None:
     camera, viewer = udp(), udp()
     with running() as e:

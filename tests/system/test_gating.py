@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support import address_of, receive, rtp_packet, target, transfer
 
+from rtpfanout.api import session_pb2
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -85,6 +87,44 @@ def test_only_the_source_address_and_port_may_feed(server: ServerProcess, udp: M
     source.sendto(good, server.ingest_target)
     assert receive(subscriber, 1) == [good]
     assert server.settled(received=3).dropped() == {"wrong_source": 2}
+
+
+def test_a_session_tells_what_came_for_it_and_was_refused(
+    server: ServerProcess, udp: MakeSocket
+) -> None:
+    source, other, stranger = udp(), udp(), udp()
+    session = server.create(address_of(source), 1)
+    stranger.sendto(rtp_packet(1, 1), server.ingest_target)
+    server.settled(received=1)
+    namesake = server.create(address_of(other), 1)
+    latching = server.stub.CreateSession(
+        session_pb2.CreateSessionRequest(
+            source_address="127.0.0.2/32", ssrc=1, media_type="video", source_policy="latch"
+        )
+    ).session_id
+    for sender in (stranger, stranger, source):
+        sender.sendto(rtp_packet(1, 2), server.ingest_target)
+    server.settled(received=4)
+    stats = {each: server.stats(each) for each in (session, namesake, latching)}
+    assert [each.packets_received for each in stats.values()] == [1, 0, 0]
+    assert [each.dropped_wrong_source for each in stats.values()] == [3, 2, 2]
+    server.stub.UpdateSession(session_pb2.UpdateSessionRequest(session_id=session, paused=True))
+    source.sendto(rtp_packet(1, 3), server.ingest_target)
+    server.settled(received=5)
+    paused = server.stats(session)
+    assert (paused.packets_received, paused.dropped_paused) == (1, 1)
+    page = server.metrics("/metrics/sessions")
+    told = {
+        (key.split('session_id="')[1][:36], key.split('reason="')[1].split('"')[0]): value
+        for key, value in page.items()
+        if key.startswith("rtpfanout_session_packets_dropped_total") and value
+    }
+    assert told == {
+        (session, "wrong_source"): 3,
+        (namesake, "wrong_source"): 2,
+        (latching, "wrong_source"): 2,
+        (session, "paused"): 1,
+    }
 
 
 @pytest.mark.parametrize("ssrc", [0, 1, 0xFFFFFFFF])

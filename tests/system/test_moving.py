@@ -8,12 +8,17 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import grpc
+import pytest
 from datagram_support import counted, create, media, outcomes, source_of, token_of
+from store_support import session as stored
 from support import address_of, eventually, receive, rtp_packet, transfer
 
 from rtpfanout import signed
+from rtpfanout.api import session_pb2
 from rtpfanout.mover import Mover
 from rtpfanout.receiver import Receiver
+from rtpfanout.store import PutSession, Store
 
 if TYPE_CHECKING:
     import socket
@@ -92,6 +97,87 @@ def test_what_was_accepted_stays_accepted_over_kill_9(
         assert ("join", "challenged") not in outcomes(server)
     new.sendto(move(8), server.ingest_target)
     assert signed.Answer.parse(new.recv(2048)).reason is None
+
+
+def test_a_move_is_accepted_once_whatever_becomes_of_its_session(
+    start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket], tmp_path: Path
+) -> None:
+    with udp() as free:
+        bind = address_of(free)
+    settings = {"bind_address": bind, "store__path": tmp_path / "rtp.db"}
+    server = start_server(**settings)
+    source, moved = udp(), udp()
+    session = create(server, source, SSRC, move_key=KEY)
+    seen = move((time.time_ns() // 10**9 + 2_208_988_800) << 32)  # an NTP time stamp, above 2^63
+    moved.sendto(seen, server.ingest_target)
+    assert signed.Answer.parse(moved.recv(2048)).reason is None
+
+    def replay() -> str:
+        replayed = outcomes(server).get(("move", "replayed"), 0) + 1
+        udp().sendto(seen, server.ingest_target)
+        counted(server, "move", "replayed", replayed)
+        return source_of(server, session)
+
+    def apply_again() -> None:
+        server.stub.UpdateSession(
+            session_pb2.UpdateSessionRequest(session_id=session, move_key=KEY)
+        )
+
+    assert replay() == address_of(moved)
+    apply_again()
+    assert replay() == address_of(moved)
+    server.delete(session)
+    session = create(server, source, SSRC, move_key=KEY)
+    assert replay() == address_of(source)
+    server.delete(session)
+    server.process.kill()
+    server.process.wait()
+    server = start_server(**settings)
+    session = create(server, source, SSRC, move_key=KEY)
+    assert replay() == address_of(source)
+    apply_again()
+    assert replay() == address_of(source)
+
+
+def test_a_move_that_two_sessions_could_mean_moves_neither(
+    start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket], tmp_path: Path
+) -> None:
+    """Two cameras of one factory SSRC and one fleet key, in a store of a version that took them."""
+    cameras, viewers, moved = [udp(), udp()], [udp(), udp()], udp()
+    path = tmp_path / "rtp.db"
+    rows = [
+        stored(n, ssrc=SSRC, source_text=address_of(camera), move_key=KEY)
+        for n, camera in enumerate(cameras, 1)
+    ]
+    with Store(str(path)) as store:
+        store.submit([PutSession(row) for row in rows]).result()
+    server = start_server(store__path=path)
+    for row, viewer in zip(rows, viewers, strict=True):
+        server.add(row.session_id, address_of(viewer))
+    moved.sendto(move(1), server.ingest_target)
+    answer = signed.Answer.parse(moved.recv(2048))
+    assert answer.is_signed_with(KEY)
+    assert answer.reason is signed.Reason.NO_SESSION
+    counted(server, "move", "ambiguous", 1)
+    moved.sendto(rtp_packet(SSRC, 99), server.ingest_target)
+    for n, camera in enumerate(cameras):
+        some = [rtp_packet(SSRC, 10 * n + i) for i in range(5)]
+        assert transfer(camera, server.ingest_target, some, [viewers[n]]) == [some]
+    refused = server.logged(
+        "a signed move was refused: several sessions have its SSRC and move_key; give each its own"
+    )
+    assert sorted(refused["sessions"]) == [row.session_id for row in rows]
+    with pytest.raises(grpc.RpcError) as error:
+        create(server, moved, SSRC, move_key=KEY)
+    assert error.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    server.stub.UpdateSession(
+        session_pb2.UpdateSessionRequest(session_id=rows[0].session_id, move_key=b"o" * 16)
+    )
+    time.sleep(0.11)  # an address is listened to ten times a second
+    moved.sendto(move(2), server.ingest_target)
+    assert signed.Answer.parse(moved.recv(2048)).reason is None
+    assert source_of(server, rows[0].session_id) == address_of(cameras[0])
+    assert source_of(server, rows[1].session_id) == address_of(moved)
 
 
 def test_under_traffic_the_new_address_is_let_in_at_once(

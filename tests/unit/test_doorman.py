@@ -55,7 +55,7 @@ def move(scene, *, key=KEY, ssrc=7, counter=1, late_ms=0):
 def test_a_signed_move_moves_and_is_acknowledged(scene):
     scene.manager.targets[7] = [Target(SESSION, KEY)]
     (data,) = scene.take(move(scene, counter=5), THERE)
-    assert scene.manager.calls == [("move_source", SESSION, THERE, 5)]
+    assert scene.manager.calls == [("move_source", SESSION, THERE, 5, KEY)]
     answer = Answer.parse(data)
     assert answer.is_signed_with(KEY)
     assert (answer.reason, answer.nonce) == (None, (5).to_bytes(8))
@@ -96,7 +96,26 @@ def test_a_move_whose_mac_alone_is_wrong_is_refused(scene):
 def test_the_session_whose_key_signed_moves_among_those_of_one_ssrc(scene):
     scene.manager.targets[7] = [Target(OTHER_SESSION, b"other key 123456"), Target(SESSION, KEY)]
     assert scene.take(move(scene))
-    assert scene.manager.calls == [("move_source", SESSION, HERE, 1)]
+    assert scene.manager.calls == [("move_source", SESSION, HERE, 1, KEY)]
+
+
+def test_a_move_that_names_several_sessions_moves_none(scene):
+    other = b"other key 123456"
+    scene.manager.targets[7] = [Target(SESSION, KEY, 3), Target("c", other), Target("d", KEY, 4)]
+    (data,) = scene.take(move(scene, counter=5))
+    answer = Answer.parse(data)
+    assert answer.is_signed_with(KEY)
+    assert (answer.reason, answer.nonce) == (Reason.NO_SESSION, (5).to_bytes(8))
+    assert scene.take(move(scene, counter=4)) == [], "below one of theirs: it is replayed"
+    assert scene.manager.calls == []
+    assert scene.take(move(scene, key=other)), "that one has its own"
+    assert scene.manager.calls == [("move_source", "c", HERE, 1, other)]
+    for _ in range(40):  # nobody is answered without end, nor each time in the log
+        scene.take(move(scene, counter=5), THERE)
+    counted = scene.counted()
+    assert counted["move", "ambiguous"] == 21
+    assert counted["move", "limited"] == 20
+    assert counted["move", "replayed"] == counted["move", "accepted"] == 1
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ PYTHON_LAYERS = (
         "host",
         "boot",
         "log",
+        "seldom",
         "overload",
         "store",
         "signed",

@@ -63,7 +63,8 @@ def subscribers(manager: SessionManager, session_id: str) -> list[str]:
 def test_nothing_stays_applied_when_the_store_refuses(
     manager: SessionManager, store: Gate, engine: Engine, clock: Clock
 ) -> None:
-    session_id = manager.create(SOURCE, 1, "video", labels={"a": "b"}).session_id
+    key = b"k" * 16
+    session_id = manager.create(SOURCE, 1, "video", labels={"a": "b"}, move_key=key).session_id
     manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=60, subscriber_class="pilot")
     before = manager.get(session_id), manager.list_subscribers(session_id)
     read = manager.changes.revision
@@ -76,7 +77,9 @@ def test_nothing_stays_applied_when_the_store_refuses(
         lambda: manager.add_subscribers(session_id, ["127.0.0.1:1", SUBSCRIBER], ttl_secs=900),
         lambda: manager.add_subscriber(session_id, SUBSCRIBER, subscriber_class="monitor"),
         lambda: manager.remove_subscriber(session_id, SUBSCRIBER),
-        lambda: manager.move_source(session_id, Address.parse("192.0.2.2:5000"), 1),
+        lambda: manager.move_source(session_id, Address.parse("192.0.2.2:5000"), 1, key),
+        lambda: manager.create("192.0.2.2:5000", 1, "video", move_key=b"l" * 16),
+        lambda: manager.update(session_id, move_key=b"l" * 16),
         lambda: manager.join(
             session_id, Address.parse("127.0.0.1:9"), lease_secs=5, subscriber_class=""
         ),
@@ -91,7 +94,8 @@ def test_nothing_stays_applied_when_the_store_refuses(
     assert manager.active_sessions == 1
     store.refuses = False
     assert manager.changes.after(read) == ([], manager.changes.revision)
-    manager.create("192.0.2.2:5000", 1, "video", request_id="c")
+    manager.create("192.0.2.2:5000", 1, "video", move_key=b"l" * 16)
+    manager.create("192.0.2.3:5000", 1, "video", request_id="c")
     manager.delete(session_id, request_id="d")
 
 

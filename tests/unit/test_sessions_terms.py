@@ -99,6 +99,8 @@ def test_a_plain_source_is_what_a_look_at_all_of_it_finds(
         assert found == (feeder.record, EXACT_PREFIX)
     else:
         assert source.prefix is not None
+        assert source.base is not None
+        assert source.network is not None
         offset = 96 if source.network.version == 4 else 0
         assert found == (source.base.record, offset + source.prefix)
 
@@ -349,28 +351,31 @@ def test_another_source_is_pinned_after_a_silence(
     assert manager.counts["pinned"] == 2
 
 
+KEY = b"k" * 32
+
+
 def test_a_signed_move(manager: SessionManager) -> None:
-    view = manager.create(SOURCE, 7, "video", move_key=b"k" * 32)
+    view = manager.create(SOURCE, 7, "video", move_key=KEY)
     manager.create("192.0.2.2:5000", 7, "video")
     (target,) = manager.session_for_move(7)
-    assert (target.session_id, target.move_key, target.counter) == (view.session_id, b"k" * 32, 0)
+    assert (target.session_id, target.move_key, target.counter) == (view.session_id, KEY, 0)
     assert manager.session_for_move(8) == []
-    manager.move_source(view.session_id, Address.parse("192.0.2.3:5001"), 5)
+    manager.move_source(view.session_id, Address.parse("192.0.2.3:5001"), 5, KEY)
     assert manager.get(view.session_id).source_address == "192.0.2.3:5001"
     assert manager.session_for_move(7)[0].counter == 5
     with pytest.raises(PermissionDeniedError):
-        manager.move_source(view.session_id, Address.parse(SOURCE), 5)
+        manager.move_source(view.session_id, Address.parse(SOURCE), 5, KEY)
     with pytest.raises(AlreadyExistsError):
-        manager.move_source(view.session_id, Address.parse("192.0.2.2:5000"), 6)
+        manager.move_source(view.session_id, Address.parse("192.0.2.2:5000"), 6, KEY)
     with pytest.raises(InvalidArgumentError):
-        manager.move_source(view.session_id, Address.parse("224.0.0.1:5000"), 6)
+        manager.move_source(view.session_id, Address.parse("224.0.0.1:5000"), 6, KEY)
     manager.update(view.session_id, source_policy="ip", source_address="192.0.2.3")
-    manager.move_source(view.session_id, Address.parse("192.0.2.4:9"), 6)
+    manager.move_source(view.session_id, Address.parse("192.0.2.4:9"), 6, KEY)
     assert manager.get(view.session_id).source_address == "192.0.2.4"
     manager.update(view.session_id, source_policy="cidr", source_address="10.0.0.0/8")
-    manager.move_source(view.session_id, Address.parse("10.1.2.3:9"), 7)
+    manager.move_source(view.session_id, Address.parse("10.1.2.3:9"), 7, KEY)
     with pytest.raises(PermissionDeniedError):
-        manager.move_source(view.session_id, Address.parse("11.1.2.3:9"), 8)
+        manager.move_source(view.session_id, Address.parse("11.1.2.3:9"), 8, KEY)
     assert manager.session_for_move(7)[0].counter == 7
 
 

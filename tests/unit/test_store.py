@@ -19,10 +19,12 @@ from rtpfanout.errors import StartError, UnavailableError
 from rtpfanout.model import Address
 from rtpfanout.store import (
     MEMORY,
+    DropMoveCounters,
     DropSession,
     DropSubscribers,
     PutAnswer,
     PutConsents,
+    PutMoveCounter,
     PutSecret,
     PutSession,
     PutSubscribers,
@@ -187,13 +189,27 @@ def test_an_earlier_version_drops_consents_without_knowing_them(path: str) -> No
         assert [each.sequence for each in store.consents(b"b", 0)] == [4]
 
 
+def test_counters_of_move_keys_only_grow_and_outlive_their_sessions(path: str) -> None:
+    a, b, c = (bytes([n]) * 16 for n in range(3))
+    with Store(path) as store:
+        write(store, PutSession(session(1)), PutMoveCounter(a, 2**63), PutMoveCounter(b, 7))
+        write(store, PutMoveCounter(c, 0), PutMoveCounter(a, 2**63 - 1), PutMoveCounter(b, 7))
+        write(store, DropSession(1), PutMoveCounter(a, 2**64 - 1))
+    with Store(path) as store:
+        assert list(store.move_counters()) == [(b, 7), (c, 0), (a, 2**64 - 1)]
+        write(store, DropMoveCounters([b, b"nobody's" * 2]))
+        assert list(store.move_counters()) == [(c, 0), (a, 2**64 - 1)]
+        with pytest.raises(UnavailableError):
+            write(store, PutMoveCounter(b"short", 1))
+
+
 def test_who_keeps_no_consents_has_a_file_as_ever(path: str) -> None:
     with Store(path) as store:
         write(store, PutSession(session(1, consent="echo")), PutSubscribers(1, record(1), 0))
     with sqlite3.connect(path) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         assert "session" in names
-        assert not {name for name in names if "consent" in name}
+        assert not {name for name in names if "consent" in name or "counter" in name}
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
     connection.close()
 

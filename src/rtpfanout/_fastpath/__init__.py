@@ -40,8 +40,12 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
     source.ip/prefix; no IPv4 address is in an IPv6 network. The most specific network
     wins; an exact source goes before all. A packet from one of the session's own
     subscribers is dropped as `loop`.
+  - no `source` (None, also in `relatch`): anybody, of both families; the least specific network.
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
     packet from there makes a "source" notice and is dropped as `latching`.
+
+  UDP's source port may be 0 (RFC 768: not used): networks admit that, but it can't be pinned or
+  answered, so it makes no notice and is dropped as `no_port`.
 
   ``add_sessions(records, prefixes, ssrcs, now_ns)`` is ``add_session`` of many: a record, a
   byte and an SSRC each, the byte being 255 for an exact source, else the prefix of a network (of
@@ -125,9 +129,11 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   observation per forwarded packet with a subscriber. ``session_latency`` is the
   same of one session.
 * ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
-  ``subscribers``, ``dropped_overload``, ``dropped_rate_limit``, ``dropped_paused``, ``created_ns``,
-  ``last_packet_ns`` (0: none yet) and ``packets_per_second``. Times are CLOCK_MONOTONIC nanoseconds
-  (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
+  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet), ``packets_per_second``, and
+  ``dropped_<reason>`` for overload, rate_limit, paused, latching, no_port, loop and misrouted:
+  with ``packets_received``, which were admitted, all that came for it. ``dropped_wrong_source``
+  all sessions of the SSRC have in common, each since it was added. Times are CLOCK_MONOTONIC
+  nanoseconds (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
   frees memory whose grace period is over, and returns the handles of sessions
   that have been without a packet for `idle_timeout_ns` (0: never).

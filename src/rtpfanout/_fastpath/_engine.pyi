@@ -60,14 +60,14 @@ class Engine:
     def worker_health(self) -> list[tuple[int, int, int]]: ...
     def add_session(
         self,
-        source: Address,
+        source: Address | None,
         ssrc: int,
         now_ns: int,
         *,
         prefix: int | None = None,
         latch: bool = False,
         relatch_after_ns: int = 0,
-        relatch: tuple[Address, int] | None = None,
+        relatch: tuple[Address | None, int] | None = None,
     ) -> int: ...
     def add_sessions(
         self, records: bytes, prefixes: bytes, ssrcs: list[int], now_ns: int
@@ -75,12 +75,12 @@ class Engine:
     def move_session(
         self,
         handle: int,
-        source: Address,
+        source: Address | None,
         *,
         prefix: int | None = None,
         latch: bool = False,
         relatch_after_ns: int = 0,
-        relatch: tuple[Address, int] | None = None,
+        relatch: tuple[Address | None, int] | None = None,
     ) -> None: ...
     def pause_session(self, handle: int, paused: bool) -> None: ...
     def limit_session(self, handle: int, bits_per_second: int) -> None: ...

@@ -18,6 +18,7 @@ cdef extern from "core.h" nogil:
     struct rf_network:
         rf_addr addr
         uint8_t prefix
+        rf_bool anybody
 
     enum rf_source_policy:
         RF_EXACT
@@ -80,6 +81,11 @@ cdef extern from "core.h" nogil:
         uint64_t dropped_overload
         uint64_t dropped_rate_limit
         uint64_t dropped_paused
+        uint64_t dropped_wrong_source
+        uint64_t dropped_latching
+        uint64_t dropped_no_port
+        uint64_t dropped_loop
+        uint64_t dropped_misrouted
         uint64_t created_ns
         uint64_t last_packet_ns
         double packets_per_second

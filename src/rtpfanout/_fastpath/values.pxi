@@ -28,7 +28,13 @@ cdef int write_address(core.rf_addr *out, object address) except -1:
 
 
 cdef int write_network(core.rf_network *out, object address, object prefix) except -1:
-    """`prefix` counts the address's own bits: 0 to 32 for IPv4, where C counts the mapped 128."""
+    """`prefix` counts the address's own bits: 0 to 32 for IPv4, where C counts the mapped 128.
+
+    Without an address it is anybody.
+    """
+    if address is None:
+        out.anybody = True
+        return 0
     cdef int bits = 32 if address.ip.version == 4 else 128
     if not 0 <= prefix <= bits:
         raise ValueError(f"prefix {prefix} of {address.ip} is not a number from 0 to {bits}")
@@ -41,8 +47,8 @@ cdef int write_source(
     core.rf_source *out, object address, object prefix, bint latch, uint64_t after, object relatch
 ) except -1:
     memset(out, 0, sizeof(core.rf_source))
-    if latch and prefix is None:
-        prefix = 32 if address.ip.version == 4 else 128
+    if prefix is None and (latch or address is None):
+        prefix = 32 if address is not None and address.ip.version == 4 else 128
     if prefix is None:
         out.policy = core.RF_EXACT
         write_address(&out.exact, address)
@@ -116,6 +122,11 @@ cdef dict session_dict(const core.rf_session_stats *s):
     values["dropped_overload"] = s.dropped_overload
     values["dropped_rate_limit"] = s.dropped_rate_limit
     values["dropped_paused"] = s.dropped_paused
+    values["dropped_wrong_source"] = s.dropped_wrong_source
+    values["dropped_latching"] = s.dropped_latching
+    values["dropped_no_port"] = s.dropped_no_port
+    values["dropped_loop"] = s.dropped_loop
+    values["dropped_misrouted"] = s.dropped_misrouted
     values["created_ns"] = s.created_ns
     values["last_packet_ns"] = s.last_packet_ns
     values["packets_per_second"] = s.packets_per_second

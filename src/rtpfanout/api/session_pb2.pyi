@@ -320,7 +320,7 @@ class JoinTokenResponse(_message.Message):
     def __init__(self, token: _Optional[str] = ..., expires_at: _Optional[str] = ...) -> None: ...
 
 class SessionStatsResponse(_message.Message):
-    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld")
+    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -337,6 +337,11 @@ class SessionStatsResponse(_message.Message):
     DROPPED_RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PAUSED_FIELD_NUMBER: _ClassVar[int]
     COPIES_WITHHELD_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_WRONG_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_LATCHING_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_NO_PORT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_LOOP_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_MISROUTED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     packets_received: int
     packets_sent: int
@@ -353,7 +358,12 @@ class SessionStatsResponse(_message.Message):
     dropped_rate_limit: int
     dropped_paused: int
     copies_withheld: int
-    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ...) -> None: ...
+    dropped_wrong_source: int
+    dropped_latching: int
+    dropped_no_port: int
+    dropped_loop: int
+    dropped_misrouted: int
+    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ...) -> None: ...
 
 class LatencySummary(_message.Message):
     __slots__ = ("p50_seconds", "p99_seconds", "p999_seconds", "max_seconds", "count")

@@ -78,9 +78,10 @@ def _find(pid: int | None, port: int | None) -> "State":
         and (port is None or state.bind_address.endswith(f":{port}"))
     ]
     if not found:
+        looked_in = " or ".join(map(str, statefile.places())) or "any directory"
         raise NotFoundError(
-            f"no such server tells of itself in {statefile.directory()}; it must run under its"
-            " supervisor (not --no-enable-supervisor) and as this user"
+            f"no such server tells of itself in {looked_in}; it must run under its supervisor (not"
+            " --no-enable-supervisor), as this user, and with the same RUNTIME_DIRECTORY"
         )
     if len(found) > 1:
         listed = ", ".join(f"{state.pid} at {state.bind_address}" for state in found)

@@ -165,7 +165,11 @@ def stats(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Show a session's counters; with --watch, and JSON, one object a line."""
+    """Show a session's counters; with --watch, and JSON, one object a line.
+
+    packets_received are those that were admitted, dropped_... what came and was not, by reason;
+    dropped_wrong_source, with this SSRC from an address that no session of it admits.
+    """
     with connect(server) as client:
         if watch:
             _watch_stats(client, session_id, interval, output)

@@ -183,7 +183,9 @@ class SessionClient(BaseClient):
         )
 
     def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
-        """The session's counters. Raises InvalidArgumentError, NotFoundError."""
+        """The session's counters: `packets_received` are those that were admitted, ``dropped_*``
+        what came and was not. Raises InvalidArgumentError, NotFoundError.
+        """
         return self._call(requests.get_session_stats(session_id))
 
     def issue_join_token(

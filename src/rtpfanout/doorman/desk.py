@@ -20,6 +20,7 @@ from rtpfanout import signed
 from rtpfanout.doorman.cookies import ServerCookies
 from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
 from rtpfanout.doorman.members import Member, Members
+from rtpfanout.doorman.moves import named_by
 from rtpfanout.doorman.reader import Reader
 from rtpfanout.doorman.work import Work
 from rtpfanout.errors import (
@@ -30,11 +31,12 @@ from rtpfanout.errors import (
     UnavailableError,
 )
 from rtpfanout.model import Consent
+from rtpfanout.seldom import Seldom
 from rtpfanout.signed import Claims, Join, Kind, Move, Reason
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     from rtpfanout.doorman.members import TokenId
     from rtpfanout.doorman.needs import Mailbox, MoveTarget, Rules
@@ -55,12 +57,11 @@ VERIFICATIONS_PER_SECOND = 20_000
 PER_ADDRESS_PER_SECOND = 10
 """Challenges, and apart from them verified requests, so that what others send in an
 address's name does not keep its own requests out."""
-_MOST_KEYS = 4  # of one SSRC and one key id: more than one is chance or a shared key
 
 KINDS = ("move", "hello", "echo", "join", "leave", "source", "other")
 OUTCOMES = (
     "accepted", "challenged", "denied", "malformed", "unknown", "bad_mac",
-    "stale", "replayed", "limited", "busy", "failed",
+    "stale", "replayed", "ambiguous", "limited", "busy", "failed",
 )  # fmt: skip
 ANSWERS = ("challenge", "ack", "deny", "not_sent")
 
@@ -100,6 +101,8 @@ class Doorman:
         self._verifications = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
         self._challenges = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
         self._requests = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._faults = Seldom(10)
+        self._shared_keys = Seldom(10)
         self._reader: Reader | None = None
         self._handlers = {
             Kind.MOVE: self._on_move,
@@ -145,7 +148,7 @@ class Doorman:
             outcome = "malformed"
         except Exception:
             outcome = "failed"
-            _log.exception("a control datagram was not looked into")
+            self._faults.write(_log.exception, "a control datagram was not looked into")
         if outcome:
             self._count(kind.name.lower(), outcome)
 
@@ -161,20 +164,37 @@ class Doorman:
         # The list may be long: thousands of cameras with one factory SSRC.
         if not self._may_verify(source, 1 + len(targets) / 16):
             return "limited"
-        keyed = [t for t in targets if signed.move_key_id(t.move_key) == move.key_id]
-        target = next((t for t in keyed[:_MOST_KEYS] if move.is_signed_with(t.move_key)), None)
-        if target is None:
+        named = named_by(move, targets)
+        if not named:
             return "bad_mac"
-        if move.counter <= target.counter:
+        if move.counter <= max(target.counter for target in named):
             return "replayed"
+        if len(named) > 1:
+            return self._refuse_ambiguous(named, move, source)
         if not self._is_verified(source):
             return "limited"
+        (target,) = named
         return self._submit("move", target.session_id, self._move, target, move, source)
+
+    def _refuse_ambiguous(self, named: Sequence[MoveTarget], move: Move, source: Address) -> str:
+        """It could be a replay for ever, for it uses up no counter: so nobody is known by it."""
+        if not self._requests.take(source, self._monotonic()):
+            return "limited"
+        self._shared_keys.write(
+            _log.warning,
+            "a signed move was refused: several sessions have its SSRC and move_key; give each its"
+            " own",
+            ssrc=f"{move.ssrc:#010x}",
+            sessions=[target.session_id for target in named[:20]],
+        )
+        key = named[0].move_key
+        self._answer(source, signed.build_answer(key, move.nonce, reason=Reason.NO_SESSION))
+        return "ambiguous"
 
     def _move(self, target: MoveTarget, move: Move, source: Address) -> None:
         reason = None
         try:
-            self._manager.move_source(target.session_id, source, move.counter)
+            self._manager.move_source(target.session_id, source, move.counter, target.move_key)
         except PermissionDeniedError as error:
             if error.field == "counter":  # the same move twice, and the other was first
                 self._count("move", "replayed")

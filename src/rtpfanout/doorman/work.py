@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.seldom import Seldom
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -23,6 +25,7 @@ class Work:
         """`depth` is how many tasks can wait in all."""
         self._depth = depth
         self._waiting = 0
+        self._faults = Seldom(10)
         self._lock = threading.Lock()
         self._queues: list[SimpleQueue[Task | None]] = [SimpleQueue() for _ in range(threads)]
         self._threads: list[threading.Thread] = []
@@ -60,6 +63,6 @@ class Work:
             try:
                 task()
             except Exception:
-                _log.exception("a control datagram was not carried out")
+                self._faults.write(_log.exception, "a control datagram was not carried out")
             with self._lock:
                 self._waiting -= 1

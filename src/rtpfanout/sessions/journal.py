@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
 from rtpfanout.model import Address, Consent
+from rtpfanout.sessions.movekeys import identity_of
 from rtpfanout.sessions.record import Terms
 from rtpfanout.sessions.source import read_source
 from rtpfanout.store import (
+    DropMoveCounters,
     DropSession,
     DropSubscribers,
     PutAnswer,
     PutConsents,
+    PutMoveCounter,
     PutSession,
     PutSubscribers,
     StoredAnswer,
@@ -36,7 +39,8 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.record import Session
     from rtpfanout.store import Change, Store
 
-FOREVER_NS = 2**63 - 1
+LARGEST_STORED = 2**63 - 1
+FOREVER_NS = LARGEST_STORED
 """Of a consent that is not over until its subscriber goes."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,13 +52,30 @@ class Journal:
         self._store = store
         self._changes = changes
 
-    def save_session(self, session: Session, answer: StoredAnswer | None) -> Future[int]:
-        """A session that is new or has other terms."""
-        return self._submit([PutSession(stored(session))], answer)
+    def save_session(
+        self, session: Session, answer: StoredAnswer | None, before: Terms | None = None
+    ) -> Future[int]:
+        """A session that is new or has other terms than `before`.
+
+        The counter of its move key is kept with that, also when it has another key now.
+        """
+        changes: list[Change] = [PutSession(stored(session))]
+        terms = session.terms
+        if before is not None and before.move_key != terms.move_key:
+            changes += _counter(session.ssrc, before)
+        if before is None or before.move_counter != terms.move_counter:
+            changes += _counter(session.ssrc, terms)
+        return self._submit(changes, answer)
 
     def delete_session(self, session: Session, answer: StoredAnswer | None) -> Future[int]:
-        """With its subscribers."""
-        return self._submit([DropSession(session.sequence)], answer)
+        """With its subscribers; the counter of its move key stays."""
+        changes: list[Change] = [DropSession(session.sequence)]
+        return self._submit(changes + _counter(session.ssrc, session.terms), answer)
+
+    def forget_move_counters(self, identities: Sequence[bytes]) -> None:
+        """Not waited for: what the next start finds too many of it forgets again."""
+        if identities:
+            self._submit([DropMoveCounters(identities)], None)
 
     def save_subscribers(
         self,
@@ -97,6 +118,12 @@ class Journal:
         return self._store.submit(changes, self._changes.given)
 
 
+def _counter(ssrc: int, terms: Terms) -> list[Change]:
+    if not (terms.move_key and terms.move_counter):
+        return []
+    return [PutMoveCounter(identity_of(ssrc, terms.move_key), terms.move_counter)]
+
+
 def stored(session: Session) -> StoredSession:
     """As the store has it."""
     terms = session.terms
@@ -118,7 +145,7 @@ def stored(session: Session) -> StoredSession:
         max_subscribers=terms.max_subscribers,
         consent=terms.consent.value,
         move_key=terms.move_key,
-        move_counter=terms.move_counter,
+        move_counter=min(terms.move_counter, LARGEST_STORED),
         labels=pack_labels(terms.labels),
     )
 

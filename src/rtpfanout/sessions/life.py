@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -60,23 +61,21 @@ class Life:
         registry.high_water.admit()
         clock = registry.clock
         kind = fields.media_type_of(media_type)
-        key = ssrc, terms.source.key(terms.pinned)
-        with registry.lock:
-            if key in registry.keys:
-                raise source_taken(ssrc, terms)
-            registry.keys.add(key)
+        session_id = str(uuid.uuid4())
         now = clock.monotonic_ns()
+        with registry.lock:
+            terms = self._claim(session_id, ssrc, terms)
         try:  # without the lock: the engine waits for a move that is under way
             handle = engine_add(registry, ssrc, terms, now)
         except BaseException:
             with registry.lock:
-                registry.keys.discard(key)
+                self._give_up(session_id, ssrc, terms)
             raise
         with registry.lock:
             registry.sequence += 1
             slot = registry.changes.begin()
             session = Session(
-                session_id=str(uuid.uuid4()),
+                session_id=session_id,
                 sequence=registry.sequence,
                 handle=handle,
                 ssrc=ssrc,
@@ -94,7 +93,7 @@ class Life:
         except BaseException:
             registry.engine.remove_session(handle)
             with registry.lock:
-                registry.keys.discard(key)
+                self._give_up(session_id, ssrc, terms)
                 registry.changes.settle(slot, None)
             raise
         with registry.lock:
@@ -103,6 +102,26 @@ class Life:
             change = Change(slot.revision, ChangeType.CREATED, view, {})
             registry.changes.settle(slot, change)
         return view
+
+    def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
+        """What no other session may have; `terms` with the counter of its move key.
+
+        Raises AlreadyExistsError. The lock is held.
+        """
+        registry = self._registry
+        key = ssrc, terms.source.key(terms.pinned)
+        if key in registry.keys:
+            raise source_taken(ssrc, terms)
+        counter = registry.move_keys.take(session_id, ssrc, terms)
+        registry.keys.add(key)
+        return replace(terms, move_counter=counter)
+
+    def _give_up(self, session_id: str, ssrc: int, terms: Terms) -> None:
+        """Another session may have it. The lock is held."""
+        registry = self._registry
+        registry.keys.discard((ssrc, terms.source.key(terms.pinned)))
+        forgotten = registry.move_keys.give_back(session_id, ssrc, terms)
+        registry.journal.forget_move_counters(forgotten)
 
     def delete(self, session_id: str, once: Once) -> None:
         """Returns when no further packet of the session will leave."""
@@ -207,7 +226,7 @@ class Life:
             registry.changes.settle(slot, change)
         registry.engine.remove_session(session.handle)
         with registry.lock:
-            registry.keys.discard(registry.key_of(session))
+            self._give_up(session.session_id, session.ssrc, session.terms)
         return view
 
 

@@ -75,15 +75,15 @@ class PacketSide:
                 if session.terms.move_key
             ]
 
-    def move_source(self, session_id: str, source: Address, counter: int) -> None:
-        """The source of a session signed that it is now at `source`.
+    def move_source(self, session_id: str, source: Address, counter: int, move_key: bytes) -> None:
+        """The source of a session signed, with `move_key`, that it is now at `source`.
 
         An exact source becomes this one, one of policy ip any port of its address; a latch is
-        pinned to it; a network has to contain it. Raises InvalidArgumentError, NotFoundError,
-        PermissionDeniedError (counter not above the last, outside the network),
-        AddressDeniedError, AlreadyExistsError, UnavailableError.
+        pinned to it; a network has to contain it. Raises InvalidArgumentError, NotFoundError (also
+        where it has another key by now), PermissionDeniedError (counter not above the last,
+        outside the network), AddressDeniedError, AlreadyExistsError, UnavailableError.
         """
-        self._updating.move(session_id, source, counter)
+        self._updating.move(session_id, source, counter, move_key)
 
     def join(
         self,

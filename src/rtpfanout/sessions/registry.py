@@ -17,6 +17,7 @@ from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.sessions.admission import Admission
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.fields import matches, session_id_of
+from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import view_of
 
@@ -114,6 +115,7 @@ class Registry:
         self.by_ssrc: dict[int, set[Session]] = {}
         self.in_order: list[Session] = []  # by sequence, which only grows
         self.keys: set[tuple[int, Key]] = set()
+        self.move_keys = MoveKeys()
         self.sequence = 0
         self.total_subscribers = 0
         self.per_ip: Counter[bytes] = Counter()  # only with limits.subscribers_per_ip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -132,10 +132,15 @@ class Restoring:
     def calls(self, store: Store) -> Restored:
         """Calls find it. Waits until what was dropped is dropped in the store, too."""
         registry = self._registry
-        for row in store.sessions():
+        rows = store.sessions()
+        with registry.lock:
+            registry.move_keys.restore(store.move_counters(), rows)
+        for row in rows:
             entry = self._entries.pop(row.sequence, None)
             if entry is not None:
                 self._insert(row, entry)
+        with registry.lock:
+            registry.journal.forget_move_counters(registry.move_keys.settle())
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
         result = self._result
@@ -370,6 +375,8 @@ class Restoring:
             at_ingest_port=entry.at_ingest_port,
         )
         registry.keys.add(registry.key_of(session))
+        counter = registry.move_keys.take_again(session.session_id, session.ssrc, terms)
+        session.terms = replace(terms, move_counter=counter)
         for lease in entry.leases:
             self._leases.add(lease, entry.handle)
         with registry.lock:

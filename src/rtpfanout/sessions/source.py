@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 POLICY_FIELD = "source_policy"
 DEFAULT_LATCH_WINDOW_SECS = 60.0
-ANYBODY = ipaddress.IPv6Network("::/0")
-"""Of both families: an IPv4 address is one of ::ffff:0:0/96 to the engine."""
-
 EXACT_PREFIX = 255
 """To Engine.add_sessions: one address and port."""
 
@@ -41,26 +38,29 @@ Key = tuple[bytes, int, int, int]
 class Source:
     """Who may feed a session. `text` is the canonical spelling of source_address.
 
-    EXACT has an `address`; the others a `network`, of one address for IP. A LATCH is open
-    to its network until somebody is pinned, which the session keeps.
+    EXACT has an `address`; the others a `network`, of one address for IP, of one family
+    always. A LATCH is open to its network, or without one to anybody of both families,
+    until somebody is pinned, which the session keeps.
     """
 
     policy: SourcePolicy
     text: str
     address: Address | None = None
-    network: Network = ANYBODY
+    network: Network | None = None
     latch_window_secs: float = 0.0
     relatch_after_secs: float = 0.0
 
     @property
-    def base(self) -> Address:
-        """The first address of the network, port 0; for EXACT the address."""
-        return self.address or Address(self.network.network_address, 0)
+    def base(self) -> Address | None:
+        """The first address of the network, port 0; for EXACT the address; None: anybody."""
+        return self.address or (Address(self.network.network_address, 0) if self.network else None)
 
     @property
     def prefix(self) -> int | None:
         """Of `base` as the engine takes it: None for EXACT."""
-        return None if self.policy is SourcePolicy.EXACT else self.network.prefixlen
+        if self.policy is SourcePolicy.EXACT:
+            return None
+        return self.network.prefixlen if self.network else 0
 
     @property
     def relatch_after_ns(self) -> int:
@@ -72,15 +72,17 @@ class Source:
         exact = self.address or pinned
         if exact is not None:
             return exact.packed, exact.scope, exact.port, -1
-        base = self.base
+        if self.network is None:
+            return bytes(16), 0, 0, -2
+        base = Address(self.network.network_address, 0)
         offset = 96 if self.network.version == 4 else 0
         return base.packed, base.scope, 0, offset + self.network.prefixlen
 
     def admits(self, address: Address) -> bool:
-        """Whether `address` is in the network; ANYBODY has everyone."""
+        """Whether `address` is in the network; no IPv4 address is in ::/0."""
         if self.address is not None:
             return address == self.address
-        if self.network == ANYBODY:
+        if self.network is None:
             return True
         return address.ip.version == self.network.version and address.ip in self.network
 
@@ -114,7 +116,8 @@ def read_source(
         policy.check_source(address)
         return Source(kind, str(address), address)
     network, text = _network_of(kind, source_text)
-    policy.check_source_network(network)
+    if network is not None:
+        policy.check_source_network(network)
     if kind is SourcePolicy.LATCH:
         return Source(kind, text, None, network, window or DEFAULT_LATCH_WINDOW_SECS, relatch)
     return Source(kind, text, None, network)
@@ -207,9 +210,9 @@ def _policy_of(text: str) -> SourcePolicy:
         ) from None
 
 
-def _network_of(kind: SourcePolicy, text: str) -> tuple[Network, str]:
+def _network_of(kind: SourcePolicy, text: str) -> tuple[Network | None, str]:
     if kind is SourcePolicy.LATCH and not text:
-        return ANYBODY, ""
+        return None, ""
     if kind is SourcePolicy.IP or (kind is SourcePolicy.LATCH and "/" not in text):
         ip = _ip_of(text, kind)
         return _network_of_one(ip), str(ip)

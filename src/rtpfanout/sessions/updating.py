@@ -21,6 +21,7 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import Consent, SourcePolicy
 from rtpfanout.policy import SOURCE_FIELD
+from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.requests import Once
@@ -41,6 +42,8 @@ LARGEST_COUNT = 2**31 - 1
 
 _log = structlog.stdlib.get_logger(__name__)
 _NO_ID = Once("", b"", None, 0)
+_MOST_REFUSALS, _MOST_PINS = 10, 1000
+"""Lines a minute about those who knock at a latch: anybody can."""
 
 
 class Updating:
@@ -49,6 +52,7 @@ class Updating:
     def __init__(self, registry: Registry, consents: Consents) -> None:
         self._registry = registry
         self._consents = consents
+        self._refusals, self._pins = Seldom(_MOST_REFUSALS), Seldom(_MOST_PINS)
 
     def update(
         self, session_id: str, changes: Mapping[str, Any], if_revision: int, once: Once
@@ -68,12 +72,19 @@ class Updating:
                     return registry.view(session)
             return self._change(session, after, once)
 
-    def move(self, session_id: str, address: Address, counter: int) -> None:
-        """A move that the source signed. Raises PermissionDeniedError (an old counter)."""
+    def move(self, session_id: str, address: Address, counter: int, move_key: bytes) -> None:
+        """A move that the source signed with that key.
+
+        Raises NotFoundError (the key is another by now), PermissionDeniedError (an old counter).
+        """
         registry = self._registry
         registry.policy.check_source(address)
         with registry.work(session_id) as session:
             terms = session.terms
+            if not move_key or move_key != terms.move_key:
+                raise NotFoundError(
+                    "no session of this SSRC has the key that signed", field="move_key"
+                )
             if counter <= terms.move_counter:
                 raise PermissionDeniedError(
                     f"counter {counter} is not above {terms.move_counter}, which was accepted"
@@ -100,10 +111,17 @@ class Updating:
             return False  # deleted meanwhile
         except RtpFanoutError as error:
             registry.count("pin_refused")
-            _log.warning("source not pinned", session_id=found.session_id, reason=error.message)
+            self._refusals.write(
+                _log.warning,
+                "source not pinned",
+                session_id=found.session_id,
+                reason=error.message,
+            )
             return False
         registry.count("pinned")
-        _log.info("source pinned", session_id=found.session_id, source=str(address))
+        self._pins.write(
+            _log.info, "source pinned", session_id=found.session_id, source=str(address)
+        )
         return True
 
     def _may_pin(self, session: Session, address: Address) -> bool:
@@ -157,13 +175,16 @@ class Updating:
             old_key = registry.key_of(session)
             new_key = session.ssrc, after.source.key(after.pinned)
             self._check(session, after, new_key != old_key and new_key in registry.keys)
+            if after.move_key != before.move_key:
+                counter = registry.move_keys.take(session.session_id, session.ssrc, after)
+                after = replace(after, move_counter=counter)
             registry.keys.add(new_key)
             session.next_feeder = after.feeder
             slot = registry.changes.begin()
             new = copy.copy(session)
             new.terms, new.revision = after, slot.revision
             view = registry.view(new)
-            written = registry.journal.save_session(new, once.answer(view.to_json()))
+            written = registry.journal.save_session(new, once.answer(view.to_json()), before)
         try:
             written.result()
             self._apply_or_unwrite(session, before, after)
@@ -171,6 +192,7 @@ class Updating:
             with registry.lock:
                 if new_key != old_key:
                     registry.keys.discard(new_key)
+                self._give_back(session, after, before)
                 session.next_feeder = None
                 registry.changes.settle(slot, None)
             raise
@@ -178,6 +200,7 @@ class Updating:
             # Who saw it by the old labels alone is shown nothing of what it is now.
             gone = registry.view(session) if after.labels != before.labels else None
             session.terms, session.revision = after, slot.revision
+            self._give_back(session, before, after)
             session.next_feeder = None
             if new_key != old_key:
                 registry.keys.discard(old_key)
@@ -187,6 +210,13 @@ class Updating:
             change = Change(slot.revision, ChangeType.UPDATED, shown, before.labels, gone)
             registry.changes.settle(slot, change)
         return view
+
+    def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:
+        """The move key of `lost`, unless it is that of `kept`. The lock is held."""
+        registry = self._registry
+        if lost.move_key != kept.move_key:
+            forgotten = registry.move_keys.give_back(session.session_id, session.ssrc, lost)
+            registry.journal.forget_move_counters(forgotten)
 
     def _check(self, session: Session, after: Terms, is_taken: bool) -> None:
         """Raises AlreadyExistsError, AddressDeniedError. The lock is held."""
@@ -234,12 +264,7 @@ def read_limits(values: Mapping[str, Any]) -> dict[str, Any]:
         "consent": fields.consent_of,
         "move_key": fields.move_key_of,
     }
-    read: dict[str, Any] = {
-        name: reader(values[name]) for name, reader in readers.items() if name in values
-    }
-    if "move_key" in read:
-        read["move_counter"] = 0  # of another key
-    return read
+    return {name: reader(values[name]) for name, reader in readers.items() if name in values}
 
 
 def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:
@@ -251,7 +276,7 @@ def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:
     }
 
 
-def engine_source(terms: Terms) -> tuple[Address, dict[str, Any]]:
+def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
     """The arguments of Engine.move_session."""
     source, pinned = terms.source, terms.pinned
     if source.policy is not SourcePolicy.LATCH:

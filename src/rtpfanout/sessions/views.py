@@ -94,10 +94,15 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """A session's counters since its creation or the server's start; bytes are of UDP payload."""
+    """A session's counters since its creation or the server's start; bytes are of UDP payload.
+
+    What came for it is `packets_received`, which were admitted, and ``dropped_``; but for
+    `dropped_wrong_source`, which came with its SSRC for any session that has it.
+    """
 
     session_id: str
     packets_received: int
+    """Admitted: they passed the gate."""
     packets_sent: int
     bytes_received: int
     bytes_sent: int
@@ -109,6 +114,12 @@ class SessionStats:
     dropped_overload: int = 0
     dropped_rate_limit: int = 0
     dropped_paused: int = 0
+    dropped_wrong_source: int = 0
+    """From where no session of the SSRC admits them; the same for all of these."""
+    dropped_latching: int = 0
+    dropped_no_port: int = 0
+    dropped_loop: int = 0
+    dropped_misrouted: int = 0
     copies_withheld: int = 0
 
 
@@ -227,5 +238,10 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
         dropped_overload=int(values["dropped_overload"]),
         dropped_rate_limit=int(values["dropped_rate_limit"]),
         dropped_paused=int(values["dropped_paused"]),
+        dropped_wrong_source=int(values["dropped_wrong_source"]),
+        dropped_latching=int(values["dropped_latching"]),
+        dropped_no_port=int(values["dropped_no_port"]),
+        dropped_loop=int(values["dropped_loop"]),
+        dropped_misrouted=int(values["dropped_misrouted"]),
         copies_withheld=int(values["copies_withheld"]),
     )

@@ -1,17 +1,21 @@
-"""What survives a restart, in one SQLite file: sessions, subscribers, consents, answers, secrets.
+"""What survives a restart, in one SQLite file: sessions, subscribers, consents, counters of move
+keys, answers, secrets.
 
 `Store` writes what is submitted to it in order, with one fsync for all that came during the
 last one, and tells when it is durable. `records` has what is stored, `database` the file's
 layout, `files` where it lies and who may have it.
 """
 
-from rtpfanout.store.files import MEMORY, default_path
+from rtpfanout.store.counters import IDENTITY_BYTES as MOVE_IDENTITY_BYTES
+from rtpfanout.store.files import MEMORY, default_path, state_directory
 from rtpfanout.store.records import (
     Change,
+    DropMoveCounters,
     DropSession,
     DropSubscribers,
     PutAnswer,
     PutConsents,
+    PutMoveCounter,
     PutSecret,
     PutSession,
     PutSubscribers,
@@ -29,11 +33,14 @@ from rtpfanout.store.writer import Store, StoreCounts
 
 __all__ = [
     "MEMORY",
+    "MOVE_IDENTITY_BYTES",
     "Change",
+    "DropMoveCounters",
     "DropSession",
     "DropSubscribers",
     "PutAnswer",
     "PutConsents",
+    "PutMoveCounter",
     "PutSecret",
     "PutSession",
     "PutSubscribers",
@@ -48,5 +55,6 @@ __all__ = [
     "default_path",
     "pack_labels",
     "runs_of",
+    "state_directory",
     "unpack_labels",
 ]

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import structlog
 
 from rtpfanout.errors import StartError
+from rtpfanout.store import counters
 from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
 from rtpfanout.store.records import (
     RECORD_BYTES,
     Change,
+    DropMoveCounters,
     DropSession,
     DropSubscribers,
     PutAnswer,
     PutConsents,
+    PutMoveCounter,
     PutSecret,
     PutSession,
     PutSubscribers,
@@ -201,6 +204,10 @@ class Database:
         if self.connection.execute(_HAS_CONSENTS).fetchone():
             yield from map(StoredConsent._make, self.connection.execute(_CONSENTS, (boot, now_ns)))
 
+    def move_counters(self) -> Iterator[tuple[bytes, int]]:
+        """(identity of SSRC and key, counter), the one that was used last at the end."""
+        return counters.read(self.connection)
+
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The first and the last of some sessions at a time, by sequence."""
         keys = [
@@ -275,6 +282,10 @@ class Database:
                 for statement in _CONSENT_SCHEMA:
                     execute(statement)
                 self.connection.executemany(_PUT_CONSENT, [(*each, boot) for each in consents])
+            case PutMoveCounter(identity, counter):
+                counters.put(self.connection, identity, counter)
+            case DropMoveCounters(identities):
+                counters.drop(self.connection, identities)
             case PutAnswer(answer):
                 execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
             case PutSecret(name, value):
@@ -335,6 +346,7 @@ def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> Non
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
     execute("PRAGMA cache_size = -32000")
+    execute("PRAGMA temp_store = MEMORY")  # there may be no directory for temporary files
     execute("PRAGMA journal_size_limit = 16000000")
     (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = execute("PRAGMA application_id").fetchone()
@@ -367,6 +379,7 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     connection.execute("EXPLAIN SELECT name, value FROM secret")
     if connection.execute(_HAS_CONSENTS).fetchone():
         connection.execute(f"EXPLAIN {_CONSENTS}", (b"", 0))
+    counters.check(connection)
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
     state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):

@@ -27,14 +27,15 @@ def default_path(bind_address: Address) -> str:
 
     In $STATE_DIRECTORY (systemd's StateDirectory=) if it is set; for root in
     /var/lib/rtpfanout; else in $XDG_STATE_HOME/rtpfanout or ~/.local/state/rtpfanout. A server
-    at port 0 has another port each time, so its store is MEMORY.
+    at port 0 has another port each time, so its store is MEMORY. Raises StartError.
     """
     if bind_address.port == 0:
         return MEMORY
-    return str(_directory() / f"sessions-{bind_address.port}.db")
+    return str(state_directory() / f"sessions-{bind_address.port}.db")
 
 
-def _directory() -> Path:
+def state_directory() -> Path:
+    """What is kept beyond a restart lies here. Raises StartError: the user has no home."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -42,8 +43,16 @@ def _directory() -> Path:
         return _SYSTEM_DIRECTORY
     state = os.environ.get("XDG_STATE_HOME", "")
     # The specification says to ignore a relative one.
-    base = Path(state) if Path(state).is_absolute() else Path.home() / ".local/state"
-    return base / "rtpfanout"
+    if Path(state).is_absolute():
+        return Path(state, "rtpfanout")
+    try:
+        return Path.home() / ".local/state/rtpfanout"
+    except RuntimeError:  # neither $HOME nor an entry in passwd(5)
+        raise StartError(
+            f"user {os.geteuid()} has no home directory to keep sessions in; set store.path"
+            f' ("{MEMORY}" keeps nothing over a restart), STATE_DIRECTORY or HOME',
+            field="store.path",
+        ) from None
 
 
 def _can_have(directory: Path) -> bool:

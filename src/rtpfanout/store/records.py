@@ -44,6 +44,7 @@ class StoredSession(NamedTuple):
     consent: str = ""
     move_key: bytes = b""
     move_counter: int = 0
+    """As far as it fits; all of it is with its key (`PutMoveCounter`)."""
     labels: str = ""
     """As `pack_labels` makes it."""
 
@@ -158,6 +159,21 @@ class PutConsents:
 
 
 @dataclass(frozen=True, slots=True)
+class PutMoveCounter:
+    """The counter of a key's latest move, below 2^64; a lower one changes nothing."""
+
+    identity: bytes
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropMoveCounters:
+    """Those of the identities that are there."""
+
+    identities: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class PutAnswer:
     """For a request id; forgotten some time after it expires."""
 
@@ -178,6 +194,8 @@ Change = (
     | PutSubscribers
     | DropSubscribers
     | PutConsents
+    | PutMoveCounter
+    | DropMoveCounters
     | PutAnswer
     | PutSecret
 )

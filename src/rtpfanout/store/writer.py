@@ -166,6 +166,10 @@ class Store:
         """Those of this boot that last beyond `now_ns`, by session."""
         return self._database.consents(boot, now_ns)
 
+    def move_counters(self) -> Iterator[tuple[bytes, int]]:
+        """(identity of SSRC and key, counter), the one that was used last at the end."""
+        return self._database.move_counters()
+
     # --- from then on ---
 
     def submit(self, changes: Sequence[Change], revision: int = 0) -> Future[int]:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -92,7 +91,8 @@ class Trial:
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        # Not a temporary file: there may be no directory that we can write to.
+        self._errors = os.fdopen(os.memfd_create("rtpfanout-trial"), "w+b")
         self._process = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
             env=os.environ | {CHECK_VARIABLE: "1"},

@@ -14,6 +14,7 @@
 #define store_rlx(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define store_rls(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define store_seq(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
+#define fetch_add_rlx(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define fetch_add_seq(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
 #define fetch_add_rls(p, v) atomic_fetch_add_explicit((p), (v), memory_order_release)
 #define compare_exchange_acq_rel(p, expected, v) \

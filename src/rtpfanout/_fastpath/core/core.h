@@ -29,6 +29,7 @@ struct rf_addr {
 struct rf_network {
     struct rf_addr addr;
     uint8_t prefix; /* 0 to 128, of IPv4 96 to 128 */
+    bool anybody;   /* instead: all addresses of both families */
 };
 
 enum rf_source_policy {
@@ -110,6 +111,10 @@ struct rf_session_stats {
     uint64_t dropped_overload; /* packets beyond its share of a server with too much to do */
     uint64_t dropped_rate_limit;
     uint64_t dropped_paused;
+    uint64_t dropped_wrong_source; /* of its SSRC, since it is there; none of its sessions has those */
+#define X(name) uint64_t dropped_##name;
+    RF_SESSION_REFUSALS(X)
+#undef X
     uint64_t created_ns;
     uint64_t last_packet_ns; /* 0: none yet */
     double packets_per_second;

@@ -37,6 +37,8 @@ static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
 {
     if (!notice_is_control(a->data, a->len))
         return DROP_not_rtp;
+    if (a->datagram->source.port == 0)
+        return DROP_no_port;
     if (!mailbox_post_datagram(g->mailbox, &a->datagram->source, a->data, a->len))
         return DROP_control_full;
     g->posted = true;
@@ -90,8 +92,12 @@ static void look_up_network(struct gate *g, struct arrival *a)
 
     a->reason = DROP_wrong_source;
     a->session = table_match(g->table, &a->key, g->now, &latching);
+    if (latching)
+        a->refuser = latching;
     if (a->session) {
         a->by_network = true;
+    } else if (latching && a->datagram->source.port == 0) {
+        a->reason = DROP_no_port;
     } else if (latching) {
         a->reason = DROP_latching;
         notify(g, latching, RF_NOTICE_SOURCE, &a->datagram->source);
@@ -100,13 +106,11 @@ static void look_up_network(struct gate *g, struct arrival *a)
 
 static void look_up(struct gate *g, struct arrival *a)
 {
-    bool ssrc_known = false;
-
     if (a->kind != RTP_PACKET)
         return;
-    a->session = table_find(g->table, &a->key, &ssrc_known);
+    a->session = table_find(g->table, &a->key, &a->refuser);
     a->reason = DROP_unknown_ssrc;
-    if (!a->session && ssrc_known)
+    if (!a->session && a->refuser)
         look_up_network(g, a);
 }
 
@@ -243,6 +247,15 @@ static bool admit(struct gate *g, struct arrival *a)
     return fair_admits(&g->fair, a->session);
 }
 
+static void count_drop(struct gate *g, const struct arrival *a)
+{
+    struct session *s = a->session ? a->session : a->refuser;
+
+    if (s)
+        session_count_refusal(s, a->reason);
+    stats_count_drop(g->counters, a->reason);
+}
+
 void gate_pass(struct gate *g)
 {
     for (uint32_t i = 0; i < g->count; i++)
@@ -255,7 +268,7 @@ void gate_pass(struct gate *g)
         if (admit(g, a))
             continue;
         if (!a->handed_over)
-            stats_count_drop(g->counters, a->reason);
+            count_drop(g, a);
         a->session = NULL;
     }
 }

@@ -15,17 +15,19 @@ enum { GATE_BLOCK = 32 };
 /* A packet at the gate. */
 struct arrival {
     uint8_t *data;
-    uint32_t len;
     const struct datagram *datagram; /* that it came in */
-    uint16_t owner; /* its session's, by which it was handed over to us; 0: it was received */
-
+    uint32_t len;
     enum rtp_kind kind;
+    enum drop_reason reason; /* why it has no session */
+    uint16_t owner;          /* its session's, by which it was handed over to us; 0: it was received */
     bool by_network;         /* its session admits a network, not just this source */
+    bool handed_over;        /* to the worker of its session, so that it has none here */
     struct table_key key;    /* of RTP_PACKET */
     struct session *session; /* that it is admitted to, or NULL */
-    bool handed_over;        /* to the worker of its session; else, if NULL, */
-    enum drop_reason reason; /* this is why */
+    struct session *refuser; /* then what it came for, or NULL */
 };
+/* What is longer compilers clear by a slower instruction: 88 bytes cost 10 ns more a packet, of 40. */
+_Static_assert(sizeof(struct arrival) <= 80, "a packet at the gate has grown");
 
 struct gate {
     const struct table *table;

@@ -28,7 +28,8 @@ int rule_new(const struct rf_source *source, uint64_t now, struct source_rule **
     *out = NULL;
     if (exact && source->relatch_after_ns == 0)
         return 0;
-    if (network->prefix > 128 || (addr_is_ipv4(&network->addr) && network->prefix < 96))
+    if (!network->anybody &&
+        (network->prefix > 128 || (addr_is_ipv4(&network->addr) && network->prefix < 96)))
         return -EINVAL;
     rule = calloc(1, sizeof *rule);
     if (!rule)
@@ -36,10 +37,13 @@ int rule_new(const struct rf_source *source, uint64_t now, struct source_rule **
     rule->kind = exact                         ? RULE_RELATCH
                  : source->policy == RF_LATCH ? RULE_LATCH
                                                : RULE_ADMIT;
-    memcpy(rule->network.addr.ip, network->addr.ip, sizeof network->addr.ip);
-    rule->network.addr.scope = network->addr.scope;
-    rule->network.prefix = network->prefix;
-    clear_beyond(rule->network.addr.ip, network->prefix);
+    rule->network.anybody = network->anybody;
+    if (!network->anybody) {
+        memcpy(rule->network.addr.ip, network->addr.ip, sizeof network->addr.ip);
+        rule->network.addr.scope = network->addr.scope;
+        rule->network.prefix = network->prefix;
+        clear_beyond(rule->network.addr.ip, network->prefix);
+    }
     rule->silence_ns = source->relatch_after_ns;
     rule->since_ns = now;
     *out = rule;
@@ -50,6 +54,8 @@ bool rule_covers(const struct source_rule *rule, const struct rf_addr *addr)
 {
     const struct rf_network *n = &rule->network;
 
+    if (n->anybody)
+        return true;
     return same_bits(n->addr.ip, addr->ip, n->prefix) &&
            (n->addr.scope == 0 || n->addr.scope == addr->scope) &&
            (n->prefix >= 96 || !addr_is_ipv4(addr));
@@ -57,5 +63,11 @@ bool rule_covers(const struct source_rule *rule, const struct rf_addr *addr)
 
 bool rule_same_network(const struct source_rule *a, const struct source_rule *b)
 {
-    return a->network.prefix == b->network.prefix && addr_equal(&a->network.addr, &b->network.addr);
+    return a->network.anybody == b->network.anybody && a->network.prefix == b->network.prefix &&
+           addr_equal(&a->network.addr, &b->network.addr);
+}
+
+unsigned rule_narrowness(const struct source_rule *rule)
+{
+    return rule->network.anybody ? 0 : 1u + rule->network.prefix;
 }

@@ -24,8 +24,10 @@ struct source_rule {
  * of more bits than there are), -ENOMEM. */
 int rule_new(const struct rf_source *source, uint64_t now, struct source_rule **out);
 
-/* IPv4 addresses are in no IPv6 network, not even in ::/0. */
+/* IPv4 addresses are in no IPv6 network, not even in ::/0; anybody is a network of its own. */
 bool rule_covers(const struct source_rule *rule, const struct rf_addr *addr);
 bool rule_same_network(const struct source_rule *a, const struct source_rule *b);
+/* The more, the fewer addresses of a family it covers. */
+unsigned rule_narrowness(const struct source_rule *rule);
 
 #endif

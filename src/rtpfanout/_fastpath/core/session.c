@@ -36,6 +36,32 @@ int session_pool_init(struct session_pool *p, uint32_t max)
     return 0;
 }
 
+static void leave_refusals(struct session *s)
+{
+    if (s->refusals && --s->refusals->sessions == 0)
+        free(s->refusals);
+    s->refusals = NULL;
+}
+
+void session_share_refusals(struct session *s, const struct session *other)
+{
+    leave_refusals(s);
+    s->refusals = other->refusals;
+    s->refusals->sessions++;
+    s->refusals_before = load_rlx(&s->refusals->wrong_source);
+}
+
+void session_count_refusal(struct session *s, enum drop_reason reason)
+{
+    switch (reason) {
+    case DROP_wrong_source: fetch_add_rlx(&s->refusals->wrong_source, 1); break;
+#define X(name) case DROP_##name: fetch_add_rlx(&s->dropped.name, 1); break;
+        RF_SESSION_REFUSALS(X)
+#undef X
+    default: break; /* counted by its owner */
+    }
+}
+
 void session_pool_destroy(struct session_pool *p)
 {
     for (uint32_t i = 0; i < p->used; i++) {
@@ -44,6 +70,7 @@ void session_pool_destroy(struct session_pool *p)
         if (list)
             subscriber_list_free(list);
         free(load_rlx(&session_at(p, i)->rule));
+        leave_refusals(session_at(p, i));
     }
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
         free(load_rlx(&p->chunks[i / SESSION_CHUNK]));
@@ -93,19 +120,18 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
                 struct session **out)
 {
     struct subscriber_list *empty = subscriber_list_new(0);
+    struct ssrc_refusals *refusals = calloc(1, sizeof *refusals);
     struct session *s = p->free;
+    int rc = empty && refusals ? 0 : -ENOMEM;
 
-    if (!empty)
-        return -ENOMEM;
-    if (s) {
+    if (rc == 0 && !s)
+        rc = session_fresh(p, &s);
+    else if (rc == 0)
         p->free = s->next_free;
-    } else {
-        int rc = session_fresh(p, &s);
-
-        if (rc) {
-            free(empty);
-            return rc;
-        }
+    if (rc) {
+        free(empty);
+        free(refusals);
+        return rc;
     }
     uint32_t index = s->index, generation = s->generation;
     struct session_latency *latency = s->latency;
@@ -122,6 +148,8 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
     s->ssrc = ssrc;
     s->created_ns = now;
     s->older.at = s->newer.at = now;
+    s->refusals = refusals;
+    refusals->sessions = 1;
     store_rlx(&s->subscribers, empty);
     *out = s;
     return 0;
@@ -133,6 +161,7 @@ void session_release(struct session_pool *p, struct session *s)
     store_rlx(&s->subscribers, NULL);
     free(load_rlx(&s->rule));
     store_rlx(&s->rule, NULL);
+    leave_refusals(s);
     s->in_use = false;
     s->next_free = p->free;
     p->free = s;
@@ -163,6 +192,10 @@ void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *
     out->dropped_overload = load_rlx(&s->fair_use.dropped);
     out->dropped_rate_limit = load_rlx(&s->limit.dropped);
     out->dropped_paused = load_rlx(&s->dropped_paused);
+    out->dropped_wrong_source = load_rlx(&s->refusals->wrong_source) - s->refusals_before;
+#define X(name) out->dropped_##name = load_rlx(&s->dropped.name);
+    RF_SESSION_REFUSALS(X)
+#undef X
     out->created_ns = s->created_ns;
     out->last_packet_ns = load_rlx(&s->last_packet_ns);
     out->subscribers = load_rlx(&s->subscribers)->count;

@@ -58,6 +58,13 @@ struct ingest_limit {
     counter dropped;
 };
 
+/* What came with an SSRC from where none of its sessions admits it. The sessions share it; it goes
+ * with the last of them, after the grace period of that. */
+struct ssrc_refusals {
+    counter wrong_source;
+    uint32_t sessions; /* the writer's */
+};
+
 struct session {
     /* Written before publication, and compared by lookups: by a move only while the session is
      * out of the index by source, and a grace period is over since. */
@@ -94,6 +101,15 @@ struct session {
     /* The owner's: the last source that a network admitted, and the newest subscriber then. */
     struct rf_addr last_source;
     uint64_t last_newest_ns;
+
+    /* Counted by any worker: atomic additions, and apart from what the owner counts. */
+    struct ssrc_refusals *refusals;
+    uint64_t refusals_before; /* this session */
+    struct {
+#define X(name) counter name;
+        RF_SESSION_REFUSALS(X)
+#undef X
+    } dropped;
 };
 
 /* Session records by index, allocated a chunk at a time; a record never moves. */
@@ -130,6 +146,11 @@ static inline uint64_t session_handle(const struct session *s)
 
 /* NULL unless it is in use under this very handle. */
 struct session *session_by_handle(const struct session_pool *p, uint64_t handle);
+
+/* Before it is published: `s` has the SSRC of `other`, so what is refused for that is for both. */
+void session_share_refusals(struct session *s, const struct session *other);
+/* A worker drops a packet: of `s`, or of an SSRC that it has. */
+void session_count_refusal(struct session *s, enum drop_reason reason);
 
 void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);

@@ -16,11 +16,20 @@
     X(overload)     /* beyond its session's share while more comes than can be sent, or \
                        than a stop has time for */ \
     X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
+    X(no_port)      /* from UDP port 0 where a port is needed: nobody is answered or pinned there */ \
     X(paused)       /* of a paused session */ \
     X(rate_limit)   /* beyond its session's ingest limit */ \
     X(loop)         /* our own egress, or from a subscriber of the very session */ \
     X(control)      /* a control datagram, handed to the control plane */ \
     X(control_full) /* the same, but too long, or the mailbox had no room */
+
+/* Those among them that are of a session, and are counted by whichever worker drops. wrong_source is
+ * one count for all sessions of an SSRC: nobody can tell which of them was meant. */
+#define RF_SESSION_REFUSALS(X) \
+    X(latching) \
+    X(no_port) \
+    X(loop) \
+    X(misrouted)
 
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \
@@ -66,7 +75,7 @@
     X(tasks_shared) /* of other workers' turns */ \
     X(handed_over) /* to the workers of their sessions */
 
-/* Per session; written by the one worker that owns it. */
+/* Per session; written by the one worker that owns it. Packets are `received` that were admitted. */
 #define RF_SESSION_FIELDS(X) \
     X(packets_received) \
     X(bytes_received) \

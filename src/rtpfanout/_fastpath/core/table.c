@@ -91,7 +91,8 @@ void table_prefetch(const struct table *t, const struct table_key *key)
     __builtin_prefetch(&slots->word[(uint32_t)key->hash & slots->mask]);
 }
 
-struct session *table_find(const struct table *t, const struct table_key *key, bool *ssrc_known)
+struct session *table_find(const struct table *t, const struct table_key *key,
+                           struct session **namesake)
 {
     struct session *s = index_find(t, &t->by_source, key, NULL);
 
@@ -99,9 +100,9 @@ struct session *table_find(const struct table *t, const struct table_key *key, b
         return s;
     struct table_key any = ssrc_key(t, key->ssrc);
 
-    *ssrc_known = index_find(t, &t->by_ssrc, &any, NULL) != NULL;
+    *namesake = index_find(t, &t->by_ssrc, &any, NULL);
     /* Perhaps the session came between the two looks. */
-    return *ssrc_known ? index_find(t, &t->by_source, key, NULL) : NULL;
+    return *namesake ? index_find(t, &t->by_source, key, NULL) : NULL;
 }
 
 /* Whether a session with an exact source has been silent for long enough. */
@@ -286,12 +287,12 @@ void table_drop_source(struct table *t, struct session *s)
 void table_put_network(struct table *t, struct session *s)
 {
     uint64_t hash = ssrc_key(t, s->ssrc).hash;
-    uint8_t prefix = load_rlx(&s->rule)->network.prefix;
+    unsigned narrowness = rule_narrowness(load_rlx(&s->rule));
     table_word *head;
     struct session *next = chain_of(t, s->ssrc, &head), *previous = NULL;
     bool first = next == NULL;
 
-    while (next && load_rlx(&next->rule)->network.prefix >= prefix) {
+    while (next && rule_narrowness(load_rlx(&next->rule)) >= narrowness) {
         previous = next;
         next = load_rlx(&next->network_next);
     }
@@ -329,6 +330,7 @@ static void link_ssrc(struct table *t, struct session *s)
     s->ssrc_next = index_find(t, &t->by_ssrc, &any, &head);
     if (s->ssrc_next) {
         s->ssrc_next->ssrc_previous = s;
+        session_share_refusals(s, s->ssrc_next);
         store_rls(head, word_make(any.hash, s->index));
     } else {
         index_put(&t->by_ssrc, any.hash, s->index);

@@ -68,9 +68,9 @@ struct table_key table_key(const struct table *t, uint32_t ssrc, const struct rf
 /* Begins to load what table_find will read. Keys that are made and prefetched some packets
  * ahead hide the memory's latency: with 10,000 sessions a lookup costs what it costs with 10. */
 void table_prefetch(const struct table *t, const struct table_key *key);
-/* NULL when there is no such session; `*ssrc_known` then tells whether another source has this
- * SSRC. */
-struct session *table_find(const struct table *t, const struct table_key *key, bool *ssrc_known);
+/* NULL when there is no such session; `*namesake` then is one of this SSRC, or NULL. */
+struct session *table_find(const struct table *t, const struct table_key *key,
+                           struct session **namesake);
 
 /* When table_find has found none but knows the SSRC: the session whose network admits the
  * source. Else NULL, and `*latching` the session that may latch on to it, or NULL. */
