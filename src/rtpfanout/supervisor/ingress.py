@@ -20,10 +20,13 @@ from rtpfanout.supervisor.notify import given_sockets
 from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rtpfanout.config import Settings
     from rtpfanout.supervisor.notify import Notifier
+
+FREE_PORTS = ("grpc_bind_address", "metrics_bind_address")
+"""Keys of addresses that the next server gets as this one found them."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -51,6 +54,22 @@ def open_in_hand(sockets: Sequence[int]) -> int | None:
         return None
 
 
+def fitting_memory(left: int | None, ours: int | None, sockets: Sequence[int]) -> int | None:
+    """Of two memories the one that the next server takes, the other closed.
+
+    `left` by a server of another version, which may lay it out otherwise; `ours` has nothing in it.
+    """
+    if left is None:
+        return ours
+    if ours is None:
+        ours = open_in_hand(sockets)
+    if ours is None or os.fstat(left).st_size != os.fstat(ours).st_size:
+        os.close(left)
+        return ours
+    os.close(ours)
+    return left
+
+
 def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
     """`settings` for a server that adopts `sockets`: none of them may be without a worker."""
     updates: dict[str, Any] = {}
@@ -70,12 +89,17 @@ def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
 
 def inherited(wanted: Settings, before: dict[str, Any], sockets: Sequence[int]) -> Settings:
     """`wanted` with the free ports that were found before, for `sockets`."""
-    found = {
-        key: address
-        for key in ("grpc_bind_address", "metrics_bind_address")
-        if (address := Address.parse(before[key])) and getattr(wanted, key).port == 0
+    return fitting(with_found(wanted, before), sockets)
+
+
+def with_found(settings: Settings, found: Mapping[str, Any]) -> Settings:
+    """`settings` with the addresses `found` for those of FREE_PORTS that any free port is good."""
+    updates = {
+        key: Address.parse(found[key])
+        for key in FREE_PORTS
+        if found.get(key) and getattr(settings, key).port == 0
     }
-    return fitting(wanted.model_copy(update=found), sockets)
+    return settings.model_copy(update=updates)
 
 
 def forgets(settings: Settings) -> bool:
