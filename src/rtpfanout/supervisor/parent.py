@@ -103,8 +103,7 @@ class Supervisor:
         if self._in_hand is None:
             self._in_hand = ingress.open_in_hand(self._sockets)
         links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
-        pipe = stderr.pipe()
-        mine = [*links, *self._signals.descriptors, *([pipe.read, pipe.to] if pipe else [])]
+        mine = [*links, *self._signals.descriptors, *stderr.descriptors()]
         try:
             self._server = fork_server(
                 self._reloads.settings,
