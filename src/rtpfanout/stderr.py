@@ -43,17 +43,23 @@ def open_missing() -> None:
 def start(inherited: Sequence[int] = ()) -> None:
     """From here on writing to descriptor 2 does not block; once in a process.
 
-    `inherited`: `descriptors` of the program that executed this one. Without a pipe to be had all
-    stays as it is.
+    `inherited`: `descriptors` of the program that executed this one. Where there is no pipe or no
+    thread to be had all stays as it is.
     """
     global _pipe, _is_started, _is_terminal
     try:
         read, to = inherited or _open_pipe()
     except OSError:
         return
+    carrier = threading.Thread(target=_carry, args=(read, to), name="rtpfanout-stderr", daemon=True)
+    try:
+        carrier.start()
+    except RuntimeError:  # no room for another thread
+        os.dup2(to, STDERR)
+        os.close(to)
+        os.close(read)
+        return
     _pipe, _is_started, _is_terminal = (read, to), True, os.isatty(to)
-    carrier = threading.Thread(target=_carry, args=_pipe, name="rtpfanout-stderr", daemon=True)
-    carrier.start()
     atexit.register(_finish, os.getpid(), carrier)
 
 

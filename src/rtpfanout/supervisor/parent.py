@@ -141,6 +141,7 @@ class Supervisor:
         self._on_time(time.monotonic())
         if self._pieces and not readable and next(self._pieces, self) is self:
             self._pieces = None
+            _log.debug("a server can be started whatever is installed now")
         return self._stopping and not self._processes()
 
     def _on_time(self, now: float) -> None:

@@ -27,6 +27,17 @@ def pieces() -> Iterator[None]:
     for name in MODULES:
         importlib.import_module(name)
         yield
+    import anyio
+    import uvicorn
+
+    # What these choose among and import when they are first used.
+    uvicorn.Config(_nothing, log_config=None, lifespan="off").load()
+    yield
+    anyio.run(_nothing)
+
+
+async def _nothing(*_asgi: object) -> None:
+    """An application, and a task."""
 
 
 def all_at_once() -> None:

@@ -122,11 +122,11 @@ def succeed(settings: Settings, told: Succession) -> NoReturn:
     for descriptor in told.sockets:
         os.set_inheritable(descriptor, False)
     link = Link.adopt(told.link)
-    preload.all_at_once()
-    settings = ingress.inherited(settings, told.found, told.sockets)
-    in_hand = ingress.open_in_hand(told.sockets)
+    preload.all_at_once()  # the last that may fail for what is installed
     stderr.join(told.stderr, terminal=told.is_terminal)
     log.configure(settings.log.level, settings.log.format)
+    settings = ingress.inherited(settings, told.found, told.sockets)
+    in_hand = ingress.open_in_hand(told.sockets)
     link.tell(
         "waiting",
         settings=settings.model_dump(mode="json"),

@@ -113,7 +113,7 @@ class Upgrade:
             reports = [] if self._was_reported else [Order.REPORT]
             self._was_reported = True
             return reports
-        if self.phase is Phase.PROVING:  # it does not know that it may go
+        if self.phase in (Phase.PROVING, Phase.IDLE):  # it does not know that it may go, or go on
             return [Order.KILL_SERVER]
         if self.phase is Phase.STARTING:
             self._has_successor = False
@@ -168,8 +168,6 @@ class Upgrade:
         return [order]
 
     def _give_up(self, reason: str) -> list[Order]:
-        if self.phase is Phase.IDLE:
-            return []
         self.reason = reason
         self.phase = Phase.CLEARING
         if self._has_successor:
@@ -185,4 +183,4 @@ class Upgrade:
         elif self._is_suspended:
             orders = [Order.RESUME]
         self.phase = Phase.IDLE
-        return [*orders, Order.REPORT]
+        return [Order.REPORT, *orders]
