@@ -171,7 +171,11 @@ class Scene:
         self.world = replace(world, server=state)
 
     def key(self) -> object:
-        return self.world, self.fails, tuple(sorted((k, str(v)) for k, v in vars(self.upgrade).items()))
+        return (
+            self.world,
+            self.fails,
+            tuple(sorted((k, str(v)) for k, v in vars(self.upgrade).items())),
+        )
 
 
 def reached(events: tuple[str, ...]) -> Scene:
