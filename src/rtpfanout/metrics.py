@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import rtpfanout
+from rtpfanout import log
 from rtpfanout._fastpath import (
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
@@ -257,6 +258,11 @@ class ServerCollector(Collector):
             ),
         ):
             yield CounterMetricFamily(f"rtpfanout_store_{name}", text, value=value)
+        yield CounterMetricFamily(
+            "rtpfanout_log_lines_lost",
+            "Lines of the log that found no room: whoever reads standard error does not keep up.",
+            value=log.lost_lines(),
+        )
         requests = CounterMetricFamily(
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",

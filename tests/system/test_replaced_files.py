@@ -69,7 +69,7 @@ def server(
     monkeypatch.chdir(installed.parent)
     server = start_server(store__path=str(tmp_path / "store.db"), log__level="debug")
     server.logged(CAN_BE_STARTED)
-    yield server
+    return server
 
 
 def server_pid(server: ServerProcess) -> int:
@@ -257,8 +257,16 @@ def test_a_server_that_is_forked_opens_nothing_of_what_is_installed(
     server.logged(CAN_BE_STARTED)
     opened = tmp_path / "opened"
     tracer = subprocess.Popen(
-        ["strace", "-f", "-e", "trace=open,openat", "-o", str(opened)]
-        + ["-p", str(server.process.pid)],
+        [
+            "strace",
+            "-f",
+            "-e",
+            "trace=open,openat",
+            "-o",
+            str(opened),
+            "-p",
+            str(server.process.pid),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -43,10 +43,12 @@ class Link:
         return cls(socket.socket(fileno=descriptor))
 
     def tell(self, word: str, *, descriptors: Sequence[int] = (), **values: Any) -> str:
-        """Never blocks. Why it could not be said, or "".
+        """Never blocks. Why it could not be said, or "", also to nobody: that end is news itself.
 
         `descriptors` come with it, as the message's `descriptors`.
         """
+        if self.closed:
+            return ""
         message = json.dumps({"word": word, **values}).encode()
         memory = None
         try:
@@ -57,6 +59,8 @@ class Link:
                 message = json.dumps({"word": word, "in_memory": True}).encode()
             sent = [*descriptors] if memory is None else [memory, *descriptors]
             socket.send_fds(self.sock, [message], sent)
+        except (BrokenPipeError, ConnectionResetError):
+            return ""
         except OSError as error:
             return error.strerror or str(error)
         finally:
