@@ -73,7 +73,7 @@ class Link:
         while not self.closed:
             try:
                 data, descriptors, _flags, _address = socket.recv_fds(
-                    self.sock, LARGEST, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                    self.sock, LARGEST, _MOST_DESCRIPTORS
                 )
             except BlockingIOError:
                 return
@@ -91,6 +91,8 @@ class Link:
 
 
 def _message(data: bytes, descriptors: list[int]) -> dict[str, Any]:
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
     message: dict[str, Any] = json.loads(data)
     if message.pop("in_memory", False):
         with os.fdopen(descriptors.pop(0), "rb") as file:
