@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 KILLS = int(os.environ.get("RTPFANOUT_KILLS", "5"))
 UPGRADES = int(os.environ.get("RTPFANOUT_UPGRADES", "3"))
 DENIED = "127.0.0.8"
+LONG_LIST = int(os.environ.get("RTPFANOUT_LONG_LIST", "20000"))
+"""Networks."""
 IN_HAND_SECONDS = 0.05
 """How long before a kill a packet may have been sent that was in hand then, so that it may come
 twice: a turn is far shorter, but the machine may be busy."""
@@ -469,3 +471,59 @@ def test_without_a_supervisor(start_server: StartServer) -> None:
     server = start_server(enable_supervisor=False)
     assert server.pid == server.process.pid
     assert statefile.running() == []
+
+
+@pytest.mark.parametrize("call", ["clone", "socketpair", "memfd_create"])
+def test_what_can_not_be_had_is_asked_for_again(server: ServerProcess, call: str) -> None:
+    """A process, or a descriptor: a supervisor lives on, says so once and tries again."""
+    requires("strace")
+    requires_root()
+    source, viewer = udp_socket(), udp_socket()
+    server.create(address_of(source), 9, address_of(viewer))
+    fault = f"{call}:error=EAGAIN:when=1..3"
+    calls = f"{call},clone3,vfork" if call == "clone" else call
+    tracer = subprocess.Popen(
+        ["strace", f"-etrace={calls}", f"-einject={fault}", "-p", str(server.process.pid)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tracer.stderr is not None
+    assert "attached" in tracer.stderr.readline()
+    kill(server)
+    tracer.terminate()
+    tracer.wait(START_SECONDS)
+    told = all_logged(server, "no server can be started, it is tried again")
+    assert len(told) == (call != "memfd_create")
+    connected(server)
+    source.sendto(rtp_packet(9), server.ingest_target)
+    assert receive(viewer, 1) == [rtp_packet(9)]
+    assert server.process.poll() is None
+
+
+def test_a_server_that_hangs_before_it_says_anything_is_replaced(server: ServerProcess) -> None:
+    old = server_pid(server)
+    os.kill(old, signal.SIGKILL)
+    starting = eventually(lambda: server_pid(server), lambda pid: pid != old, "another server")
+    os.kill(starting, signal.SIGSTOP)
+    eventually(lambda: server_pid(server), lambda pid: pid not in (old, starting), "a third")
+    eventually(lambda: len(all_logged(server, "ready")), lambda n: n == 2, "ready again")
+
+
+def test_a_long_deny_list(configured: ServerProcess, config: Path) -> None:
+    """Applied as a whole, however long, and by the next server, too."""
+    server = configured
+    session = server.create("127.0.0.1:5000", 1, f"{DENIED}:7000")
+    networks = [f"100.{64 + i // 65536}.{i // 256 % 256}.{i % 256}/32" for i in range(LONG_LIST)]
+    listed = ", ".join(f'"{network}"' for network in [f"{DENIED}/32", *networks])
+    config.write_text(f"[address_policy]\ndeny = [{listed}]\n")
+    done = command("reload", "--timeout", "60")
+    assert done.returncode == 0, done.stderr
+    assert subscribers(server, session).get(f"{DENIED}:7000") != "sending"
+    assert_denied(server, session)
+    kill(server)
+    connected(server)
+    assert_denied(server, session)
+    done = command("upgrade", "--pid", str(server.process.pid))
+    assert done.returncode == 0, done.stderr
+    connected(server)
+    assert_denied(server, session)

@@ -1,11 +1,7 @@
 """What a value may be, in terms pydantic and a reader understand."""
 
-import contextlib
-import gc
 import ipaddress
 import json
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -39,12 +35,11 @@ def _parse_networks(value: object) -> tuple[Network, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError("not a list")
     networks, wrong = [], []
-    with _no_collection():
-        for entry in value:
-            try:
-                networks.append(_parse_network(entry))
-            except ValueError as error:
-                wrong.append(str(error))
+    for entry in value:
+        try:
+            networks.append(_parse_network(entry))
+        except ValueError as error:
+            wrong.append(str(error))
     if wrong:
         raise ValueError(", ".join(wrong))
     return tuple(networks)
@@ -90,39 +85,13 @@ def _parse_network(entry: object) -> Network:
         return entry
     if not isinstance(entry, str) or "%" in entry:
         raise ValueError(f"{entry!r} is not a network")
-    if plain := _plain_ipv4(entry):
-        return plain
     try:
-        network: Network = ipaddress.ip_network(entry, strict=False)
+        network = ipaddress.ip_network(entry, strict=False)
     except ValueError:
         raise ValueError(f"{entry!r} is not a network") from None
     if "/" in entry and ipaddress.ip_address(entry.partition("/")[0]) != network.network_address:
         raise ValueError(f"{entry!r} has host bits set, did you mean {str(network)!r}?")
     return network
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Nothing made here is garbage, and looking for it among 100,000 takes half the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _plain_ipv4(entry: str) -> ipaddress.IPv4Network | None:
-    """The short way for what lists of 100,000 are full of; None: look more closely."""
-    host, slash, bits = entry.partition("/")
-    try:
-        packed = socket.inet_pton(socket.AF_INET, host)
-        if slash and not (bits.isascii() and bits.isdigit()):
-            return None  # a mask, or what int() takes and nobody else
-        return ipaddress.IPv4Network((packed, int(bits) if slash else 32))
-    except (OSError, ValueError):
-        return None
 
 
 def _not_bool(value: object) -> object:

@@ -14,9 +14,9 @@ import os
 from typing import TYPE_CHECKING
 
 from rtpfanout import log, stderr
-from rtpfanout.supervisor import preload
 from rtpfanout.supervisor.handover import Handover
 from rtpfanout.supervisor.parent import Supervisor
+from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.succession import CHECK_VARIABLE, Succession, succeed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     if told := Succession.take():
         succeed(settings, told)
     if CHECK_VARIABLE in os.environ:  # a supervisor of an older version tries this one
-        preload.all_at_once()
+        Preload().finish()
         return 0
     handed = Handover.take()
     stderr.start(handed.stderr if handed else ())

@@ -8,6 +8,7 @@ One thread but for that of `stderr`, and without a running gRPC, so that a fork 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -20,10 +21,11 @@ import structlog
 from rtpfanout import stderr
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError, StartError
-from rtpfanout.supervisor import ingress, preload, signals
+from rtpfanout.supervisor import ingress, signals
 from rtpfanout.supervisor.handover import Handover
 from rtpfanout.supervisor.link import Link, close_all
 from rtpfanout.supervisor.notify import Notifier
+from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.process import Process, fork_server, reaped
 from rtpfanout.supervisor.reloads import Reloads
 from rtpfanout.supervisor.restarts import Restarts
@@ -34,7 +36,7 @@ from rtpfanout.supervisor.terminal import Hangup
 from rtpfanout.supervisor.upgrade import Order, Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 STOP_SECONDS = 10.0
 """Beyond drain_secs, until a server that should end is killed."""
@@ -70,8 +72,7 @@ class Supervisor:
         self._was_ready = False
         self._trusts_store = False  # read in full by a server that became ready
         self._has_room = True
-        self._pieces: Iterator[None] | None = None  # of what is still to be imported
-        self._is_preloaded = False  # or about to be
+        self._preload = Preload()
         self._file = StateFile(State(os.getpid(), bind_address=str(settings.bind_address)))
         self._hangup = Hangup.here()
         self._signals = Signals()
@@ -129,7 +130,7 @@ class Supervisor:
         """One wait for something to happen, and what follows; True at the end."""
         links = {p.link.sock.fileno(): p for p in self._processes() if not p.link.closed}
         ends = min(self._kill_at, self._step_ends, self._spawn_at, self._look_at)
-        patience = 0.0 if self._pieces else max(0.0, ends - time.monotonic())
+        patience = 0.0 if self._preload.is_due else max(0.0, ends - time.monotonic())
         wakes = self._signals.descriptors[0]
         readable, _, _ = select.select([wakes, *links], [], [], patience)
         for descriptor in readable:
@@ -139,9 +140,8 @@ class Supervisor:
             self._on_signal(number)
         self._reap()
         self._on_time(time.monotonic())
-        if self._pieces and not readable and next(self._pieces, self) is self:
-            self._pieces = None
-            _log.debug("a server can be started whatever is installed now")
+        if not readable:
+            self._preload.step()
         return self._stopping and not self._processes()
 
     def _on_time(self, now: float) -> None:
@@ -171,6 +171,8 @@ class Supervisor:
                 server.signal(signal.SIGKILL)
             elif server.phase:
                 self._notifier.alive()
+            if server.phase == "ready":
+                self._preload.begin()
 
     # -- signals
 
@@ -304,8 +306,7 @@ class Supervisor:
             server.settings |= {key: message[key] for key in ingress.FREE_PORTS if message[key]}
         else:
             self._reloads.settings = ingress.with_found(self._reloads.settings, message)
-            if not self._is_preloaded:
-                self._pieces, self._is_preloaded = preload.pieces(), True
+            self._preload.begin()
         self._file.state.bind_address = message["bind_address"]
         self._file.write()
         self._notifier.ready(f"forwarding from {message['bind_address']}")
@@ -400,8 +401,8 @@ class Supervisor:
         self._was_ready = True
         self._hangup = Hangup(handed.had_terminal, handed.ignores_hangup)
         self._file = StateFile(State.of(handed.state))
-        preload.all_at_once()
-        self._is_preloaded = True
+        with contextlib.suppress(Exception):  # it is tried again
+            self._preload.finish()
         signals.unblock()
         if handed.is_proven:
             self._upgraded("")

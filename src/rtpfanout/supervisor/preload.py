@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,9 +23,52 @@ MODULES = (
     "rtpfanout.doorman.metrics",
 )
 
+_log = structlog.stdlib.get_logger(__name__)
 
-def pieces() -> Iterator[None]:
-    """Each step imports some more."""
+
+class Preload:
+    """Piece by piece, and from the front again where that fails: a supervisor lives without."""
+
+    def __init__(self) -> None:
+        self._pieces: Iterator[None] | None = None
+        self._is_done = False
+        self._has_failed = False
+
+    @property
+    def is_due(self) -> bool:
+        """`step` has something to do."""
+        return self._pieces is not None
+
+    def begin(self) -> None:
+        """Unless that has been."""
+        if not self._is_done and self._pieces is None:
+            self._pieces = _pieces()
+
+    def step(self) -> None:
+        """One piece."""
+        if self._pieces is None:
+            return
+        try:
+            self._is_done = next(self._pieces, self) is self
+        except Exception:
+            if not self._has_failed:
+                _log.exception(
+                    "what a server needs can't be imported beforehand, it is tried again"
+                )
+            self._has_failed = True
+            self._pieces = None
+        if self._is_done:
+            self._pieces = None
+            _log.debug("a server can be started whatever is installed now")
+
+    def finish(self) -> None:
+        """All that is left; for who forks nobody soon. Raises what an import does."""
+        for _ in _pieces():
+            pass
+        self._is_done = True
+
+
+def _pieces() -> Iterator[None]:
     for name in MODULES:
         importlib.import_module(name)
         yield
@@ -38,9 +83,3 @@ def pieces() -> Iterator[None]:
 
 async def _nothing(*_asgi: object) -> None:
     """An application, and a task."""
-
-
-def all_at_once() -> None:
-    """For who forks nobody."""
-    for _ in pieces():
-        pass

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from rtpfanout import log, stderr
 from rtpfanout.errors import StartError
-from rtpfanout.supervisor import child, ingress, preload, signals
+from rtpfanout.supervisor import child, ingress, signals
 from rtpfanout.supervisor.link import Link
+from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.process import Process
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def succeed(settings: Settings, told: Succession) -> NoReturn:
     for descriptor in told.sockets:
         os.set_inheritable(descriptor, False)
     link = Link.adopt(told.link)
-    preload.all_at_once()  # the last that may fail for what is installed
+    Preload().finish()  # the last that may fail for what is installed
     stderr.join(told.stderr, terminal=told.is_terminal)
     log.configure(settings.log.level, settings.log.format)
     settings = ingress.inherited(settings, told.found, told.sockets)
