@@ -53,7 +53,7 @@ class Preload:
         except Exception:
             if not self._has_failed:
                 _log.exception(
-                    "what a server needs can't be imported beforehand, it is tried again"
+                    "what a server needs can't be imported beforehand"
                 )
             self._has_failed = True
             self._pieces = None
