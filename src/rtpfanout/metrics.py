@@ -201,6 +201,11 @@ class ServerCollector(Collector):
         yield InfoMetricFamily(
             "rtpfanout_build", "What is running here.", value=_build_info(self._engine)
         )
+        yield CounterMetricFamily(
+            "rtpfanout_log_lines_lost",
+            "Lines of the log that found no room: whoever reads standard error does not keep up.",
+            value=log.lost_lines(),
+        )
 
     def _latency(self) -> Iterator[Metric]:
         text = "From the kernel's receive time stamp to return of the send of the {} copy, in {}."
@@ -258,11 +263,6 @@ class ServerCollector(Collector):
             ),
         ):
             yield CounterMetricFamily(f"rtpfanout_store_{name}", text, value=value)
-        yield CounterMetricFamily(
-            "rtpfanout_log_lines_lost",
-            "Lines of the log that found no room: whoever reads standard error does not keep up.",
-            value=log.lost_lines(),
-        )
         requests = CounterMetricFamily(
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",

@@ -200,11 +200,10 @@ class Server:
         """
         live, others = changed_keys(self.settings, settings)
         needs_restart = others if needs_restart is None else needs_restart
-        applied = live_settings(self.settings, settings)
-        policy = address_policy_of(self.engine, applied)
-        await asyncio.to_thread(self.manager.reconfigure, policy, limits_of(applied))
-        self.settings = applied
-        log.configure(applied.log.level, applied.log.format)
+        self.settings = live_settings(self.settings, settings)
+        log.configure(self.settings.log.level, self.settings.log.format)
+        policy = address_policy_of(self.engine, self.settings)
+        await asyncio.to_thread(self.manager.reconfigure, policy, limits_of(self.settings))
         removed = 0
         if any(key.startswith("address_policy.") for key in live):
             removed = await asyncio.to_thread(self.manager.remove_refused)

@@ -167,10 +167,12 @@ async def _until_told(server: Server, orders: _Orders, link: Link) -> str:
 
 async def _reload(server: Server, told: dict[str, Any]) -> dict[str, Any]:
     """Applies the settings that were told; why not, if that fails."""
+    before = server.settings
     try:
         settings = await asyncio.to_thread(Settings.model_validate, told["settings"])
         needs_restart = await server.reconfigure(settings, told.get("needs_restart"))
     except Exception as error:
+        server.settings = before
         _log.exception("configuration not reloaded")
         return {"error": f"the server can't apply it: {error}", "needs_restart": []}
     return {"error": "", "needs_restart": list(needs_restart)}
