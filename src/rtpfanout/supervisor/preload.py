@@ -76,10 +76,14 @@ def _pieces() -> Iterator[None]:
     import uvicorn
 
     # What these choose among and import when they are first used.
-    uvicorn.Config(_nothing, log_config=None, lifespan="off").load()
+    uvicorn.Config(_no_application, log_config=None, lifespan="off").load()
     yield
-    anyio.run(_nothing)
+    anyio.run(_no_task)
 
 
-async def _nothing(*_asgi: object) -> None:
-    """An application, and a task."""
+async def _no_application(_scope: object, _receive: object, _send: object) -> None:
+    """For ASGI."""
+
+
+async def _no_task() -> None:
+    """For anyio."""
