@@ -52,9 +52,7 @@ class Preload:
             self._is_done = next(self._pieces, self) is self
         except Exception:
             if not self._has_failed:
-                _log.exception(
-                    "what a server needs can't be imported beforehand"
-                )
+                _log.exception("what a server needs can't be imported beforehand")
             self._has_failed = True
             self._pieces = None
         if self._is_done:
