@@ -9,6 +9,8 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+import structlog
+
 from rtpfanout import log, stderr
 from rtpfanout.errors import StartError
 from rtpfanout.supervisor import child, ingress, signals
@@ -26,6 +28,9 @@ CHECK_VARIABLE = "RTPFANOUT_CHECK_START"
 """With it, `serve` ends with 0 once everything it needs is imported and the settings are read. A
 version that knows no VARIABLE heeds it, instead of starting beside the server that runs."""
 _LAST_CHARACTERS = 500
+_TRACEBACK = "Traceback (most recent call last)"
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,9 @@ class Successor(Process):
                 "the version that is installed can't take over from this one while it runs;"
                 " stop the server and start it again"
             )
+        if _TRACEBACK in text:
+            _log.error("the new version fails", said=text)
+            text = text.splitlines()[-1]
         return text[-_LAST_CHARACTERS:] or super().reason(code)
 
     def forget(self) -> None:
