@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import rtpfanout
+from rtpfanout import log
 from rtpfanout._fastpath import (
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
@@ -201,6 +202,11 @@ class ServerCollector(Collector):
         yield from self._workers()
         yield InfoMetricFamily(
             "rtpfanout_build", "What is running here.", value=_build_info(self._engine)
+        )
+        yield CounterMetricFamily(
+            "rtpfanout_log_lines_lost",
+            "Lines of the log that found no room: whoever reads standard error does not keep up.",
+            value=log.lost_lines(),
         )
 
     def _latency(self) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout import _fastpath, log, netif
+from rtpfanout import _fastpath, log, netif, stderr
 from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
@@ -191,12 +191,16 @@ class Server:
             await self._control.drain()
         await asyncio.sleep(self.settings.drain_secs)
 
-    async def reconfigure(self, settings: Settings) -> list[str]:
+    async def reconfigure(
+        self, settings: Settings, needs_restart: Sequence[str] | None = None
+    ) -> Sequence[str]:
         """Applies what can change while running; the keys that differ and need a restart.
 
-        When it returns no more packets leave to subscribers that the address policy refuses now.
+        `needs_restart`: who sends `settings` knows them already, and has left them out. When it
+        returns no more packets leave to subscribers that the address policy refuses now.
         """
-        live, needs_restart = changed_keys(self.settings, settings)
+        live, others = changed_keys(self.settings, settings)
+        needs_restart = others if needs_restart is None else needs_restart
         self.settings = live_settings(self.settings, settings)
         log.configure(self.settings.log.level, self.settings.log.format)
         policy = address_policy_of(self.engine, self.settings)
@@ -389,6 +393,7 @@ def run(settings: Settings) -> int:
 
     Raises StartError.
     """
+    stderr.start()
     log.configure(settings.log.level, settings.log.format)
     return asyncio.run(_serve(settings))
 
@@ -396,7 +401,10 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     server = Server(settings)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) leaves it
+        ends.append(signal.SIGHUP)
+    for number in ends:
         loop.add_signal_handler(number, server.finished.set)
     await server.start()
     await server.finished.wait()

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 KILLS = int(os.environ.get("RTPFANOUT_KILLS", "5"))
 UPGRADES = int(os.environ.get("RTPFANOUT_UPGRADES", "3"))
 DENIED = "127.0.0.8"
+LONG_LIST = int(os.environ.get("RTPFANOUT_LONG_LIST", "20000"))
+"""Networks."""
 IN_HAND_SECONDS = 0.05
 """How long before a kill a packet may have been sent that was in hand then, so that it may come
 twice: a turn is far shorter, but the machine may be busy."""
@@ -151,12 +153,19 @@ def test_kills_under_traffic(server: ServerProcess, record_property: Callable[..
 
 def test_what_a_killed_server_had_in_hand(server: ServerProcess) -> None:
     """It dies of its first send, with a burst read from the queue, and more comes meanwhile."""
+    dies_with_a_burst_in_hand(server)
+    assert all_logged(server, "ready")[1]["packets_recovered"] == 14
+    assert server.settled()["rtpfanout_packets_recovered_total"] == 14
+
+
+def dies_with_a_burst_in_hand(server: ServerProcess) -> None:
+    """And all of it comes out, in order; returns when another one is ready."""
     requires("strace")
     requires_root()
     source, viewers = udp_socket(), [udp_socket() for _ in range(2)]
     server.create(address_of(source), 9, *map(address_of, viewers))
     packets = [rtp_packet(9, number, bytes(100)) for number in range(20)]
-    first = server_pid(server)
+    first, ready = server_pid(server), len(all_logged(server, "ready"))
     kill_at_send = ["-e", "trace=sendmmsg", "-e", "inject=sendmmsg:signal=KILL"]
     tracer = subprocess.Popen(
         ["strace", "-f", "-p", str(first), *kill_at_send], stderr=subprocess.PIPE, text=True
@@ -171,9 +180,7 @@ def test_what_a_killed_server_had_in_hand(server: ServerProcess) -> None:
     for viewer in viewers:
         assert receive(viewer, len(packets)) == packets
         assert not queued(viewer)
-    ready = eventually(lambda: all_logged(server, "ready"), lambda found: len(found) == 2, "ready")
-    assert ready[1]["packets_recovered"] == 14
-    assert server.settled()["rtpfanout_packets_recovered_total"] == 14
+    eventually(lambda: len(all_logged(server, "ready")), lambda n: n > ready, "ready again")
 
 
 def test_a_store_that_is_damaged_meanwhile(start_server: StartServer, tmp_path: Path) -> None:
@@ -249,6 +256,71 @@ def test_a_server_that_cannot_take_over_leaves_the_old_one(
         server.create("127.0.0.2:5000", 7)
         flow.finish()
     assert flow.numbers == list(range(len(flow.sent_at)))
+
+
+def test_an_upgrade_that_was_refused_leaves_nothing_behind(
+    configured: ServerProcess, config: Path
+) -> None:
+    """Neither its settings, nor a server that hands on less than one before."""
+    server = configured
+    config.write_text("worker_cpus = [1023]\n")
+    for _ in range(2):
+        assert command("upgrade").returncode == 1
+        eventually(lambda: server.http("/readyz").status_code, lambda c: c == 200, "calls again")
+    done = command("reload")
+    assert done.returncode == 0, done.stderr
+    assert "worker_cpus has changed and needs a restart" in done.stderr
+    connected(server)
+    dies_with_a_burst_in_hand(server)
+    kill(server)
+
+
+@pytest.mark.parametrize("at", ["waiting", "suspended", "prepared"])
+def test_the_old_server_dies_during_an_upgrade(server: ServerProcess, at: str) -> None:
+    """At each step before it has handed over: another of its own version follows."""
+    requires("strace")
+    requires_root()
+    source, viewer = udp_socket(), udp_socket()
+    server.create(address_of(source), 9, address_of(viewer))
+    old = server_pid(server)
+    supervisor = subprocess.Popen(
+        [
+            "strace",
+            "-f",
+            "-e",
+            "trace=sendmsg,sendto,recvmsg",
+            "-s",
+            "60",
+            "-p",
+            str(server.process.pid),
+            "-o",
+            "|cat",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "rtpfanout", "upgrade", "--pid", str(server.process.pid)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert supervisor.stdout is not None
+    for line in supervisor.stdout:
+        if f'\\"word\\": \\"{at}\\"' in line:
+            os.kill(old, signal.SIGKILL)
+            break
+    supervisor.terminate()
+    _, complaint = asking.communicate(timeout=4 * START_SECONDS)
+    supervisor.wait(START_SECONDS)
+    assert "the old server died during the upgrade" in complaint
+    assert asking.returncode == 1
+    connected(server)
+    source.sendto(rtp_packet(9), server.ingest_target)
+    assert receive(viewer, 1) == [rtp_packet(9)]
+    done = command("upgrade", "--pid", str(server.process.pid))
+    assert done.returncode == 0, done.stderr
+    connected(server)
 
 
 def test_what_keeps_nothing_is_not_upgraded(start_server: StartServer) -> None:
@@ -399,3 +471,59 @@ def test_without_a_supervisor(start_server: StartServer) -> None:
     server = start_server(enable_supervisor=False)
     assert server.pid == server.process.pid
     assert statefile.running() == []
+
+
+@pytest.mark.parametrize("call", ["clone", "socketpair", "memfd_create"])
+def test_what_can_not_be_had_is_asked_for_again(server: ServerProcess, call: str) -> None:
+    """A process, or a descriptor: a supervisor lives on, says so once and tries again."""
+    requires("strace")
+    requires_root()
+    source, viewer = udp_socket(), udp_socket()
+    server.create(address_of(source), 9, address_of(viewer))
+    fault = f"{call}:error=EAGAIN:when=1..3"
+    calls = f"{call},clone3,vfork" if call == "clone" else call
+    tracer = subprocess.Popen(
+        ["strace", f"-etrace={calls}", f"-einject={fault}", "-p", str(server.process.pid)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tracer.stderr is not None
+    assert "attached" in tracer.stderr.readline()
+    kill(server)
+    tracer.terminate()
+    tracer.wait(START_SECONDS)
+    told = all_logged(server, "no server can be started, it is tried again")
+    assert len(told) == (call != "memfd_create")
+    connected(server)
+    source.sendto(rtp_packet(9), server.ingest_target)
+    assert receive(viewer, 1) == [rtp_packet(9)]
+    assert server.process.poll() is None
+
+
+def test_a_server_that_hangs_before_it_says_anything_is_replaced(server: ServerProcess) -> None:
+    old = server_pid(server)
+    os.kill(old, signal.SIGKILL)
+    starting = eventually(lambda: server_pid(server), lambda pid: pid != old, "another server")
+    os.kill(starting, signal.SIGSTOP)
+    eventually(lambda: server_pid(server), lambda pid: pid not in (old, starting), "a third")
+    eventually(lambda: len(all_logged(server, "ready")), lambda n: n == 2, "ready again")
+
+
+def test_a_long_deny_list(configured: ServerProcess, config: Path) -> None:
+    """Applied as a whole, however long, and by the next server, too."""
+    server = configured
+    session = server.create("127.0.0.1:5000", 1, f"{DENIED}:7000")
+    networks = [f"100.{64 + i // 65536}.{i // 256 % 256}.{i % 256}/32" for i in range(LONG_LIST)]
+    listed = ", ".join(f'"{network}"' for network in [f"{DENIED}/32", *networks])
+    config.write_text(f"[address_policy]\ndeny = [{listed}]\n")
+    done = command("reload", "--timeout", "60")
+    assert done.returncode == 0, done.stderr
+    assert subscribers(server, session).get(f"{DENIED}:7000") != "sending"
+    assert_denied(server, session)
+    kill(server)
+    connected(server)
+    assert_denied(server, session)
+    done = command("upgrade", "--pid", str(server.process.pid))
+    assert done.returncode == 0, done.stderr
+    connected(server)
+    assert_denied(server, session)

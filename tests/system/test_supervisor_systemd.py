@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ class Manager:
                 if descriptors:
                     (descriptor,) = descriptors
                     self.kept[text.rpartition("FDNAME=")[2]] = descriptor
+                elif text.startswith("FDSTOREREMOVE=1\n"):
+                    os.close(self.kept.pop(text.rpartition("FDNAME=")[2]))
         return self.texts
 
     def wait(self, line: str, times: int = 1) -> str:
@@ -134,6 +137,68 @@ def test_kept_sockets_come_back_in_order(
         assert receive(viewer, 1) == [packets[0]]
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"bind_address": "127.0.0.2:{port}"}, "bind_address is 127.0.0.2:{port} now"),
+        ({"workers": 2}, "2 workers are wanted now, and they are 1"),
+    ],
+)
+def test_kept_sockets_that_do_not_fit_any_more_are_given_up(
+    manager: Manager, start_server: StartServer, changed: dict[str, object], reason: str
+) -> None:
+    """The configuration counts. systemd lets go of them when it has read that, not before."""
+    first = start_server(workers=1)
+    manager.wait("READY=1")
+    port = first.ingest.port
+    assert first.stop() == 0
+    wanted = {"bind_address": f"127.0.0.1:{port}", "workers": 1} | {
+        key: str(value).format(port=port) for key, value in changed.items()
+    }
+    given = {name: os.dup(descriptor) for name, descriptor in manager.kept.items()}
+    reader = threading.Thread(target=manager.wait, args=("FDSTOREREMOVE=1",))
+    reader.start()
+    words = list(given.values())
+    closing = threading.Timer(0.5, lambda: [os.close(descriptor) for descriptor in words])
+    closing.start()
+    with activated(words, given, **wanted) as again:
+        warning = again.logged("kept ingress sockets are given up, and what is in them")
+        assert warning["level"] == "warning"
+        assert reason.format(port=port) in str(warning["reason"])
+        assert str(again.ingest) == wanted["bind_address"]
+        assert again.metrics()["rtpfanout_receiving_workers"] == int(str(wanted["workers"]))
+        reader.join()
+        closing.join()
+        manager.wait("READY=1", 2)
+        assert len(manager.kept) == int(str(wanted["workers"])), "the new ones"
+
+
+def test_kept_sockets_get_the_buffer_that_is_wanted_now(
+    manager: Manager, start_server: StartServer
+) -> None:
+    name = "rtpfanout_receive_buffer_bytes"
+    server = start_server(workers=1, buffer_size=128)
+    small = server.metrics()[name]
+    manager.wait("READY=1")
+    assert server.stop() == 0
+    for size, relation in ((1024, 8), (64, 0.5)):
+        with activated(
+            list(manager.kept.values()), manager.kept, workers=1, buffer_size=size
+        ) as again:
+            assert again.ingest == server.ingest
+            assert again.metrics()[name] == small * relation
+
+
+@pytest.mark.usefixtures("manager")
+def test_a_socket_unit_that_is_elsewhere_is_a_warning() -> None:
+    with udp_socket("127.0.0.1") as given:
+        host, port = given.getsockname()
+        with activated([given.fileno()], ["rtp"], bind_address=f"127.0.0.2:{port}") as server:
+            assert str(server.ingest) == f"{host}:{port}"
+            entry = server.logged("bind_address is not where the ingress sockets are, which stay")
+            assert entry["bind_address"] == f"127.0.0.2:{port}"
+
+
 def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> None:
     source, viewer = udp(), udp()
     with (
@@ -152,7 +217,10 @@ def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> Non
 LAUNCHER = """
 import os, sys
 names, count = sys.argv[1], int(sys.argv[2])
-high = [os.dup2(int(fd), 100 + i) for i, fd in enumerate(sys.argv[3:3 + count])]
+given = [int(fd) for fd in sys.argv[3:3 + count]]
+high = [os.dup2(fd, 100 + i) for i, fd in enumerate(given)]
+for fd in given:
+    os.close(fd)
 for i, fd in enumerate(high):
     os.dup2(fd, 3 + i)
     os.close(fd)
@@ -192,6 +260,8 @@ def test_the_unit_fits_the_server() -> None:
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
     assert int(service["FileDescriptorStoreMax"]) >= 64, "as many as workers"
+    assert unit("rtpfanout.service")["Unit"]["StartLimitIntervalSec"] == "0", "never given up"
+    assert service["Restart"] == "always"
     assert service["KillMode"] == "mixed", "the supervisor tells the server"
     assert service["ExecStart"].split()[-1] == "serve"
     assert service["RuntimeDirectory"] == service["StateDirectory"] == "rtpfanout"

@@ -38,7 +38,7 @@ def upgrade(pid: Pid = None, port: Port = None, timeout: Patience = 180.0) -> No
     say(f"upgraded: the server is process {after.server_pid}")
 
 
-def reload(pid: Pid = None, port: Port = None, timeout: Patience = 10.0) -> None:
+def reload(pid: Pid = None, port: Port = None, timeout: Patience = 60.0) -> None:
     """Let the server read its configuration again.
 
     All of it, or nothing if anything is wrong.

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rtpfanout.cli.output import say
 from rtpfanout.errors import StartError
 
 
@@ -209,15 +208,18 @@ def serve(
 def _run(config: Path | None, overrides: dict[str, Any]) -> int:
     if sys.platform != "linux":
         raise StartError(f"the server runs on Linux only, and this is {sys.platform}")
+    from rtpfanout import stderr
+
+    stderr.open_missing()
     from rtpfanout.config import load_settings
 
     loaded = load_settings(config, overrides)
     for warning in loaded.warnings:
-        say(f"warning: {warning}")
+        stderr.write(f"warning: {warning}\n".encode())
     try:
         from rtpfanout import server, supervisor
     except ImportError as error:  # the extension is not compiled; it says what to do
         raise StartError(str(error)) from None
-    if loaded.settings.enable_supervisor:
+    if supervisor.is_wanted(loaded.settings):
         return supervisor.run(loaded.settings, lambda: load_settings(config, overrides).settings)
     return server.run(loaded.settings)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from rtpfanout.config.text import plain_values
+from rtpfanout.config.settings import leaf_fields
+from rtpfanout.model import Address
 
 if TYPE_CHECKING:
     from rtpfanout.config.settings import Settings
@@ -30,9 +32,11 @@ def changed_keys(running: Settings, wanted: Settings) -> tuple[list[str], list[s
 
     Where any free port is wanted, the one that was found is no difference.
     """
-    before, after = plain_values(running), plain_values(wanted)
-    changed = [key for key in after if after[key] != before[key]]
-    changed = [key for key in changed if not _is_free_port(before[key], after[key])]
+    changed = []
+    for key in leaf_fields():
+        before, after = attrgetter(key)(running), attrgetter(key)(wanted)
+        if before != after and not _is_free_port(before, after):
+            changed.append(key)
     return [k for k in changed if k in LIVE_KEYS], [k for k in changed if k not in LIVE_KEYS]
 
 
@@ -51,5 +55,6 @@ def live_settings(running: Settings, wanted: Settings) -> Settings:
 
 
 def _is_free_port(found: object, wanted: object) -> bool:
-    host, _, port = str(wanted).rpartition(":")
-    return bool(host) and port == "0" and str(found).rpartition(":")[0] == host
+    if not isinstance(found, Address) or not isinstance(wanted, Address):
+        return False
+    return wanted.port == 0 and found.ip == wanted.ip

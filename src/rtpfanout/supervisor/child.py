@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import importlib
 import os
 import signal
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from rtpfanout.supervisor.link import Link
 
 EXIT_FAILED = 1
-HEAVY = ("rtpfanout.service", "rtpfanout.http", "rtpfanout.metrics")
-"""What takes long to import."""
 _PR_SET_PDEATHSIG = 1
 _TRY_AGAIN_SECONDS = 1.0
 
@@ -42,7 +39,7 @@ def main(
     waits: bool,
     trusts_store: bool,
 ) -> NoReturn:
-    """In the new process, right after the fork by the process `supervisor`.
+    """In the new process, a child of the process `supervisor`.
 
     With `waits` a server is still running whose place this one takes: nothing is read or bound
     before the supervisor says so. `trusts_store`: the one before read it without a fault.
@@ -52,6 +49,7 @@ def main(
         _die_with(supervisor)
         gc.disable()  # until packets flow: it would copy every page that the fork shares
         server = Server(settings, sockets, in_hand, trusts_store=trusts_store)
+        watch_workers(server, link)
         code = asyncio.run(_serve(server, link, waits=waits))
     except RtpFanoutError as error:
         link.tell("failed", message=error.message, field=error.field)
@@ -96,9 +94,6 @@ class _Orders:
 async def _serve(server: Server, link: Link, *, waits: bool) -> int:
     orders = _Orders(link)
     if waits:
-        for name in HEAVY:  # now, while the other one still serves
-            importlib.import_module(name)
-        link.tell("waiting")
         await orders.wait_for("prepare")
         server.prepare()
         server.catch_up()
@@ -110,7 +105,7 @@ async def _serve(server: Server, link: Link, *, waits: bool) -> int:
         server.prepare()
     server.start_packets()
     gc.enable()
-    watch_workers(server, link)
+    link.tell("forwarding")
     try:
         if not waits:
             server.catch_up()
@@ -157,14 +152,26 @@ async def _until_told(server: Server, orders: _Orders, link: Link) -> str:
             case {"word": "resume"}:
                 await _resume(server)
                 _tell_ready(server, link)
-            case {"word": "reload", "settings": values}:
-                needs_restart = await server.reconfigure(Settings.model_validate(values))
-                link.tell("reloaded", needs_restart=needs_restart)
+            case {"word": "reload"}:
+                link.tell("reloaded", **await _reload(server, order.result()))
             case {"word": "hand over"}:
                 finished.cancel()
                 return "hand over"
             case {"word": "gone"}:
                 return "finish"
+
+
+async def _reload(server: Server, told: dict[str, Any]) -> dict[str, Any]:
+    """Applies the settings that were told; why not, if that fails."""
+    before = server.settings
+    try:
+        settings = await asyncio.to_thread(Settings.model_validate, told["settings"])
+        needs_restart = await server.reconfigure(settings, told.get("needs_restart"))
+    except Exception as error:
+        server.settings = before
+        _log.exception("configuration not reloaded")
+        return {"error": f"the server can't apply it: {error}", "needs_restart": []}
+    return {"error": "", "needs_restart": list(needs_restart)}
 
 
 async def _resume(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""What a supervisor leaves to the program that it executes in its own place."""
+"""What a supervisor leaves: to a successor of its server, and to the program that replaces it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 
-from rtpfanout.supervisor.process import SIGNALS
+from rtpfanout import stderr
+from rtpfanout.supervisor import signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rtpfanout.supervisor.statefile import State
+    from rtpfanout.supervisor.succession import Successor
+    from rtpfanout.supervisor.terminal import Hangup
 
 VARIABLE = "RTPFANOUT_HANDOVER"
 
@@ -18,7 +26,9 @@ VARIABLE = "RTPFANOUT_HANDOVER"
 class Handover:
     """Sockets, and a link to the server `server` (its pid), as descriptors; what was known.
 
-    The program that gets it may be of another version: no key of it may change.
+    The program that gets it may be of another version: no key of it may change. `is_proven`: the
+    server is of this version already, became ready, and has `settings`. Else it is of the version
+    before, which knew none of the keys from `in_hand` on, and this one has yet to take over.
     """
 
     sockets: list[int]
@@ -26,36 +36,72 @@ class Handover:
     server: int
     state: dict[str, Any]
     settings: dict[str, Any]
+    in_hand: int | None = None
+    """Descriptor of the memory that the server receives into."""
+    stderr: list[int] = field(default_factory=list)
+    """`stderr.descriptors()`."""
+    had_terminal: bool = False
+    ignores_hangup: bool = False
+    is_proven: bool = False
+
+    @classmethod
+    def of(cls, server: Successor, sockets: list[int], state: State, hangup: Hangup) -> Self:
+        """By a supervisor whose server has proven that its version can take over."""
+        return cls(
+            sockets=sockets,
+            link=server.link.sock.fileno(),
+            server=server.pid,
+            state=vars(state),
+            settings=server.settings,
+            in_hand=server.in_hand,
+            stderr=stderr.descriptors(),
+            had_terminal=hangup.had_terminal,
+            ignores_hangup=hangup.ignored,
+            is_proven=True,
+        )
 
     def execute(self) -> None:
         """Replaces this program by the one that is installed now. Raises OSError if it can't."""
-        kept = [*self.sockets, self.link]
-        environment = os.environ | {VARIABLE: json.dumps(vars(self))}
-        for descriptor in kept:
-            os.set_inheritable(descriptor, True)
-        # A signal that comes before the new program has its handlers waits for them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        memory = os.memfd_create("rtpfanout-handover", 0)
+        kept = [*self._descriptors(), memory]
         try:
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
-        except OSError:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            with os.fdopen(memory, "w", closefd=False) as file:
+                json.dump(asdict(self), file)
+            environment = os.environ | {VARIABLE: str(memory)}
             for descriptor in kept:
+                os.set_inheritable(descriptor, True)
+            # A signal that comes before the new program has its handlers waits for them.
+            signals.block()
+            if self.ignores_hangup:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+        finally:  # it could not be executed
+            signals.unblock()
+            for descriptor in self._descriptors():
                 os.set_inheritable(descriptor, False)
-            raise
+            os.close(memory)
 
     @classmethod
-    def take(cls) -> Handover | None:
-        """In the new program, once: what the one before left, SIGNALS still blocked."""
+    def take(cls) -> Self | None:
+        """In the new program, once: what the one before left, `signals` still blocked."""
         text = os.environ.pop(VARIABLE, "")
         if not text:
             return None
-        handed = json.loads(text)
-        for descriptor in handed["sockets"]:
+        if text.isdigit():
+            with os.fdopen(int(text), "r+") as file:
+                file.seek(0)
+                handed = json.load(file)
+        else:
+            handed = json.loads(text)
+        known = {entry.name for entry in fields(cls)}
+        taken = cls(**{name: value for name, value in handed.items() if name in known})
+        for descriptor in taken._descriptors():
             os.set_inheritable(descriptor, False)
-        return cls(
-            handed["sockets"],
-            handed["link"],
-            handed["server"],
-            handed["state"],
-            handed["settings"],
-        )
+        return taken
+
+    def _descriptors(self) -> Iterator[int]:
+        yield from self.sockets
+        yield self.link
+        yield from self.stderr
+        if self.in_hand is not None:
+            yield self.in_hand

@@ -5,8 +5,10 @@ And the memory that they are read into.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,30 +18,98 @@ from rtpfanout.assembly import store_path
 from rtpfanout.listening import bind_error
 from rtpfanout.model import Address
 from rtpfanout.store import MEMORY
+from rtpfanout.supervisor.link import close_all
 from rtpfanout.supervisor.notify import given_sockets
 from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rtpfanout.config import Settings
     from rtpfanout.supervisor.notify import Notifier
+
+FREE_PORTS = ("grpc_bind_address", "metrics_bind_address")
+"""Keys of addresses that the next server gets as this one found them."""
+
+GIVE_UP_SECONDS = 5.0
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 def open_or_adopt(settings: Settings, notifier: Notifier) -> list[int]:
-    """systemd's, or else new ones that systemd is asked to keep. Raises StartError."""
-    if given := given_sockets():
-        return given
-    try:
-        sockets = _fastpath.open_sockets(
-            settings.bind_address, worker_count(settings.workers), settings.buffer_size
-        )
-    except OSError as error:
-        raise bind_error(error, settings.bind_address, "bind_address") from None
+    """systemd's, or else new ones that systemd is asked to keep. Raises StartError.
+
+    Those that it kept of an earlier run are given up where the settings want others now.
+    """
+    given, patience = given_sockets(), 0.0
+    if given.names and (reason := _misfit(settings, given.descriptors)):
+        _log.warning("kept ingress sockets are given up, and what is in them", reason=reason)
+        close_all(given.descriptors)
+        notifier.give_up(given.names)
+        patience = GIVE_UP_SECONDS  # until systemd has read that
+    elif given.descriptors:
+        _fit_buffers(settings, given.descriptors, may_shrink=bool(given.names))
+        return given.descriptors
+    sockets = _open(settings, time.monotonic() + patience)
     notifier.keep(sockets)
-    return list(sockets)
+    return sockets
+
+
+def _open(settings: Settings, deadline: float) -> list[int]:
+    while True:
+        try:
+            return list(
+                _fastpath.open_sockets(
+                    settings.bind_address, worker_count(settings.workers), settings.buffer_size
+                )
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise bind_error(error, settings.bind_address, "bind_address") from None
+        time.sleep(0.01)
+
+
+def _misfit(settings: Settings, kept: Sequence[int]) -> str:
+    bound, count = address_of(kept[0]), worker_count(settings.workers)
+    if not _is_at(settings, bound):
+        return f"bind_address is {settings.bind_address} now, and they are at {bound}"
+    if count != len(kept):
+        return f"{count} workers are wanted now, and they are {len(kept)}"
+    return ""
+
+
+def _is_at(settings: Settings, bound: Address) -> bool:
+    wanted = settings.bind_address
+    return wanted.ip == bound.ip and wanted.port in (0, bound.port)
+
+
+def _fit_buffers(settings: Settings, sockets: Sequence[int], *, may_shrink: bool) -> None:
+    """As if they were opened now; those of a socket unit are only made larger."""
+    try:
+        nowhere = Address(settings.bind_address.ip, 0)
+        (fresh,) = _fastpath.open_sockets(nowhere, 1, settings.buffer_size)
+        wanted = _receive_buffer(fresh)
+        os.close(fresh)
+        for descriptor in sockets:
+            if _receive_buffer(descriptor) < wanted or may_shrink:
+                _set_receive_buffer(descriptor, wanted)
+    except OSError as error:
+        _log.warning("buffer_size is not applied to the sockets given", reason=error.strerror)
+
+
+def _receive_buffer(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def _set_receive_buffer(descriptor: int, size: int) -> None:
+    value = size // 2  # socket(7): the kernel doubles it
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, value)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, value)
 
 
 def open_in_hand(sockets: Sequence[int]) -> int | None:
@@ -51,6 +121,22 @@ def open_in_hand(sockets: Sequence[int]) -> int | None:
         return None
 
 
+def fitting_memory(left: int | None, ours: int | None, sockets: Sequence[int]) -> int | None:
+    """Of two memories the one that the next server takes, the other closed.
+
+    `left` by a server of another version, which may lay it out otherwise; `ours` has nothing in it.
+    """
+    if left is None:
+        return ours
+    if ours is None:
+        ours = open_in_hand(sockets)
+    if ours is None or os.fstat(left).st_size != os.fstat(ours).st_size:
+        os.close(left)
+        return ours
+    os.close(ours)
+    return left
+
+
 def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
     """`settings` for a server that adopts `sockets`: none of them may be without a worker."""
     updates: dict[str, Any] = {}
@@ -58,7 +144,7 @@ def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
         _log.warning("workers is less than the ingress sockets there are", sockets=len(sockets))
         updates["workers"] = len(sockets)
     bound = address_of(sockets[0])
-    if settings.bind_address.port not in (0, bound.port):
+    if not _is_at(settings, bound):
         _log.warning(
             "bind_address is not where the ingress sockets are, which stay",
             bind_address=str(settings.bind_address),
@@ -70,12 +156,17 @@ def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
 
 def inherited(wanted: Settings, before: dict[str, Any], sockets: Sequence[int]) -> Settings:
     """`wanted` with the free ports that were found before, for `sockets`."""
-    found = {
-        key: address
-        for key in ("grpc_bind_address", "metrics_bind_address")
-        if (address := Address.parse(before[key])) and getattr(wanted, key).port == 0
+    return fitting(with_found(wanted, before), sockets)
+
+
+def with_found(settings: Settings, found: Mapping[str, Any]) -> Settings:
+    """`settings` with the addresses `found` for those of FREE_PORTS that any free port is good."""
+    updates = {
+        key: Address.parse(found[key])
+        for key in FREE_PORTS
+        if found.get(key) and getattr(settings, key).port == 0
     }
-    return fitting(wanted.model_copy(update=found), sockets)
+    return settings.model_copy(update=updates)
 
 
 def forgets(settings: Settings) -> bool:

@@ -1,4 +1,8 @@
-"""Between the supervisor and a server process: short messages over a socket pair."""
+"""Between the supervisor and a server process: messages over a socket pair.
+
+A message is one datagram of SOCK_SEQPACKET, JSON, and so are those of every version. One that is
+too long for that is in a memfd that goes with the datagram, as other descriptors may.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,13 @@ import socket
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 LARGEST = 1 << 18
+"""Bytes of a datagram that is read."""
+INLINE = 1 << 14
+"""Bytes from which a message has a memfd."""
+_MOST_DESCRIPTORS = 4
 
 
 class Link:
@@ -24,7 +32,7 @@ class Link:
 
     @classmethod
     def pair(cls) -> tuple[Link, Link]:
-        """Two ends; neither is inherited by a program that is executed."""
+        """Two ends; neither is inherited by a program that is executed. Raises OSError."""
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(one), cls(other)
 
@@ -34,16 +42,39 @@ class Link:
         os.set_inheritable(descriptor, False)
         return cls(socket.socket(fileno=descriptor))
 
-    def tell(self, word: str, **values: Any) -> None:
-        """Never blocks for long, and is no error when nobody is there to hear it."""
-        with contextlib.suppress(OSError):
-            self.sock.send(json.dumps({"word": word, **values}).encode())
+    def tell(self, word: str, *, descriptors: Sequence[int] = (), **values: Any) -> str:
+        """Never blocks. Why it could not be said, or "", also to nobody: that end is news itself.
+
+        `descriptors` come with it, as the message's `descriptors`.
+        """
+        if self.closed:
+            return ""
+        message = json.dumps({"word": word, **values}).encode()
+        memory = None
+        try:
+            if len(message) > INLINE:
+                memory = os.memfd_create("rtpfanout-message", os.MFD_CLOEXEC)
+                with os.fdopen(memory, "wb", closefd=False) as file:
+                    file.write(message)
+                message = json.dumps({"word": word, "in_memory": True}).encode()
+            sent = [*descriptors] if memory is None else [memory, *descriptors]
+            socket.send_fds(self.sock, [message], sent)
+        except (BrokenPipeError, ConnectionResetError):
+            return ""
+        except OSError as error:
+            return error.strerror or str(error)
+        finally:
+            if memory is not None:
+                os.close(memory)
+        return ""
 
     def heard(self) -> Iterator[dict[str, Any]]:
-        """The messages that wait."""
+        """The messages that wait. Whoever gets `descriptors` closes them."""
         while not self.closed:
             try:
-                data = self.sock.recv(LARGEST)
+                data, descriptors, _flags, _address = socket.recv_fds(
+                    self.sock, LARGEST, _MOST_DESCRIPTORS
+                )
             except BlockingIOError:
                 return
             except OSError:
@@ -51,9 +82,29 @@ class Link:
             if not data:
                 self.closed = True
                 return
-            yield json.loads(data)
+            yield _message(data, descriptors)
 
     def close(self) -> None:
         """The other end will see it."""
         self.closed = True
         self.sock.close()
+
+
+def _message(data: bytes, descriptors: list[int]) -> dict[str, Any]:
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    message: dict[str, Any] = json.loads(data)
+    if message.pop("in_memory", False):
+        with os.fdopen(descriptors.pop(0), "rb") as file:
+            file.seek(0)
+            message = json.load(file)
+    if descriptors:
+        message["descriptors"] = descriptors
+    return message
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Those that are not open are no error."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

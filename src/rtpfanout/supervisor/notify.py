@@ -6,8 +6,13 @@ import contextlib
 import os
 import socket
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rtpfanout.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FIRST_LISTEN_FD = 3
 KEPT_NAME = "ingress-"
@@ -52,6 +57,11 @@ class Notifier:
                 with contextlib.suppress(OSError), self._socket() as sock:
                     socket.send_fds(sock, [message], [descriptor])
 
+    def give_up(self, names: Iterable[str]) -> None:
+        """Those that it keeps by these names are not wanted any more."""
+        for name in names:
+            self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
     def _send(self, message: str) -> None:
         if self._address:
             with contextlib.suppress(OSError), self._socket() as sock:
@@ -67,16 +77,24 @@ class Notifier:
         return sock
 
 
-def given_sockets() -> list[int]:
-    """The UDP sockets that systemd passed, in order; the variables that say so are removed.
+@dataclass(frozen=True)
+class Given:
+    """UDP sockets that systemd passed; `names` if an earlier run let systemd keep them."""
 
-    Those that an earlier run let systemd keep come in the order they had. Raises StartError
-    if one of them is something else.
+    descriptors: list[int]
+    names: list[str]
+
+
+def given_sockets() -> Given:
+    """In order; the variables that say so are removed.
+
+    Those that were kept come in the order they had. Raises StartError if one of them is something
+    else.
     """
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if not count.isdigit() or pid != str(os.getpid()):
-        return []
+        return Given([], [])
     descriptors = list(range(FIRST_LISTEN_FD, FIRST_LISTEN_FD + int(count)))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
@@ -92,4 +110,7 @@ def given_sockets() -> list[int]:
         for name, descriptor in zip(names, descriptors, strict=False)
         if name.startswith(KEPT_NAME) and name.removeprefix(KEPT_NAME).isdigit()
     }
-    return [kept[number] for number in sorted(kept)] or descriptors
+    if not kept:
+        return Given(descriptors, [])
+    order = sorted(kept)
+    return Given([kept[number] for number in order], [f"{KEPT_NAME}{n}" for n in order])

@@ -1,9 +1,9 @@
 """The supervisor: holds the ingress sockets, and sees to it that a server reads them.
 
 It forks the server, and forks another when that one dies: what comes meanwhile is in the sockets.
-An upgrade executes the new version of this program in place, with the sockets and the old server
-kept, and lets a new server take the old one's place between two packets. Single-threaded, and
-without gRPC, so that a fork is cheap and safe.
+In an upgrade it starts a server of the installed version, which takes the old one's place between
+two packets, and when that one has become ready it executes the installed version in its own place.
+One thread but for that of `stderr`, and without a running gRPC, so that a fork is cheap and safe.
 """
 
 from __future__ import annotations
@@ -18,29 +18,33 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rtpfanout.config import changed_keys, live_settings
+from rtpfanout import stderr
+from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError, StartError
-from rtpfanout.model import Address
-from rtpfanout.supervisor import ingress
+from rtpfanout.supervisor import ingress, signals
 from rtpfanout.supervisor.handover import Handover
-from rtpfanout.supervisor.link import Link
+from rtpfanout.supervisor.link import Link, close_all
 from rtpfanout.supervisor.notify import Notifier
-from rtpfanout.supervisor.process import SIGNALS, Process, Trial, fork_server
+from rtpfanout.supervisor.preload import Preload
+from rtpfanout.supervisor.process import Process, fork_server, reaped
+from rtpfanout.supervisor.reloads import Reloads
 from rtpfanout.supervisor.restarts import Restarts
+from rtpfanout.supervisor.signals import Signals
 from rtpfanout.supervisor.statefile import State, StateFile
+from rtpfanout.supervisor.succession import Successor
+from rtpfanout.supervisor.terminal import Hangup
+from rtpfanout.supervisor.upgrade import Order, Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rtpfanout.config import Settings
+    from collections.abc import Callable, Sequence
 
 STOP_SECONDS = 10.0
 """Beyond drain_secs, until a server that should end is killed."""
 STEP_SECONDS = 60.0
 """For each step of an upgrade: restoring ten million subscribers takes 20 of them."""
+NO_ROOM_SECONDS = 0.5
+"""Until a server that could not be forked is tried again."""
 LOOK_SECONDS = 1.0
-SILENT_LOOKS = 10
-"""After so many without a sign of life from a server that was ready it is killed."""
 _NEVER = float("inf")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -50,14 +54,14 @@ class Supervisor:
     """Runs until SIGTERM or SIGINT. `reload` reads the configuration again."""
 
     def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
-        self._settings = settings
+        self._reloads = Reloads(settings)
         self._reload = reload
         self._notifier = Notifier()
         self._server: Process | None = None  # who reads the sockets, or is about to
-        self._successor: Process | None = None  # who waits to take its place
-        self._trial: Trial | None = None  # of the version to upgrade to
+        self._successor: Successor | None = None  # who waits to take its place
+        self._upgrade = Upgrade()
         self._sockets: list[int] = []
-        self._in_hand: int | None = None  # of the server, and then of the one that follows it
+        self._in_hand: int | None = None  # of the servers that are forked here, one after another
         self._stopping = False
         self._exit_code = 0
         self._kill_at = _NEVER
@@ -67,23 +71,25 @@ class Supervisor:
         self._restarts = Restarts()
         self._was_ready = False
         self._trusts_store = False  # read in full by a server that became ready
-        self._is_upgrading = False
-        self._reloading: list[str] | None = None  # what needs a restart, while a server applies it
+        self._has_room = True
+        self._preload = Preload()
         self._file = StateFile(State(os.getpid(), bind_address=str(settings.bind_address)))
-        self._signals: list[int] = []
-        self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._hangup = Hangup.here()
+        self._signals = Signals()
 
-    def run(self) -> int:
-        """The exit code. Raises StartError if the first server can't start."""
-        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-        for number in SIGNALS:
-            signal.signal(number, lambda number, _frame: self._signals.append(number))
+    def run(self, handed: Handover | None) -> int:
+        """The exit code; `handed` by a program in whose place this one was executed.
+
+        Raises StartError if the first server can't start.
+        """
+        self._signals.listen()
         try:
-            if handed := Handover.take():
+            if handed:
                 self._take_over(handed)
+                self._reap()  # it may have died meanwhile
             else:
-                self._sockets = ingress.open_or_adopt(self._settings, self._notifier)
-                self._settings = ingress.fitting(self._settings, self._sockets)
+                self._sockets = ingress.open_or_adopt(self._reloads.settings, self._notifier)
+                self._reloads.settings = ingress.fitting(self._reloads.settings, self._sockets)
                 self._spawn()
             self._file.write()
             while not self._turn():
@@ -93,23 +99,29 @@ class Supervisor:
         return self._exit_code
 
     def _spawn(self) -> None:
+        """What can't be had now, a process or a descriptor, is asked for again."""
         self._spawn_at = _NEVER
         if self._in_hand is None:
             self._in_hand = ingress.open_in_hand(self._sockets)
-        self._server = self._fork(self._in_hand, waits=False)
+        links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
+        mine = [*links, *self._signals.descriptors, *stderr.descriptors()]
+        try:
+            self._server = fork_server(
+                self._reloads.settings,
+                self._sockets,
+                self._in_hand,
+                mine,
+                trusts_store=self._trusts_store,
+            )
+        except OSError as error:
+            self._spawn_at = time.monotonic() + NO_ROOM_SECONDS
+            if self._has_room:
+                _log.error("no server can be started, it is tried again", reason=error.strerror)
+            self._has_room = False
+            return
+        self._has_room = True
         self._file.state.server_pid = self._server.pid
         self._file.write()
-
-    def _fork(self, in_hand: int | None, *, waits: bool) -> Process:
-        links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
-        return fork_server(
-            self._settings,
-            self._sockets,
-            in_hand,
-            [*links, *self._wakeup],
-            waits=waits,
-            trusts_store=self._trusts_store,
-        )
 
     def _processes(self) -> list[Process]:
         return [process for process in (self._server, self._successor) if process]
@@ -118,17 +130,18 @@ class Supervisor:
         """One wait for something to happen, and what follows; True at the end."""
         links = {p.link.sock.fileno(): p for p in self._processes() if not p.link.closed}
         ends = min(self._kill_at, self._step_ends, self._spawn_at, self._look_at)
-        patience = max(0.0, ends - time.monotonic())
-        readable, _, _ = select.select([self._wakeup[0], *links], [], [], patience)
+        patience = 0.0 if self._preload.is_due else max(0.0, ends - time.monotonic())
+        wakes = self._signals.descriptors[0]
+        readable, _, _ = select.select([wakes, *links], [], [], patience)
         for descriptor in readable:
             if descriptor in links:
                 self._listen_to(links[descriptor])
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wakeup[0], 4096)
-        while self._signals:
-            self._on_signal(self._signals.pop(0))
+        for number in self._signals.came():
+            self._on_signal(number)
         self._reap()
         self._on_time(time.monotonic())
+        if not readable:
+            self._preload.step()
         return self._stopping and not self._processes()
 
     def _on_time(self, now: float) -> None:
@@ -138,29 +151,28 @@ class Supervisor:
                 _log.error("server process does not end, it is killed", server_pid=process.pid)
                 process.signal(signal.SIGKILL)
         if now >= self._step_ends:
-            self._step_ends = _NEVER
-            _log.error("the new version takes too long to start, it is ended")
-            if self._successor:
-                self._successor.signal(signal.SIGKILL)
-            if self._trial:
-                self._trial.kill()
+            _log.error("upgrade: this step takes too long", step=self._upgrade.phase.name)
+            self._follow(self._upgrade.late())
         if now >= self._spawn_at and not self._stopping:
             self._spawn()
         if now >= self._look_at:
             self._look_at = now + (self._notifier.watchdog_seconds / 3 or LOOK_SECONDS)
-            self._look()
+            self._look(now)
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         """A server that lives has a thread which says so twice a second."""
-        server = self._server
-        if server is None or server.phase in ("", "failed"):
-            return
-        server.silent_looks += 1
-        if server.silent_looks == SILENT_LOOKS:
-            _log.error("server process shows no sign of life, it is killed", server_pid=server.pid)
-            server.signal(signal.SIGKILL)
-        if server.silent_looks < SILENT_LOOKS:
-            self._notifier.alive()
+        if self._hangup.has_come_true():
+            self._stop()
+        if server := self._server:
+            if server.hangs(now):
+                _log.error(
+                    "server process shows no sign of life, it is killed", server_pid=server.pid
+                )
+                server.signal(signal.SIGKILL)
+            elif server.phase:
+                self._notifier.alive()
+            if server.phase == "ready":
+                self._preload.begin()
 
     # -- signals
 
@@ -168,60 +180,50 @@ class Supervisor:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
         elif number == signal.SIGHUP:
-            self._on_reload()
+            self._hangup.came = True
+            if self._hangup.has_come_true():
+                self._stop()
+            else:
+                self._on_reload()
         elif number == signal.SIGUSR2:
-            self._on_upgrade()
+            self._follow(self._upgrade.ask(self._refusal()))
 
     def _stop(self) -> None:
         if self._stopping:
             return
         self._stopping = True
-        self._spawn_at = _NEVER
+        self._spawn_at = self._step_ends = _NEVER
         self._notifier.stopping()
-        self._kill_at = time.monotonic() + self._settings.drain_secs + STOP_SECONDS
+        self._kill_at = time.monotonic() + self._reloads.settings.drain_secs + STOP_SECONDS
         for process in self._processes():
             process.signal(signal.SIGTERM)
-        if self._trial:
-            self._trial.kill()
 
     def _on_reload(self) -> None:
         self._notifier.reloading()
         try:
-            if self._is_upgrading or self._stopping:
+            if self._upgrade.is_on or self._stopping:
                 raise StartError("the server is being upgraded or stopped; try again")
             wanted = self._reload()
         except RtpFanoutError as error:
             _log.error("configuration not reloaded, nothing changes", reason=error.message)
             self._reloaded(error.message, [])
             return
-        needs_restart = changed_keys(self._settings, wanted)[1]
-        self._settings = live_settings(self._settings, wanted)
-        if self._server:  # one that still starts was forked with what was before
-            self._server.link.tell("reload", settings=wanted.model_dump(mode="json"))
-            self._reloading = needs_restart
-        else:  # the next one will have it
-            self._reloaded("", needs_restart)
+        # One that still starts was forked with what was before, and hears it when it is ready.
+        if answer := self._reloads.ask(wanted, self._server.link if self._server else None):
+            self._reloaded(*answer)
 
-    def _reloaded(self, error: str, needs_restart: list[str]) -> None:
-        self._reloading = None
+    def _reloaded(self, error: str, needs_restart: Sequence[str]) -> None:
         state = self._file.state
         state.reloads += 1
         state.error = error
-        state.needs_restart = needs_restart
+        state.needs_restart = list(needs_restart)
         self._file.write()
         self._notifier.ready("configuration not reloaded" if error else "configuration reloaded")
 
     # -- processes that end
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
+        for pid, code in reaped():
             for process in self._processes():
                 if process.pid == pid:
                     self._listen_to(process)  # its last words
@@ -230,55 +232,45 @@ class Supervisor:
                 self._server_ended(self._server, code)
             elif self._successor and self._successor.pid == pid:
                 self._successor_ended(self._successor, code)
-            elif self._trial and self._trial.pid == pid:
-                self._trial_ended(self._trial, code)
 
     def _server_ended(self, server: Process, code: int) -> None:
         self._server = None
+        reason = server.reason(code)
         self._trusts_store = server.phase == "ready"
+        if isinstance(server, Successor):  # of another version
+            server.forget()
+            self._in_hand = ingress.fitting_memory(server.in_hand, self._in_hand, self._sockets)
         if self._stopping:
             self._exit_code = 0 if code == 0 or self._successor else 1
             return
-        if self._reloading is not None:  # the next one has it from the start
-            self._reloaded("", self._reloading)
+        for answer in self._reloads.server_ended():
+            self._reloaded(*answer)
         if server.failure and not self._was_ready:
             raise StartError(server.failure["message"], field=server.failure["field"])
-        if self._successor:
-            _log.error("the old server died during the upgrade", exit_code=code)
-            self._promote(self._successor)
-            return
-        if self._is_upgrading and not self._trial:
-            self._upgraded(_reason(server, code))
-        pause = self._restarts.pause(server.phase == "ready", time.monotonic() - server.began)
-        if pause == 0:
-            self._spawn()
+        pause = self._restarts.pause(self._trusts_store, time.monotonic() - server.began)
+        self._spawn_at = _NEVER
+        orders = self._upgrade.server_ended(reason)
+        if pause == 0 or Order.SPAWN not in orders:
+            self._follow(orders)
         else:
             self._spawn_at = time.monotonic() + pause
+            self._follow([order for order in orders if order is not Order.SPAWN])
         _log.error(
             "server process ended, another one starts",
             server_pid=server.pid,
-            reason=_reason(server, code),
+            reason=reason,
             pause_seconds=pause,
         )
         self._notifier.status("the server process ended, another one starts")
 
-    def _promote(self, successor: Process) -> None:
-        """It takes the place, whether the old one gave it or died."""
-        self._server, self._successor = successor, None
-        _close(self._in_hand)
-        self._in_hand = successor.in_hand
-        self._file.state.server_pid = successor.pid
-        successor.link.tell("prepare")
-        successor.link.tell("go")
-
-    def _successor_ended(self, successor: Process, code: int) -> None:
+    def _successor_ended(self, successor: Successor, code: int) -> None:
         self._successor = None
-        _close(successor.in_hand)
-        if self._stopping:
-            return
-        self._upgraded(f"the new server did not start: {_reason(successor, code)}")
-        if self._server and self._server.phase == "suspended":
-            self._server.link.tell("resume")
+        reason = successor.reason(code)
+        successor.forget()
+        if successor.in_hand is not None:
+            os.close(successor.in_hand)
+        if not self._stopping:
+            self._follow(self._upgrade.successor_ended(f"the new version does not start: {reason}"))
 
     # -- what they say
 
@@ -291,105 +283,133 @@ class Supervisor:
             if word == "failed":
                 process.failure = message
             elif word == "reloaded":
-                self._reloaded("", message["needs_restart"])
+                self._reloaded(*self._reloads.applied(message.get("error", "")))
             else:
                 process.phase = word
                 self._advance(process, message)
 
     def _advance(self, process: Process, message: dict[str, Any]) -> None:
-        """The next step: waiting, suspend, suspended, prepare, prepared, hand over, handed over,
-        go, ready; the orders among these are ours."""
-        if process is self._server and process.phase == "ready":
-            self._on_ready(message)
-        if self._successor is None or self._server is None:
-            return
-        self._step_ends = time.monotonic() + STEP_SECONDS
-        if process is self._successor and process.phase == "waiting":
-            self._server.link.tell("suspend")
-        elif process is self._server and process.phase == "suspended":
-            self._successor.link.tell("prepare")
-        elif process is self._successor and process.phase == "prepared":
-            self._server.link.tell("hand over")
-        elif process is self._server and process.phase == "handed over":
-            process.link.close()  # its end is no news
-            self._promote(self._successor)
+        if process is self._server:
+            if process.phase == "ready":
+                self._on_ready(process, message)
+            self._follow(self._upgrade.server_said(process.phase))
+        elif process is self._successor:
+            if process.phase == "waiting":
+                self._successor.waits(message)
+            else:
+                close_all(message.get("descriptors", ()))
+            self._follow(self._upgrade.successor_said(process.phase))
 
-    def _on_ready(self, message: dict[str, Any]) -> None:
+    def _on_ready(self, server: Process, message: dict[str, Any]) -> None:
         self._was_ready = True
-        # The next server gets the ports that this one found.
-        found = {
-            key: Address.parse(message[key])
-            for key in ("grpc_bind_address", "metrics_bind_address")
-            if message[key] and getattr(self._settings, key).port == 0
-        }
-        self._settings = self._settings.model_copy(update=found)
+        if isinstance(server, Successor):
+            server.settings |= {key: message[key] for key in ingress.FREE_PORTS if message[key]}
+        else:
+            self._reloads.settings = ingress.with_found(self._reloads.settings, message)
+            self._preload.begin()
         self._file.state.bind_address = message["bind_address"]
         self._file.write()
         self._notifier.ready(f"forwarding from {message['bind_address']}")
-        if self._is_upgrading and self._successor is None and not self._trial:
-            self._upgraded("")
 
     # -- upgrade
 
-    def _on_upgrade(self) -> None:
-        """Tries the version that is installed now, while everything goes on."""
-        if self._is_upgrading:
-            return
-        self._is_upgrading = True
+    def _refusal(self) -> str:
         if self._stopping or not self._server or self._server.phase != "ready":
-            self._upgraded("the server is not ready; try again")
-        elif ingress.forgets(self._settings):
-            self._upgraded("store.path keeps nothing, an upgrade would forget all sessions")
-        else:
-            try:
-                self._trial = Trial()
-            except OSError as error:
-                self._upgraded(str(error))
-            else:
-                self._step_ends = time.monotonic() + STEP_SECONDS
+            return "the server is not ready; try again"
+        if ingress.forgets(self._reloads.settings):
+            return "store.path keeps nothing, an upgrade would forget all sessions"
+        return ""
 
-    def _trial_ended(self, trial: Trial, code: int) -> None:
-        self._trial = None
-        if self._stopping:
-            return
-        if fault := trial.fault(code):
-            self._upgraded(f"the new version does not start: {fault}")
-        elif not self._server or self._server.phase != "ready":
-            self._upgraded("the server is not ready; try again")
-        else:
-            self._execute(self._server)
+    def _follow(self, orders: list[Order]) -> None:
+        """Carries them out; what can't be makes others of them."""
+        while orders and not self._stopping:
+            self._step_ends = time.monotonic() + STEP_SECONDS if self._upgrade.is_on else _NEVER
+            if reason := self._carry_out(orders.pop(0)):
+                orders = self._upgrade.failed(reason)
+        if not self._upgrade.is_on:
+            self._step_ends = _NEVER
 
-    def _execute(self, server: Process) -> None:
+    def _carry_out(self, order: Order) -> str:
+        """Why it can't be, or ""."""
+        match order:
+            case Order.START:
+                return self._start_successor()
+            case Order.SUSPEND | Order.HAND_OVER | Order.RESUME if self._server:
+                return self._server.link.tell(order.name.lower().replace("_", " "))
+            case Order.PREPARE if self._successor:
+                return self._successor.link.tell("prepare")
+            case Order.PROMOTE:
+                return self._promote()
+            case Order.EXECUTE:
+                return self._execute()
+            case Order.KILL_SUCCESSOR if self._successor:
+                self._successor.signal(signal.SIGKILL)
+            case Order.KILL_SERVER if self._server:
+                self._server.signal(signal.SIGKILL)
+            case Order.SPAWN:
+                self._spawn()
+            case Order.REPORT:
+                self._upgraded(self._upgrade.reason)
+        return ""
+
+    def _start_successor(self) -> str:
+        """Tries the version that is installed now, while everything goes on."""
+        found = {key: str(getattr(self._reloads.settings, key)) for key in ingress.FREE_PORTS}
+        try:
+            self._successor = Successor(self._sockets, found)
+        except OSError as error:
+            return f"the new version can't be started: {error.strerror}; try again"
+        return ""
+
+    def _promote(self) -> str:
+        """It takes the place; the one before has stopped, and its end is no news."""
+        if not self._successor or not self._server:
+            return "there is no successor"
+        self._server.link.close()
+        self._server, self._successor = self._successor, None
+        self._file.state.server_pid = self._server.pid
+        return self._server.link.tell("go")
+
+    def _execute(self) -> str:
         """Replaces this program by the one that is installed now; returns only if it can't."""
-        _log.info("upgrading", old_server_pid=server.pid)
-        handover = Handover(
-            self._sockets,
-            server.link.sock.fileno(),
-            server.pid,
-            vars(self._file.state),
-            self._settings.model_dump(mode="json"),
-        )
+        if not isinstance(self._server, Successor):
+            return "there is no new server"
+        _log.info("upgrading the supervisor", server_pid=self._server.pid)
+        handover = Handover.of(self._server, self._sockets, self._file.state, self._hangup)
         try:
             handover.execute()
         except OSError as error:
-            self._upgraded(f"{sys.executable} can't be executed: {error.strerror}")
+            return (
+                f"the new server runs, but not its supervisor: {sys.executable} can't be executed:"
+                f" {error.strerror}; it is tried again"
+            )
+        return ""
 
     def _take_over(self, handed: Handover) -> None:
         """In the new program: what the one before left."""
         self._sockets = handed.sockets
-        self._settings = ingress.inherited(self._settings, handed.settings, self._sockets)
-        self._server = Process(handed.server, Link.adopt(handed.link), phase="ready")
+        if handed.is_proven:
+            self._reloads.settings = Settings.model_validate(handed.settings)
+            self._in_hand = handed.in_hand
+        else:
+            self._reloads.settings = ingress.inherited(
+                self._reloads.settings, handed.settings, self._sockets
+            )
+        self._server = Process(
+            handed.server, Link.adopt(handed.link), in_hand=self._in_hand, phase="ready"
+        )
         self._was_ready = True
-        self._is_upgrading = True
+        self._hangup = Hangup(handed.had_terminal, handed.ignores_hangup)
         self._file = StateFile(State.of(handed.state))
-        self._signals.append(signal.SIGCHLD)  # it may have died meanwhile
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        self._successor = self._fork(ingress.open_in_hand(self._sockets), waits=True)
-        self._step_ends = time.monotonic() + STEP_SECONDS
+        with contextlib.suppress(Exception):  # it is tried again
+            self._preload.finish()
+        signals.unblock()
+        if handed.is_proven:
+            self._upgraded("")
+        else:  # a version that left it to its successor to replace the server
+            self._follow(self._upgrade.ask())
 
     def _upgraded(self, error: str) -> None:
-        self._is_upgrading = False
-        self._step_ends = _NEVER
         state = self._file.state
         state.upgrades += 1
         state.error = error
@@ -398,12 +418,3 @@ class Supervisor:
             _log.error("not upgraded, the server goes on", reason=error)
         else:
             _log.info("upgraded", server_pid=state.server_pid)
-
-
-def _close(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
-
-
-def _reason(process: Process, code: int) -> str:
-    return process.failure["message"] if process.failure else f"exit code {code}"

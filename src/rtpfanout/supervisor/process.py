@@ -1,29 +1,27 @@
-"""A server process as its supervisor sees it, and the trial of a new version."""
+"""A server process as its supervisor sees it."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rtpfanout.supervisor import child
-from rtpfanout.supervisor.link import Link
+from rtpfanout.supervisor import child, signals
+from rtpfanout.supervisor.link import Link, close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import signal
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rtpfanout.config import Settings
 
-SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-"""Those that the supervisor acts on."""
-CHECK_VARIABLE = "RTPFANOUT_CHECK_START"
-"""With it, `serve` ends with 0 once everything it needs is imported and the settings are read."""
-_LAST_CHARACTERS = 500
+SILENT_LOOKS = 10
+"""After so many without a sign of life it is taken for one that hangs."""
+START_SECONDS = 300.0
+"""Until one that was forked forwards packets: ten million subscribers take 20 of them."""
 
 
 @dataclass
@@ -41,9 +39,19 @@ class Process:
     failure: dict[str, Any] | None = None
     silent_looks: int = 0
 
+    def hangs(self, now: float) -> bool:
+        """To be asked once a second: it is silent, or says for long that it lives and no more."""
+        self.silent_looks += 1
+        is_late = not self.phase and now - self.began > START_SECONDS
+        return self.silent_looks >= SILENT_LOOKS or is_late
+
     def signal(self, number: signal.Signals) -> None:
         """It is our child and not reaped, so the id is its own."""
         os.kill(self.pid, number)
+
+    def reason(self, code: int) -> str:
+        """Why it ended, after it was reaped with that exit code."""
+        return str(self.failure["message"]) if self.failure else f"exit code {code}"
 
 
 def fork_server(
@@ -52,64 +60,50 @@ def fork_server(
     in_hand: int | None,
     closed: Iterable[int],
     *,
-    waits: bool,
     trusts_store: bool,
 ) -> Process:
-    """A new server. It closes the descriptors `closed`, which are the supervisor's alone."""
+    """A new server. It closes the descriptors `closed`, which are the supervisor's alone.
+
+    Raises OSError: there is no room for another process, or for its link.
+    """
     ours, theirs = Link.pair()
     supervisor = os.getpid()
     # No signal may reach the child while it still has the supervisor's handlers.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signals.block()
     gc.freeze()  # what is here now is no garbage, and the child's collector leaves it alone
-    pid = os.fork()
-    if pid == 0:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # the supervisor's
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        pid = os.fork()
+    except OSError:
+        signals.unblock()
         ours.close()
-        for descriptor in closed:
-            os.close(descriptor)
-        child.main(
-            settings,
-            sockets,
-            in_hand,
-            theirs,
-            supervisor,
-            waits=waits,
-            trusts_store=trusts_store,
-        )
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        theirs.close()
+        raise
+    if pid == 0:
+        try:
+            signals.leave_to_supervisor()
+            signals.unblock()
+            close_all([ours.sock.fileno(), *closed])
+            child.main(
+                settings,
+                sockets,
+                in_hand,
+                theirs,
+                supervisor,
+                waits=False,
+                trusts_store=trusts_store,
+            )
+        finally:
+            os._exit(child.EXIT_FAILED)  # never back into the supervisor's loop
+    signals.unblock()
     theirs.close()
     return Process(pid, ours, in_hand)
 
 
-class Trial:
-    """This command, as it is installed now, asked to start without touching anything."""
-
-    def __init__(self) -> None:
-        """Raises OSError."""
-        # Not a temporary file: there may be no directory that we can write to.
-        self._errors = os.fdopen(os.memfd_create("rtpfanout-trial"), "w+b")
-        self._process = subprocess.Popen(
-            [sys.executable, *sys.orig_argv[1:]],
-            env=os.environ | {CHECK_VARIABLE: "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-        )
-        self.pid = self._process.pid
-
-    def fault(self, code: int) -> str:
-        """After it was reaped with that exit code: what it complained of, or ""."""
-        self._process.returncode = code
-        with self._errors:
-            self._errors.seek(0)
-            text = self._errors.read().decode(errors="replace").strip()[-_LAST_CHARACTERS:]
-        return "" if code == 0 else text or f"exit code {code}"
-
-    def kill(self) -> None:
-        """It takes too long."""
-        os.kill(self.pid, signal.SIGKILL)
+def reaped() -> Iterator[tuple[int, int]]:
+    """Children that have ended: process id and exit code, negative for a signal."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            yield pid, os.waitstatus_to_exitcode(status)
