@@ -40,6 +40,8 @@ class Admission:
         self._ingest_port = policy.ingest.port
         other = 2 if self._ingest_port == 1 else 1
         self._other_port = port_bytes(other) + bytes(2)
+        self._other_ports = (port_bytes(0), port_bytes(self._ingest_port))
+        """Where more than the address decides."""
         self._starts, self._admitted = policy.ipv4_verdicts()
 
     def record(self, text: str) -> bytes:
@@ -85,13 +87,25 @@ class Admission:
             pass
         left, reason = [], ""
         for record in split_records(records):
-            try:
-                self._policy.check_subscriber(address_of(record))
-            except RtpFanoutError as error:
-                reason = reason or str(error)
-            else:
+            if self._passes(record):
                 left.append(record)
+            else:
+                reason = reason or self.refusal(record)
         return b"".join(left), reason
+
+    def refusal(self, record: bytes) -> str:
+        """Why the policy doesn't admit it; "" if it does."""
+        try:
+            self._policy.check_subscriber(address_of(record))
+        except RtpFanoutError as error:
+            return error.message
+        return ""
+
+    def _passes(self, record: bytes) -> bool:
+        found = self._ipv4_range(record)
+        if found is None or record[PORT] in self._other_ports:
+            return not self.refusal(record)
+        return self._admitted[found]
 
     def _ipv4_range(self, head: bytes) -> int | None:
         """The range of addresses decided alike that an IPv4 address is in; None for others."""
