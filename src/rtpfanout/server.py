@@ -364,6 +364,7 @@ class Server:
             # At once, for what was restored may have ended since it was read.
             _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers, first=0.0),
             _every(HOUSEKEEPING_SECONDS, self.manager.keep_consents),
+            _every(HOUSEKEEPING_SECONDS, self.manager.keep_clock),
             _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
             _every(HOUSEKEEPING_SECONDS, self._show_local_addresses),
         )

@@ -6,7 +6,6 @@ in which things happened, and awaited without it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 FOREVER_NS = 2**63 - 1
 """Of a consent that is not over until its subscriber goes."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Journal:
@@ -107,7 +105,7 @@ def stored(session: Session) -> StoredSession:
         media_type=session.media_type.value,
         source_policy=terms.source.policy.value,
         source_text=terms.source.text,
-        created_ns=(session.created_at - _EPOCH) // timedelta(microseconds=1) * 1000,
+        created_ns=session.created_wall_ns,
         revision=session.revision,
         pinned_source=str(terms.pinned) if terms.pinned else "",
         latch_window_secs=terms.source.latch_window_secs,

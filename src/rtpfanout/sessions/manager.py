@@ -11,13 +11,14 @@ from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
+from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.packet_side import PacketSide
-from rtpfanout.sessions.registry import BY_SEQUENCE, Clock, Limits, Registry
+from rtpfanout.sessions.registry import BY_SEQUENCE, Limits, Registry
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restored, Restoring
 from rtpfanout.sessions.shedding import Shedding
@@ -68,8 +69,9 @@ class SessionManager(PacketSide):
         utc_now: Callable[[], datetime] = _utc_now,
     ) -> None:
         """`limits.sessions` and `limits.fanout` are the engine's."""
-        self._clock = Clock(monotonic_ns, utc_now)
+        self._clock = Clock(monotonic_ns, utc_now, store.kept_clock)
         self._store = store
+        store.keep_clock(self._clock.kept)
         # A store that is new begins at the time, in µs: a watcher of what was here before it
         # must not find its revision among ours.
         first = store.revision or int(utc_now().timestamp() * 1e6)
@@ -101,6 +103,7 @@ class SessionManager(PacketSide):
         assert self._restoring
         self._requests.restore(self._store.answers())
         restored = self._restoring.calls(self._store)
+        self.keep_clock()
         self._restoring = None
         return restored
 

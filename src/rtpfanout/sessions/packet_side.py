@@ -154,6 +154,13 @@ class PacketSide:
         self._registry.show_touched()
         return ended
 
+    def keep_clock(self) -> None:
+        """Housekeeping: the store learns at once that the host started anew, or its clock was
+        set. Waits for nobody.
+        """
+        if not self._store.failing and not self._registry.clock.is_kept(self._store.kept_clock):
+            self._store.submit([])
+
     def keep_consents(self) -> int:
         """Housekeeping, about once a second, and once when no more can be given: the store gets
         the consents that were; how many. Waits for it, and raises nothing where it can't.

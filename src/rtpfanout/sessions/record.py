@@ -49,6 +49,9 @@ class Session:
     media_type: MediaType
     created_at: datetime
     created_ns: int
+    """Monotonic; before 0 where the host started since."""
+    created_wall_ns: int
+    """Of the store's time."""
     terms: Terms
     fed_since_ns: int = 0
     """Since when its source is the one it is, and not paused; monotonic."""

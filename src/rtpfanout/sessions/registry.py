@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -21,18 +20,18 @@ from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Set
+    from collections.abc import Iterator, Set
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.source import Key
     from rtpfanout.sessions.views import SessionView
 
 BY_SEQUENCE = attrgetter("sequence")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +54,6 @@ class Limits:
 
 class BusyError(Exception):
     """Somebody is at work, perhaps waiting for a disk that hangs."""
-
-
-class Clock:
-    """Monotonic time, and the wall clock's as it was at the start plus what passed since.
-
-    So a stepped wall clock moves no deadline, and two looks never tell two times.
-    """
-
-    def __init__(self, monotonic_ns: Callable[[], int], utc_now: Callable[[], datetime]) -> None:
-        self.monotonic_ns = monotonic_ns
-        self.utc_now = utc_now
-        self._offset_ns = (utc_now() - _EPOCH) // timedelta(microseconds=1) * 1000 - monotonic_ns()
-
-    def wall_ns(self, monotonic_ns: int | None = None) -> int:
-        """Nanoseconds since the epoch, now or at a monotonic time."""
-        return self._offset_ns + (self.monotonic_ns() if monotonic_ns is None else monotonic_ns)
-
-    def wall_secs(self) -> float:
-        """Seconds since the epoch."""
-        return self.wall_ns() / 1e9
-
-    def monotonic_of(self, wall_ns: int) -> int:
-        """The monotonic time of a wall clock's; may be negative, before the host's start."""
-        return wall_ns - self._offset_ns
-
-    def moment(self, wall_ns: int) -> datetime:
-        """As a datetime in UTC."""
-        return _EPOCH + timedelta(microseconds=wall_ns // 1000)
 
 
 class Registry:

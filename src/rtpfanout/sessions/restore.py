@@ -363,6 +363,7 @@ class Restoring:
             media_type=media_type,
             created_at=clock.moment(row.created_ns),
             created_ns=clock.monotonic_of(row.created_ns),
+            created_wall_ns=row.created_ns,
             fed_since_ns=clock.monotonic_ns(),
             terms=terms,
             revision=row.revision,

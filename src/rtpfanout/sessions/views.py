@@ -220,7 +220,7 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
         send_failures=int(values["send_failures"]),
         subscriber_count=int(values["subscribers"]),
         # The session's, not the engine's: that one begins anew with the process.
-        uptime_seconds=(now_ns - session.created_ns) / 1e9,
+        uptime_seconds=max(0, now_ns - session.created_ns) / 1e9,
         packets_per_second=values["packets_per_second"],
         # A packet may have come in since the clock was read.
         seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,

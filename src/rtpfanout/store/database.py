@@ -21,6 +21,7 @@ from rtpfanout.store.records import (
     Change,
     DropSession,
     DropSubscribers,
+    KeptClock,
     PutAnswer,
     PutConsents,
     PutSecret,
@@ -34,7 +35,7 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -110,6 +111,23 @@ WHERE EXISTS (SELECT 1 FROM session WHERE sequence = ?1 AND consent = 'echo')
     AND EXISTS (SELECT 1 FROM subscriber WHERE session = ?1 AND address = ?2)
 ON CONFLICT (session, address) DO UPDATE SET until_ns = excluded.until_ns, boot = excluded.boot
 """
+# Made with the first write. Whoever writes without knowing the table leaves a 0: the clock is not
+# that of all times in the store any more.
+_CLOCK_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1), boot BLOB NOT NULL, offset_ns INTEGER NOT NULL,
+    shown_ns INTEGER NOT NULL, written_ns INTEGER NOT NULL,
+    CHECK (typeof(boot) = 'blob' AND typeof(offset_ns) = 'integer'
+        AND typeof(shown_ns) = 'integer' AND typeof(written_ns) = 'integer'))""",
+    """CREATE TRIGGER IF NOT EXISTS clock_of_others AFTER UPDATE OF revision ON state BEGIN
+    UPDATE clock SET written_ns = 0; END""",
+)
+_HAS_CLOCK = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'clock'"
+_CLOCK = "SELECT boot, offset_ns, shown_ns, written_ns FROM clock WHERE written_ns <> 0"
+_PUT_CLOCK = """
+INSERT INTO clock VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET boot = excluded.boot,
+offset_ns = excluded.offset_ns, shown_ns = excluded.shown_ns, written_ns = excluded.written_ns
+"""
 _PUT_SESSION = (
     f"INSERT INTO session ({_SESSION_COLUMNS}) VALUES ({_SESSION_VALUES})"  # noqa: S608
     f" ON CONFLICT (sequence) DO UPDATE SET {_SESSION_UPDATES}"
@@ -160,6 +178,9 @@ class Database:
         state = self.connection.execute("SELECT revision, sequence FROM state").fetchone()
         self.revision: int = state[0]
         self.sequence: int = state[1]
+        self.clock = self._kept_clock()
+        self.clock_now: Callable[[], KeptClock] | None = None
+        """What the times in the changes are of, to be kept with each transaction."""
 
     def close(self) -> None:
         """What the log holds is moved to the file, if that can be done now."""
@@ -201,6 +222,12 @@ class Database:
         if self.connection.execute(_HAS_CONSENTS).fetchone():
             yield from map(StoredConsent._make, self.connection.execute(_CONSENTS, (boot, now_ns)))
 
+    def _kept_clock(self) -> KeptClock | None:
+        if not self.connection.execute(_HAS_CLOCK).fetchone():
+            return None
+        row = self.connection.execute(_CLOCK).fetchone()
+        return KeptClock._make(row) if row else None
+
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The first and the last of some sessions at a time, by sequence."""
         keys = [
@@ -224,6 +251,7 @@ class Database:
 
     def write(self, changes: Iterable[Change], revision: int) -> None:
         """All changes in one transaction, durable on return; on any exception none of them."""
+        clock = self.clock_now() if self.clock_now else None
         execute = self.connection.execute
         sequence = self.sequence
         execute("BEGIN IMMEDIATE")
@@ -234,6 +262,8 @@ class Database:
                     sequence = max(sequence, change.session.sequence)
             revision = max(revision, self.revision)
             execute("UPDATE state SET revision = ?, sequence = ?", (revision, sequence))
+            if clock is not None:
+                self._put_clock(clock)
             execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
@@ -241,9 +271,10 @@ class Database:
             raise
         self.revision = revision
         self.sequence = sequence
+        self.clock = clock
 
     def forget_answers(self, now: float) -> None:
-        """Those that expired before `now`, in seconds since the epoch."""
+        """Those that expired before `now`, in seconds of the store's time."""
         self.connection.execute("DELETE FROM answer WHERE expires < ?", (now,))
 
     def bury(self) -> None:
@@ -255,6 +286,12 @@ class Database:
         no page that stays the same.
         """
         self.connection.execute("UPDATE state SET buried = buried + 1")
+
+    def _put_clock(self, clock: KeptClock) -> None:
+        if self.clock is None:
+            for statement in _CLOCK_SCHEMA:
+                self.connection.execute(statement)
+        self.connection.execute(_PUT_CLOCK, clock)
 
     def _apply(self, change: Change) -> None:
         execute = self.connection.execute
@@ -367,6 +404,8 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     connection.execute("EXPLAIN SELECT name, value FROM secret")
     if connection.execute(_HAS_CONSENTS).fetchone():
         connection.execute(f"EXPLAIN {_CONSENTS}", (b"", 0))
+    if connection.execute(_HAS_CLOCK).fetchone():
+        connection.execute(f"EXPLAIN {_CLOCK}")
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
     state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):

@@ -28,9 +28,10 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rtpfanout.store.records import (
+        KeptClock,
         StoredAnswer,
         StoredConsent,
         StoredSession,
@@ -101,6 +102,7 @@ class Store:
         self._counts = StoreCounts()
         self._failing = ""
         self._is_dirty = False
+        self._clock: Callable[[], KeptClock] | None = None
         self._next_forget = time.monotonic() + FORGET_EVERY_SECS
         self._open(wait_secs, trusts=trusts)
 
@@ -108,6 +110,7 @@ class Store:
         self._lock = FileLock(Path(self.path), wait_secs) if self.path != MEMORY else None
         try:
             self._database = Database(self.path, trusts=trusts)
+            self._database.clock_now = self._clock
             self._secrets = self._database.secrets()
         except BaseException:
             if self._lock is not None:
@@ -138,6 +141,15 @@ class Store:
     def failing(self) -> str:
         """Why the last write failed; empty if it didn't."""
         return self._failing
+
+    @property
+    def kept_clock(self) -> KeptClock | None:
+        """What the times in it are of; None where nobody kept that."""
+        return self._database.clock
+
+    def keep_clock(self, clock: Callable[[], KeptClock]) -> None:
+        """From now on each transaction has it: what is submitted has times of this clock."""
+        self._clock = self._database.clock_now = clock
 
     def counts(self) -> StoreCounts:
         """A copy."""
@@ -297,8 +309,9 @@ class Store:
         submission.done.set_exception(_unavailable(f"the store can't be written: {reason}"))
 
     def _forget(self) -> None:
+        now = self._clock().written_ns / 1e9 if self._clock else time.time()
         try:
-            self._database.forget_answers(time.time())
+            self._database.forget_answers(now)
         except sqlite3.Error as error:
             self._is_dirty = True
             _log.debug("old answers can't be forgotten", reason=str(error))
