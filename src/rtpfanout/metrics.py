@@ -113,14 +113,19 @@ _CONTROL_COUNTERS = (
         "Stored sessions and subscribers that policy or limits refused at the start.",
     ),
     (
-        "rtpfanout_loops_removed",
-        "loops_removed",
-        "Subscribers removed because their address became our own ingest.",
+        "rtpfanout_loops_withheld",
+        "loops_withheld",
+        "Subscribers refused because their address became our own ingest.",
     ),
     (
-        "rtpfanout_policy_removed",
-        "policy_removed",
-        "Subscribers removed because a reloaded address policy refuses them.",
+        "rtpfanout_policy_withheld",
+        "policy_withheld",
+        "Subscribers refused because of a reloaded address policy.",
+    ),
+    (
+        "rtpfanout_readmitted",
+        "readmitted",
+        "Refused sessions and subscribers that are served again.",
     ),
     ("rtpfanout_subscribers_shed", "shed", "Subscribers that overload took the copies from."),
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
@@ -220,6 +225,17 @@ class ServerCollector(Collector):
         )
         yield GaugeMetricFamily(
             "total_subscribers", "Subscribers of all sessions.", value=manager.total_subscribers
+        )
+        sessions, subscribers = manager.refused
+        yield GaugeMetricFamily(
+            "rtpfanout_refused_sessions",
+            "Sessions that are kept and take no packet: the configuration refuses them.",
+            value=sessions,
+        )
+        yield GaugeMetricFamily(
+            "rtpfanout_refused_subscribers",
+            "Subscribers that are kept and get no packet: the configuration refuses them.",
+            value=subscribers,
         )
         for what, value in (
             ("created", manager.created_total),

@@ -202,14 +202,14 @@ class Server:
         log.configure(self.settings.log.level, self.settings.log.format)
         policy = self._policy()
         await asyncio.to_thread(self.manager.reconfigure, policy, limits_of(self.settings))
-        removed = 0
-        if any(key.startswith("address_policy.") for key in live):
-            removed = await asyncio.to_thread(self.manager.remove_refused)
+        refused = 0
+        if any(key.startswith(("address_policy.", "limits.")) for key in live):
+            refused = await asyncio.to_thread(self.manager.judge_policy)
         _log.info(
             "configuration reloaded",
             changed=live,
             needs_restart=needs_restart,
-            removed_subscribers=removed,
+            refused_subscribers=refused,
         )
         return needs_restart
 
@@ -366,6 +366,7 @@ class Server:
             _every(HOUSEKEEPING_SECONDS, self.manager.keep_consents),
             _every(HOUSEKEEPING_SECONDS, self.manager.keep_clock),
             _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
+            _every(HOUSEKEEPING_SECONDS, self.manager.serve_again),
             _every(HOUSEKEEPING_SECONDS, self._show_local_addresses),
         )
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.refused import RefusedSession
     from rtpfanout.store import Change, Store
 
 FOREVER_NS = 2**63 - 1
@@ -50,7 +51,9 @@ class Journal:
         """A session that is new or has other terms."""
         return self._submit([PutSession(stored(session))], answer)
 
-    def delete_session(self, session: Session, answer: StoredAnswer | None) -> Future[int]:
+    def delete_session(
+        self, session: Session | RefusedSession, answer: StoredAnswer | None
+    ) -> Future[int]:
         """With its subscribers."""
         return self._submit([DropSession(session.sequence)], answer)
 
@@ -75,7 +78,7 @@ class Journal:
         return self._submit(changes, answer)
 
     def delete_subscribers(
-        self, session: Session, records: bytes, answer: StoredAnswer | None
+        self, session: Session | RefusedSession, records: bytes, answer: StoredAnswer | None
     ) -> Future[int]:
         """Those that are there."""
         changes = [DropSubscribers(session.sequence, records)] if records else []
@@ -88,6 +91,10 @@ class Journal:
             for session, record, secs in until
         ]
         return self._submit([PutConsents(boot_id(), consents)], None)
+
+    def submit(self, changes: Sequence[Change]) -> Future[int]:
+        """These."""
+        return self._submit(changes, None)
 
     def _submit(self, changes: Sequence[Change], answer: StoredAnswer | None) -> Future[int]:
         if answer is not None:

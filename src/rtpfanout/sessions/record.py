@@ -57,6 +57,8 @@ class Session:
     """Since when its source is the one it is, and not paused; monotonic."""
     revision: int = 0
     subscribers: int = 0
+    refused: int = 0
+    """How many of its subscribers the configuration refuses."""
     last_since: int = 0
     """The `since` of the latest subscriber: it grows strictly along the list."""
     at_ingest_port: bool = False

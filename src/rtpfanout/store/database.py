@@ -208,6 +208,10 @@ class Database:
             if rows := self.connection.execute(_ROWS, ends).fetchall():
                 yield rows
 
+    def rows_of(self, sequence: int) -> list[SubscriberRow]:
+        """Of one session."""
+        return self.connection.execute(_ROWS, (sequence, sequence)).fetchall()
+
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
         query = "SELECT request_id, digest, text, expires FROM answer ORDER BY expires"

@@ -170,6 +170,10 @@ class Store:
         """Some sessions at a time, each in one piece, within it by when they came in."""
         return self._database.rows()
 
+    def subscribers_of(self, sequence: int) -> list[SubscriberRow]:
+        """Of one session, by when they came in."""
+        return self._database.rows_of(sequence)
+
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first; some may have expired."""
         return self._database.answers()
