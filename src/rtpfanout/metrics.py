@@ -22,6 +22,7 @@ from rtpfanout._fastpath import (
     SEND_FAILURES,
     WORKER_FIELDS,
 )
+from rtpfanout.sessions.metrics import KeptCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ _COUNTERS = (
     (
         "rtpfanout_copies_withheld",
         "copies_withheld",
-        "Copies not made: the subscriber's consent is missing, or its class is shed.",
+        "Copies not made: the subscriber's consent is missing, it is shed, or refused.",
     ),
     (
         "rtpfanout_control_sent",
@@ -145,7 +146,7 @@ _SESSION_COUNTERS = (
     (
         "rtpfanout_session_copies_withheld",
         "copies_withheld",
-        "Copies not made for subscribers that await consent or are shed.",
+        "Copies not made for subscribers that await consent, are shed or refused.",
     ),
 )
 _SESSION_DROPS = ("overload", "rate_limit", "paused")
@@ -226,17 +227,6 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily(
             "total_subscribers", "Subscribers of all sessions.", value=manager.total_subscribers
         )
-        sessions, subscribers = manager.refused
-        yield GaugeMetricFamily(
-            "rtpfanout_refused_sessions",
-            "Sessions that are kept and take no packet: the configuration refuses them.",
-            value=sessions,
-        )
-        yield GaugeMetricFamily(
-            "rtpfanout_refused_subscribers",
-            "Subscribers that are kept and get no packet: the configuration refuses them.",
-            value=subscribers,
-        )
         for what, value in (
             ("created", manager.created_total),
             ("deleted", manager.deleted_total),
@@ -258,21 +248,7 @@ class ServerCollector(Collector):
         for mark, is_passed in manager.overload_marks.items():
             marks.add_metric((mark,), is_passed)
         yield marks
-        store = manager.store_counts
-        for name, value, text in (
-            ("commits", store.committed, "Changes that became durable."),
-            (
-                "failures",
-                store.failed,
-                "Changes that were refused because they could not be written.",
-            ),
-            (
-                "transactions",
-                store.transactions,
-                "Transactions, each with one sync for all changes in it.",
-            ),
-        ):
-            yield CounterMetricFamily(f"rtpfanout_store_{name}", text, value=value)
+        yield from KeptCollector(manager).collect()
         requests = CounterMetricFamily(
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",

@@ -144,10 +144,9 @@ class SessionManager(PacketSide):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What happened since the start: sessions "created", "deleted" and "expired",
-        sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
-        "consents_lapsed"; "restore_refused", of a start; subscribers "refused" while running
-        ("loops_withheld", "policy_withheld"), and whatever was "readmitted".
+        """Since the start: sessions "created", "deleted", "expired"; sources "pinned", "moved", and
+        pins refused ("pin_refused"); "leases_expired", "consents_lapsed"; "restore_refused" at the
+        start, subscribers "refused" since ("loops_withheld", "policy_withheld"), and "readmitted".
         """
         return self._registry.counts
 
@@ -155,6 +154,11 @@ class SessionManager(PacketSide):
     def store_counts(self) -> StoreCounts:
         """What the store did since the start."""
         return self._store.counts()
+
+    @property
+    def store_failing(self) -> str:
+        """Why the last change could not be written; empty if it could."""
+        return self._store.failing
 
     @property
     def created_total(self) -> int:
