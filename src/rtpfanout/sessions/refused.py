@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from rtpfanout.store import StoredSession, SubscriberRun
 
 _log = structlog.stdlib.get_logger(__name__)
+_MOST_TOLD = 20
+"""Sessions that have a line in the log each, of those that one change concerns."""
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -287,24 +289,35 @@ class Judge:
 
     def some(self, sessions: Sequence[Session]) -> tuple[int, int]:
         """The same of these."""
-        withheld = served = 0
+        withheld = served = told = 0
         for session in sessions:
             try:
-                on, off = self._one(session)
+                on, off, reason = self._one(session)
             except KeyError:  # deleted meanwhile
                 continue
             withheld += on
             served += off
+            if (on or off) and told < _MOST_TOLD:
+                told += 1
+                self._tell(session, on, off, reason)
+        if told == _MOST_TOLD:
+            _log.warning(
+                "subscribers are refused, or not any more, in many sessions",
+                withheld=withheld,
+                served_again=served,
+            )
         self._registry.count("refused", withheld)
         self._registry.count("readmitted", served)
         return withheld, served
 
-    def _one(self, session: Session) -> tuple[int, int]:
+    def _one(self, session: Session) -> tuple[int, int, str]:
         registry = self._registry
         engine, handle = registry.engine, session.handle
         records = engine.subscriber_records(handle)
         left, reason = registry.admission.divide(records)
-        before = engine.withheld_records(handle, REFUSED)
+        before = engine.withheld_records(handle, REFUSED) if session.refused else b""
+        if not reason and not before:
+            return 0, 0, ""
         feeder = session.terms.feeder
         denied = set() if not reason else set(split_records(records)) - set(split_records(left))
         if feeder is not None and feeder.record in split_records(before):
@@ -322,8 +335,7 @@ class Judge:
                 registry.recount_refused(session)
             if on or off:
                 registry.touch(session)
-        self._tell(session, len(on), len(off), reason)
-        return len(on), len(off)
+        return len(on), len(off), reason
 
     def _tell(self, session: Session, on: int, off: int, reason: str) -> None:
         if on:
