@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.model import Address
@@ -30,14 +31,15 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 _TABLE_LOCAL = 255
 _RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST = 2, 3, 4
-_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
-_RTMGRP_IPV6_IFADDR, _RTMGRP_IPV6_ROUTE = 0x100, 0x400
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr
 _TIMEOUT_SECS = 5
 _TRIES = 5
+_READ_AGAIN_SECS = 10.0
 _LOOPBACK = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
 """Ours whether or not the interface is up."""
 
@@ -74,7 +76,9 @@ def local_addresses() -> frozenset[IPAddress]:
 class LocalAddresses:
     """The same, asked often: read again only after the kernel has told of a change.
 
-    It tells before whoever made the change gets his answer, so no answer here is an old one.
+    It tells before whoever made the change gets his answer, so no answer here is an old one. Of
+    routes it isn't asked to tell, as a router's change all the time: what is local by a route alone
+    is known 10 s later, to whoever calls `addresses` now and then.
     Thread-safe. What could not be read is taken as it was before; where nothing ever could
     (`fault` says why), binding has to tell after all.
     """
@@ -85,6 +89,9 @@ class LocalAddresses:
         self._addresses: frozenset[IPAddress] = frozenset()
         self._table: _Table | None = None
         self._is_old = False
+        self._read_again = 0.0
+        self.changes = 0
+        """How often something has become local, or ceased to be."""
         self._news: socket.socket | None = None
         self.fault = ""
         try:
@@ -95,8 +102,12 @@ class LocalAddresses:
             self.close()
 
     def _read(self) -> None:
+        self._read_again = time.monotonic() + _READ_AGAIN_SECS
         self._addresses = local_addresses()
-        self._table = _Table(self._addresses, _local_routes())
+        table = _Table(self._addresses, _local_routes())
+        if self._table is None or vars(table) != vars(self._table):
+            self.changes += 1
+            self._table = table
         self._is_old = False
 
     def is_local(self, ip: IPAddress) -> bool:
@@ -106,6 +117,8 @@ class LocalAddresses:
 
     def addresses(self) -> frozenset[IPAddress]:
         """As `local_addresses`."""
+        with self._lock:
+            self._is_old |= time.monotonic() >= self._read_again
         self._current()
         return self._addresses
 
@@ -128,10 +141,9 @@ class LocalAddresses:
 def _listen() -> socket.socket:
     """To be told of changes. Raises OSError."""
     news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    groups = _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE
     try:
         news.setblocking(False)
-        news.bind((0, groups))
+        news.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     except OSError:
         news.close()
         raise
@@ -261,6 +273,8 @@ def _dump_once(kind: int, body: bytes) -> tuple[list[tuple[int, bytes]], bool]:
     is_whole = True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.settimeout(_TIMEOUT_SECS)
+        with contextlib.suppress(OSError):  # then the kernel picks the table: Linux 4.20
+            netlink.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST_DUMP, 1, 0) + body)
         while True:
             for found, flags, message in _messages(netlink.recv(1 << 18)):

@@ -354,7 +354,7 @@ class Server:
     def _show_local_addresses(self) -> None:
         """Costs one system call while they are what they were."""
         assert self._local
-        self.manager.on_local_addresses(self._local.addresses())
+        self.manager.on_local_addresses(self._local.addresses(), self._local.changes)
 
     async def _housekeep(self) -> None:
         """Apart, because ending sessions and keeping consents wait for a disk that may hang."""

@@ -78,6 +78,23 @@ def test_whole_networks_and_broadcasts_that_are_routed_here(host: str) -> None:
             assert netif.address_is_local(ipaddress.ip_address(text)) is is_local, text
 
 
+def test_what_a_route_makes_local_is_found_too(host: str) -> None:
+    with inside(host):
+        known = netif.LocalAddresses()
+    far = ipaddress.ip_address("198.51.100.7")
+    assert not known.is_local(far)
+    changes = known.changes
+    run("ip", "-n", host, "route", "add", "local", "198.51.100.0/24", "dev", "lo")
+    known._read_again = 0.0
+    with inside(host):
+        known.addresses()
+        assert known.is_local(far)
+        assert known.changes == changes + 1
+        known._read_again = 0.0
+        known.addresses()
+        assert known.changes == changes + 1
+
+
 def test_a_link_local_address_is_that_of_its_interface(host: str) -> None:
     run("ip", "-n", host, "address", "add", "fe80::77/64", "dev", "lo")
     with inside(host):

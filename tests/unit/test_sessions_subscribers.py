@@ -273,7 +273,7 @@ def test_a_policy_that_changes_while_somebody_is_added_is_the_one_that_counts(
         def record(self, text: str) -> bytes:
             record = super().record(text)
             deny(manager, "127.0.1.0/24")
-            manager.remove_refused()
+            manager.judge_policy()
             return record
 
     manager._registry.admission = Overtaken(manager._registry.policy)

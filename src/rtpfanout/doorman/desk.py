@@ -26,6 +26,7 @@ from rtpfanout.errors import (
     LimitError,
     NotFoundError,
     PermissionDeniedError,
+    RefusedError,
     RtpFanoutError,
     UnavailableError,
 )
@@ -374,6 +375,6 @@ def _reason_of(error: RtpFanoutError) -> Reason:
         return Reason.NO_SESSION
     if isinstance(error, LimitError):
         return Reason.LIMIT
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | RefusedError):
         return Reason.UNAVAILABLE
     return Reason.ADDRESS

@@ -56,7 +56,7 @@ class PacketSide:
     _shedding: Shedding
     _judge: Judge
     _refused: RefusedSessions
-    _local_addresses: set[IPAddress] | None = None
+    _local: tuple[set[IPAddress], int] | None = None
 
     def secret(self, name: str) -> bytes:
         """32 random bytes of that name, the same as long as the store lives.
@@ -191,26 +191,26 @@ class PacketSide:
         """Calls that were refused because a mark was passed."""
         return self._registry.high_water.refused_total
 
-    def on_local_addresses(self, addresses: Collection[IPAddress]) -> int:
+    def on_local_addresses(self, addresses: Collection[IPAddress], changes: int = 0) -> int:
         """This host has these addresses, which matters where we are bound to all of them.
 
         The packet path drops what comes from them and our port: our own copies, as a loop.
-        When they change, subscribers that are our own ingest because of it get nothing; returns
-        how many. Raises OSError.
+        When they change, or what else is local (`changes` counts that), subscribers that are our
+        own ingest because of it get nothing; returns how many. Raises OSError.
         """
         registry = self._registry
-        before = self._local_addresses
         own = set(addresses)
         ingest = registry.policy.ingest.ip
         if not ingest.is_unspecified:
             own = {ingest}
-        if own == before:
+        before, now = self._local, (own, changes)
+        if now == before:
             return 0
-        registry.engine.set_local_addresses([Address(ip, 0) for ip in sorted(own, key=str)])
-        self._local_addresses = own
-        if before is None:
-            return 0
-        return self.judge_ingest()
+        if before is None or own != before[0]:
+            ips = sorted(own, key=str)
+            registry.engine.set_local_addresses([Address(ip, 0) for ip in ips])
+        self._local = now
+        return 0 if before is None else self.judge_ingest()
 
     def judge_ingest(self) -> int:
         """What is local may have changed: subscribers that are our own ingest get nothing, those

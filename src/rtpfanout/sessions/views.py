@@ -81,6 +81,8 @@ class SessionView:
         values = asdict(self)
         values["source"] = str(self.source) if self.source else None
         values["created_at"] = self.created_at.isoformat()
+        for name in ("refused_reason", "refused_subscribers"):  # unknown to the version before
+            del values[name]
         return json.dumps(values)
 
     @classmethod
