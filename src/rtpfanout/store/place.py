@@ -37,7 +37,9 @@ class Place:
         self.note()
 
     def note(self) -> None:
-        """What was just written was written by us."""
+        """What was just written was written by us; before anybody is told that it was."""
+        if _identity(self._path) != self._file:
+            return
         if self._log is None:
             self._log = _identity(self._name("-wal"))
         self._content = self._content_now()
@@ -54,12 +56,12 @@ class Place:
             return "was removed, or its directory is not there"
         if found != self._file:
             return "was replaced by another file"
+        if self.is_overwritten:
+            return "was overwritten by another program"
         if self._log is not None and _identity(self._name("-wal")) != self._log:
             return "has lost its log, which was removed or replaced"
         if not self.has_lock:
             return "has lost its lock, which was removed or replaced"
-        if self.is_overwritten:
-            return "was overwritten by another program"
         return ""
 
     @property

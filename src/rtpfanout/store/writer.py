@@ -270,8 +270,6 @@ class Store:
             if time.monotonic() >= self._next_forget:
                 self._next_forget = time.monotonic() + FORGET_EVERY_SECS
                 self._forget()
-            if self._place:
-                self._place.note()
 
     def _look(self) -> str:
         """Why nothing can be written, as the file isn't there; it is written anew if possible."""
@@ -304,6 +302,10 @@ class Store:
             "the store was written anew", file=self.path, moved_to=str(aside) if aside else None
         )
         return ""
+
+    def _note(self) -> None:
+        if self._place:
+            self._place.note()
 
     def _read_all(self) -> None:
         if self._place and not self._lost and time.monotonic() >= self._read_all_at:
@@ -352,11 +354,13 @@ class Store:
         try:
             self._bury()
             self._database.write(changes, revision)
+            self._note()
         except Exception as error:
             if isinstance(error, sqlite3.Error):
                 self._is_dirty = True
                 with contextlib.suppress(sqlite3.Error):  # else before the next write
                     self._bury()
+            self._note()
             return error
         if self._failing:
             _log.info("the store can be written again")
@@ -389,6 +393,7 @@ class Store:
         except sqlite3.Error as error:
             self._is_dirty = True
             _log.debug("old answers can't be forgotten", reason=str(error))
+        self._note()
 
 
 def _weight(change: Change) -> int:
