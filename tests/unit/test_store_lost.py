@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from rtpfanout.store import Change
 
 
+@pytest.fixture(autouse=True)
+def looks_when_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not by itself, in the middle of what a test does to the file."""
+    monkeypatch.setattr(store_writer, "LOOK_SECS", 3600.0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "made" / "s.db"
@@ -101,8 +107,7 @@ WAYS = [remove, remove_all, move_away, remove_log, remove_lock, replace, replace
 def test_nothing_is_acknowledged_into_nothing(
     store: Store, path: Path, tmp_path: Path, way: Callable[[Path], None]
 ) -> None:
-    store._read_all_at = 0.0
-    eventually(lambda: store._database.is_in_memory, bool, "it is all in memory")
+    store._database.read_all()
     way(path)
     with capture_logs() as log:
         write(store, PutSession(session(2)), PutSubscribers(2, record(1) + record(2), 1))
@@ -125,8 +130,13 @@ def test_nothing_is_acknowledged_into_nothing(
 
 @pytest.mark.parametrize("way", [remove, replace], ids=lambda way: way.__name__)
 def test_it_heals_without_a_change_and_at_the_end(
-    store: Store, path: Path, tmp_path: Path, way: Callable[[Path], None]
+    path: Path, tmp_path: Path, way: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(store_writer, "LOOK_SECS", 0.05)
+    store = Store(str(path))
+    write(store, PutSession(session(1)), PutSubscribers(1, record(1), 1))
+    store._read_all_at = 0.0
+    eventually(lambda: store._database.is_in_memory, bool, "it is all in memory")
     way(path)
     eventually(lambda: store.counts().healed, bool, "it is written anew")
     assert after_a_crash(path, tmp_path) == {1: 1}
@@ -168,10 +178,9 @@ def test_another_server_that_has_begun_there_is_left_alone(
 
 
 def test_what_is_written_over_a_large_store_counts_at_the_next_start(
-    store: Store, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, path: Path, tmp_path: Path
 ) -> None:
     """It may be a backup; what is left of ours in memory is not all of it."""
-    monkeypatch.setattr(store_writer, "LOOK_SECS", 0.01)
     assert not store._database.is_in_memory
     write_over(path)
     with pytest.raises(UnavailableError, match=r"overwritten by another program.*start the server"):
