@@ -164,6 +164,10 @@ class AddressPolicy:
         """Whether a datagram to `address` would come in here, in whatever spelling."""
         return any(self._own_ingest(view, address.port) for view in views(address.ip))
 
+    def is_own_ingest_ipv4(self, packed: bytes) -> bool:
+        """The same for the ingest port of an IPv4 address of 4 bytes."""
+        return self._own_ingest(ipaddress.IPv4Address(packed), self.ingest.port) is not None
+
     def _never(self, view: IPAddress, port: int) -> str | None:
         """Why a view is refused whatever is configured."""
         if _in(view, _THIS_HOST):
