@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout import netif
 from rtpfanout._fastpath import Engine
 from rtpfanout.listening import bind_error
 from rtpfanout.overload import Limits as OverloadLimits
@@ -16,9 +15,10 @@ from rtpfanout.store import default_path
 from rtpfanout.workers import check_cpus, worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rtpfanout.config import Settings
+    from rtpfanout.model import IPAddress
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -51,7 +51,9 @@ def open_engine(settings: Settings, sockets: Sequence[int], in_hand: int | None)
     return engine
 
 
-def address_policy_of(engine: Engine, settings: Settings) -> AddressPolicy:
+def address_policy_of(
+    engine: Engine, settings: Settings, is_local: Callable[[IPAddress], bool]
+) -> AddressPolicy:
     """Where sources and subscribers may be."""
     return AddressPolicy(
         ingest=engine.bound,
@@ -60,7 +62,7 @@ def address_policy_of(engine: Engine, settings: Settings) -> AddressPolicy:
         allow=settings.address_policy.allow,
         deny=settings.address_policy.deny,
         loopback_allowed=settings.grpc_bind_address.ip.is_loopback,
-        is_local=netif.address_is_local,
+        is_local=is_local,
     )
 
 

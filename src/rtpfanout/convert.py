@@ -18,6 +18,7 @@ from rtpfanout.errors import (
     LimitError,
     NotFoundError,
     PermissionDeniedError,
+    RefusedError,
     RtpFanoutError,
     UnauthenticatedError,
     UnavailableError,
@@ -62,6 +63,8 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
         revision=view.revision,
         latch_window_secs=view.latch_window_secs,
         relatch_after_secs=view.relatch_after_secs,
+        refused_reason=view.refused_reason,
+        refused_subscribers=view.refused_subscribers,
     )
 
 
@@ -125,6 +128,7 @@ def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
         subscriber_class=view.subscriber_class,
         expires_at=rfc3339(view.expires_at) if view.expires_at else "",
         state=view.state,
+        refused_reason=view.refused_reason,
     )
 
 
@@ -205,5 +209,6 @@ _STATUSES: dict[
     PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _error_info("ROLE")),
     UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, _error_info("UNAUTHENTICATED")),
     AbortedError: (grpc.StatusCode.ABORTED, _error_info("REVISION")),
+    RefusedError: (grpc.StatusCode.FAILED_PRECONDITION, _error_info("REFUSED")),
     UnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_info),
 }

@@ -67,6 +67,10 @@ class LimitError(RtpFanoutError):
         self.limit = limit
 
 
+class RefusedError(RtpFanoutError):
+    """The session is kept, but the configuration of today refuses it, so nothing is served."""
+
+
 class AddressDeniedError(RtpFanoutError):
     """The address policy does not let traffic be aimed at this address."""
 

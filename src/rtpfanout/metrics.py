@@ -23,6 +23,7 @@ from rtpfanout._fastpath import (
     SEND_FAILURES,
     WORKER_FIELDS,
 )
+from rtpfanout.sessions.metrics import KeptCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ _COUNTERS = (
     (
         "rtpfanout_copies_withheld",
         "copies_withheld",
-        "Copies not made: the subscriber's consent is missing, or its class is shed.",
+        "Copies not made: the subscriber's consent is missing, it is shed, or refused.",
     ),
     (
         "rtpfanout_control_sent",
@@ -114,14 +115,19 @@ _CONTROL_COUNTERS = (
         "Stored sessions and subscribers that policy or limits refused at the start.",
     ),
     (
-        "rtpfanout_loops_removed",
-        "loops_removed",
-        "Subscribers removed because their address became our own ingest.",
+        "rtpfanout_loops_withheld",
+        "loops_withheld",
+        "Subscribers refused because their address became our own ingest.",
     ),
     (
-        "rtpfanout_policy_removed",
-        "policy_removed",
-        "Subscribers removed because a reloaded address policy refuses them.",
+        "rtpfanout_policy_withheld",
+        "policy_withheld",
+        "Subscribers refused because of a reloaded address policy.",
+    ),
+    (
+        "rtpfanout_readmitted",
+        "readmitted",
+        "Refused sessions and subscribers that are served again.",
     ),
     ("rtpfanout_subscribers_shed", "shed", "Subscribers that overload took the copies from."),
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
@@ -141,7 +147,7 @@ _SESSION_COUNTERS = (
     (
         "rtpfanout_session_copies_withheld",
         "copies_withheld",
-        "Copies not made for subscribers that await consent or are shed.",
+        "Copies not made for subscribers that await consent, are shed or refused.",
     ),
 )
 _SESSION_DROPS = ("overload", "rate_limit", "paused")
@@ -250,21 +256,7 @@ class ServerCollector(Collector):
         for mark, is_passed in manager.overload_marks.items():
             marks.add_metric((mark,), is_passed)
         yield marks
-        store = manager.store_counts
-        for name, value, text in (
-            ("commits", store.committed, "Changes that became durable."),
-            (
-                "failures",
-                store.failed,
-                "Changes that were refused because they could not be written.",
-            ),
-            (
-                "transactions",
-                store.transactions,
-                "Transactions, each with one sync for all changes in it.",
-            ),
-        ):
-            yield CounterMetricFamily(f"rtpfanout_store_{name}", text, value=value)
+        yield from KeptCollector(manager).collect()
         requests = CounterMetricFamily(
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",

@@ -133,11 +133,14 @@ class MediaType(enum.StrEnum):
 
 
 class SessionStatus(enum.StrEnum):
-    """ACTIVE while packets arrive (one within ACTIVE_WINDOW_NS), else IDLE; PAUSED by a call."""
+    """ACTIVE while packets arrive (one within ACTIVE_WINDOW_NS), else IDLE; PAUSED by a call;
+    REFUSED by the configuration, and kept.
+    """
 
     ACTIVE = "active"
     IDLE = "idle"
     PAUSED = "paused"
+    REFUSED = "refused"
 
 
 class SourcePolicy(enum.StrEnum):

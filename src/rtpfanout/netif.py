@@ -1,11 +1,19 @@
-"""What the host's network interfaces know: which addresses are this host's own."""
+"""What the kernel knows by netlink: which addresses are this host's own, and when that changes.
+
+Asking by trying to bind is no way: with net.ipv4.ip_nonlocal_bind, which hosts with a floating
+address set, any address can be bound.
+"""
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import ipaddress
 import socket
 import struct
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.model import Address
 
@@ -14,23 +22,147 @@ if TYPE_CHECKING:
 
     from rtpfanout.model import IPAddress
 
-# rtnetlink(7), linux/if_addr.h
-_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+# rtnetlink(7), linux/if_addr.h, linux/rtnetlink.h
+_RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 20, 22, 24, 26
 _NLM_F_REQUEST_DUMP = 0x301
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_DUMP_INTR = 0x10
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
+_TABLE_LOCAL = 255
+_RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST = 2, 3, 4
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr
+_TIMEOUT_SECS = 5
+_TRIES = 5
+_READ_AGAIN_SECS = 10.0
+_LOOPBACK = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
+"""Ours whether or not the interface is up."""
+
+
+class _Range(NamedTuple):
+    """Addresses that are local, as numbers; `scope` is the interface of link-local ones, else 0."""
+
+    first: int
+    last: int
+    scope: int = 0
 
 
 def address_is_local(ip: IPAddress) -> bool:
-    """True if a datagram to `ip` stays on this host (or is broadcast by it).
+    """True if a datagram to `ip` stays on this host (or is broadcast by it), as it is now.
 
-    Asks the kernel by binding a UDP socket to it (ip(7): EADDRNOTAVAIL for what is not
-    local), so that addresses added since the start count too. Multicast groups can be
-    bound but are nobody's own: False.
+    Multicast groups are nobody's own: False. Raises OSError.
     """
+    return _Table(local_addresses(), _local_routes()).has(ip)
+
+
+def local_addresses() -> frozenset[IPAddress]:
+    """The addresses of this host's interfaces, link-local ones with their scope.
+
+    Of 127.0.0.0/8, which is local as a whole, only those that are written down. Raises OSError.
+    """
+    body = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    found: set[IPAddress] = set()
+    for kind, message in _dump(_RTM_GETADDR, body):
+        if kind == _RTM_NEWADDR:
+            found |= set(_addresses(message))
+    return frozenset(found)
+
+
+class LocalAddresses:
+    """The same, asked often: read again only after the kernel has told of a change.
+
+    It tells before whoever made the change gets his answer, so no answer here is an old one. Of
+    routes it isn't asked to tell, as a router's change all the time: what is local by a route alone
+    is known 10 s later, to whoever calls `addresses` now and then.
+    Thread-safe. What could not be read is taken as it was before; where nothing ever could
+    (`fault` says why), binding has to tell after all.
+    """
+
+    def __init__(self) -> None:
+        """Of the network namespace of this thread."""
+        self._lock = threading.Lock()
+        self._addresses: frozenset[IPAddress] = frozenset()
+        self._table: _Table | None = None
+        self._is_old = False
+        self._read_again = 0.0
+        self.changes = 0
+        """How often something has become local, or ceased to be."""
+        self._news: socket.socket | None = None
+        self.fault = ""
+        try:
+            self._news = _listen()
+            self._read()
+        except OSError as error:
+            self.fault = error.strerror or str(error)
+            self.close()
+
+    def _read(self) -> None:
+        self._read_again = time.monotonic() + _READ_AGAIN_SECS
+        self._addresses = local_addresses()
+        table = _Table(self._addresses, _local_routes())
+        if self._table is None or vars(table) != vars(self._table):
+            self.changes += 1
+            self._table = table
+        self._is_old = False
+
+    def is_local(self, ip: IPAddress) -> bool:
+        """True if a datagram to `ip` stays on this host (or is broadcast by it)."""
+        table = self._current()
+        return table.has(ip) if table else _can_be_bound(ip)
+
+    def addresses(self) -> frozenset[IPAddress]:
+        """As `local_addresses`."""
+        with self._lock:
+            self._is_old |= time.monotonic() >= self._read_again
+        self._current()
+        return self._addresses
+
+    def close(self) -> None:
+        """What was known last is known still."""
+        with self._lock:
+            if self._news:
+                self._news.close()
+            self._news = None
+
+    def _current(self) -> _Table | None:
+        with self._lock:
+            if self._news and (_has_come(self._news) or self._is_old):
+                self._is_old = True
+                with contextlib.suppress(OSError):
+                    self._read()
+            return self._table
+
+
+def _listen() -> socket.socket:
+    """To be told of changes. Raises OSError."""
+    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    try:
+        news.setblocking(False)
+        news.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+    except OSError:
+        news.close()
+        raise
+    return news
+
+
+def _has_come(news: socket.socket) -> bool:
+    has_come = False
+    while True:
+        try:
+            news.recv(65536)
+        except BlockingIOError:
+            return has_come
+        except OSError:  # ENOBUFS: more than there was room for
+            return True
+        has_come = True
+
+
+def _can_be_bound(ip: IPAddress) -> bool:
     if ip.is_multicast:
         return False
     address = Address(ip, 0)
@@ -42,45 +174,139 @@ def address_is_local(ip: IPAddress) -> bool:
     return True
 
 
-def local_addresses() -> frozenset[IPAddress]:
-    """The addresses of this host's interfaces, link-local ones with their scope.
+class _Table:
+    """Addresses and routes, so that one is found by a bisection."""
 
-    Of 127.0.0.0/8, which is local as a whole, only those that are written down. Raises OSError.
-    """
+    def __init__(self, addresses: frozenset[IPAddress], routes: list[tuple[int, _Range]]) -> None:
+        self._scoped: dict[int, set[int]] = {}
+        ranges: dict[int, list[_Range]] = {4: [], 6: []}
+        for version, (first, last) in _LOOPBACK.items():
+            ranges[version].append(_Range(first, last))
+        for ip in addresses:
+            if ip.is_link_local and ip.version == 6:
+                self._scoped.setdefault(int(ip), set()).add(_scope_of(ip))
+            else:
+                ranges[ip.version].append(_Range(int(ip), int(ip)))
+        for version, span in routes:
+            if span.scope:
+                self._scoped.setdefault(span.first, set()).add(span.scope)
+            else:
+                ranges[version].append(span)
+        self._merged = {version: _merged(found) for version, found in ranges.items()}
+
+    def has(self, ip: IPAddress) -> bool:
+        """A link-local address without its scope may be that of any interface."""
+        if ip.is_multicast:
+            return False
+        if ip.version == 6 and (scopes := self._scoped.get(int(ip))):
+            return not (scope := _scope_of(ip)) or scope in scopes
+        firsts, lasts = self._merged[ip.version]
+        at = bisect.bisect_right(firsts, int(ip)) - 1
+        return at >= 0 and int(ip) <= lasts[at]
+
+
+def _merged(ranges: list[_Range]) -> tuple[list[int], list[int]]:
+    firsts: list[int] = []
+    lasts: list[int] = []
+    for first, last, _ in sorted(ranges):
+        if lasts and first <= lasts[-1] + 1:
+            lasts[-1] = max(lasts[-1], last)
+        else:
+            firsts.append(first)
+            lasts.append(last)
+    return firsts, lasts
+
+
+def _scope_of(ip: IPAddress) -> int:
+    """The interface's index; 0: none is named, or one that is not there."""
+    scope = ip.scope_id if isinstance(ip, ipaddress.IPv6Address) else None
+    if not scope:
+        return 0
+    if scope.isdigit():
+        return int(scope)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError:
+        return -1
+
+
+def _local_routes() -> list[tuple[int, _Range]]:
+    """What the table `local` has, by version: addresses, broadcast, and whole networks
+    (`ip route add local`). Multicast is nobody's. Raises OSError."""
+    found = []
+    for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
+        body = _ROUTE.pack(family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)
+        for kind, message in _dump(_RTM_GETROUTE, body):
+            if kind == _RTM_NEWROUTE and (span := _local_range(message)):
+                found.append((version, span))
+    return found
+
+
+def _local_range(message: bytes) -> _Range | None:
+    family, bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message)
+    if kind not in (_RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST):
+        return None
+    attributes = _attributes(message[_ROUTE.size :])
+    if _RTA_TABLE in attributes:
+        (table,) = struct.unpack_from("=I", attributes[_RTA_TABLE])
+    if table != _TABLE_LOCAL:  # of another one only what a rule marks, such as TPROXY's
+        return None
+    size = 4 if family == socket.AF_INET else 16
+    first = int.from_bytes(attributes.get(_RTA_DST, bytes(size)))
+    index = 0
+    if family == socket.AF_INET6 and first >> 118 == 0xFE80 >> 6:
+        (index,) = struct.unpack_from("=i", attributes.get(_RTA_OIF, bytes(4)))
+    return _Range(first, first | (1 << (size * 8 - bits)) - 1, index)
+
+
+def _dump(kind: int, body: bytes) -> list[tuple[int, bytes]]:
+    """The messages; read again where something changed meanwhile. Raises OSError."""
+    for _ in range(_TRIES):
+        messages, is_whole = _dump_once(kind, body)
+        if is_whole:
+            break
+    return messages
+
+
+def _dump_once(kind: int, body: bytes) -> tuple[list[tuple[int, bytes]], bool]:
+    messages: list[tuple[int, bytes]] = []
+    is_whole = True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.settimeout(5)
-        body = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        netlink.send(
-            _HEADER.pack(_HEADER.size + len(body), _RTM_GETADDR, _NLM_F_REQUEST_DUMP, 1, 0) + body
-        )
-        found: set[IPAddress] = set()
+        netlink.settimeout(_TIMEOUT_SECS)
+        with contextlib.suppress(OSError):  # then the kernel picks the table: Linux 4.20
+            netlink.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST_DUMP, 1, 0) + body)
         while True:
-            for kind, message in _messages(netlink.recv(65536)):
-                if kind == _NLMSG_DONE:
-                    return frozenset(found)
-                if kind == _NLMSG_ERROR:
+            for found, flags, message in _messages(netlink.recv(1 << 18)):
+                is_whole &= not flags & _NLM_F_DUMP_INTR
+                if found == _NLMSG_DONE:
+                    return messages, is_whole
+                if found == _NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", message)[0], "netlink refused")
-                if kind == _RTM_NEWADDR:
-                    found |= set(_addresses(message))
+                messages.append((found, message))
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     while len(data) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(data)
-        yield kind, data[_HEADER.size : length]
+        length, kind, flags, *_ = _HEADER.unpack_from(data)
+        yield kind, flags, data[_HEADER.size : length]
         data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    attributes: dict[int, bytes] = {}
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if length < _ATTRIBUTE.size:
+            break
+        attributes[kind] = data[_ATTRIBUTE.size : length]
+        data = data[(length + 3) & ~3 :]
+    return attributes
 
 
 def _addresses(message: bytes) -> Iterator[IPAddress]:
     family, _, _, _, index = _ADDRESS.unpack_from(message)
-    attributes: dict[int, bytes] = {}
-    data = message[_ADDRESS.size :]
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if length < _ATTRIBUTE.size:
-            return
-        attributes[kind] = data[_ATTRIBUTE.size : length]
-        data = data[(length + 3) & ~3 :]
+    attributes = _attributes(message[_ADDRESS.size :])
     # Of a point-to-point link IFA_ADDRESS is the other end.
     packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if packed and family == socket.AF_INET:

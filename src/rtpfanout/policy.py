@@ -6,17 +6,19 @@ A decision is therefore taken over every view of an address, and one refusal ref
 
 from __future__ import annotations
 
+import bisect
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import AddressDeniedError, InvalidArgumentError, RtpFanoutError
+from rtpfanout.errors import AddressDeniedError, InvalidArgumentError
 from rtpfanout.model import Address, IPAddress, unmapped
+from rtpfanout.networks import Network, NetworkSet, canonical_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = ["AddressPolicy", "Network", "canonical_network", "embedded_ipv4", "views"]
 
 _THIS_HOST = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv6Network("::/128"))
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -28,7 +30,6 @@ _SPECIAL: tuple[tuple[str, tuple[Network, ...]], ...] = (
     ("link-local", (ipaddress.IPv4Network("169.254.0.0/16"), ipaddress.IPv6Network("fe80::/10"))),
     ("reserved", (ipaddress.IPv4Network("240.0.0.0/4"),)),
 )
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 SUBSCRIBER_FIELD = "subscriber_address"
 SOURCE_FIELD = "source_address"
@@ -47,14 +48,22 @@ class AddressPolicy:
     ingest: Address
     sends_ipv4: bool
     sends_ipv6: bool
-    allow: tuple[Network, ...]
-    deny: tuple[Network, ...]
+    allow: Sequence[Network]
+    deny: Sequence[Network]
     loopback_allowed: bool
     is_local: Callable[[IPAddress], bool]
 
+    _allowed: NetworkSet = field(init=False, repr=False, compare=False)
+    _denied: NetworkSet = field(init=False, repr=False, compare=False)
+    _opened: dict[Network, NetworkSet] = field(init=False, repr=False, compare=False)
+    """By special network what opens a part of it."""
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "allow", tuple(map(canonical_network, self.allow)))
-        object.__setattr__(self, "deny", tuple(map(canonical_network, self.deny)))
+        allowed, denied = _set_of(self.allow), _set_of(self.deny)
+        special = [network for _kind, networks in _SPECIAL for network in networks]
+        object.__setattr__(self, "_allowed", allowed)
+        object.__setattr__(self, "_denied", denied)
+        object.__setattr__(self, "_opened", {net: allowed.inside(net) for net in special})
 
     def check_subscriber(self, address: Address) -> None:
         """Return if copies may be sent to `address`.
@@ -84,21 +93,37 @@ class AddressPolicy:
         Ranges of addresses decided alike: the first of each (4 bytes, network order,
         ascending from 0.0.0.0), and whether that range passes.
         """
-        networks = [*self.allow, *self.deny, *_THIS_HOST, ipaddress.IPv4Network(_BROADCAST)]
-        networks += [network for _kind, ranges in _SPECIAL for network in ranges]
-        starts = {0}
-        for network in networks:
-            if network.version == 4:
-                starts |= {int(network.network_address), int(network.broadcast_address) + 1}
-        addresses = [ipaddress.IPv4Address(start) for start in sorted(starts - {2**32})]
-        return [ip.packed for ip in addresses], list(map(self._passes, addresses))
+        starts: list[bytes] = []
+        verdicts: list[bool] = []
+        if not self.sends_ipv4:
+            return [bytes(4)], [False]
+        for first, last, passing in self._ipv4_kinds():
+            ends = first.to_bytes(4), last.to_bytes(4)
+            _add_ranges(starts, verdicts, ends, passing, self._denied)
+        return starts, verdicts
 
-    def _passes(self, ip: IPAddress) -> bool:
-        try:
-            self.check_subscriber(Address(ip, 1 if self.ingest.port != 1 else 2))
-        except RtpFanoutError:
-            return False
-        return True
+    def _ipv4_kinds(self) -> Iterator[tuple[int, int, NetworkSet | bool]]:
+        """(first, last, whether or in which networks they pass), before anything is denied."""
+        ordinary: NetworkSet | bool = self._allowed if len(self._allowed) else True
+        kinds: list[tuple[ipaddress.IPv4Network, NetworkSet | bool]] = [
+            (network, False) for network in _THIS_HOST if network.version == 4
+        ]
+        for kind, networks in _SPECIAL:
+            is_ordinary = kind == _LOOPBACK and self.loopback_allowed
+            kinds += [
+                (network, ordinary if is_ordinary else self._opened[network])
+                for network in networks
+                if network.version == 4
+            ]
+        at = 0
+        broadcast = int(_BROADCAST)
+        for network, passing in sorted(kinds, key=lambda pair: pair[0]):
+            first, last = int(network.network_address), int(network.broadcast_address)
+            if at < first:
+                yield at, first - 1, ordinary
+            yield first, min(last, broadcast - 1), passing
+            at = last + 1
+        yield broadcast, broadcast, False
 
     def check_source(self, address: Address) -> None:
         """Return if packets can come from `address` (loopback and link-local can).
@@ -139,6 +164,10 @@ class AddressPolicy:
         """Whether a datagram to `address` would come in here, in whatever spelling."""
         return any(self._own_ingest(view, address.port) for view in views(address.ip))
 
+    def is_own_ingest_ipv4(self, packed: bytes) -> bool:
+        """The same for the ingest port of an IPv4 address of 4 bytes."""
+        return self._own_ingest(ipaddress.IPv4Address(packed), self.ingest.port) is not None
+
     def _never(self, view: IPAddress, port: int) -> str | None:
         """Why a view is refused whatever is configured."""
         if _in(view, _THIS_HOST):
@@ -159,28 +188,67 @@ class AddressPolicy:
 
     def _refusal(self, view: IPAddress) -> str | None:
         """Why the configuration refuses a view."""
-        if denied := _in(view, self.deny):
+        if denied := self._denied.find(view):
             return f"is in {denied} of address_policy.deny; remove that entry to permit it"
         for kind, networks in _SPECIAL:
             network = _in(view, networks)
             if network is None or (kind == _LOOPBACK and self.loopback_allowed):
                 continue
-            if _in(view, (entry for entry in self.allow if _inside(entry, network))):
+            if self._opened[network].covers(view):
                 return None
             next_step = f"add a network inside {network} to address_policy.allow to permit it"
             if kind == _LOOPBACK:
                 next_step = f"bind gRPC to loopback, or {next_step}"
             return f"is {kind}; {next_step}"
-        if self.allow and not _in(view, self.allow):
+        if len(self._allowed) and not self._allowed.covers(view):
             return "is not in address_policy.allow; add its network there to permit it"
         return None
 
 
-def canonical_network(network: Network) -> Network:
-    """The IPv4 network behind one of IPv4-mapped addresses, any other network unchanged."""
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
-        return ipaddress.IPv4Network((network.network_address.packed[12:], network.prefixlen - 96))
-    return network
+def _set_of(networks: Sequence[Network]) -> NetworkSet:
+    return networks if isinstance(networks, NetworkSet) else NetworkSet(networks)
+
+
+def _add_ranges(
+    starts: list[bytes],
+    verdicts: list[bool],
+    ends: tuple[bytes, bytes],
+    passing: NetworkSet | bool,
+    denied: NetworkSet,
+) -> None:
+    """Those from the first to the last end, behind those there are; by slices, as many may be."""
+    first, last = ends
+    if passing is False:
+        starts.append(first)
+        verdicts.append(False)
+        return
+    refused, is_refused = _part(denied, first, last)
+    if passing is True:
+        starts += [first, *refused]
+        verdicts += _alternating(not is_refused, len(refused) + 1)
+        return
+    allowed, is_allowed = _part(passing, first, last)
+    if not refused:
+        starts += [first, *allowed]
+        passes = [False] * (len(allowed) + 1)
+        verdicts += passes if is_refused else _alternating(is_allowed, len(allowed) + 1)
+        return
+    both = sorted({first, *refused, *allowed})
+    starts += both
+    for start in both:
+        goes = bisect.bisect_right(allowed, start) % 2 != is_allowed
+        verdicts.append(goes and bisect.bisect_right(refused, start) % 2 == is_refused)
+
+
+def _part(networks: NetworkSet, first: bytes, last: bytes) -> tuple[list[bytes], bool]:
+    """The edges above `first` and up to `last`, and whether `first` is in."""
+    edges = networks.ipv4_edges
+    low = bisect.bisect_right(edges, first)
+    return edges[low : bisect.bisect_right(edges, last, low)], low % 2 == 1
+
+
+def _alternating(begin: bool, count: int) -> list[bool]:
+    return ([begin, not begin] * (count // 2 + 1))[:count]
 
 
 def views(ip: IPAddress) -> list[IPAddress]:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout import _fastpath, log, netif, stderr
+from rtpfanout import _fastpath, log, stderr
 from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
+from rtpfanout.netif import LocalAddresses
 from rtpfanout.pressure import Pressure
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import SessionManager
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from rtpfanout.auth import Access
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
+    from rtpfanout.policy import AddressPolicy
     from rtpfanout.service import ControlServer
 
 HOUSEKEEPING_SECONDS = 1.0
-LOCAL_ADDRESSES_SECONDS = 5.0
 RESUME_SECONDS = 5.0
 """In which the store must be free again after a hand-over that came to nothing."""
 CALL_GRACE_SECONDS = 0.25
@@ -61,6 +62,7 @@ class Server:
     engine: _fastpath.Engine
     manager: SessionManager
     store: Store | None = None
+    _local: LocalAddresses | None = None
     _access: Access
 
     def __init__(
@@ -203,16 +205,16 @@ class Server:
         needs_restart = others if needs_restart is None else needs_restart
         self.settings = live_settings(self.settings, settings)
         log.configure(self.settings.log.level, self.settings.log.format)
-        policy = address_policy_of(self.engine, self.settings)
+        policy = self._policy()
         await asyncio.to_thread(self.manager.reconfigure, policy, limits_of(self.settings))
-        removed = 0
-        if any(key.startswith("address_policy.") for key in live):
-            removed = await asyncio.to_thread(self.manager.remove_refused)
+        refused = 0
+        if any(key.startswith(("address_policy.", "limits.")) for key in live):
+            refused = await asyncio.to_thread(self.manager.judge_policy)
         _log.info(
             "configuration reloaded",
             changed=live,
             needs_restart=needs_restart,
-            removed_subscribers=removed,
+            refused_subscribers=refused,
         )
         return needs_restart
 
@@ -263,20 +265,29 @@ class Server:
         """Those who watch our health are told first; what was received before leaves."""
         await self.stop_serving()
         await self.stop_packets()
+        if self._local:
+            self._local.close()
 
     def _prepare_packet_path(self) -> None:
         settings = self.settings
         self.engine = open_engine(settings, self._sockets, self._in_hand)
         self.ingest_address = self.engine.bound
+        self._local = LocalAddresses()
+        if self._local.fault:
+            _log.warning("this host's addresses can't be read", reason=self._local.fault)
         self.store = Store(store_path(settings), trusts=self._trusts_store)
         self.manager = SessionManager(
             self.engine,
-            address_policy_of(self.engine, self.settings),
+            self._policy(),
             self.store,
             limits=limits_of(settings),
         )
         self.manager.restore_packets()
-        self._read_local_addresses()
+        self._show_local_addresses()
+
+    def _policy(self) -> AddressPolicy:
+        assert self._local
+        return address_policy_of(self.engine, self.settings, self._local.is_local)
 
     def _make_doorman(self) -> None:
         self._doorman = Doorman(
@@ -345,11 +356,10 @@ class Server:
             self._listener.close()
             self._listener = None
 
-    def _read_local_addresses(self) -> None:
-        try:
-            self.manager.on_local_addresses(netif.local_addresses())
-        except OSError as error:
-            _log.warning("this host's addresses can't be read", reason=str(error))
+    def _show_local_addresses(self) -> None:
+        """Costs one system call while they are what they were."""
+        assert self._local
+        self.manager.on_local_addresses(self._local.addresses(), self._local.changes)
 
     async def _housekeep(self) -> None:
         """Apart, because ending sessions and keeping consents wait for a disk that may hang."""
@@ -359,8 +369,10 @@ class Server:
             # At once, for what was restored may have ended since it was read.
             _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers, first=0.0),
             _every(HOUSEKEEPING_SECONDS, self.manager.keep_consents),
+            _every(HOUSEKEEPING_SECONDS, self.manager.keep_clock),
             _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
-            _every(LOCAL_ADDRESSES_SECONDS, self._read_local_addresses),
+            _every(HOUSEKEEPING_SECONDS, self.manager.serve_again),
+            _every(HOUSEKEEPING_SECONDS, self._show_local_addresses),
         )
 
     def _expire_sessions(self) -> None:

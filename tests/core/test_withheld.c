@@ -1,6 +1,7 @@
 /* Who gets no copies: counted, never first or last, also while that changes under the workers. */
 #include "fanout.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "random.h"
@@ -284,8 +285,52 @@ static void test_silence_under_traffic(void)
     close(from);
 }
 
+/* Who is refused fits beyond the limit and in a family that the socket can't send to, is found and
+ * removed like any other, and makes room for nobody. */
+static void test_refused_ones_fit_always(void)
+{
+    struct rf_terms refused = {.subscriber_class = RF_CLASS_PILOT, .withheld = RF_WITHHELD_REFUSED};
+    struct rf_terms usual = {.subscriber_class = RF_CLASS_PILOT};
+    struct joining joining = {AF_INET, 2, 1000, &refused};
+    struct rf_addr many[4] = {address("2001:db8::1", 1), address("192.0.2.1", 1),
+                              address("192.0.2.2", 2), address("2001:db8::2", 2)};
+    struct subscriber *found[4];
+    struct subscriber_list *list = subscriber_list_new(0), *old = list, *removed = NULL;
+    bool added[4];
+    size_t changed;
+
+    CHECK(list != NULL);
+    CHECK_EQ(subscriber_list_add(old, many, 4, &joining, added, &list), 0);
+    free(old);
+    CHECK_EQ(list->count, 4);
+    CHECK_EQ(subscribers_served(list), 0);
+    joining.terms = &usual;
+    old = list;
+    CHECK_EQ(subscriber_list_add(old, &(struct rf_addr){0}, 1, &joining, added, &list),
+             -EAFNOSUPPORT);
+    struct rf_addr one = address("192.0.2.3", 3);
+
+    CHECK_EQ(subscriber_list_add(old, &one, 1, &joining, added, &list), -EAGAIN);
+    CHECK_EQ(subscriber_list_add(old, &many[3], 1, &joining, added, &list), 0);
+    CHECK(!added[0] && list == old);
+    CHECK_EQ(subscriber_list_withhold(list, &many[1], 1, AF_INET, RF_WITHHELD_REFUSED, false,
+                                      &changed),
+             0);
+    CHECK_EQ(changed, 1);
+    CHECK_EQ(subscribers_served(list), 1);
+    CHECK_EQ(subscriber_list_find(list, many, 4, AF_INET, found), 0);
+    for (unsigned i = 0; i < 4; i++)
+        CHECK(found[i] && !load_rlx(&found[i]->withheld) == (i == 1));
+    CHECK_EQ(subscriber_list_remove(old, many, 3, AF_INET, added, &list, &removed), 0);
+    free(old);
+    subscriber_list_free(removed);
+    CHECK_EQ(list->count, 1);
+    subscriber_list_free(list);
+}
+
 int main(void)
 {
+    RUN(test_refused_ones_fit_always);
     RUN(test_any_set_of_them);
     RUN(test_lists_count_them);
     RUN(test_silence_under_traffic);

@@ -11,14 +11,15 @@ from fastpath.engines import add, bound_to, engine, local, running, subscribe
 from fastpath.test_removal import Camera
 from support import eventually, queued, receive, rtp_packet, running_engine, target
 
+from rtpfanout.model import Address
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
     from rtpfanout._fastpath import Engine
-    from rtpfanout.model import Address
 
-CONSENT, SHED = 1, 2
+CONSENT, SHED, REFUSED = 1, 2, 4
 PILOT, RECORDER, MONITOR = 0, 1, 2
 
 
@@ -119,6 +120,47 @@ def test_bits_are_set_and_cleared_each_for_itself() -> None:
     assert terms_of(e, handle)[a][2] == SHED
     assert e.shed_class(handle, MONITOR, False) == 1
     assert terms_of(e, handle)[a][2] == 0
+
+
+def test_who_is_refused_is_there_without_a_packet(udp: Callable[..., socket.socket]) -> None:
+    """Beyond the limit, and of a family that the socket can't reach; served when that is over."""
+    camera, viewer, other = udp(), udp(), udp()
+    e = engine(max_subscribers=1)
+    handle = e.add_session(bound_to(camera), 1, 0)
+    six = Address.parse("[2001:db8::1]:9")
+    assert add_on(e, handle, six, bound_to(other), withheld=REFUSED) == 2
+    with pytest.raises(BlockingIOError):
+        add_on(e, handle, bound_to(viewer))
+    assert add_on(e, handle, bound_to(viewer), withheld=REFUSED) == 1
+    assert e.withhold(handle, bound_to(viewer).record, REFUSED, False) == 1
+    assert e.withheld_records(handle, REFUSED) == records_of(six, bound_to(other))
+    assert e.withheld_records(handle, CONSENT) == b""
+    with pytest.raises(KeyError):
+        e.withheld_records(99, REFUSED)
+    with running_engine(e):
+        camera.sendto(rtp_packet(1, 1), target(e.bound))
+        receive(viewer, 1)
+        e.withhold(handle, bound_to(other).record, REFUSED, False)
+        camera.sendto(rtp_packet(1, 2), target(e.bound))
+        receive(viewer, 1)
+        assert receive(other, 1) == [rtp_packet(1, 2)]
+    stats = e.stats()
+    assert (stats["copies_attempted"], stats["copies_withheld"]) == (3, 3)
+    assert e.remove_subscribers(handle, [six]) == [True]
+
+
+def test_a_refused_subscriber_of_another_family_hides_no_loop(
+    udp: Callable[..., socket.socket],
+) -> None:
+    """The first in the list decides nothing about the family of the others."""
+    camera = udp()
+    e = engine()
+    handle = e.add_session(Address.parse("127.0.0.0:0"), 1, 0, prefix=8)
+    add_on(e, handle, Address.parse("[2001:db8::1]:9"), withheld=REFUSED)
+    add_on(e, handle, bound_to(camera))
+    with running_engine(e):
+        camera.sendto(rtp_packet(1, 1), target(e.bound))
+        eventually(lambda: e.stats()["dropped_loop"], bool, "the loop to be dropped")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

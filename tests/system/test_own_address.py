@@ -1,4 +1,4 @@
-"""An address that comes to be ours later: its subscribers would loop, so they go."""
+"""An address that comes to be ours later: its subscribers would loop, so they get nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def namespace() -> Iterator[str]:
         yield names["own"]
 
 
-def test_subscribers_that_become_our_own_ingest_go(namespace: str) -> None:
+def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(namespace: str) -> None:
     run(
         "ip",
         "link",
@@ -58,20 +58,21 @@ def test_subscribers_that_become_our_own_ingest_go(namespace: str) -> None:
             server.add(session_id, "10.213.0.2:5004")
         assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
         run("ip", "-n", namespace, "address", "add", "10.213.0.9/24", "dev", "rf-own1")
-        left = eventually(
-            lambda: [
-                s.subscriber_address
-                for s in server.stub.ListSubscribers(
-                    pb.ListSubscribersRequest(session_id=session_id)
-                ).subscribers
-            ],
-            lambda found: len(found) < 2,
-            "the loop is gone",
-        )
-        assert left == ["10.213.0.9:5005"]
-        assert server.metrics()["rtpfanout_loops_removed_total"] == 1
-        logged = server.logged("subscriber removed: it has become this server's own ingest")
-        assert logged["subscriber"] == "10.213.0.9:5004"
+
+        def states() -> dict[str, str]:
+            request = pb.ListSubscribersRequest(session_id=session_id)
+            found = server.stub.ListSubscribers(request).subscribers
+            return {s.subscriber_address: s.state for s in found}
+
+        loop, other = "10.213.0.9:5004", "10.213.0.9:5005"
+        eventually(states, lambda s: s == {loop: "refused", other: "sending"}, "no loop")
+        assert server.metrics()["rtpfanout_loops_withheld_total"] == 1
+        assert server.metrics()["rtpfanout_refused_subscribers"] == 1
+        logged = server.logged("subscribers withheld: they are refused now, and kept")
+        assert "own ingest" in logged["first_reason"]
+        run("ip", "-n", namespace, "address", "del", "10.213.0.9/24", "dev", "rf-own1")
+        eventually(states, lambda s: s == dict.fromkeys((loop, other), "sending"), "both again")
+        assert server.metrics()["rtpfanout_readmitted_total"] == 1
     finally:
         server.stop()
         run("ip", "link", "del", "rf-own0")

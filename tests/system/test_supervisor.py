@@ -366,11 +366,15 @@ def test_who_is_denied_by_a_reload_gets_nothing_any_more(
         queued(denied)
         time.sleep(0.3)
         assert queued(denied) == []
-        assert list(subscribers(server, session)) == [flow.viewer]
+        states = subscribers(server, session)
+        assert states == {flow.viewer: "sending", address_of(denied): "refused"}
+        config.write_text("")
+        assert command("reload").returncode == 0
+        eventually(lambda: queued(denied), bool, "packets again")
         flow.finish()
     assert flow.numbers == list(range(len(flow.sent_at)))
-    assert server.metrics()["rtpfanout_policy_removed_total"] == 1
-    assert server.logged("subscribers removed: the address policy refuses them now")["count"] == 1
+    assert server.metrics()["rtpfanout_policy_withheld_total"] == 1
+    assert server.logged("subscribers withheld: they are refused now, and kept")["count"] == 1
 
 
 def reload_with_signal(config: Path, pid: int, number: int, delay: float) -> None:

@@ -24,6 +24,7 @@ CODES = {
     "AddressDeniedError": 5,
     "PermissionDeniedError": 5,
     "UnauthenticatedError": 5,
+    "RefusedError": 1,
 }
 
 

@@ -28,6 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp", "stderr"},
+    {"networks"},
     {
         "config",
         "policy",

@@ -139,4 +139,4 @@ def test_unmapped_touches_only_mapped_addresses() -> None:
 
 def test_words_of_the_api() -> None:
     assert [str(media) for media in MediaType] == ["audio", "video", "data"]
-    assert [str(status) for status in SessionStatus] == ["active", "idle", "paused"]
+    assert [str(status) for status in SessionStatus] == ["active", "idle", "paused", "refused"]

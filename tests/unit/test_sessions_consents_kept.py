@@ -185,7 +185,7 @@ def test_joining_is_kept_with_its_lease(path: str, clock: Clock) -> None:
     assert rows(path) == 0
 
 
-@pytest.mark.parametrize("way", ["removed", "deleted", "lease", "consent", "policy", "idle"])
+@pytest.mark.parametrize("way", ["removed", "deleted", "lease", "consent", "idle"])
 def test_a_consent_goes_with_its_subscriber(path: str, clock: Clock, way: str) -> None:
     """And one that comes again is asked anew, before a restart and after it."""
     with started(path, clock) as manager:
@@ -199,10 +199,6 @@ def test_a_consent_goes_with_its_subscriber(path: str, clock: Clock, way: str) -
             manager.delete(session_id)
         elif way == "consent":
             manager.update(session_id, consent="none")
-        elif way == "policy":
-            deny(manager, "127.0.0.0/8")
-            assert manager.remove_refused() == 1
-            deny(manager, "10.0.0.0/8")
         elif way == "lease":
             clock.now += 8 * SECOND
             assert manager.expire_subscribers() == 1
@@ -231,8 +227,29 @@ def test_todays_policy_goes_before_consent(path: str, clock: Clock) -> None:
         manager.keep_consents()
     assert rows(path) == 2
     with started(path, clock, denied="10.0.0.0/8") as manager:
+        assert states(manager) == {SUBSCRIBER: SENDING, "10.0.0.1:1": SubscriberState.REFUSED}
+    assert rows(path) == 2
+    with started(path, clock) as manager:
+        assert states(manager) == {SUBSCRIBER: SENDING, "10.0.0.1:1": SENDING}
+
+
+def test_who_is_refused_may_consent_and_gets_nothing_all_the_same(path: str, clock: Clock) -> None:
+    with started(path, clock) as manager:
+        session_id = asking(manager, SUBSCRIBER)
+        deny(manager, "127.0.0.0/8")
+        assert manager.judge_policy() == 1
+        give(manager, session_id, SUBSCRIBER, clock, 28)
+        assert states(manager) == {SUBSCRIBER: SubscriberState.REFUSED}
+        deny(manager, "10.0.0.0/8")
+        assert manager.judge_policy() == 0
         assert states(manager) == {SUBSCRIBER: SENDING}
-    assert rows(path) == 1
+        deny(manager, "127.0.0.0/8")
+        manager.judge_policy()
+        clock.now += 29 * SECOND
+        manager.expire_subscribers()
+        deny(manager, "10.0.0.0/8")
+        manager.judge_policy()
+        assert states(manager) == {SUBSCRIBER: AWAITING}
 
 
 def test_a_store_that_fails_costs_nothing_but_the_consents(path: str, clock: Clock) -> None:

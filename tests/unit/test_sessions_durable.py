@@ -11,6 +11,7 @@ import pytest
 from managers import SECOND, SOURCE, SUBSCRIBER, Clock, Gate, deny, engine_of, manager_of
 from structlog.testing import capture_logs
 
+from rtpfanout import convert
 from rtpfanout.errors import (
     AddressDeniedError,
     AlreadyExistsError,
@@ -58,6 +59,11 @@ def started(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
 
 def subscribers(manager: SessionManager, session_id: str) -> list[str]:
     return [str(view.address) for view in manager.list_subscribers(session_id)[0]]
+
+
+def served(manager: SessionManager, session_id: str) -> list[str]:
+    views = manager.list_subscribers(session_id, 1000)[0]
+    return [str(view.address) for view in views if view.state is SubscriberState.SENDING]
 
 
 def test_nothing_stays_applied_when_the_store_refuses(
@@ -304,21 +310,20 @@ def test_a_restart_looks_at_todays_policy_and_limits(tmp_path: Path, clock: Cloc
         (entry,) = log
         assert (entry["sessions"], entry["subscribers"]) == (1, 4)
         assert (restored.refused_sessions, restored.refused_subscribers) == (1, 4)
-        assert subscribers(manager, ids[0]) == ["127.0.0.1:1"]
-        assert subscribers(manager, ids[1]) == ["192.0.2.9:2", "192.0.2.8:2"]
+        assert served(manager, ids[0]) == ["127.0.0.1:1"]
+        assert served(manager, ids[1]) == ["192.0.2.9:2", "192.0.2.8:2"]
         assert manager.counts["restore_refused"] == 5
-        with pytest.raises(NotFoundError):
-            manager.get(ids[2])
-    with Store(path) as store, engine_of() as engine:  # they are gone for good
-        manager = manager_of(engine, clock, store)
+        assert manager.get(ids[2]).status == "refused"
+        assert manager.refused == (1, 4)
+    with Store(path) as store, engine_of(fanout=5) as engine:  # they were all kept
+        manager = manager_of(engine, clock, store, fanout=5)
         restored = manager.restore()
-        assert (restored.sessions, restored.subscribers) == (2, 3)
-        assert restored.refused_subscribers == 0
+        assert (restored.sessions, restored.subscribers) == (3, 7)
+        assert (restored.refused_sessions, restored.refused_subscribers) == (0, 0)
+        assert sorted(served(manager, ids[0])) == sorted(texts[:3])
 
 
-def test_subscribers_that_a_changed_policy_refuses_are_removed(
-    tmp_path: Path, clock: Clock
-) -> None:
+def test_subscribers_that_a_changed_policy_refuses_are_kept(tmp_path: Path, clock: Clock) -> None:
     path = str(tmp_path / "store.db")
     with Store(path) as store, engine_of(fanout=200) as engine:
         manager = manager_of(engine, clock, store, fanout=200)
@@ -328,16 +333,18 @@ def test_subscribers_that_a_changed_policy_refuses_are_removed(
         manager.add_subscriber(other, SUBSCRIBER)
         before = manager.get(other).revision
         deny(manager, "127.0.1.0/24")
-        assert manager.remove_refused() == 75
-        assert manager.remove_refused() == 0
-        assert subscribers(manager, many) == texts[::2]
+        assert manager.judge_policy() == 75
+        assert manager.judge_policy() == 0
+        assert served(manager, many) == texts[::2]
+        assert manager.get(many).subscriber_count == 150
+        assert manager.get(many).refused_subscribers == 75
         assert subscribers(manager, other) == [SUBSCRIBER]
         assert manager.get(other).revision == before
-        assert (manager.total_subscribers, manager.counts["policy_removed"]) == (76, 75)
+        assert (manager.total_subscribers, manager.counts["policy_withheld"]) == (151, 75)
     with Store(path) as store, engine_of(fanout=200) as engine:
         manager = manager_of(engine, clock, store, fanout=200)
-        assert manager.restore().subscribers == 76
-        assert subscribers(manager, many) == texts[::2]
+        assert manager.restore().subscribers == 151
+        assert served(manager, many) == texts
 
 
 @pytest.mark.parametrize(
@@ -507,8 +514,10 @@ def test_a_restart_counts_by_address_and_finds_loops(tmp_path: Path, clock: Cloc
         manager = manager_of(engine, clock, store, subscribers_per_ip=2)
         restored = manager.restore()
         assert (restored.subscribers, restored.refused_subscribers) == (4, 1)
+        assert served(manager, first.session_id) == ["127.0.0.1:1", "127.0.0.2:2"]
         with pytest.raises(LimitError):
             manager.add_subscriber(first.session_id, "127.0.0.1:3")
+        manager.remove_subscriber(first.session_id, SOURCE)
         manager.remove_subscriber(second.session_id, "127.0.0.1:1")
         manager.add_subscriber(first.session_id, "127.0.0.1:3")
 
@@ -530,7 +539,7 @@ def test_a_restart_counts_by_address_and_finds_loops(tmp_path: Path, clock: Cloc
     ],
 )
 def test_a_row_that_nobody_wrote(tmp_path: Path, clock: Clock, change: str) -> None:
-    """As a damaged file may have, or one of a later version: that session goes, the others stay."""
+    """As a damaged file may have, or one of a later version: it is kept, and the others served."""
     path = str(tmp_path / "store.db")
     with Store(path) as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
@@ -540,10 +549,21 @@ def test_a_row_that_nobody_wrote(tmp_path: Path, clock: Clock, change: str) -> N
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"UPDATE session SET {change} WHERE ssrc = 1")  # noqa: S608
         database.execute("UPDATE subscriber SET since_ns = -7")
+    before = stored_rows(path)
     with Store(path) as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
         restored = manager.restore()
         assert ids[1] in listed(manager)
-        assert restored.sessions == len(listed(manager)) == len(engine.all_session_stats(clock.now))
+        assert restored.sessions == len(engine.all_session_stats(clock.now))
         assert restored.sessions + restored.refused_sessions == 2
-        assert len(listed(manager)[ids[1]]) == 1
+        assert [len(each) for each in listed(manager).values()] == [1, 1]
+        for view in manager.list_page()[0]:
+            convert.session_response(view)
+            assert (view.status == "refused") == bool(view.refused_reason)
+    assert stored_rows(path) == before
+    assert len(before) == 2
+
+
+def stored_rows(path: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT * FROM session ORDER BY sequence").fetchall()

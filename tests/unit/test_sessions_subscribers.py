@@ -234,7 +234,9 @@ def test_joining_consents_and_follows_a_port_change(manager: SessionManager, clo
         )
 
 
-def test_subscribers_that_become_our_own_ingest_are_removed(engine: Engine, clock: Clock) -> None:
+def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
+    engine: Engine, clock: Clock
+) -> None:
     manager = manager_of(engine, clock)
     port = engine.bound.port
     session_id = manager.create(SOURCE, 1, "video").session_id
@@ -249,11 +251,17 @@ def test_subscribers_that_become_our_own_ingest_are_removed(engine: Engine, cloc
     assert manager.on_local_addresses(there) == 0
     there.add(Address.parse("192.0.2.77:1").ip)
     assert manager.on_local_addresses(there) == 1
-    assert addresses(manager, session_id) == [f"192.0.2.77:{port + 1}", SUBSCRIBER]
-    assert manager.counts["loops_removed"] == 1
+    states = [view.state for view in manager.list_subscribers(session_id)[0]]
+    assert states == [SubscriberState.REFUSED, SubscriberState.SENDING, SubscriberState.SENDING]
+    assert manager.counts["loops_withheld"] == 1
     assert manager.on_local_addresses(there) == 0
     with pytest.raises(AddressDeniedError):
         manager.add_subscriber(session_id, f"192.0.2.77:{port}")
+    there.remove(Address.parse("192.0.2.77:1").ip)
+    assert manager.on_local_addresses(there) == 0
+    assert {view.state for view in manager.list_subscribers(session_id)[0]} == {
+        SubscriberState.SENDING
+    }
 
 
 def test_a_policy_that_changes_while_somebody_is_added_is_the_one_that_counts(
@@ -265,7 +273,7 @@ def test_a_policy_that_changes_while_somebody_is_added_is_the_one_that_counts(
         def record(self, text: str) -> bytes:
             record = super().record(text)
             deny(manager, "127.0.1.0/24")
-            manager.remove_refused()
+            manager.judge_policy()
             return record
 
     manager._registry.admission = Overtaken(manager._registry.policy)

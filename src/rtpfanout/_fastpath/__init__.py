@@ -95,17 +95,18 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
   CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
   OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
-  what is withheld. ``expired_subscribers`` gives the records of those whose lease is over; it
-  removes none.
-* ``withhold`` sets or clears bits (1 consent, 2 shed) of subscribers by record, ``shed_class``
-  bit 2 of all of a class that are there now; both return of how many. With any bit a subscriber
-  gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on releases
-  the GIL and returns after the grace period: nothing leaves to them after.
+  what is withheld. Who is added with bit 4 fits beyond `max_subscribers` and in any family.
+  ``expired_subscribers`` gives the records of those whose lease is over; it removes none.
+* ``withhold`` sets or clears bits (1 consent, 2 shed, 4 refused) of subscribers by record,
+  ``shed_class`` bit 2 of all of a class that are there now; both return of how many. With any bit
+  a subscriber gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on
+  releases the GIL and returns after the grace period: nothing leaves to them after.
 * ``find_subscribers`` gives, for each record, None or (lease_until, class, withheld).
 * ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
   withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
   a session have the same `since`, so the last one's is the next page's `after_ns`.
-* ``subscriber_records`` gives the addresses of all as `model.ADDRESS_RECORD`, oldest first, with
+* ``withheld_records(handle, bits)`` gives the records of those with one of the bits, oldest first;
+  ``subscriber_records`` gives the addresses of all as `model.ADDRESS_RECORD`, oldest first, with
   no object for each.
 * All of these raise KeyError for an unknown handle.
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,

@@ -314,6 +314,9 @@ cdef class Engine:
         check(rc)
         return array.flag_list()
 
+    def withheld_records(self, uint64_t handle, uint8_t reason):
+        return read_withheld(self.engine, handle, reason)
+
     def subscriber_records(self, uint64_t handle):
         return read_records(self.engine, handle)
 

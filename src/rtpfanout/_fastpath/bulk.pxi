@@ -143,6 +143,21 @@ cdef bytes read_records(core.rf_engine *engine, uint64_t handle):
     return b"".join(pieces)
 
 
+cdef bytes read_withheld(core.rf_engine *engine, uint64_t handle, uint8_t reason):
+    """Of those that get nothing for that reason, oldest first."""
+    cdef core.rf_subscriber_stats stats[64]
+    cdef uint64_t after = 0
+    cdef size_t count = 64
+    pieces = []
+    while count == 64:
+        check(core.rf_subscribers(engine, handle, after, stats, 64, &count))
+        for i in range(count):
+            if stats[i].terms.withheld & reason:
+                pieces.append((<const char *>&stats[i].addr)[: sizeof(core.rf_addr)])
+            after = stats[i].since_ns
+    return b"".join(pieces)
+
+
 cdef bytes read_expired(core.rf_engine *engine, uint64_t handle, uint32_t now_secs):
     """Of those whose lease is over."""
     cdef size_t capacity = 0

@@ -111,6 +111,8 @@ def list_subscribers(
             for s in subscribers
         )
         write_table(LIST_COLUMNS, rows)
+        for reason in dict.fromkeys(s.refused_reason for s in subscribers if s.refused_reason):
+            say(f"refused: {reason}")
     if more:
         say_more("subscribers", limit)
 

@@ -15,6 +15,7 @@ from rtpfanout.errors import (
     LimitError,
     NotFoundError,
     PermissionDeniedError,
+    RefusedError,
     RtpFanoutError,
     UnauthenticatedError,
     UnavailableError,
@@ -35,6 +36,7 @@ _ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
     grpc.StatusCode.ABORTED: AbortedError,
+    grpc.StatusCode.FAILED_PRECONDITION: RefusedError,
 }
 
 

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtpfanout.config.types import LogFormat, LogLevel, Networks
+from rtpfanout.networks import NetworkSet
 
 
 class AddressPolicySettings(BaseModel):
@@ -11,13 +12,14 @@ class AddressPolicySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     allow: Networks = Field(
-        default=(),
+        default=NetworkSet(),
         description="Networks that subscribers may be in; empty: any. Multicast, link-local and "
         "loopback addresses also need an entry inside those ranges here, for instance "
         '["239.0.0.0/8", "0.0.0.0/0", "::/0"] for one multicast range beside all else.',
     )
     deny: Networks = Field(
-        default=(), description="Networks that subscribers may not be in. Wins over allow."
+        default=NetworkSet(),
+        description="Networks that subscribers may not be in. Wins over allow.",
     )
 
 

@@ -9,8 +9,7 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_settings import NoDecode
 
 from rtpfanout.model import Address
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from rtpfanout.networks import Network, NetworkSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +27,15 @@ def _parse_endpoint(value: object) -> Address:
     return Address.parse(value)
 
 
-def _parse_networks(value: object) -> tuple[Network, ...]:
+def _parse_networks(value: object) -> NetworkSet:
     """A list, or (from the environment) a JSON list or comma-separated text."""
+    if isinstance(value, NetworkSet):
+        return value
     if isinstance(value, str):
         value = _split_list(value)
     if not isinstance(value, list | tuple):
         raise ValueError("not a list")
-    networks, wrong = [], []
-    for entry in value:
-        try:
-            networks.append(_parse_network(entry))
-        except ValueError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ValueError(", ".join(wrong))
-    return tuple(networks)
+    return NetworkSet.read(value, _parse_network)
 
 
 def _parse_cpus(value: object) -> tuple[int, ...]:
@@ -113,10 +106,10 @@ Endpoint = Annotated[
     Expected("ip:port or [ipv6]:port, without host names"),
 ]
 Networks = Annotated[
-    tuple[Network, ...],
+    NetworkSet,
     NoDecode,
     PlainValidator(_parse_networks),
-    PlainSerializer(lambda networks: [str(network) for network in networks]),
+    PlainSerializer(NetworkSet.texts),
     Expected('a list of networks such as ["10.0.0.0/8", "2001:db8::/32"]'),
 ]
 Cpus = Annotated[

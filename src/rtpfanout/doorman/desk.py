@@ -27,6 +27,7 @@ from rtpfanout.errors import (
     LimitError,
     NotFoundError,
     PermissionDeniedError,
+    RefusedError,
     RtpFanoutError,
     UnavailableError,
 )
@@ -394,6 +395,6 @@ def _reason_of(error: RtpFanoutError) -> Reason:
         return Reason.NO_SESSION
     if isinstance(error, LimitError):
         return Reason.LIMIT
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | RefusedError):
         return Reason.UNAVAILABLE
     return Reason.ADDRESS

@@ -6,13 +6,13 @@ in which things happened, and awaited without it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
 from rtpfanout.model import Address, Consent
 from rtpfanout.sessions.movekeys import identity_of
 from rtpfanout.sessions.record import Terms
+from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import read_source
 from rtpfanout.store import (
     DropMoveCounters,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 LARGEST_STORED = 2**63 - 1
 FOREVER_NS = LARGEST_STORED
 """Of a consent that is not over until its subscriber goes."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Journal:
@@ -67,10 +66,16 @@ class Journal:
             changes += _counter(session.ssrc, terms)
         return self._submit(changes, answer)
 
-    def delete_session(self, session: Session, answer: StoredAnswer | None) -> Future[int]:
+    def delete_session(
+        self, session: Session | RefusedSession, answer: StoredAnswer | None
+    ) -> Future[int]:
         """With its subscribers; the counter of its move key stays."""
         changes: list[Change] = [DropSession(session.sequence)]
-        return self._submit(changes + _counter(session.ssrc, session.terms), answer)
+        if isinstance(session, RefusedSession):
+            changes += _counter(session.row.ssrc, session.row)
+        else:
+            changes += _counter(session.ssrc, session.terms)
+        return self._submit(changes, answer)
 
     def forget_move_counters(self, identities: Sequence[bytes]) -> None:
         """Not waited for: what the next start finds too many of it forgets again."""
@@ -98,7 +103,7 @@ class Journal:
         return self._submit(changes, answer)
 
     def delete_subscribers(
-        self, session: Session, records: bytes, answer: StoredAnswer | None
+        self, session: Session | RefusedSession, records: bytes, answer: StoredAnswer | None
     ) -> Future[int]:
         """Those that are there."""
         changes = [DropSubscribers(session.sequence, records)] if records else []
@@ -112,13 +117,17 @@ class Journal:
         ]
         return self._submit([PutConsents(boot_id(), consents)], None)
 
+    def submit(self, changes: Sequence[Change]) -> Future[int]:
+        """These."""
+        return self._submit(changes, None)
+
     def _submit(self, changes: Sequence[Change], answer: StoredAnswer | None) -> Future[int]:
         if answer is not None:
             changes = [*changes, PutAnswer(answer)]
         return self._store.submit(changes, self._changes.given)
 
 
-def _counter(ssrc: int, terms: Terms) -> list[Change]:
+def _counter(ssrc: int, terms: Terms | StoredSession) -> list[Change]:
     if not (terms.move_key and terms.move_counter):
         return []
     return [PutMoveCounter(identity_of(ssrc, terms.move_key), terms.move_counter)]
@@ -134,7 +143,7 @@ def stored(session: Session) -> StoredSession:
         media_type=session.media_type.value,
         source_policy=terms.source.policy.value,
         source_text=terms.source.text,
-        created_ns=(session.created_at - _EPOCH) // timedelta(microseconds=1) * 1000,
+        created_ns=session.created_wall_ns,
         revision=session.revision,
         pinned_source=str(terms.pinned) if terms.pinned else "",
         latch_window_secs=terms.source.latch_window_secs,

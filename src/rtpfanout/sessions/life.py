@@ -62,6 +62,11 @@ class Life:
         clock = registry.clock
         kind = fields.media_type_of(media_type)
         session_id = str(uuid.uuid4())
+        if (
+            registry.refused
+            and len(registry.by_id) + len(registry.refused) >= registry.limits.sessions
+        ):
+            raise no_room(registry)
         now = clock.monotonic_ns()
         with registry.lock:
             terms = self._claim(session_id, ssrc, terms)
@@ -80,8 +85,9 @@ class Life:
                 handle=handle,
                 ssrc=ssrc,
                 media_type=kind,
-                created_at=clock.utc_now(),
+                created_at=clock.moment(clock.wall_ns(now)),
                 created_ns=now,
+                created_wall_ns=clock.wall_ns(now),
                 fed_since_ns=now,
                 terms=terms,
                 revision=slot.revision,
@@ -230,6 +236,15 @@ class Life:
         return view
 
 
+def no_room(registry: Registry) -> LimitError:
+    """To be raised. Sessions that are kept and refused hold their places."""
+    most, refused = registry.limits.sessions, len(registry.refused)
+    count = f"{most} sessions, as many as max_sessions allows"
+    if refused:
+        count = f"{len(registry.by_id)} sessions and {refused} refused ones; max_sessions is {most}"
+    return LimitError(f"there are {count}", field="max_sessions", limit=most)
+
+
 def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
     """The handle of a session in the engine that has all of `terms`.
 
@@ -242,12 +257,7 @@ def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
     except FileExistsError:
         raise source_taken(ssrc, terms) from None
     except BlockingIOError:
-        most = registry.limits.sessions
-        raise LimitError(
-            f"there are {most} sessions, as many as max_sessions allows",
-            field="max_sessions",
-            limit=most,
-        ) from None
+        raise no_room(registry) from None
     if terms.paused:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,15 +10,17 @@ from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
+from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.consent import Consents
-from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.packet_side import PacketSide
-from rtpfanout.sessions.registry import BY_SEQUENCE, Clock, Limits, Registry
+from rtpfanout.sessions.pages import sessions_page
+from rtpfanout.sessions.refused import Judge, RefusedSessions
+from rtpfanout.sessions.registry import Limits, Registry
 from rtpfanout.sessions.requests import Requests
-from rtpfanout.sessions.restore import Restored, Restoring
+from rtpfanout.sessions.restore import Restoring
 from rtpfanout.sessions.shedding import Shedding
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
 from rtpfanout.sessions.updating import Updating
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
-    from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.entry import Restored
+    from rtpfanout.sessions.requests import Once
     from rtpfanout.store import Store, StoreCounts
 
 _NO_LABELS: Mapping[str, str] = {}
@@ -68,8 +70,9 @@ class SessionManager(PacketSide):
         utc_now: Callable[[], datetime] = _utc_now,
     ) -> None:
         """`limits.sessions` and `limits.fanout` are the engine's."""
-        self._clock = Clock(monotonic_ns, utc_now)
+        self._clock = Clock(monotonic_ns, utc_now, store.kept_clock)
         self._store = store
+        store.keep_clock(self._clock.kept)
         # A store that is new begins at the time, in µs: a watcher of what was here before it
         # must not find its revision among ours.
         first = store.revision or int(utc_now().timestamp() * 1e6)
@@ -83,15 +86,19 @@ class SessionManager(PacketSide):
         self._updating = Updating(self._registry, self._consents)
         self._shedding = Shedding(self._registry)
         self._life = Life(self._registry, self._subscribers, self._leases)
+        self._judge = Judge(self._registry)
+        self._refused = RefusedSessions(self._registry, self._new_restoring)
         self._restoring: Restoring | None = None
+
+    def _new_restoring(self) -> Restoring:
+        return Restoring(self._registry, self._subscribers, self._consents, self._leases)
 
     def restore_packets(self) -> None:
         """The engine gets what the store has; `restore` has to follow before any call.
 
         To be called once, before anything else.
         """
-        parts = (self._subscribers, self._consents, self._leases)
-        self._restoring = Restoring(self._registry, *parts)
+        self._restoring = self._new_restoring()
         self._restoring.packets(self._store)
 
     def restore(self) -> Restored:
@@ -101,11 +108,12 @@ class SessionManager(PacketSide):
         assert self._restoring
         self._requests.restore(self._store.answers())
         restored = self._restoring.calls(self._store)
+        self.keep_clock()
         self._restoring = None
         return restored
 
     def reconfigure(self, policy: AddressPolicy, limits: Limits) -> None:
-        """Judge by other rules from now on; `remove_refused` applies them to what exists.
+        """Judge by other rules from now on; `judge_policy` applies them to what exists.
 
         `limits.sessions` and `limits.fanout` must be what they were: they are the engine's.
         """
@@ -121,8 +129,13 @@ class SessionManager(PacketSide):
 
     @property
     def active_sessions(self) -> int:
-        """Sessions that exist, whether packets arrive or not."""
+        """Sessions that exist, whether packets arrive or not; refused ones aside."""
         return len(self._registry.by_id)
+
+    @property
+    def refused(self) -> tuple[int, int]:
+        """Sessions and subscribers that are kept, and refused by the configuration."""
+        return len(self._registry.refused), self._registry.refused_subscribers
 
     @property
     def total_subscribers(self) -> int:
@@ -131,9 +144,9 @@ class SessionManager(PacketSide):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What happened since the start: sessions "created", "deleted" and "expired",
-        sources "pinned" and "moved" and pins refused ("pin_refused"), "leases_expired",
-        "consents_lapsed", "loops_removed", "restore_refused", "policy_removed".
+        """Since the start: sessions "created", "deleted", "expired"; sources "pinned", "moved", and
+        pins refused ("pin_refused"); "leases_expired", "consents_lapsed"; "restore_refused" at the
+        start, subscribers "refused" since ("loops_withheld", "policy_withheld"), and "readmitted".
         """
         return self._registry.counts
 
@@ -141,6 +154,11 @@ class SessionManager(PacketSide):
     def store_counts(self) -> StoreCounts:
         """What the store did since the start."""
         return self._store.counts()
+
+    @property
+    def store_failing(self) -> str:
+        """Why the last change could not be written; empty if it could."""
+        return self._store.failing
 
     @property
     def created_total(self) -> int:
@@ -239,11 +257,15 @@ class SessionManager(PacketSide):
 
     def get(self, session_id: str) -> SessionView:
         """Raises InvalidArgumentError (not a UUID), NotFoundError."""
+        if refused := self._refused.find(session_id):
+            return refused.view(self._clock)
         with self._registry.found(session_id) as session:
             return self._registry.view(session)
 
     def labels(self, session_id: str) -> Mapping[str, str]:
         """Raises InvalidArgumentError, NotFoundError."""
+        if refused := self._refused.find(session_id):
+            return refused.labels
         with self._registry.found(session_id) as session:
             return session.terms.labels
 
@@ -256,23 +278,7 @@ class SessionManager(PacketSide):
         that exist throughout appear exactly once, whatever comes and goes between pages.
         Raises InvalidArgumentError.
         """
-        size = fields.page_size(limit)
-        after = CursorKind.SESSIONS.read(cursor)
-        selector = fields.label_selector_of(label_selector)
-        registry = self._registry
-        page: list[Session] = []
-        is_last = True
-        with registry.lock:
-            in_order = registry.in_order
-            start = bisect.bisect_right(in_order, after, key=BY_SEQUENCE)
-            for index in range(start, len(in_order)):
-                if fields.matches(in_order[index].terms.labels, selector):
-                    if len(page) == size:
-                        is_last = False
-                        break
-                    page.append(in_order[index])
-            views = [registry.view(session) for session in page]
-        return views, "" if is_last else CursorKind.SESSIONS.write(page[-1].sequence)
+        return sessions_page(self._registry, limit, cursor, label_selector)
 
     def delete(self, session_id: str, *, request_id: str = "") -> None:
         """Returns when no further packet of the session will leave.
@@ -282,7 +288,7 @@ class SessionManager(PacketSide):
         """
         canonical = fields.session_id_of(session_id)
         with self._requests.once("DeleteSession", request_id, canonical) as once:
-            if once.earlier is None:
+            if once.earlier is None and not self._refused.delete(canonical, once):
                 self._life.delete(canonical, once)
 
     def add_subscriber(
@@ -345,7 +351,7 @@ class SessionManager(PacketSide):
             if once.earlier is not None:
                 return
             address = read_address(address_text, SUBSCRIBER_FIELD)
-            if not all(self._subscribers.remove(canonical, [address.record], once)):
+            if not all(self._remove(canonical, [address.record], once)):
                 raise not_a_subscriber(canonical, address)
 
     def remove_subscribers(
@@ -362,9 +368,17 @@ class SessionManager(PacketSide):
                 return [address_texts[int(i)] for i in once.earlier.split(",") if i]
             addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
             records = [address.record for address in addresses]
-            found = self._subscribers.remove(canonical, records, once, is_batch=True)
+            found = self._remove(canonical, records, once, is_batch=True)
         pairs = zip(address_texts, found, strict=True)
         return [text for text, was_there in pairs if not was_there]
+
+    def _remove(
+        self, canonical_id: str, records: Sequence[bytes], once: Once, *, is_batch: bool = False
+    ) -> list[bool]:
+        found = self._refused.remove_subscribers(canonical_id, records, once)
+        if found is not None:
+            return found
+        return self._subscribers.remove(canonical_id, records, once, is_batch=is_batch)
 
     def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
@@ -373,10 +387,13 @@ class SessionManager(PacketSide):
 
         Limits and stability are those of `list_page`. Raises InvalidArgumentError, NotFoundError.
         """
-        return self._subscribers.page(session_id, limit, cursor)
+        found = self._refused.page(session_id, limit, cursor)
+        return found or self._subscribers.page(session_id, limit, cursor)
 
     def stats(self, session_id: str) -> SessionStats:
         """Raises InvalidArgumentError, NotFoundError."""
+        if refused := self._refused.find(session_id):
+            return refused.stats(self._clock)
         with self._registry.found(session_id) as session:
             now = self._clock.monotonic_ns()
             values = self._registry.engine.session_stats(session.handle, now)
@@ -384,6 +401,8 @@ class SessionManager(PacketSide):
 
     def latency(self, session_id: str) -> SessionLatency:
         """Raises InvalidArgumentError, NotFoundError."""
+        if self._refused.find(session_id):
+            return SessionLatency(None, None)
         with self._registry.found(session_id) as session:
             (first, _), (last, _) = self._registry.engine.session_latency(session.handle)
         return SessionLatency(LatencySummary.of(first), LatencySummary.of(last))

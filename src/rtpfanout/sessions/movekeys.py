@@ -33,7 +33,7 @@ _LABEL = b"rtpfanout move counter"
 
 def identity_of(ssrc: int, move_key: bytes) -> bytes:
     """What tells SSRC and key from all others, and is no key."""
-    digest = hmac.digest(move_key, _LABEL + ssrc.to_bytes(4), "sha256")
+    digest = hmac.digest(move_key, _LABEL + (ssrc & 0xFFFFFFFF).to_bytes(4), "sha256")
     return digest[:MOVE_IDENTITY_BYTES]
 
 
@@ -84,7 +84,12 @@ class MoveKeys:
             return 0
         identity = identity_of(ssrc, terms.move_key)
         self._holders.setdefault(identity, []).append(session_id)
-        return self._kept.get(identity, 0)
+        return max(terms.move_counter, self._kept.get(identity, 0))
+
+    def settled(self, ssrc: int, terms: Terms) -> None:
+        """After a `take_again` while running: the counter is with the session."""
+        if terms.move_key:
+            self._kept.pop(identity_of(ssrc, terms.move_key), None)
 
     def settle(self) -> list[bytes]:
         """After the last `take_again`: the identities that are forgotten, if there are too many."""

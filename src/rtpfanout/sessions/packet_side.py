@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import LimitError, NotFoundError
+from rtpfanout.errors import LimitError
 from rtpfanout.model import Address
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.admission import address_of, split_records
 from rtpfanout.sessions.requests import Once
-from rtpfanout.sessions.subscribers import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from rtpfanout.overload import Sample
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.life import Life
-    from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.refused import Judge, RefusedSessions
     from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.shedding import Shedding
     from rtpfanout.sessions.subscribers import Subscribers
@@ -57,7 +54,9 @@ class PacketSide:
     _updating: Updating
     _life: Life
     _shedding: Shedding
-    _local_addresses: set[IPAddress] | None = None
+    _judge: Judge
+    _refused: RefusedSessions
+    _local: tuple[set[IPAddress], int] | None = None
 
     def secret(self, name: str) -> bytes:
         """32 random bytes of that name, the same as long as the store lives.
@@ -154,6 +153,13 @@ class PacketSide:
         self._registry.show_touched()
         return ended
 
+    def keep_clock(self) -> None:
+        """Housekeeping: the store learns at once that the host started anew, or its clock was
+        set. Waits for nobody.
+        """
+        if not self._store.failing and not self._registry.clock.is_kept(self._store.kept_clock):
+            self._store.submit([])
+
     def keep_consents(self) -> int:
         """Housekeeping, about once a second, and once when no more can be given: the store gets
         the consents that were; how many. Waits for it, and raises nothing where it can't.
@@ -185,88 +191,57 @@ class PacketSide:
         """Calls that were refused because a mark was passed."""
         return self._registry.high_water.refused_total
 
-    def on_local_addresses(self, addresses: Collection[IPAddress]) -> int:
+    def on_local_addresses(self, addresses: Collection[IPAddress], changes: int = 0) -> int:
         """This host has these addresses, which matters where we are bound to all of them.
 
         The packet path drops what comes from them and our port: our own copies, as a loop.
-        When one is new, subscribers that are our own ingest because of it are removed; returns
-        how many. Raises OSError.
+        When they change, or what else is local (`changes` counts that), subscribers that are our
+        own ingest because of it get nothing; returns how many. Raises OSError.
         """
         registry = self._registry
-        before = self._local_addresses
         own = set(addresses)
         ingest = registry.policy.ingest.ip
         if not ingest.is_unspecified:
             own = {ingest}
-        if own == before:
+        before, now = self._local, (own, changes)
+        if now == before:
             return 0
-        registry.engine.set_local_addresses([Address(ip, 0) for ip in sorted(own, key=str)])
-        self._local_addresses = own
-        if before is None or own <= before:
-            return 0
-        with registry.lock:
-            candidates = [session for session in registry.in_order if session.at_ingest_port]
-        removed = 0
-        for session in candidates:
-            try:
-                removed += self._remove_own_ingest_of(session.session_id)
-            except NotFoundError:
-                continue
-        registry.count("loops_removed", removed)
-        return removed
+        if before is None or own != before[0]:
+            ips = sorted(own, key=str)
+            registry.engine.set_local_addresses([Address(ip, 0) for ip in ips])
+        self._local = now
+        return 0 if before is None else self.judge_ingest()
 
-    def remove_refused(self) -> int:
-        """Ends the subscribers that the policy, since it changed, refuses; how many.
-
-        A restart would refuse them, too. About 0.3 us for each that there is; it never waits for
-        the store.
+    def judge_ingest(self) -> int:
+        """What is local may have changed: subscribers that are our own ingest get nothing, those
+        that aren't any more do; how many are refused now.
         """
         registry = self._registry
         with registry.lock:
-            sessions = list(registry.in_order)
-        removed = 0
-        for session in sessions:
-            with contextlib.suppress(KeyError, NotFoundError):  # deleted meanwhile
-                removed += self._remove_refused_of(session)
-        registry.count("policy_removed", removed)
-        return removed
+            candidates = [session for session in registry.in_order if session.at_ingest_port]
+            registry.room_for_sessions = True  # a source may not be ours any more
+        refused, _ = self._judge.some(candidates)
+        registry.count("loops_withheld", refused)
+        return refused
 
-    def _remove_refused_of(self, session: Session) -> int:
-        registry = self._registry
-        records = registry.engine.subscriber_records(session.handle)
-        left, reason = registry.admission.divide(records)
-        if not reason:
-            return 0
-        refused = set(split_records(records)) - set(split_records(left))
-        with registry.work(session.session_id, frozenset(refused)):
-            refused.intersection_update(records_of(registry, session))
-            if not refused:  # they have gone meanwhile
-                return 0
-            self._subscribers.write_off(session, sorted(refused))
-        _log.warning(
-            "subscribers removed: the address policy refuses them now",
-            session_id=session.session_id,
-            count=len(refused),
-            first_reason=reason,
-        )
-        return len(refused)
+    def judge_policy(self) -> int:
+        """The policy or the limits are others: what they refuse gets nothing, and what they don't
+        any more is served; how many subscribers are refused that weren't.
 
-    def _remove_own_ingest_of(self, session_id: str) -> int:
+        About 0.4 us for each that there is; it never waits for the store.
+        """
         registry = self._registry
-        port = registry.policy.ingest.port
-        with registry.found(session_id) as session:
-            records = records_of(registry, session)
-        own = []
-        for record in records:
-            address = address_of(record)
-            if address.port == port and registry.policy.is_own_ingest(address):
-                own.append(address)
-        for address in own:
-            _log.warning(
-                "subscriber removed: it has become this server's own ingest",
-                session_id=session_id,
-                subscriber=str(address),
-            )
-        if own:
-            self._subscribers.remove(session_id, [address.record for address in own], _NO_ID)
-        return len(own)
+        refused, _ = self._judge.all()
+        registry.count("policy_withheld", refused)
+        self._refused.serve_again()
+        return refused
+
+    def serve_again(self) -> None:
+        """Housekeeping, about once a second: what is refused may be served, since others went."""
+        registry = self._registry
+        if registry.room_for_sessions and registry.refused:
+            self._refused.serve_again()
+        if registry.has_room:
+            registry.has_room = False
+            if registry.refused_subscribers:
+                self._judge.all(only_refused=True)

@@ -49,11 +49,16 @@ class Session:
     media_type: MediaType
     created_at: datetime
     created_ns: int
+    """Monotonic; before 0 where the host started since."""
+    created_wall_ns: int
+    """Of the store's time."""
     terms: Terms
     fed_since_ns: int = 0
     """Since when its source is the one it is, and not paused; monotonic."""
     revision: int = 0
     subscribers: int = 0
+    refused: int = 0
+    """How many of its subscribers the configuration refuses."""
     last_since: int = 0
     """The `since` of the latest subscriber: it grows strictly along the list."""
     at_ingest_port: bool = False

@@ -7,33 +7,33 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import NotFoundError
 from rtpfanout.overload import HighWater
 from rtpfanout.overload import Limits as OverloadLimits
-from rtpfanout.sessions.admission import Admission
+from rtpfanout.sessions.admission import RECORD_BYTES, Admission
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.fields import matches, session_id_of
 from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.scope import SCOPE
-from rtpfanout.sessions.views import view_of
+from rtpfanout.sessions.views import REFUSED, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Set
+    from collections.abc import Iterator, Set
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.refused import RefusedSession
     from rtpfanout.sessions.source import Key
     from rtpfanout.sessions.views import SessionView
 
 BY_SEQUENCE = attrgetter("sequence")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +56,6 @@ class Limits:
 
 class BusyError(Exception):
     """Somebody is at work, perhaps waiting for a disk that hangs."""
-
-
-class Clock:
-    """Monotonic time, and the wall clock's as it was at the start plus what passed since.
-
-    So a stepped wall clock moves no deadline, and two looks never tell two times.
-    """
-
-    def __init__(self, monotonic_ns: Callable[[], int], utc_now: Callable[[], datetime]) -> None:
-        self.monotonic_ns = monotonic_ns
-        self.utc_now = utc_now
-        self._offset_ns = (utc_now() - _EPOCH) // timedelta(microseconds=1) * 1000 - monotonic_ns()
-
-    def wall_ns(self, monotonic_ns: int | None = None) -> int:
-        """Nanoseconds since the epoch, now or at a monotonic time."""
-        return self._offset_ns + (self.monotonic_ns() if monotonic_ns is None else monotonic_ns)
-
-    def wall_secs(self) -> float:
-        """Seconds since the epoch."""
-        return self.wall_ns() / 1e9
-
-    def monotonic_of(self, wall_ns: int) -> int:
-        """The monotonic time of a wall clock's; may be negative, before the host's start."""
-        return wall_ns - self._offset_ns
-
-    def moment(self, wall_ns: int) -> datetime:
-        """As a datetime in UTC."""
-        return _EPOCH + timedelta(microseconds=wall_ns // 1000)
 
 
 class Registry:
@@ -122,6 +94,12 @@ class Registry:
         self.counts: Counter[str] = Counter()
         self.high_water = HighWater(limits.overload)
         self._touched: dict[Session, None] = {}
+        self.refused: dict[str, RefusedSession] = {}
+        self.refused_subscribers = 0
+        """In the engine, but without a packet."""
+        self.has_room = False
+        """Whether a subscriber who is refused may be served since that was looked at."""
+        self.room_for_sessions = False
 
     @contextmanager
     def found(self, session_id: str) -> Iterator[Session]:
@@ -131,11 +109,20 @@ class Registry:
             yield self.find(canonical)
 
     def find(self, canonical_id: str) -> Session:
-        """The lock is held. Raises NotFoundError: also for what is not in the caller's SCOPE."""
+        """The lock is held. Raises NotFoundError: also for what is not in the caller's SCOPE;
+        RefusedError.
+        """
         session = self.by_id.get(canonical_id)
+        if refused := self.find_refused(canonical_id):
+            raise refused.error()
         if session is None or not matches(session.terms.labels, SCOPE.get()):
             raise NotFoundError(f"no session {canonical_id}", field="session_id")
         return session
+
+    def find_refused(self, canonical_id: str) -> RefusedSession | None:
+        """A session that is kept and not served. The lock is held."""
+        refused = self.refused.get(canonical_id)
+        return refused if refused and matches(refused.labels, SCOPE.get()) else None
 
     @contextmanager
     def work(
@@ -204,7 +191,31 @@ class Registry:
             del self.by_ssrc[session.ssrc]
         del self.in_order[bisect.bisect_left(self.in_order, session.sequence, key=BY_SEQUENCE)]
         self.total_subscribers -= session.subscribers
+        self.refused_subscribers -= session.refused
+        session.refused = 0
+        self.has_room = self.room_for_sessions = True
         self._touched.pop(session, None)
+
+    def recount_refused(self, session: Session) -> None:
+        """After a change. The lock is held."""
+        if self.by_id.get(session.session_id) is session:
+            records = self.engine.withheld_records(session.handle, REFUSED)
+            number = len(records) // RECORD_BYTES
+            self.refused_subscribers += number - session.refused
+            session.refused = number
+
+    def made_room(self, session: Session) -> None:
+        """Some of its subscribers have gone, perhaps refused ones. The lock is held."""
+        self.has_room = True
+        if session.refused:
+            self.recount_refused(session)
+
+    def room_to_serve(self, session: Session) -> int:
+        """How many of its refused subscribers fit into the limits. The lock is held."""
+        served = session.subscribers - session.refused
+        served_in_all = self.total_subscribers - self.refused_subscribers
+        limits = self.limits
+        return max(0, min(limits.fanout - served, limits.subscribers - served_in_all))
 
     def key_of(self, session: Session) -> tuple[int, Key]:
         """What no other session may have at this moment."""

@@ -1,15 +1,15 @@
 """What the store has becomes sessions again: for packets first, for calls while those flow.
 
-Every entry is checked against today's policy and limits; what they refuse is dropped, from the
-store too, and told in one line of the log. Leases that ended meanwhile are over. Who has to consent
-gets nothing, unless the store has a consent of this boot that isn't over.
+Every entry is checked against today's policy and limits; what they refuse is kept, withheld (see
+`refused`), and told in one line of the log. Leases that ended meanwhile are over. Who has to
+consent gets nothing, unless the store has a consent of this boot that isn't over.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -25,19 +25,21 @@ from rtpfanout.sessions.admission import (
     port_bytes,
     split_records,
 )
+from rtpfanout.sessions.entry import Entry, Restored
 from rtpfanout.sessions.journal import FOREVER_NS, terms_of
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
+from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
-from rtpfanout.sessions.views import CONSENT
-from rtpfanout.store import DropSession, DropSubscribers, runs_of
+from rtpfanout.sessions.updating import source_taken
+from rtpfanout.sessions.views import CONSENT, REFUSED
+from rtpfanout.store import DropSubscribers, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
-    from rtpfanout.sessions.record import Terms
     from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.store import (
@@ -55,40 +57,7 @@ _AT_A_TIME = 250
 _ECHO = Consent.ECHO.value  # as the store has it
 _CONSENTS = {"", *map(str, Consent)}
 _HIGHEST_SSRC = _LATEST_LEASE = 2**32 - 1  # seconds, as the engine has them
-_FAULTS = (RtpFanoutError, ValueError, OverflowError)  # the latter two of what nobody wrote
-_NO_LEASES: frozenset[int] = frozenset()
-
-
-@dataclass(slots=True)
-class Restored:
-    """How many came back, were refused, and were over."""
-
-    sessions: int = 0
-    subscribers: int = 0
-    refused_sessions: int = 0
-    refused_subscribers: int = 0
-    expired_subscribers: int = 0
-    first_reason: str = ""
-
-
-class _Entry:
-    """A session that the engine has again and calls don't know yet."""
-
-    __slots__ = (
-        "at_ingest_port", "feeder", "handle", "is_echo", "last_since", "leases", "records",
-        "subscribers", "terms",
-    )  # fmt: skip
-
-    def __init__(self, handle: int, feeder: bytes | None, *, is_echo: bool) -> None:
-        self.handle = handle
-        self.feeder = feeder  # the record of its one source, if there is only one
-        self.is_echo = is_echo
-        self.terms: Terms | None = None  # still to be read
-        self.subscribers = 0
-        self.last_since = 0
-        self.at_ingest_port = False
-        self.leases: frozenset[int] = _NO_LEASES
-        self.records = b""  # of its subscribers, where each is counted or has to consent
+FAULTS = (RtpFanoutError, ValueError, OverflowError)  # the latter two of what nobody wrote
 
 
 class Restoring:
@@ -111,12 +80,13 @@ class Restoring:
         self._leases = leases
         self._result = Restored()
         self._drops: list[Change] = []
-        self._entries: dict[int, _Entry] = {}  # by sequence, as the handles
+        self._refused: list[tuple[StoredSession, Exception]] = []
+        self._entries: dict[int, Entry] = {}  # by sequence, as the handles
         self._handles: dict[int, int] = {}
         self._has_echo = False
         # By sequence and record until when, in seconds of time.monotonic().
         self._consented: dict[int, dict[bytes, float]] = defaultdict(dict)
-        self._total_subscribers = 0
+        self._served = 0  # subscribers
 
     def packets(self, store: Store) -> None:
         """The engine has all that the store has, or what of it is still admitted."""
@@ -130,7 +100,7 @@ class Restoring:
                 self._add_runs(list(self._wanted(runs_of(rows))))
 
     def calls(self, store: Store) -> Restored:
-        """Calls find it. Waits until what was dropped is dropped in the store, too."""
+        """Calls find it, and what is refused."""
         registry = self._registry
         rows = store.sessions()
         with registry.lock:
@@ -141,12 +111,15 @@ class Restoring:
                 self._insert(row, entry)
         with registry.lock:
             registry.journal.forget_move_counters(registry.move_keys.settle())
+        for row, error in self._refused:
+            runs = list(runs_of(store.subscribers_of(row.sequence)))
+            registry.refused[row.session_id] = RefusedSession(row, runs, str(error))
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
         result = self._result
         if result.refused_sessions or result.refused_subscribers:
             _log.warning(
-                "stored sessions or subscribers are refused now, and dropped",
+                "stored sessions or subscribers are refused now: they are kept, and get nothing",
                 sessions=result.refused_sessions,
                 subscribers=result.refused_subscribers,
                 first_reason=result.first_reason,
@@ -187,7 +160,7 @@ class Restoring:
                 yield row.sequence
                 continue
             feeder = record if prefix == EXACT_PREFIX else None
-            self._enter(row.sequence, _Entry(handle, feeder, is_echo=row.consent == _ECHO))
+            self._enter(row.sequence, Entry(handle, feeder, is_echo=row.consent == _ECHO))
             if row.paused:
                 engine.pause_session(handle, True)
             if row.ingest_limit_bps:
@@ -199,11 +172,11 @@ class Restoring:
             if terms.ingest_limit_bps < 0:
                 raise ValueError(f"ingest_limit_bps is {terms.ingest_limit_bps}")
             handle = engine_add(self._registry, row.ssrc, terms, now)
-        except _FAULTS as error:
+        except FAULTS as error:
             self._refuse_session(row, error)
             return
         feeder = terms.feeder.record if terms.feeder else None
-        entry = _Entry(handle, feeder, is_echo=terms.consent is Consent.ECHO)
+        entry = Entry(handle, feeder, is_echo=terms.consent is Consent.ECHO)
         entry.terms = terms
         self._enter(row.sequence, entry)
 
@@ -212,7 +185,7 @@ class Restoring:
         for sequence, record, until in store.consents(boot_id(), now):
             self._consented[sequence][record] = math.inf if until == FOREVER_NS else until / 1e9
 
-    def _enter(self, sequence: int, entry: _Entry) -> None:
+    def _enter(self, sequence: int, entry: Entry) -> None:
         self._entries[sequence] = entry
         self._handles[sequence] = entry.handle
         self._has_echo |= entry.is_echo
@@ -231,7 +204,7 @@ class Restoring:
         if (
             self._has_echo
             or limits.subscribers_per_ip
-            or len(rows) > limits.subscribers - self._total_subscribers
+            or len(rows) > limits.subscribers - self._served
             or any(row[2] and row[2] <= now for row in rows)  # leases that are over
             or not feeders.isdisjoint(addresses)
         ):
@@ -247,7 +220,7 @@ class Restoring:
             entry = self._entries[sequence]
             entry.subscribers = added
             entry.last_since = last_since
-            self._total_subscribers += added
+            self._served += added
         for sequence, until in leases:
             self._entries[sequence].leases |= {until}
         ingest_port = registry.policy.ingest.port
@@ -276,87 +249,124 @@ class Restoring:
         records = b"".join([run.records for run in runs])
         try:
             registry.admission.admitted(records)
+            looks = False
         except RtpFanoutError:
-            runs = [run._replace(records=self._checked(run)) for run in runs]
+            looks = True
         port = registry.policy.ingest.port
         at_ingest_port = any_at_port(records, port)
         is_counted = bool(registry.limits.subscribers_per_ip)
         ready = []
-        consented = []
+        lifted = []
         for run in runs:
             entry = self._entries[run.sequence]
-            records = self._fitting(run.sequence, entry, run.records)
-            if not records:
-                continue
-            since = max(run.since_ns, entry.last_since + 1)
-            lease_until = self._lease_until(entry, run.lease_ns) if run.lease_ns else 0
-            withheld = CONSENT if entry.is_echo else 0
-            ready.append(
-                (entry.handle, records, since, lease_until, run.subscriber_class, withheld)
-            )
-            added = len(records) // RECORD_BYTES
-            entry.last_since = since + added - 1
-            entry.subscribers += added
-            self._total_subscribers += added
-            if at_ingest_port:
-                entry.at_ingest_port |= any_at_port(records, port)
             if is_counted or entry.is_echo:
-                entry.records += records
+                entry.records += run.records
+            if at_ingest_port:
+                entry.at_ingest_port |= any_at_port(run.records, port)
+            lease_until = self._lease_until(entry, run.lease_ns) if run.lease_ns else 0
+            for records, is_refused in self._parts(run, entry, looks=looks):
+                added = len(records) // RECORD_BYTES
+                since = max(run.since_ns, entry.last_since + 1)
+                # Who is refused takes no room from who is served, whatever came first.
+                fits = entry.subscribers + added <= registry.limits.fanout
+                withheld = (CONSENT if entry.is_echo else 0) | (0 if fits else REFUSED)
+                if is_refused:
+                    withheld |= REFUSED
+                    entry.refused += added
+                else:
+                    self._served += added
+                    if not fits:
+                        lifted.append((entry.handle, records, REFUSED))
+                ready.append(
+                    (entry.handle, records, since, lease_until, run.subscriber_class, withheld)
+                )
+                entry.last_since = since + added - 1
+                entry.subscribers += added
             if entry.is_echo and run.sequence in self._consented:
-                there = self._consented[run.sequence].keys() & split_records(records)
-                consented.append((entry.handle, b"".join(there)))
+                there = self._consented[run.sequence].keys() & split_records(run.records)
+                lifted.append((entry.handle, b"".join(there), CONSENT))
         registry.engine.add_subscriber_runs(ready)
-        for handle, records in consented:
-            registry.engine.withhold(handle, records, CONSENT, False)
+        for handle, records, reason in lifted:
+            registry.engine.withhold(handle, records, reason, False)
 
-    def _lease_until(self, entry: _Entry, lease_ns: int) -> int:
+    def _lease_until(self, entry: Entry, lease_ns: int) -> int:
         """In seconds of time.monotonic()."""
         until = min(round(self._registry.clock.monotonic_of(lease_ns) / 1e9), _LATEST_LEASE)
         entry.leases |= {until}
         return until
 
-    def _checked(self, run: SubscriberRun) -> bytes:
-        """Those that today's policy admits."""
-        left, reason = self._registry.admission.divide(run.records)
-        if reason:
-            self._refuse_subscribers(run.sequence, run.records, left, reason)
-        return left
-
-    def _fitting(self, sequence: int, entry: _Entry, records: bytes) -> bytes:
-        """Those that today's limits and the session's source leave."""
+    def _parts(
+        self, run: SubscriberRun, entry: Entry, *, looks: bool
+    ) -> Iterator[tuple[bytes, bool]]:
+        """(records, whether they are refused): by the policy, if it `looks`, by the limits, and
+        by the session's source, which is no subscriber of its own.
+        """
         limits = self._registry.limits
-        feeder = entry.feeder
-        room = min(limits.fanout - entry.subscribers, limits.subscribers - self._total_subscribers)
-        is_fed_back = feeder is not None and feeder in records
-        if not is_fed_back and len(records) <= room * RECORD_BYTES:
-            return records
-        left = b"".join(r for r in split_records(records) if r != feeder)
-        left = left[: max(0, room) * RECORD_BYTES]
-        if len(left) < len(records):
-            self._refuse_subscribers(sequence, records, left, "limits")
-        return left
-
-    def _refuse_subscribers(self, sequence: int, records: bytes, left: bytes, reason: str) -> None:
-        kept = set(split_records(left))
-        refused = [record for record in split_records(records) if record not in kept]
-        self._result.refused_subscribers += len(refused)
-        self._result.first_reason = self._result.first_reason or reason
-        self._drops.append(DropSubscribers(sequence, b"".join(refused)))
+        left, reason = run.records, ""
+        if looks:
+            left, reason = self._registry.admission.divide(left)
+        if entry.feeder is not None and entry.feeder in left:
+            reason = reason or "loop"
+            left = b"".join(r for r in split_records(left) if r != entry.feeder)
+        room = limits.fanout - (entry.subscribers - entry.refused)
+        room = max(0, min(room, limits.subscribers - self._served))
+        if len(left) > room * RECORD_BYTES:
+            reason = reason or "limits"
+            left = left[: room * RECORD_BYTES]
+        if left:
+            yield left, False
+        if len(left) < len(run.records):
+            kept = set(split_records(left))
+            refused = [record for record in split_records(run.records) if record not in kept]
+            self._result.refused_subscribers += len(refused)
+            self._result.first_reason = self._result.first_reason or reason
+            yield b"".join(refused), True
 
     def _refuse_session(self, row: StoredSession, error: Exception) -> None:
         self._result.first_reason = self._result.first_reason or str(error)
         self._result.refused_sessions += 1
-        self._drops.append(DropSession(row.sequence))
+        self._refused.append((row, error))
+
+    # --- while running ---
+
+    def again(self, refused: RefusedSession) -> Session:
+        """One that is kept is served. Raises one of FAULTS: it is refused still."""
+        registry = self._registry
+        row = refused.row
+        terms = terms_of(row, registry.policy)
+        MediaType(row.media_type)
+        key = row.ssrc, terms.source.key(terms.pinned)
+        with registry.lock:
+            if key in registry.keys:
+                raise source_taken(row.ssrc, terms)
+            registry.keys.add(key)
+        try:
+            self._add_session(row, registry.clock.monotonic_ns())
+            if self._refused:
+                raise self._refused[0][1]
+        except BaseException:
+            with registry.lock:
+                registry.keys.discard(key)
+            raise
+        entry = self._entries[row.sequence]
+        self._served = registry.total_subscribers - registry.refused_subscribers
+        self._add_runs(list(self._wanted(iter(refused.runs))))
+        self._insert(row, entry)
+        with registry.lock:
+            registry.move_keys.settled(row.ssrc, terms)
+        if self._drops:
+            registry.journal.submit(self._drops)
+        return registry.by_handle[entry.handle]
 
     # --- for calls ---
 
-    def _insert(self, row: StoredSession, entry: _Entry) -> None:
+    def _insert(self, row: StoredSession, entry: Entry) -> None:
         registry = self._registry
         clock = registry.clock
         try:
             terms = entry.terms or terms_of(row, registry.policy)
             media_type = MediaType(row.media_type)
-        except _FAULTS as error:
+        except FAULTS as error:
             registry.engine.remove_session(entry.handle)
             self._refuse_session(row, error)
             return
@@ -368,6 +378,7 @@ class Restoring:
             media_type=media_type,
             created_at=clock.moment(row.created_ns),
             created_ns=clock.monotonic_of(row.created_ns),
+            created_wall_ns=row.created_ns,
             fed_since_ns=clock.monotonic_ns(),
             terms=terms,
             revision=row.revision,
@@ -375,17 +386,19 @@ class Restoring:
             at_ingest_port=entry.at_ingest_port,
         )
         registry.keys.add(registry.key_of(session))
-        counter = registry.move_keys.take_again(session.session_id, session.ssrc, terms)
-        session.terms = replace(terms, move_counter=counter)
         for lease in entry.leases:
             self._leases.add(lease, entry.handle)
         with registry.lock:
+            counter = registry.move_keys.take_again(session.session_id, session.ssrc, terms)
+            session.terms = replace(terms, move_counter=counter)
             registry.insert(session)
             self._subscribers.count_restored(session, entry.subscribers, entry.records)
+            if entry.refused:
+                registry.recount_refused(session)
             if session.terms.consent is Consent.ECHO:
                 records = split_records(entry.records)
                 self._consents.expect(session.session_id, records)
                 until = self._consented.get(row.sequence, {})
                 self._consents.restored(session.session_id, records, until)
         self._result.sessions += 1
-        self._result.subscribers += entry.subscribers
+        self._result.subscribers += entry.subscribers - entry.refused

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.overload import SheddingPolicy, Standing, Step
-from rtpfanout.sessions.subscribers import CLASSES
-from rtpfanout.sessions.views import SHED
+from rtpfanout.sessions.views import CLASSES, SHED
 
 if TYPE_CHECKING:
     from rtpfanout.model import SubscriberClass

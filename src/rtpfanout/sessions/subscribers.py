@@ -22,8 +22,9 @@ from rtpfanout.sessions.admission import (
     split_records,
 )
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.refused import refusal_of
 from rtpfanout.sessions.source import refuse_loop
-from rtpfanout.sessions.views import CONSENT, SubscriberState, SubscriberView
+from rtpfanout.sessions.views import CLASSES, CONSENT, REFUSED, SubscriberState, SubscriberView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 CLASS_NUMBERS = {kind: number for number, kind in enumerate(SubscriberClass)}
 """As the engine takes them: 0 pilot, 1 recorder, 2 monitor."""
-CLASSES = tuple(SubscriberClass)
 _IP_BYTES = 16
 
 
@@ -149,6 +149,7 @@ class Subscribers:
         registry.engine.remove_subscribers(session.handle, addresses_of(records))
         with registry.lock:
             self._count(session, records, -1)
+            registry.made_room(session)
             self._consents.forget(session.session_id, records)
             registry.touch(session)
 
@@ -189,6 +190,7 @@ class Subscribers:
                 subscriber_class=CLASSES[number],
                 expires_at=clock.moment(clock.wall_ns(lease * 10**9)) if lease else None,
                 state=SubscriberState.of(withheld),
+                refused_reason=refusal_of(registry, session, address) if withheld & REFUSED else "",
             )
             for address, since, sent, failures, number, lease, withheld in page
         ]

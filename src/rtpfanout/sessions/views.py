@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 CONSENT = 1
 SHED = 2
+REFUSED = 4
 """The engine's bits for why a subscriber's copies are withheld."""
+
+
+CLASSES = tuple(SubscriberClass)
+"""By the engine's number: 0 pilot, 1 recorder, 2 monitor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class SessionView:
     revision: int = 0
     latch_window_secs: float = 0.0
     relatch_after_secs: float = 0.0
+    refused_reason: str = ""
+    refused_subscribers: int = 0
+    """Of `subscriber_count`."""
 
     @property
     def source_address(self) -> str:
@@ -73,6 +81,8 @@ class SessionView:
         values = asdict(self)
         values["source"] = str(self.source) if self.source else None
         values["created_at"] = self.created_at.isoformat()
+        for name in ("refused_reason", "refused_subscribers"):  # unknown to the version before
+            del values[name]
         return json.dumps(values)
 
     @classmethod
@@ -129,10 +139,13 @@ class SubscriberState(enum.StrEnum):
     SENDING = "sending"
     AWAITING_CONSENT = "awaiting_consent"
     SHED = "shed"
+    REFUSED = "refused"
 
     @classmethod
     def of(cls, withheld: int) -> SubscriberState:
-        """From the engine's bits: whoever is shed is so whether it consents or not."""
+        """From the engine's bits: whoever is refused or shed is so whether it consents or not."""
+        if withheld & REFUSED:
+            return cls.REFUSED
         if withheld & SHED:
             return cls.SHED
         return cls.AWAITING_CONSENT if withheld & CONSENT else cls.SENDING
@@ -149,6 +162,7 @@ class SubscriberView:
     subscriber_class: SubscriberClass = SubscriberClass.MONITOR
     expires_at: datetime | None = None
     state: SubscriberState = SubscriberState.SENDING
+    refused_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +230,7 @@ def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sessi
         revision=session.revision,
         latch_window_secs=source.latch_window_secs,
         relatch_after_secs=source.relatch_after_secs,
+        refused_subscribers=session.refused,
     )
 
 
@@ -231,7 +246,7 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
         send_failures=int(values["send_failures"]),
         subscriber_count=int(values["subscribers"]),
         # The session's, not the engine's: that one begins anew with the process.
-        uptime_seconds=(now_ns - session.created_ns) / 1e9,
+        uptime_seconds=max(0, now_ns - session.created_ns) / 1e9,
         packets_per_second=values["packets_per_second"],
         # A packet may have come in since the clock was read.
         seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,

@@ -1,4 +1,4 @@
-"""The layout of the file: how it is opened and checked, changed, and read at a start.
+"""The file: how it is opened and checked, changed, and read at a start; `layout` has its tables.
 
 A row per subscriber, in the order of its key: a change of one writes one page, whatever the
 size of its session. Batches go in as packed bytes; SQLite takes them apart, so no Python object
@@ -10,19 +10,40 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from rtpfanout.errors import StartError
 from rtpfanout.store import counters
 from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
+from rtpfanout.store.layout import (
+    APPLICATION_ID,
+    CLOCK,
+    CLOCK_SCHEMA,
+    CONSENT_SCHEMA,
+    CONSENTS,
+    DROP_SUBSCRIBERS,
+    HAS_CLOCK,
+    HAS_CONSENTS,
+    PUT_CLOCK,
+    PUT_CONSENT,
+    PUT_SESSION,
+    PUT_SUBSCRIBERS,
+    ROWS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SESSION_COLUMNS,
+    SLICE,
+    SOURCE_COLUMNS,
+)
 from rtpfanout.store.records import (
     RECORD_BYTES,
     Change,
     DropMoveCounters,
     DropSession,
     DropSubscribers,
+    KeptClock,
     PutAnswer,
     PutConsents,
     PutMoveCounter,
@@ -37,99 +58,13 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _log = structlog.stdlib.get_logger(__name__)
 
-APPLICATION_ID = 0x52464F53  # "RFOS"
-SCHEMA_VERSION = 1
 _MOST_VERSIONS = 1000  # a greater one was not written by any version of us
 _SESSIONS_AT_A_TIME = 100
-SLICE = 1000
-"""Addresses that are taken apart at a time: as many as the table `number` has rows."""
-
-_SESSION_COLUMNS = ", ".join(StoredSession._fields)
-_SOURCE_COLUMNS = ", ".join(StoredSource._fields)
-_SESSION_VALUES = ", ".join("?" for _ in StoredSession._fields)
-_SESSION_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in StoredSession._fields[1:])
-
-# quick_check looks at the CHECKs too: what it lets pass can be read.
-_TYPES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
-_SESSION_TABLE = ", ".join(
-    f"{name} INTEGER PRIMARY KEY"
-    if name == "sequence"
-    else f"{name} {kind} NOT NULL CHECK (typeof({name}) = '{kind.lower()}')"
-    for name, kind in ((name, _TYPES[kind]) for name, kind in get_type_hints(StoredSession).items())
-)
-_SCHEMA = f"""
-CREATE TABLE session ({_SESSION_TABLE});
-"""
-_SCHEMA += """
-CREATE TABLE subscriber (
-    session INTEGER NOT NULL, address BLOB NOT NULL, since_ns INTEGER NOT NULL,
-    lease_ns INTEGER NOT NULL, class INTEGER NOT NULL,
-    PRIMARY KEY (session, address),
-    CHECK (typeof(address) = 'blob' AND length(address) = 24 AND class BETWEEN 0 AND 2
-        AND typeof(session) = 'integer' AND typeof(since_ns) = 'integer'
-        AND typeof(lease_ns) = 'integer' AND typeof(class) = 'integer')) WITHOUT ROWID;
-CREATE TABLE answer (
-    request_id TEXT PRIMARY KEY, digest BLOB NOT NULL, text TEXT NOT NULL, expires REAL NOT NULL,
-    CHECK (typeof(request_id) = 'text' AND typeof(digest) = 'blob' AND typeof(text) = 'text'
-        AND typeof(expires) = 'real')) WITHOUT ROWID;
-CREATE INDEX answer_expires ON answer (expires);
-CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL,
-    CHECK (typeof(name) = 'text' AND typeof(value) = 'blob')) WITHOUT ROWID;
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, sequence INTEGER NOT NULL,
-    buried INTEGER NOT NULL);
-CREATE TABLE number (i INTEGER PRIMARY KEY);
-INSERT INTO state VALUES (1, 0, 0, 0);
-INSERT INTO number WITH RECURSIVE n(i) AS
-    (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999) SELECT i FROM n;
-"""
-# Made when the first consent is kept: other versions neither need nor mind these, and the
-# triggers hold whichever version of us drops a subscriber.
-_CONSENT_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS consent (
-    session INTEGER NOT NULL, address BLOB NOT NULL, until_ns INTEGER NOT NULL, boot BLOB NOT NULL,
-    PRIMARY KEY (session, address),
-    CHECK (typeof(address) = 'blob' AND length(address) = 24 AND typeof(boot) = 'blob'
-        AND typeof(session) = 'integer' AND typeof(until_ns) = 'integer')) WITHOUT ROWID""",
-    """CREATE TRIGGER IF NOT EXISTS consent_of_subscriber AFTER DELETE ON subscriber BEGIN
-    DELETE FROM consent WHERE session = old.session AND address = old.address; END""",
-    """CREATE TRIGGER IF NOT EXISTS consent_of_session AFTER DELETE ON session BEGIN
-    DELETE FROM consent WHERE session = old.sequence; END""",
-    """CREATE TRIGGER IF NOT EXISTS consent_asked_for AFTER UPDATE OF consent ON session
-    WHEN new.consent <> old.consent BEGIN
-    DELETE FROM consent WHERE session = old.sequence; END""",
-)
-_HAS_CONSENTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'consent'"
-_CONSENTS = """
-SELECT session, address, until_ns FROM consent WHERE boot = ? AND until_ns > ? ORDER BY session
-"""
-_PUT_CONSENT = """
-INSERT INTO consent SELECT ?1, ?2, ?3, ?4
-WHERE EXISTS (SELECT 1 FROM session WHERE sequence = ?1 AND consent = 'echo')
-    AND EXISTS (SELECT 1 FROM subscriber WHERE session = ?1 AND address = ?2)
-ON CONFLICT (session, address) DO UPDATE SET until_ns = excluded.until_ns, boot = excluded.boot
-"""
-_PUT_SESSION = (
-    f"INSERT INTO session ({_SESSION_COLUMNS}) VALUES ({_SESSION_VALUES})"  # noqa: S608
-    f" ON CONFLICT (sequence) DO UPDATE SET {_SESSION_UPDATES}"
-)
-_PUT_SUBSCRIBERS = """
-INSERT INTO subscriber SELECT ?1, substr(?2, 24 * i + 1, 24), ?3 + i, ?4, ?5 FROM number
-WHERE i < ?6 AND EXISTS (SELECT 1 FROM session WHERE sequence = ?1)
-ON CONFLICT (session, address) DO UPDATE SET lease_ns = excluded.lease_ns, class = excluded.class
-"""
-_DROP_SUBSCRIBERS = """
-DELETE FROM subscriber WHERE session = ?1 AND address IN
-(SELECT substr(?2, 24 * i + 1, 24) FROM number WHERE i < ?3)
-"""
-_ROWS = """
-SELECT session, since_ns / 1000000000, lease_ns, class, since_ns, address FROM subscriber
-WHERE session BETWEEN ? AND ? ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
-"""
+_CACHE_BYTES = 32_768_000
 
 
 class DamagedError(Exception):
@@ -163,6 +98,33 @@ class Database:
         state = self.connection.execute("SELECT revision, sequence FROM state").fetchone()
         self.revision: int = state[0]
         self.sequence: int = state[1]
+        self.clock = self._kept_clock()
+        self.is_in_memory = False
+        self.clock_now: Callable[[], KeptClock] | None = None
+        """What the times in the changes are of, to be kept with each transaction."""
+
+    def read_all(self) -> None:
+        """Have all of it in memory if that is not too much, so that `copy_to` needs no file.
+
+        About 0.4 us a row.
+        """
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        (size,) = self.connection.execute("PRAGMA page_size").fetchone()
+        self.is_in_memory = pages * size <= _CACHE_BYTES * 3 // 4
+        if self.is_in_memory:
+            self.connection.execute("PRAGMA quick_check(1)").fetchone()
+
+    def copy_to(self, path: str) -> None:
+        """All that was written, durable in a file that isn't there yet.
+
+        Raises OSError, sqlite3.Error.
+        """
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self.connection.execute("VACUUM INTO ?", (path,))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """What the log holds is moved to the file, if that can be done now."""
@@ -172,13 +134,13 @@ class Database:
 
     def sessions(self) -> list[StoredSession]:
         """By sequence."""
-        query = f"SELECT {_SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
+        query = f"SELECT {SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
         return list(map(StoredSession._make, self._texts(query)))
 
     def sources(self) -> Iterator[StoredSource]:
         """By sequence; twice as fast as `sessions`, and in little memory."""
         query = (
-            f"SELECT {_SOURCE_COLUMNS} FROM session"  # noqa: S608
+            f"SELECT {SOURCE_COLUMNS} FROM session"  # noqa: S608
             " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
         )
         for ends in self._ranges():
@@ -187,8 +149,12 @@ class Database:
     def rows(self) -> Iterator[list[SubscriberRow]]:
         """Subscribers by session, within one by time; those of some sessions at a time."""
         for ends in self._ranges():  # so that what is sorted fits into memory
-            if rows := self.connection.execute(_ROWS, ends).fetchall():
+            if rows := self.connection.execute(ROWS, ends).fetchall():
                 yield rows
+
+    def rows_of(self, sequence: int) -> list[SubscriberRow]:
+        """Of one session."""
+        return self.connection.execute(ROWS, (sequence, sequence)).fetchall()
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
@@ -201,8 +167,14 @@ class Database:
 
     def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
         """By session: those of this boot that last beyond `now_ns`."""
-        if self.connection.execute(_HAS_CONSENTS).fetchone():
-            yield from map(StoredConsent._make, self.connection.execute(_CONSENTS, (boot, now_ns)))
+        if self.connection.execute(HAS_CONSENTS).fetchone():
+            yield from map(StoredConsent._make, self.connection.execute(CONSENTS, (boot, now_ns)))
+
+    def _kept_clock(self) -> KeptClock | None:
+        if not self.connection.execute(HAS_CLOCK).fetchone():
+            return None
+        row = self.connection.execute(CLOCK).fetchone()
+        return KeptClock._make(row) if row else None
 
     def move_counters(self) -> Iterator[tuple[bytes, int]]:
         """(identity of SSRC and key, counter), the one that was used last at the end."""
@@ -231,6 +203,7 @@ class Database:
 
     def write(self, changes: Iterable[Change], revision: int) -> None:
         """All changes in one transaction, durable on return; on any exception none of them."""
+        clock = self.clock_now() if self.clock_now else None
         execute = self.connection.execute
         sequence = self.sequence
         execute("BEGIN IMMEDIATE")
@@ -241,6 +214,8 @@ class Database:
                     sequence = max(sequence, change.session.sequence)
             revision = max(revision, self.revision)
             execute("UPDATE state SET revision = ?, sequence = ?", (revision, sequence))
+            if clock is not None:
+                self._put_clock(clock)
             execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
@@ -248,9 +223,10 @@ class Database:
             raise
         self.revision = revision
         self.sequence = sequence
+        self.clock = clock
 
     def forget_answers(self, now: float) -> None:
-        """Those that expired before `now`, in seconds since the epoch."""
+        """Those that expired before `now`, in seconds of the store's time."""
         self.connection.execute("DELETE FROM answer WHERE expires < ?", (now,))
 
     def bury(self) -> None:
@@ -263,25 +239,31 @@ class Database:
         """
         self.connection.execute("UPDATE state SET buried = buried + 1")
 
+    def _put_clock(self, clock: KeptClock) -> None:
+        if self.clock is None:
+            for statement in CLOCK_SCHEMA:
+                self.connection.execute(statement)
+        self.connection.execute(PUT_CLOCK, clock)
+
     def _apply(self, change: Change) -> None:
         execute = self.connection.execute
         match change:
             case PutSession(session):
-                execute(_PUT_SESSION, session)
+                execute(PUT_SESSION, session)
             case DropSession(sequence):
                 execute("DELETE FROM subscriber WHERE session = ?", (sequence,))
                 execute("DELETE FROM session WHERE sequence = ?", (sequence,))
             case PutSubscribers(sequence, records, since, lease, number):
                 for start, piece, count in _pieces(records):
                     values = (sequence, piece, since + start, lease, number, count)
-                    execute(_PUT_SUBSCRIBERS, values)
+                    execute(PUT_SUBSCRIBERS, values)
             case DropSubscribers(sequence, records):
                 for _, piece, count in _pieces(records):
-                    execute(_DROP_SUBSCRIBERS, (sequence, piece, count))
+                    execute(DROP_SUBSCRIBERS, (sequence, piece, count))
             case PutConsents(boot, consents):
-                for statement in _CONSENT_SCHEMA:
+                for statement in CONSENT_SCHEMA:
                     execute(statement)
-                self.connection.executemany(_PUT_CONSENT, [(*each, boot) for each in consents])
+                self.connection.executemany(PUT_CONSENT, [(*each, boot) for each in consents])
             case PutMoveCounter(identity, counter):
                 counters.put(self.connection, identity, counter)
             case DropMoveCounters(identities):
@@ -345,7 +327,7 @@ def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> Non
     execute("PRAGMA locking_mode = EXCLUSIVE")
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
-    execute("PRAGMA cache_size = -32000")
+    execute(f"PRAGMA cache_size = -{_CACHE_BYTES // 1024}")
     execute("PRAGMA temp_store = MEMORY")  # there may be no directory for temporary files
     execute("PRAGMA journal_size_limit = 16000000")
     (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -353,7 +335,7 @@ def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> Non
     (version,) = execute("PRAGMA user_version").fetchone()
     if tables == 0 and application == 0 and version == 0:
         connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
         return
@@ -373,12 +355,14 @@ def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> Non
 
 def _check_layout(connection: sqlite3.Connection) -> None:
     """Each statement that reads can be prepared, and the single row is there."""
-    connection.execute(f"EXPLAIN SELECT {_SESSION_COLUMNS} FROM session")  # noqa: S608
-    connection.execute(f"EXPLAIN {_ROWS}", (0, 0))
+    connection.execute(f"EXPLAIN SELECT {SESSION_COLUMNS} FROM session")  # noqa: S608
+    connection.execute(f"EXPLAIN {ROWS}", (0, 0))
     connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
     connection.execute("EXPLAIN SELECT name, value FROM secret")
-    if connection.execute(_HAS_CONSENTS).fetchone():
-        connection.execute(f"EXPLAIN {_CONSENTS}", (b"", 0))
+    if connection.execute(HAS_CONSENTS).fetchone():
+        connection.execute(f"EXPLAIN {CONSENTS}", (b"", 0))
+    if connection.execute(HAS_CLOCK).fetchone():
+        connection.execute(f"EXPLAIN {CLOCK}")
     counters.check(connection)
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
     state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()

@@ -105,6 +105,12 @@ class FileLock:
             else:
                 return
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the lock's file."""
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
     def release(self) -> None:
         """The next process may have the file."""
         os.close(self._fd)
@@ -120,16 +126,21 @@ def unusable(path: Path, error: Exception) -> StartError:
     )
 
 
-def set_aside(path: Path) -> Path:
-    """Give the file, its log and its index another name; the new one. Raises StartError."""
+def aside_name(path: Path, why: str) -> Path:
+    """Another name for the file, that neither it nor its log and index have yet."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     number = 0
     while True:
-        tail = f".damaged-{stamp}" + (f"-{number}" if number else "")
+        tail = f".{why}-{stamp}" + (f"-{number}" if number else "")
         aside = path.with_name(path.name + tail)
         if not any(os.path.lexists(f"{aside}{suffix}") for suffix in SUFFIXES):
-            break
+            return aside
         number += 1
+
+
+def set_aside(path: Path) -> Path:
+    """Give the file, its log and its index another name; the new one. Raises StartError."""
+    aside = aside_name(path, "damaged")
     try:
         for suffix in SUFFIXES:
             with contextlib.suppress(FileNotFoundError):

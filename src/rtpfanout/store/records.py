@@ -1,6 +1,7 @@
 """What is stored, as tuples that SQLite takes and gives without conversion, and the changes.
 
-Times are nanoseconds since the epoch, but for those of consents. Integers are signed, of 64 bits:
+Times are nanoseconds of the store's time (sessions/clock.py), since the epoch where the wall clock
+was right, but for those of consents, which are of CLOCK_MONOTONIC. Integers are signed, of 64 bits:
 what is beyond fails alone, with UnavailableError.
 """
 
@@ -108,6 +109,19 @@ class StoredAnswer(NamedTuple):
     text: str
     expires: float
     """Seconds since the epoch."""
+
+
+class KeptClock(NamedTuple):
+    """What the times in the store are of; see sessions/clock.py."""
+
+    boot: bytes
+    """Of the host's start that the next two hold in."""
+    offset_ns: int
+    """The store's time less CLOCK_MONOTONIC."""
+    shown_ns: int
+    """The wall clock's time less CLOCK_MONOTONIC, when it was last looked at."""
+    written_ns: int
+    """When the store was last written to, of the store's time."""
 
 
 @dataclass(frozen=True, slots=True)

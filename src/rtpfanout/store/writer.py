@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import sqlite3
 import threading
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import UnavailableError
+from rtpfanout.errors import StartError, UnavailableError
 from rtpfanout.store.database import Database
 from rtpfanout.store.files import MEMORY, FileLock
+from rtpfanout.store.heal import abandon, write_anew
+from rtpfanout.store.place import LostError, Place
 from rtpfanout.store.records import (
     RECORD_BYTES,
     Change,
@@ -28,9 +31,10 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rtpfanout.store.records import (
+        KeptClock,
         StoredAnswer,
         StoredConsent,
         StoredSession,
@@ -45,6 +49,9 @@ MOST_QUEUED = 10_000
 MOST_RECORDS = 100_000
 """Subscribers in one transaction, so that none lasts long; a submission may have more."""
 FORGET_EVERY_SECS = 60.0
+LOOK_SECS = 1.0
+"""After so long without a submission the file is looked for all the same."""
+_READ_ALL_AFTER_SECS = 5.0
 SECRET_BYTES = 32
 
 
@@ -58,6 +65,10 @@ class StoreCounts:
     """Submissions that were refused: queue full, disk full, failing sync."""
     transactions: int = 0
     """Of those that were committed, each with one fsync."""
+    lost: int = 0
+    """How often the file was removed, replaced, or taken away with its directory."""
+    healed: int = 0
+    """How often it was written anew."""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +112,7 @@ class Store:
         self._counts = StoreCounts()
         self._failing = ""
         self._is_dirty = False
+        self._clock: Callable[[], KeptClock] | None = None
         self._next_forget = time.monotonic() + FORGET_EVERY_SECS
         self._open(wait_secs, trusts=trusts)
 
@@ -108,11 +120,15 @@ class Store:
         self._lock = FileLock(Path(self.path), wait_secs) if self.path != MEMORY else None
         try:
             self._database = Database(self.path, trusts=trusts)
+            self._database.clock_now = self._clock
             self._secrets = self._database.secrets()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
+        self._place = Place(self.path, self._lock) if self._lock else None
+        self._lost = ""
+        self._read_all_at = time.monotonic() + _READ_ALL_AFTER_SECS
         self._is_closing = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
@@ -139,6 +155,15 @@ class Store:
         """Why the last write failed; empty if it didn't."""
         return self._failing
 
+    @property
+    def kept_clock(self) -> KeptClock | None:
+        """What the times in it are of; None where nobody kept that."""
+        return self._database.clock
+
+    def keep_clock(self, clock: Callable[[], KeptClock]) -> None:
+        """From now on each transaction has it: what is submitted has times of this clock."""
+        self._clock = self._database.clock_now = clock
+
     def counts(self) -> StoreCounts:
         """A copy."""
         with self._changed:
@@ -157,6 +182,10 @@ class Store:
     def subscribers(self) -> Iterator[list[SubscriberRow]]:
         """Some sessions at a time, each in one piece, within it by when they came in."""
         return self._database.rows()
+
+    def subscribers_of(self, sequence: int) -> list[SubscriberRow]:
+        """Of one session, by when they came in."""
+        return self._database.rows_of(sequence)
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first; some may have expired."""
@@ -211,7 +240,10 @@ class Store:
             self._thread.join()
             if not self._closed.is_set():
                 self._closed.set()
-                self._database.close()
+                if self._look():
+                    abandon(self._database)
+                else:
+                    self._database.close()
                 if self._lock is not None:
                     self._lock.release()
 
@@ -229,21 +261,77 @@ class Store:
     # --- the writer thread ---
 
     def _run(self) -> None:
-        while group := self._next_group():
+        while (group := self._next_group()) is not None:
+            lost = self._look()
+            if not group:
+                self._read_all()
+                continue
+            if lost:
+                for submission in group:
+                    self._refuse_lost(submission, lost)
+                continue
             self._write_group(group)
             if time.monotonic() >= self._next_forget:
                 self._next_forget = time.monotonic() + FORGET_EVERY_SECS
                 self._forget()
 
-    def _next_group(self) -> list[_Submission]:
-        """All that wait, up to MOST_RECORDS; empty at the end."""
+    def _look(self) -> str:
+        """Why nothing can be written, as the file isn't there; it is written anew if possible."""
+        fault = self._place.fault() if self._place else ""
+        if not fault:
+            if self._lost:
+                _log.info("the store is there again", file=self.path)
+                self._lost = self._failing = ""
+            return ""
+        assert self._place
+        assert self._lock
+        if not self._lost:
+            self._counts.lost += 1
+            _log.error(f"the store's file {fault}; it is written anew", file=self.path)
+        try:
+            self._database, self._lock, aside = write_anew(
+                self.path, self._place, self._lock, self._database
+            )
+        except (OSError, sqlite3.Error, StartError, LostError) as error:
+            lost = f"the store's file {fault}, and it can't be written anew: {error}"
+            if lost != self._lost:
+                _log.error("the store can't be written anew", file=self.path, reason=str(error))
+            self._lost = self._failing = lost
+            return lost
+        self._place = Place(self.path, self._lock)
+        self._read_all_at = 0.0
+        self._lost = self._failing = ""
+        self._counts.healed += 1
+        _log.warning(
+            "the store was written anew", file=self.path, moved_to=str(aside) if aside else None
+        )
+        return ""
+
+    def _note(self) -> None:
+        if self._place:
+            self._place.note()
+
+    def _read_all(self) -> None:
+        if self._place and not self._lost and time.monotonic() >= self._read_all_at:
+            self._read_all_at = math.inf
+            with contextlib.suppress(sqlite3.Error):
+                self._database.read_all()
+
+    def _refuse_lost(self, submission: _Submission, lost: str) -> None:
+        with self._changed:
+            self._counts.failed += 1
+        submission.done.set_exception(_unavailable(lost))
+
+    def _next_group(self) -> list[_Submission] | None:
+        """All that wait, up to MOST_RECORDS; empty after LOOK_SECS without any, None at the end."""
         group: list[_Submission] = []
         weight = 0
         with self._changed:
             while not self._queue:
                 if self._is_closing:
+                    return None
+                if not self._changed.wait(LOOK_SECS):
                     return []
-                self._changed.wait()
             while self._queue:
                 weight += self._queue[0].weight()
                 if group and weight > MOST_RECORDS:
@@ -270,11 +358,13 @@ class Store:
         try:
             self._bury()
             self._database.write(changes, revision)
+            self._note()
         except Exception as error:
             if isinstance(error, sqlite3.Error):
                 self._is_dirty = True
                 with contextlib.suppress(sqlite3.Error):  # else before the next write
                     self._bury()
+            self._note()
             return error
         if self._failing:
             _log.info("the store can be written again")
@@ -301,11 +391,13 @@ class Store:
         submission.done.set_exception(_unavailable(f"the store can't be written: {reason}"))
 
     def _forget(self) -> None:
+        now = self._clock().written_ns / 1e9 if self._clock else time.time()
         try:
-            self._database.forget_answers(time.time())
+            self._database.forget_answers(now)
         except sqlite3.Error as error:
             self._is_dirty = True
             _log.debug("old answers can't be forgotten", reason=str(error))
+        self._note()
 
 
 def _weight(change: Change) -> int:

@@ -124,7 +124,13 @@ struct rf_session_stats {
 enum rf_class { RF_CLASS_PILOT, RF_CLASS_RECORDER, RF_CLASS_MONITOR, RF_CLASSES };
 
 /* Why a subscriber gets no copies. */
-enum { RF_WITHHELD_CONSENT = 1, RF_WITHHELD_SHED = 2 };
+enum {
+    RF_WITHHELD_CONSENT = 1,
+    RF_WITHHELD_SHED = 2,
+    /* The configuration refuses it: it is kept for the time when that changes, also beyond
+     * max_subscribers and of a family that the socket can't reach. */
+    RF_WITHHELD_REFUSED = 4,
+};
 
 /* On which a subscriber is one. */
 struct rf_terms {
@@ -231,7 +237,8 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                        uint64_t now, bool *added);
 /* The same on these terms. Those that are there already get its lease and class, but what is
- * withheld from them stays. -EINVAL (class). */
+ * withheld from them stays. On terms with RF_WITHHELD_REFUSED there is no -EAGAIN and no
+ * -EAFNOSUPPORT: they count, but fit always. -EINVAL (class). */
 int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                           const struct rf_terms *terms, uint64_t now, bool *added);
 /* Sets or clears bits of `withheld`, of subscribers by address or of all of a class, which is

@@ -160,12 +160,16 @@ static bool is_ours(struct gate *g, struct arrival *a)
 
 static bool is_subscriber(const struct subscriber_list *list, const struct rf_addr *addr)
 {
-    union sockaddr_any name;
+    union sockaddr_any ipv4, ipv6; /* both may be in a list, where one is refused */
 
-    if (list->count == 0 || !addr_to_sockaddr(&name, addr, list->item[0]->name.any.sa_family))
+    if (list->count == 0)
         return false;
+    addr_to_sockaddr(&ipv4, addr, AF_INET);
+    addr_to_sockaddr(&ipv6, addr, AF_INET6);
     for (uint32_t i = 0; i < list->count; i++) {
-        if (memcmp(&list->item[i]->name, &name, sizeof name) == 0)
+        const union sockaddr_any *name = &list->item[i]->name;
+
+        if (memcmp(name, name->any.sa_family == AF_INET ? &ipv4 : &ipv6, sizeof *name) == 0)
             return true;
     }
     return false;

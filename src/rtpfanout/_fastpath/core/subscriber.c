@@ -27,6 +27,13 @@ void subscriber_list_free(struct subscriber_list *list)
     free(list);
 }
 
+/* One that the socket can't send to has a name all the same, as nothing is sent to who is refused. */
+static void name_of(union sockaddr_any *out, const struct rf_addr *addr, int family)
+{
+    if (addr_to_sockaddr(out, addr, family) == 0)
+        addr_to_sockaddr(out, addr, AF_INET6);
+}
+
 /* Names are built from zeroed memory by addr_to_sockaddr, so bytes compare. */
 static bool same_name(const union sockaddr_any *a, const union sockaddr_any *b)
 {
@@ -76,8 +83,11 @@ static int subscriber_new(const struct rf_addr *addr, const struct joining *j, u
     if (!s)
         return -ENOMEM;
     if (addr_to_sockaddr(&s->name, addr, j->family) == 0) {
-        free(s);
-        return -EAFNOSUPPORT;
+        if (!(terms->withheld & RF_WITHHELD_REFUSED)) {
+            free(s);
+            return -EAFNOSUPPORT;
+        }
+        name_of(&s->name, addr, j->family);
     }
     s->segment_limit = UINT16_MAX;
     s->since_ns = since;
@@ -107,7 +117,7 @@ static int append_new(struct subscriber_list *list, struct name_set *set,
             free(s);
             continue;
         }
-        if (list->count == j->max) {
+        if (list->count >= j->max && !(load_rlx(&s->withheld) & RF_WITHHELD_REFUSED)) {
             free(s);
             return -EAGAIN;
         }
@@ -132,8 +142,10 @@ static void renew_known(struct name_set *set, const struct rf_addr *addrs, size_
     for (size_t i = 0; i < n; i++) {
         union sockaddr_any name;
 
-        if (!added[i] && addr_to_sockaddr(&name, &addrs[i], j->family) != 0)
-            renew(*name_set_find(set, &name), j->terms);
+        if (added[i])
+            continue;
+        name_of(&name, &addrs[i], j->family);
+        renew(*name_set_find(set, &name), j->terms);
     }
 }
 
@@ -143,8 +155,7 @@ static struct subscriber *look_along(const struct subscriber_list *list, const s
 {
     union sockaddr_any name;
 
-    if (addr_to_sockaddr(&name, addr, family) == 0)
-        return NULL;
+    name_of(&name, addr, family);
     for (uint32_t i = 0; i < list->count; i++) {
         if (same_name(&list->item[i]->name, &name))
             return list->item[i];
@@ -221,10 +232,10 @@ static void mark_leaving(struct name_set *set, const struct rf_addr *addrs, size
 {
     for (size_t i = 0; i < n; i++) {
         union sockaddr_any name;
-        struct subscriber *s = NULL;
 
-        if (addr_to_sockaddr(&name, &addrs[i], family) != 0)
-            s = *name_set_find(set, &name);
+        name_of(&name, &addrs[i], family);
+        struct subscriber *s = *name_set_find(set, &name);
+
         found[i] = s && !s->leaving;
         if (found[i]) {
             s->leaving = true;
@@ -306,11 +317,12 @@ int subscriber_list_find(struct subscriber_list *list, const struct rf_addr *add
     for (size_t i = 0; i < n; i++) {
         union sockaddr_any name;
 
-        found[i] = NULL;
-        if (!set.slot)
+        if (!set.slot) {
             found[i] = look_along(list, &addrs[i], family);
-        else if (addr_to_sockaddr(&name, &addrs[i], family) != 0)
-            found[i] = *name_set_find(&set, &name);
+            continue;
+        }
+        name_of(&name, &addrs[i], family);
+        found[i] = *name_set_find(&set, &name);
     }
     free(set.slot);
     return 0;

@@ -37,7 +37,8 @@ int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_
     qsbr_reclaim(&e->qsbr);
     struct session *s = session_by_handle(&e->sessions, handle);
 
-    if (s && !reaches_all(&e->sock[0], addrs, n)) {
+    if (s && !(terms && terms->withheld & RF_WITHHELD_REFUSED) &&
+        !reaches_all(&e->sock[0], addrs, n)) {
         rc = -EAFNOSUPPORT;
     } else if (s) {
         old = load_rlx(&s->subscribers);

@@ -1,0 +1,76 @@
+"""A store whose file was taken from under it is written anew, whole, where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from rtpfanout.store.database import Database
+from rtpfanout.store.files import SUFFIXES, FileLock
+from rtpfanout.store.place import LostError, Place
+
+_ABANDONED: list[Database] = []
+"""Never closed: SQLite would remove the log by its name, which is another one's by now."""
+
+
+def abandon(database: Database) -> None:
+    """What it writes goes nowhere, and nothing it does may touch what lies there now."""
+    _ABANDONED.append(database)
+
+
+def write_anew(
+    path: str, place: Place, lock: FileLock, database: Database
+) -> tuple[Database, FileLock, Path | None]:
+    """The store as it is from now on, and where that is what others put in its place.
+
+    What was open is given up, but only when the new one is there. Raises LostError, OSError,
+    sqlite3.Error, StartError (another process has the new file).
+    """
+    place.check_volume()
+    if place.is_overwritten and not database.is_in_memory:
+        # Nor may our log be played over what was written there.
+        with contextlib.suppress(OSError):
+            Path(f"{path}-wal").unlink()
+        raise LostError(
+            "it is too large to have been kept in memory; start the server anew to take it as it"
+            " is, or after you have put the right one there"
+        )
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new_lock = lock if place.has_lock else FileLock(Path(path), 0.0)
+    try:
+        temporary = f"{path}.new"
+        for suffix in SUFFIXES:
+            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+        database.copy_to(temporary)
+        _check(temporary)
+        aside = place.clear()
+        Path(temporary).replace(path)
+        _sync(Path(path).parent)
+        new = Database(path, trusts=True)
+    except BaseException:
+        if new_lock is not lock:
+            new_lock.release()
+        raise
+    if new_lock is not lock:
+        lock.release()
+    new.clock_now = database.clock_now
+    abandon(database)
+    return new, new_lock, aside
+
+
+def _check(path: str) -> None:
+    """Raises LostError, sqlite3.Error."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise LostError(f"what is left of it is damaged ({found})")
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,118 @@
+"""Whether the store's files are still the ones that were opened, and room for new ones if not.
+
+An open file that is removed, replaced or moved away takes whatever is written to it, and keeps
+nothing. So who writes looks first, by name: a few system calls, and no file is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtpfanout.store.files import SUFFIXES, aside_name
+
+if TYPE_CHECKING:
+    from rtpfanout.store.files import FileLock
+
+_Identity = tuple[int, int]
+"""Device and inode."""
+
+
+class LostError(Exception):
+    """The store can't be written anew where it was, for a reason that others have to mend."""
+
+
+class Place:
+    """The file, its log and its lock as they were when they were opened."""
+
+    def __init__(self, path: str, lock: FileLock) -> None:
+        """All of them have to be there."""
+        self._path = Path(path)
+        self._lock = lock
+        self._device = self._path.parent.stat().st_dev
+        self._file = _identity(self._path)
+        self._log: _Identity | None = None
+        self._content: tuple[int, int] | None = None
+        self.note()
+
+    def note(self) -> None:
+        """What was just written was written by us; before anybody is told that it was."""
+        if _identity(self._path) != self._file:
+            return
+        if self._log is None:
+            self._log = _identity(self._name("-wal"))
+        self._content = self._content_now()
+
+    @property
+    def is_overwritten(self) -> bool:
+        """It is the file that was opened, with other bytes in it."""
+        return _identity(self._path) == self._file and self._content_now() != self._content
+
+    def fault(self) -> str:
+        """What has become of it, as the end of a sentence; "" if nothing."""
+        found = _identity(self._path)
+        if found is None:
+            return "was removed, or its directory is not there"
+        if found != self._file:
+            return "was replaced by another file"
+        if self.is_overwritten:
+            return "was overwritten by another program"
+        if self._log is not None and _identity(self._name("-wal")) != self._log:
+            return "has lost its log, which was removed or replaced"
+        if not self.has_lock:
+            return "has lost its lock, which was removed or replaced"
+        return ""
+
+    @property
+    def has_lock(self) -> bool:
+        """The lock is the one by its name."""
+        return _identity(self._name(".lock")) == self._lock.identity
+
+    def check_volume(self) -> None:
+        """Raises LostError: it lay on another one, which others have to bring back."""
+        there = self._path.parent
+        while not there.exists():
+            there = there.parent
+        if there.stat().st_dev != self._device:
+            raise LostError(
+                f"its volume is not mounted at {self._path.parent}; mount it, or start the server"
+                " anew to begin another store there"
+            )
+
+    def clear(self) -> Path | None:
+        """Nothing has its name any more; what others put there gets another one. Raises OSError."""
+        ours = {self._file, self._log}
+        foreign = [
+            suffix for suffix in SUFFIXES if _identity(self._name(suffix)) not in {None, *ours}
+        ]
+        aside = None
+        if foreign or self.is_overwritten:
+            aside = aside_name(self._path, "replaced")
+        for suffix in SUFFIXES:
+            name = self._name(suffix)
+            is_kept = suffix in foreign or (suffix == "" and self.is_overwritten)
+            with contextlib.suppress(FileNotFoundError):
+                if aside is not None and is_kept:
+                    name.rename(f"{aside}{suffix}")
+                elif suffix:  # the file itself is replaced in one step
+                    name.unlink()
+        return aside
+
+    def _name(self, suffix: str) -> Path:
+        return Path(f"{self._path}{suffix}")
+
+    def _content_now(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
