@@ -195,6 +195,15 @@ static unsigned await_frame(struct worker *w, unsigned used)
     return used;
 }
 
+static void tell_control_plane(struct worker *w)
+{
+    for (unsigned queue = 0; w->gate.posted >> queue; queue++) {
+        if (w->gate.posted >> queue & 1 && w->notice_fd[queue] >= 0)
+            worker_wake(w->notice_fd[queue]);
+    }
+    w->gate.posted = 0;
+}
+
 /* A turn with the first `n` buffers, and with what others have handed over. Returns how many buffers
  * and packets it had. */
 static unsigned forward(struct worker *w, unsigned n)
@@ -208,9 +217,7 @@ static unsigned forward(struct worker *w, unsigned n)
     worker_fan_out(w);
     settle_buffers(w, n);
     budget_renew(&w->budget, false);
-    if (w->gate.posted && w->notice_fd >= 0)
-        worker_wake(w->notice_fd);
-    w->gate.posted = false;
+    tell_control_plane(w);
     counter_add(&w->counters.receives, n);
     counter_add(&w->counters.turns, 1);
     note_work(w, w->now);
