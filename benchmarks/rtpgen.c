@@ -24,6 +24,8 @@ struct options {
     double rate, duration; /* packets per second, 0: flat out; seconds */
     uint64_t count;        /* packets, 0: until the duration is over */
     int port_per_session, gso, random_ssrc;
+    uint8_t payload[MAX_PACKET]; /* sent as it is in place of RTP, where `has_payload` */
+    int has_payload;
 };
 
 struct session {
@@ -41,6 +43,20 @@ struct generator {
     uint64_t sent, bytes, errors, late_frames, random;
 };
 
+static void parse_payload(struct options *options, const char *hex)
+{
+    unsigned byte;
+
+    options->has_payload = 1;
+    for (options->size = 0; *hex; hex += 2) {
+        if (options->size == MAX_PACKET || sscanf(hex, "%2x", &byte) != 1 || !hex[1])
+            die("--payload: not up to %d bytes in hexadecimal", MAX_PACKET);
+        options->payload[options->size++] = (uint8_t)byte;
+    }
+    if (options->size == 0)
+        die("--payload: no bytes");
+}
+
 static struct options parse_options(int argc, char **argv)
 {
     static const struct option known[] = {
@@ -50,6 +66,7 @@ static struct options parse_options(int argc, char **argv)
         { "rate", required_argument, NULL, 'r' },     { "duration", required_argument, NULL, 'd' },
         { "count", required_argument, NULL, 'c' },    { "port-per-session", no_argument, NULL, 'p' },
         { "gso", no_argument, NULL, 'g' },            { "random-ssrc", no_argument, NULL, 'R' },
+        { "payload", required_argument, NULL, 'P' },
         { 0 },
     };
     struct options options = {
@@ -72,10 +89,11 @@ static struct options parse_options(int argc, char **argv)
         case 'p': options.port_per_session = 1; break;
         case 'g': options.gso = 1; break;
         case 'R': options.random_ssrc = 1; break;
+        case 'P': parse_payload(&options, optarg); break;
         default:
             die("usage: rtpgen --to ip:port [--from ip:port] [--sessions N] [--ssrc N] [--burst N]"
                 " [--size BYTES] [--rate PACKETS/S] [--duration S] [--count PACKETS]"
-                " [--port-per-session] [--gso] [--random-ssrc]");
+                " [--port-per-session] [--gso] [--random-ssrc] [--payload HEX]");
         }
     }
     if (options.destination.sin_port == 0)
@@ -142,6 +160,8 @@ static void prepare_packets(struct generator *generator)
         packet[0] = 0x80; /* version 2 */
         for (size_t i = PATTERN_OFFSET; i < options->size; i++)
             packet[i] = pattern_byte(i);
+        if (options->has_payload)
+            memcpy(packet, options->payload, options->size);
     }
     for (unsigned i = 0; i < messages; i++) {
         generator->messages[i].msg_hdr.msg_iov = &generator->iovecs[i];
@@ -171,7 +191,7 @@ static unsigned write_frame(struct generator *generator, unsigned slot, unsigned
     uint8_t *frame = generator->packets + (size_t)slot * options->burst * options->size;
     unsigned added = 0;
 
-    for (unsigned i = 0; i < options->burst; i++) {
+    for (unsigned i = 0; i < options->burst && !options->has_payload; i++) {
         uint8_t *packet = frame + (size_t)i * options->size;
         packet[1] = (uint8_t)(96 | (i + 1 == options->burst ? 0x80 : 0)); /* marker, type */
         store16(packet + 2, (uint16_t)session->next_index);

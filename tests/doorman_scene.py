@@ -85,14 +85,16 @@ class FakeEngine:
     waiting: list = field(default_factory=list)
     sent: list[tuple[Address, bytes]] = field(default_factory=list)
 
-    @property
-    def notice_fd(self):
-        return self.fd
-
     def notices(self):
         os.eventfd_read(self.fd)
         taken, self.waiting = self.waiting, []
         return taken
+
+    def set_cookie_key(self, key):
+        self.cookie_key = key
+
+    def set_stamp_key(self, key):
+        self.stamp_key = key
 
     def send(self, address, data):
         self.sent.append((address, data))

@@ -19,12 +19,9 @@ import re
 import struct
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rtpfanout.model import SubscriberClass
-
-if TYPE_CHECKING:
-    from rtpfanout.model import Address
 
 MAGIC = b"RFO\x01"
 """The last byte is the version. 0x52 is in no range of RFC 7983, so it is no RTP, STUN or DTLS."""
@@ -34,6 +31,7 @@ COOKIE_BYTES = 24
 NO_COOKIE = bytes(COOKIE_BYTES)
 CLAIMS_BYTES = 40
 TOKEN_KEY_BYTES = 32
+STAMP_KEY_BYTES = 16
 TOKEN_PREFIX = "rfj1_"  # noqa: S105 (how every token begins)
 MOVE_KEY_BYTES = range(16, 65)
 
@@ -44,13 +42,13 @@ _HEADER_BYTES = _HEADER.size
 _MOVE = struct.Struct("!I4sQQ")
 _ANSWER = struct.Struct("!8sI4x24s")
 _CLAIMS = struct.Struct("!BBxxIQ8s16s")
-_COOKIE_ORIGIN = struct.Struct("!Q16sIH")
 _CLAIMS_VERSION = 1
 _TOKEN_CHARACTERS = (CLAIMS_BYTES + TOKEN_KEY_BYTES) // 3 * 4
 _NOT_BASE64URL = re.compile("[^A-Za-z0-9_-]")
 _CLASSES = (SubscriberClass.PILOT, SubscriberClass.RECORDER, SubscriberClass.MONITOR)
 _KEY_ID_LABEL = b"rtpfanout move key id"
 _TOKEN_LABEL = b"rtpfanout join token"
+_STAMP_LABEL = b"rtpfanout join token stamp"
 
 
 class Kind(enum.IntEnum):
@@ -220,6 +218,11 @@ def token_key(secret: bytes, packed_claims: bytes) -> bytes:
     return _mac(secret, _TOKEN_LABEL + packed_claims, TOKEN_KEY_BYTES)
 
 
+def stamp_key(secret: bytes) -> bytes:
+    """The key of the stamps in token ids, by which a stranger's junk is told at no cost."""
+    return _mac(secret, _STAMP_LABEL, STAMP_KEY_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """Claims and the key that proves them. Only the claims travel in a JOIN."""
@@ -340,30 +343,6 @@ def build_answer(
         _sized(nonce, NONCE_BYTES), min(lifetime_ms, 0xFFFFFFFF), _sized(cookie, COOKIE_BYTES)
     )
     return body + _mac(key, body, _MAC_BYTES)
-
-
-class Cookies:
-    """Makes and checks cookies without remembering any.
-
-    A cookie is when it was made and a MAC over that and the address it was sent to: who
-    returns it has been at that address since. The clock is any that does not go back.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-
-    def make(self, address: Address, now_us: int) -> bytes:
-        """COOKIE_BYTES bytes."""
-        return now_us.to_bytes(8) + self._mac(address, now_us)
-
-    def made_at(self, cookie: bytes, address: Address) -> int | None:
-        """When it was made, us; None if it was not made here or not for this address."""
-        made_us = int.from_bytes(cookie[:8])
-        return made_us if hmac.compare_digest(cookie[8:], self._mac(address, made_us)) else None
-
-    def _mac(self, address: Address, now_us: int) -> bytes:
-        origin = _COOKIE_ORIGIN.pack(now_us, address.packed, address.scope, address.port)
-        return _mac(self._key, origin, _MAC_BYTES)
 
 
 def _header(kind: Kind, reason: int = 0) -> bytes:

@@ -99,7 +99,7 @@ int __wrap_socket(int family, int type, int protocol)
         while (rc_) {                                   \
             int held_before_ = held;                    \
                                                         \
-            CHECK(n_ < 60);                             \
+            CHECK(n_ < 80);                             \
             fail_at = ++n_;                             \
             rc_ = (call);                               \
             bool failed_ = fail_at == 0;                \
@@ -130,11 +130,11 @@ static void test_engine_new(void)
 
         config.workers = workers;
         engine = NULL;
-        EACH_FAILURE(9 + 9 * (int)workers, rf_engine_new(&config, &engine), {
+        EACH_FAILURE(13 + 10 * (int)workers, rf_engine_new(&config, &engine), {
             CHECK(engine == NULL);
             CHECK_EQ(open_files(), files);
         });
-        CHECK_EQ(open_files(), files + 1 + 2 * (int)workers);
+        CHECK_EQ(open_files(), files + 2 + 2 * (int)workers);
         rf_engine_free(engine);
         CHECK_EQ(held, 0);
         CHECK_EQ(open_files(), files);

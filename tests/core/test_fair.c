@@ -191,6 +191,28 @@ static void test_a_pause_is_no_overload(void)
 }
 
 /* Else a session wider than the share would be cut off. */
+/* The queue stands for three seconds, while so many copies are admitted in each 10 ms and so many
+ * datagrams are nobody's. */
+static void stand(uint32_t copies, uint64_t strangers)
+{
+    for (unsigned t = 0; t < 3000; t += 10, now += 10 * MS) {
+        fair_block(&fair, now, 60 * MS);
+        admits(t / 10 % SESSIONS, copies);
+        fair.strangers += strangers;
+    }
+}
+
+static void test_a_flood_of_strangers_takes_nobody_s_share(void)
+{
+    reset(100, 1);
+    stand(10, 4 * 10 + 5);
+    CHECK_EQ(fair.share, FAIR_UNLIMITED);
+    stand(10, 4 * 10 - 5);
+    CHECK(fair.share != FAIR_UNLIMITED);
+    stand(10, 1000); /* and what was limited is let go */
+    CHECK_EQ(fair.share, FAIR_UNLIMITED);
+}
+
 static void test_the_first_packet_of_a_window_passes(void)
 {
     reset(1, 1);
@@ -213,6 +235,7 @@ int main(void)
     RUN(test_a_hog_gets_no_more_than_others);
     RUN(test_the_limit_goes_with_the_overload);
     RUN(test_a_pause_is_no_overload);
+    RUN(test_a_flood_of_strangers_takes_nobody_s_share);
     RUN(test_the_first_packet_of_a_window_passes);
     return 0;
 }

@@ -418,7 +418,7 @@ static void *change_owners(void *unused)
     while (!load_acq(&finished)) {
         CHECK_EQ(rf_session_move(engine, handle, &latch, 0), 0);
         CHECK_EQ(rf_session_move(engine, handle, &network, 0), 0);
-        while (rf_notices(engine, &n, 1) == 1)
+        while (rf_notices(engine, RF_QUEUE_KNOWN, &n, 1) == 1)
             CHECK(n.kind == RF_NOTICE_SOURCE);
         sleep_ms(1 + random_below(&random, 5));
     }

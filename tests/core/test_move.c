@@ -94,7 +94,7 @@ static void *bustle(void *unused)
         } else {
             CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &other[i]), 0);
         }
-        while (rf_notices(engine, &n, 1) == 1)
+        while (rf_notices(engine, RF_QUEUE_KNOWN, &n, 1) == 1)
             ;
         rf_engine_tick(engine, clock_now(CLOCK_MONOTONIC), 0, NULL, 0);
         counter_add(&others, 1);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "identities.h"
+#include "letters.h"
 #include "qsbr.h"
 #include "segments.h"
 
@@ -130,11 +131,16 @@ static void move(uint64_t handle, struct rf_source source)
     CHECK(grace_periods > 0);
 }
 
+static bool notice_in(enum rf_queue queue, struct rf_notice *n)
+{
+    struct pollfd p = {.fd = rf_notice_fd(engine, queue), .events = POLLIN};
+
+    return poll(&p, 1, 5000) == 1 && rf_notices(engine, queue, n, 1) == 1;
+}
+
 static bool notice(struct rf_notice *n)
 {
-    struct pollfd p = {.fd = rf_notice_fd(engine), .events = POLLIN};
-
-    return poll(&p, 1, 5000) == 1 && rf_notices(engine, n, 1) == 1;
+    return notice_in(RF_QUEUE_KNOWN, n);
 }
 
 static void test_moves_between_all_policies(void)
@@ -220,7 +226,7 @@ static void test_latching_and_relatching(void)
         send_rtp(fd[0], i);
     CHECK_EQ(stats().dropped_latching, 5);
     CHECK(notice(&n) && n.kind == RF_NOTICE_SOURCE && n.handle == handle && addr_equal(&n.source, &a));
-    CHECK_EQ(rf_notices(engine, &n, 1), 0); /* one of them, for all five */
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_KNOWN, &n, 1), 0); /* one of them, for all five */
     send_rtp(fd[1], 9);
     CHECK(notice(&n) && addr_equal(&n.source, &b)); /* and another, now that it is gone */
 
@@ -242,7 +248,7 @@ static void test_latching_and_relatching(void)
     sleep_ms(1);
     send_rtp(fd[1], 13);
     CHECK_EQ(rf_session_remove(engine, handle), 0);
-    CHECK_EQ(rf_notices(engine, &n, 1), 0);
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_KNOWN, &n, 1), 0);
     teardown();
     close(fd[0]), close(fd[1]);
 }
@@ -426,25 +432,90 @@ static void test_control_datagrams(void)
     for (uint16_t i = 0; i < 6; i++) {
         rtp_make(burst + i * LEN, LEN, SSRC, i);
         if (i % 2)
-            memcpy(burst + i * LEN, "RFO\x01", 4);
+            CHECK_EQ(letter_make(burst + i * LEN, RFO_HELLO, i), LEN);
     }
     send_segments(fd, &bound, burst, sizeof burst, LEN);
     await(6);
     CHECK_EQ(stats().dropped_control, 3);
     CHECK_EQ(stats().packets_forwarded, 3);
     for (unsigned i = 1; i < 6; i += 2) {
-        CHECK(notice(&n) && n.kind == RF_NOTICE_DATAGRAM && addr_equal(&n.source, &a));
+        CHECK(notice_in(RF_QUEUE_STRANGERS, &n));
+        CHECK(n.kind == RF_NOTICE_DATAGRAM && addr_equal(&n.source, &a));
         CHECK(n.len == LEN && memcmp(n.data, burst + i * LEN, LEN) == 0);
     }
-    CHECK_EQ(rf_notices(engine, &n, 1), 0);
-    /* Nobody takes them: the mailbox fills, and packets pass all the same. */
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_STRANGERS, &n, 1), 0);
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_KNOWN, &n, 1), 0);
+    /* Nobody takes them: one address gets a fifth of the places, and packets pass all the same. */
     for (unsigned i = 0; i < 300; i++)
-        send_to(fd, &bound, "RFO\x01", 4);
+        send_to(fd, &bound, burst + LEN, LEN);
     await(306);
-    CHECK_EQ(stats().dropped_control, 3 + 192);
-    CHECK_EQ(stats().dropped_control_full, 300 - 192);
+    CHECK_EQ(stats().dropped_control, 3 + 52);
+    CHECK_EQ(stats().dropped_control_full, 300 - 52);
+    send_to(fd, &bound, "RFO\x01", 4);
+    await(307);
+    CHECK_EQ(stats().dropped_control_malformed, 1);
     send_rtp(fd, 9);
     CHECK_EQ(stats().packets_forwarded, 4);
+    teardown();
+    close(fd);
+}
+
+/* Sent `count` times: how many are handed to the control plane, by that queue. */
+static unsigned handed(int fd, const uint8_t *p, size_t len, unsigned count, enum rf_queue queue)
+{
+    uint64_t before = stats().packets_received;
+    struct rf_notice n;
+    unsigned got = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        send_to(fd, &bound, p, len);
+    await(before + count);
+    while (rf_notices(engine, queue, &n, 1) == 1) {
+        CHECK(n.len == len && memcmp(n.data, p, len) == 0);
+        got++;
+    }
+    CHECK_EQ(rf_notices(engine, !queue, &n, 1), 0);
+    return got;
+}
+
+/* Of those who prove something more wait, apart from all others and apart from each other. */
+static void test_control_datagrams_by_what_they_prove(void)
+{
+    static const uint8_t key[RF_PROOF_KEY] = "cookies", other_key[RF_PROOF_KEY] = "stamps";
+    struct rf_addr a;
+    int fd = endpoint("127.0.0.1", &a);
+    uint8_t join[RFO_LONGEST], echo[RFO_LONGEST], move[RFO_LONGEST];
+    size_t echo_len = letter_make(echo, RFO_ECHO, 1), move_len = letter_make(move, RFO_MOVE, 1);
+
+    setup_at("127.0.0.1", 1);
+    letter_make(join, RFO_JOIN, 1);
+    CHECK_EQ(handed(fd, join, sizeof join, 300, RF_QUEUE_STRANGERS), 52);
+    rf_stamp_make(other_key, join + RFO_CLAIMS);
+    rf_cookie_make(key, &a, 1, echo + RFO_ECHO_COOKIE);
+    CHECK_EQ(handed(fd, echo, echo_len, 300, RF_QUEUE_STRANGERS), 52); /* with no key set */
+    rf_cookie_key(engine, key);
+    rf_stamp_key(engine, other_key);
+    CHECK_EQ(handed(fd, echo, echo_len, 600, RF_QUEUE_KNOWN), 205);
+    CHECK_EQ(handed(fd, move, move_len, 300, RF_QUEUE_STRANGERS), 26);
+    CHECK_EQ(handed(fd, join, sizeof join, 300, RF_QUEUE_STRANGERS), 52);
+    uint64_t full = stats().dropped_control_full;
+
+    CHECK_EQ(stats().dropped_control_known_full, 600 - 205);
+    /* A stamp has a room apart: what strangers leave waiting takes nothing of it. */
+    join[RFO_CLAIMS + 20] ^= 1;
+    for (unsigned i = 0; i < 300; i++)
+        send_to(fd, &bound, join, sizeof join);
+    join[RFO_CLAIMS + 20] ^= 1;
+    for (unsigned i = 0; i < 300; i++)
+        send_to(fd, &bound, join, sizeof join);
+    await(stats().packets_forwarded + 1800 + 600);
+    CHECK_EQ(stats().dropped_control_full - full, 600 - 2 * 52);
+    rf_cookie_make(key, &a, 1, join + RFO_JOIN_COOKIE);
+    send_to(fd, &bound, join, sizeof join);
+    await(stats().packets_forwarded + 1800 + 601);
+    struct rf_notice n;
+
+    CHECK(notice(&n) && n.len == sizeof join); /* and a cookie is worth more than a stamp */
     teardown();
     close(fd);
 }
@@ -481,7 +552,7 @@ static void test_a_network_s_sources_on_two_workers(void)
     CHECK_EQ(stats().dropped_misrouted, 0);
     CHECK_EQ(rf_session_stats(engine, handle, 0, &s), 0);
     CHECK_EQ(s.packets_received, sent);
-    CHECK_EQ(rf_notices(engine, &n, 1), 0);
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_KNOWN, &n, 1), 0);
     teardown();
     while (count > 0)
         close(fd[--count]);
@@ -497,6 +568,7 @@ int main(void)
     RUN(test_a_subscriber_does_not_feed_its_own_session);
     RUN(test_what_came_for_a_session_and_was_refused);
     RUN(test_control_datagrams);
+    RUN(test_control_datagrams_by_what_they_prove);
     RUN(test_a_network_s_sources_on_two_workers);
     return 0;
 }

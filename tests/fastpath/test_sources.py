@@ -243,38 +243,6 @@ def test_pause_and_limit(udp: Callable[[], socket.socket]) -> None:
         assert dropped(e)["rate_limit"] == 60 - 65536 // 1200
 
 
-def test_control_datagrams_and_send(udp: Callable[[], socket.socket]) -> None:
-    peer = udp()
-    with running() as e:
-        assert e.notices() == []
-        for data in (b"RFO\x01", b"RFO\x01" + bytes(range(256)) + bytes(252)):
-            send(e, peer, data)
-            assert one_notice(e) == ("datagram", bound_to(peer), data)
-        send(e, peer, b"RFO\x01" + bytes(509))
-        send(e, peer, b"RFO\x02")
-        assert e.notices() == []
-        assert dropped(e) == {"control": 2, "control_full": 1, "not_rtp": 1}
-        assert e.send(bound_to(peer), b"an answer")
-        assert receive(peer, 1) == [b"an answer"]
-        assert e.send(bound_to(peer), b"")
-        assert not e.send(bound_to(peer), bytes(65508))
-        assert not e.send(Address.parse("[2001:db8::1]:9"), b"of no family it has")
-        stats = e.stats()
-        assert (stats["control_sent"], stats["control_send_failures"]) == (2, 2)
-        assert stats["copies_attempted"] == 0
-
-
-def test_many_notices_come_in_one_call(udp: Callable[[], socket.socket]) -> None:
-    peer = udp()
-    with running() as e:
-        for i in range(192):
-            peer.sendto(b"RFO\x01" + bytes([i]), target(e.bound))
-        eventually(lambda: dropped(e), lambda d: d == {"control": 192}, "all of them")
-        found = [notice[2][4] for notice in e.notices() if notice[0] == "datagram"]
-        assert found == list(range(192))
-        assert e.notices() == []
-
-
 def test_what_we_sent_ourselves_is_a_loop(udp: Callable[[], socket.socket]) -> None:
     with running("0.0.0.0:0") as e:
         session(e, network("127.0.0.0"), prefix=8)

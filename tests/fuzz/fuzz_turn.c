@@ -11,10 +11,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "worker.h"
+
 #include "controls.h"
 #include "endpoints.h"
 #include "naive.h"
-#include "worker.h"
 
 enum { MOST = 4096, SESSIONS = 4, VIEWERS = 3 };
 
@@ -140,7 +141,7 @@ static void expect_datagram(uint8_t flags, const uint8_t *data, size_t len)
         expected.dropped_rtcp++;
         break;
     case RTP_FOREIGN:
-        expect_foreign(&expected, data, len);
+        expect_foreign(&expected, flags & FROM_STRANGER, data, len);
         break;
     case RTP_MALFORMED:
         expected.dropped_malformed++;
@@ -515,6 +516,7 @@ static void setup(void)
     CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 2), 0);
     options.index = 1;
     CHECK_EQ(worker_init(&helper, &options, &sock, &table, &qsbr, crew, 2), 0);
+    set_proofs(&worker.gate, sources);
     setup_sessions();
 }
 
@@ -580,9 +582,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     worker.crew_size = 1 + size % 2;
     store_rlx(&worker.stopping, false);
+    store_rlx(&worker.inbox->phase, INBOX_NEW); /* or it would run for the first input only */
     worker_run(&worker);
+    CHECK_EQ(input_left, 0);
     CHECK_EQ(trouble.singles, 0);
-    check_mailbox(worker.gate.mailbox);
+    check_mailbox(worker.gate.mailbox, sources);
     for (unsigned i = 0; i < SESSIONS; i++)
         check_session(i);
     check_worker();

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtpfanout import signed
-from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
+from rtpfanout.doorman.limits import AddressBuckets, Bucket
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.doorman.reader import BUSY_BATCH, Reader
 from rtpfanout.doorman.work import Work
@@ -367,9 +367,9 @@ def test_a_full_disk_at_the_first_start_keeps_nobody_from_consenting():
 
 def test_one_address_that_asks_too_often_is_ignored(scene):
     scene.manager.consenting = {HERE: [SESSION], THERE: [SESSION]}
-    answers = [scene.take(signed.build_hello(NONCE)) for _ in range(100)]
-    assert sum(map(len, answers)) == 20
-    assert scene.counted() == {("hello", "challenged"): 20, ("hello", "limited"): 80}
+    answers = [scene.take(signed.build_hello(NONCE)) for _ in range(1000)]
+    assert sum(map(len, answers)) == 200
+    assert scene.counted() == {("hello", "challenged"): 200, ("hello", "limited"): 800}
     assert scene.take(signed.build_hello(NONCE), THERE), "the other is served"
     scene.now += 1
     assert scene.take(signed.build_hello(NONCE))
@@ -396,17 +396,32 @@ def test_one_who_is_verified_may_not_ask_without_end_either(scene):
     assert scene.counted() == {("move", "accepted"): 20, ("move", "limited"): 80}
 
 
-def test_strangers_use_up_their_own_share_of_verifying(scene):
+def test_moves_among_many_sessions_are_rationed_and_nothing_else_is(scene):
+    scene.manager.targets[7] = [Target(SESSION, KEY)] * 1600
     token = scene.token()
-    answer = scene.join(token)
-    forged = signed.build_join(Token(token.claims, b"w" * 32), nonce=NONCE)
-    for number in range(3000):
+    forged = move(scene, key=b"w" * 32)
+    for number in range(1000):
         source = Address.parse(f"198.18.{number >> 8}.{number & 255}:9")
         scene.door.handle(("datagram", source, forged))
     counted = scene.counted()
-    assert counted["join", "bad_mac"] + counted["join", "limited"] == 3000
-    assert counted["join", "limited"] >= 900
-    assert scene.join(token, cookie=answer.cookie).reason is None, "who is known is served"
+    assert counted["move", "bad_mac"] + counted["move", "limited"] == 1000
+    assert counted["move", "limited"] >= 900
+    answer = scene.join(token)
+    assert answer.reason is None
+    assert scene.join(token, cookie=answer.cookie).reason is None
+
+
+def test_a_renewal_is_asked_for_no_more_than_its_share(scene):
+    token = scene.token()
+    answer = scene.join(token)
+    renewal = signed.build_join(token, nonce=NONCE, cookie=answer.cookie)
+    for _ in range(100):
+        scene.door.handle(("datagram", HERE, renewal))
+    assert scene.counted()["join", "limited"] == 100 - 19, "the first join took one of 20"
+    scene.door.stop()
+    scene.now += 40
+    (late,) = scene.take(renewal)
+    assert signed.kind_of(late) is Kind.CHALLENGE
 
 
 @settings(max_examples=300)
@@ -445,15 +460,11 @@ def test_a_bucket_fills_with_time_and_may_go_into_debt():
     assert bucket.take(103.2)
 
 
-def test_address_buckets_and_acquaintances_do_not_grow():
+def test_address_buckets_do_not_grow():
     buckets = AddressBuckets(1, 1, slots=16)
-    known = Acquaintances(size=4)
     addresses = [Address.parse(f"192.0.2.{n}:{n + 1}") for n in range(200)]
     for address in addresses:
         buckets.take(address, 1.0)
-        known.add(address)
-    assert sum(address in known for address in addresses) == 4
-    assert addresses[-1] in known
     assert not any(buckets.take(address, 1.0) for address in addresses)
 
 
@@ -486,7 +497,7 @@ def test_work_is_bounded_and_in_order_by_key():
 
 
 async def _read(engine, handle, put, seconds=0.0):
-    reader = Reader(engine, handle, asyncio.get_running_loop())
+    reader = Reader(engine.fd, engine.notices, handle, asyncio.get_running_loop())
     await put()
     await asyncio.sleep(seconds)
     reader.close()
@@ -517,12 +528,37 @@ def test_the_reader_takes_all_notices_and_lets_calls_in_between():
     assert took > 3 * 2 * BUSY_BATCH * 0.0001, "it rests after large batches"
 
 
+def test_a_reader_may_rest_after_large_batches_only():
+    engine = FakeEngine(os.eventfd(0, os.EFD_NONBLOCK))
+    seen = []
+
+    async def batches(size, rests_after):
+        loop = asyncio.get_running_loop()
+        rests = []
+        real = loop.call_later
+        loop.call_later = lambda delay, *rest: (rests.append(delay), real(delay, *rest))[1]
+        reader = Reader(engine.fd, engine.notices, seen.append, loop, rests_after=rests_after)
+        engine.waiting = list(range(size))
+        os.eventfd_write(engine.fd, 1)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert len(seen) == size
+        reader.close()
+        seen.clear()
+        return len(rests)
+
+    assert asyncio.run(batches(BUSY_BATCH - 1, BUSY_BATCH)) == 0
+    assert asyncio.run(batches(BUSY_BATCH, BUSY_BATCH)) == 1
+    assert asyncio.run(batches(1, 1)) == 1
+    os.close(engine.fd)
+
+
 def test_a_closed_reader_handles_nothing_more():
     engine = FakeEngine(os.eventfd(0, os.EFD_NONBLOCK))
     seen = []
 
     async def main():
-        reader = Reader(engine, seen.append, asyncio.get_running_loop())
+        reader = Reader(engine.fd, engine.notices, seen.append, asyncio.get_running_loop())
         engine.waiting = list(range(300))
         os.eventfd_write(engine.fd, 1)
         for _ in range(1000):

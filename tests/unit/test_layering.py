@@ -55,10 +55,10 @@ SHARED_SIBLINGS = {"convert"}
 
 # Of a .c and .h pair each file may include the other; otherwise only lower lines.
 CORE_LAYERS = (
-    {"atomic", "error", "hash", "rtp", "stats_fields"},
+    {"atomic", "error", "hash", "rfo", "rtp", "stats_fields"},
     {"core"},
-    {"addr", "stats"},
-    {"qsbr", "rtcp", "sock", "crew", "notice"},
+    {"addr", "cookie", "stats"},
+    {"awaited", "qsbr", "rtcp", "sock", "crew", "notice"},
     {"subscriber", "port", "rule", "local"},
     {"session"},
     {"table"},

@@ -205,6 +205,98 @@ def test_a_server_that_only_challenges_is_not_flooded():
     assert sent <= 10
 
 
+class HelloForger:
+    """Sends HELLOs in a receiver's name, in virtual time; their answers go to the receiver."""
+
+    def __init__(self, per_second, *, only_own_nonces=False, fakes=0) -> None:
+        self.scene = Scene()
+        self.scene.manager.consenting[HERE] = [SESSION]
+        self.random = random.Random(per_second)
+        self.member = Membership(None, self.scene.now, uniform=self.random.uniform)
+        self.every_ms = 1000 / per_second
+        self.only_own_nonces = only_own_nonces
+        self.fakes = fakes
+        self.asked = set()
+
+    def forge(self, milliseconds):
+        for _ in range(round(milliseconds / self.every_ms)):
+            self.scene.door.handle(("datagram", HERE, signed.build_hello(self.random.randbytes(8))))
+            self.scene.now += self.every_ms / 1000
+
+    def deliver(self, answers):
+        for _, answer in answers:
+            if not self.only_own_nonces or answer[8:16] in self.asked:
+                self.member.receive(answer, self.scene.now)
+        for _ in range(self.fakes):  # and some of no server at all
+            fake = signed.build_challenge(self.random.randbytes(8), self.random.randbytes(24))
+            self.member.receive(fake, self.scene.now)
+
+    def secs_to_consent(self):
+        self.forge(3000)  # it began long ago
+        self.scene.engine.sent.clear()
+        begin = self.scene.now
+        while self.member.state is not State.MEMBER and self.scene.now < begin + 30:
+            self.forge(10)
+            if (data := self.member.poll(self.scene.now)) is not None:
+                self.asked.add(data[8:16])
+                self.scene.door.handle(("datagram", HERE, data))
+                self.scene.door._work.stop()
+            sent, self.scene.engine.sent = self.scene.engine.sent, []
+            self.deliver(sent)
+        return self.scene.now - begin
+
+
+@pytest.mark.parametrize(
+    ("per_second", "how"),
+    [
+        (100, {}),
+        (100, {"only_own_nonces": True}),  # a receiver of before: it heeds no other challenges
+        (2000, {}),
+        (2000, {"fakes": 1}),
+        (20_000, {}),
+    ],
+)
+def test_who_says_hello_in_its_name_does_not_keep_it_from_consenting(per_second, how):
+    assert HelloForger(per_second, **how).secs_to_consent() <= 1.0
+
+
+def test_a_member_and_one_with_a_token_heed_no_foreign_challenge():
+    for play in (Play(), Play(token=False)):
+        play.scene.manager.consenting[HERE] = [SESSION]
+        play.run(3)
+        assert play.member.state is State.MEMBER
+        before = play.member.next_poll
+        play.member.receive(signed.build_challenge(b"foreign.", b"c" * 24), play.scene.now)
+        assert play.member.next_poll == before
+    asking = Membership(Play().token, 0.0)
+    assert asking.poll(0.0)
+    asking.receive(signed.build_challenge(b"foreign.", b"c" * 24), 0.0)
+    assert asking.next_poll > 0.2
+    assert asking.poll(0.2) is None
+
+
+def test_an_answer_that_took_longer_than_a_retry_is_heard():
+    member = Membership(None, 0.0, uniform=lambda *_: 1.0)
+    hellos = [member.poll(now) for now in (0.0, 0.25, 0.75)]
+    assert all(hellos)
+    member.receive(signed.build_challenge(hellos[0][8:16], b"c" * 24), 0.8)
+    echo = member.poll(0.8)
+    assert signed.parse_echo(echo)[1] == b"c" * 24
+
+
+def test_an_answer_to_a_join_is_none_to_a_leave():
+    play = Play()
+    play.run(1)
+    renewal = play.member.poll(play.member.next_poll)
+    (late,) = play.scene.take(renewal)
+    play.member.leave(play.scene.now)
+    play.member.receive(late, play.scene.now)
+    assert play.member.state is State.LEAVING
+    play.run(1)
+    assert play.member.state is State.LEFT
+    assert play.scene.manager.calls[-1][0] == "remove_subscriber"
+
+
 def test_media_is_not_swallowed():
     member = Membership(None, 0.0)
     for data in (b"", b"\x80", b"RFO", b"RFO\x02" + bytes(60), bytes(200)):

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtpfanout import rtp, signed
-from rtpfanout.model import Address, SubscriberClass
-from rtpfanout.signed import Answer, Claims, Cookies, Join, Kind, Move, Reason, Token
+from rtpfanout.model import SubscriberClass
+from rtpfanout.signed import Answer, Claims, Join, Kind, Move, Reason, Token
 
 EXAMPLES = 1_000_000 if os.environ.get("RTPFANOUT_FUZZ") == "full" else 300
 
@@ -27,9 +27,6 @@ nonces = st.binary(min_size=8, max_size=8)
 cookies = st.binary(min_size=24, max_size=24)
 keys = st.binary(min_size=32, max_size=32)
 move_keys = st.binary(min_size=16, max_size=64)
-addresses = st.builds(
-    Address.unpack, st.binary(min_size=16, max_size=16), st.integers(0, 65535), st.just(0)
-)
 claims = st.builds(
     Claims,
     session_id=st.uuids().map(str),
@@ -204,33 +201,13 @@ def test_no_answer_is_longer_than_what_it_answers():
     }.items():
         for answer in answers:
             assert signed.LENGTHS[answer] <= signed.LENGTHS[asked]
-    assert max(signed.LENGTHS.values()) <= 512, "the engine hands on no longer ones"
+    assert max(signed.LENGTHS.values()) <= 96, "the engine hands on no longer ones"
 
 
 def test_no_control_datagram_is_rtp():
     for sample in SAMPLES.values():
         with pytest.raises(ValueError, match="version"):
             rtp.parse(sample)
-
-
-@many
-@given(key=keys, address=addresses, other=addresses, now=st.integers(0, 2**50))
-def test_a_cookie_is_of_its_address_key_and_time_only(key, address, other, now):
-    jar = Cookies(key)
-    cookie = jar.make(address, now)
-    assert len(cookie) == signed.COOKIE_BYTES
-    assert jar.made_at(cookie, address) == now
-    if other != address:
-        assert jar.made_at(cookie, other) is None
-    assert jar.made_at(cookie, Address(address.ip, address.port ^ 1)) is None
-    assert jar.made_at((now + 1).to_bytes(8) + cookie[8:], address) is None
-    assert Cookies(bytes(32) if any(key) else b"1" * 32).made_at(cookie, address) is None
-
-
-def test_a_cookie_of_a_mapped_address_serves_ipv4():
-    jar = Cookies(b"x" * 32)
-    cookie = jar.make(Address.parse("[::ffff:192.0.2.1]:9"), 5)
-    assert jar.made_at(cookie, Address.parse("192.0.2.1:9")) == 5
 
 
 @many

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rtpfanout import signed, tokens
+from rtpfanout._fastpath import stamp_claims
 from rtpfanout.errors import InvalidArgumentError
 from rtpfanout.model import SubscriberClass
 
@@ -31,6 +32,17 @@ def test_the_defaults_are_an_hour_and_half_a_minute():
     assert token.claims.lease_ms == 30_000
     assert token.claims.subscriber_class is SubscriberClass.MONITOR
     assert token.key == signed.token_key(SECRET, token.claims.packed)
+
+
+def test_a_token_bears_a_stamp_that_only_its_secret_makes():
+    packed = issue()[0].claims.packed
+    key = signed.stamp_key(SECRET)
+    assert stamp_claims(key, packed) == packed
+    assert stamp_claims(signed.stamp_key(b"t" * 32), packed) != packed
+    for position in (*range(20), *range(24, 40)):
+        changed = bytearray(packed)
+        changed[position] ^= 1
+        assert stamp_claims(key, bytes(changed)) != changed
 
 
 def test_each_token_is_another():

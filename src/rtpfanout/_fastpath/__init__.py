@@ -70,12 +70,22 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   of them and our own port is our own egress, and dropped as `loop`. Bound to one address,
   only that one counts.
 * A datagram that begins with ``52 46 4F 01`` is no packet of any session. It is dropped as
-  `control` and handed over by a notice, or as `control_full` when it is longer than 512
-  bytes or the mailbox (256 notices for each worker, 192 of them for datagrams) has no room.
+  `control` and handed over by a notice, or as `control_malformed` when its length, type or reserved
+  bytes are not of what docs/api.md lets a server be sent, or as `control_full` or
+  `control_known_full` when the mailbox has no room.
 * ``notice_fd`` is an eventfd, readable while notices wait; it belongs to the engine. ``notices``
-  takes those that wait, and never blocks: ("datagram", source, data) or ("source", handle,
-  source). Of the latter one waits for each session at a time; what finds no room is made again
-  by the next such packet.
+  takes those that wait, and never blocks: ("datagram", source, data) of who has returned a cookie,
+  or ("source", handle, source). Of the latter one waits for each session at a time; what finds no
+  room is made again by the next such packet. ``stranger_notice_fd`` and ``stranger_notices`` are
+  the same for datagrams of everybody else. Each worker's mailbox has 1,024 places for those who
+  returned a cookie, 256 for those who have a stamped token, 128 for signed moves and 256 for the
+  others; an address gets a fifth of them at the most, its network half, and who has none there
+  gets one as long as any is free.
+* ``set_cookie_key`` and ``set_stamp_key`` take 16 bytes, from any thread. ``make_cookie(key,
+  address, made_us)`` makes a cookie of 24 bytes: who returns it is known to the packet path.
+  ``stamp_claims(key, claims)`` writes what tells it that claims are of a token issued here.
+  Until a key is set nobody has proved anything. ``await_consent(records, on)`` says whose consent
+  is awaited, each beginning to be ended once: what they send gets places of those with a token.
 * ``send`` sends one datagram from the port and tells whether the kernel took it. It counts as
   ``control_sent`` or ``control_send_failures``, not as a copy.
 * ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
@@ -150,8 +160,10 @@ try:
         SESSION_FIELDS,
         WORKER_FIELDS,
         Engine,
+        make_cookie,
         open_in_hand,
         open_sockets,
+        stamp_claims,
     )
 except ImportError as error:
     import sys
@@ -170,6 +182,8 @@ __all__ = [
     "SESSION_FIELDS",
     "WORKER_FIELDS",
     "Engine",
+    "make_cookie",
     "open_in_hand",
     "open_sockets",
+    "stamp_claims",
 ]

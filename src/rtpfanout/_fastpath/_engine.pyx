@@ -35,6 +35,7 @@ LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENC
 
 include "values.pxi"
 include "bulk.pxi"
+include "proofs.pxi"
 
 
 def open_sockets(bind, count, receive_queue_packets):
@@ -228,10 +229,26 @@ cdef class Engine:
 
     @property
     def notice_fd(self):
-        return core.rf_notice_fd(self.engine)
+        return core.rf_notice_fd(self.engine, core.RF_QUEUE_KNOWN)
+
+    @property
+    def stranger_notice_fd(self):
+        return core.rf_notice_fd(self.engine, core.RF_QUEUE_STRANGERS)
 
     def notices(self):
-        return take_notices(self.engine, 256 * self.workers)
+        return take_notices(self.engine, core.RF_QUEUE_KNOWN, 256 * self.workers)
+
+    def stranger_notices(self):
+        return take_notices(self.engine, core.RF_QUEUE_STRANGERS, 256 * self.workers)
+
+    def set_cookie_key(self, bytes key):
+        core.rf_cookie_key(self.engine, proof_key(key))
+
+    def await_consent(self, bytes records, bint on):
+        core.rf_await(self.engine, record_addresses(records), record_count(records), on)
+
+    def set_stamp_key(self, bytes key):
+        core.rf_stamp_key(self.engine, proof_key(key))
 
     def send(self, address, bytes data):
         cdef core.rf_addr to

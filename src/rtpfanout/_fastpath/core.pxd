@@ -35,6 +35,10 @@ cdef extern from "core.h" nogil:
         RF_NOTICE_DATAGRAM
         RF_NOTICE_SOURCE
 
+    enum rf_queue:
+        RF_QUEUE_KNOWN
+        RF_QUEUE_STRANGERS
+
     struct rf_notice:
         rf_notice_kind kind
         uint16_t len
@@ -115,6 +119,9 @@ cdef extern from "core.h" nogil:
     enum:
         RF_LATENCY_BOUNDS
         RF_MAX_WORKERS
+        RF_PROOF_KEY
+        RF_COOKIE
+        RF_CLAIMS
 
     int rf_in_hand_open(uint32_t count)
     int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
@@ -156,8 +163,13 @@ cdef extern from "core.h" nogil:
     int rf_subscribers(rf_engine *e, uint64_t handle, uint64_t after, rf_subscriber_stats *out,
                        size_t capacity, size_t *count)
     int rf_local_addresses(rf_engine *e, const rf_addr *addrs, size_t n)
-    int rf_notice_fd(const rf_engine *e)
-    size_t rf_notices(rf_engine *e, rf_notice *out, size_t capacity)
+    int rf_notice_fd(const rf_engine *e, rf_queue queue)
+    size_t rf_notices(rf_engine *e, rf_queue queue, rf_notice *out, size_t capacity)
+    void rf_cookie_key(rf_engine *e, const uint8_t *key)
+    void rf_await(rf_engine *e, const rf_addr *addrs, size_t n, rf_bool on)
+    void rf_stamp_key(rf_engine *e, const uint8_t *key)
+    void rf_cookie_make(const uint8_t *key, const rf_addr *to, uint64_t made_us, uint8_t *cookie)
+    void rf_stamp_make(const uint8_t *key, uint8_t *claims)
     int rf_send(rf_engine *e, const rf_addr *to, const void *data, size_t len)
     size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                           size_t capacity)

@@ -72,7 +72,7 @@ cdef tuple read_notice(const core.rf_notice *notice):
     return "source", notice.handle, source
 
 
-cdef list take_notices(core.rf_engine *engine, size_t most):
+cdef list take_notices(core.rf_engine *engine, core.rf_queue queue, size_t most):
     cdef size_t capacity = 64
     cdef size_t n = capacity
     cdef core.rf_notice *taken = <core.rf_notice *>malloc(capacity * sizeof(core.rf_notice))
@@ -82,7 +82,7 @@ cdef list take_notices(core.rf_engine *engine, size_t most):
     try:
         while n == capacity and len(found) < most:
             with nogil:
-                n = core.rf_notices(engine, taken, capacity)
+                n = core.rf_notices(engine, queue, taken, capacity)
             found.extend([read_notice(&taken[i]) for i in range(n)])
         return found
     finally:

@@ -1,9 +1,10 @@
 """The Doorman: takes the engine's notices, verifies datagrams, tells the SessionManager.
 
 Silent to strangers: an answer goes only to an address that awaits consent, or to who proves
-a token or a session's key, and is never longer than what it answers. Cheap checks come
-first and verifying is rationed, so that junk costs little; what waits for the store is done
-by a few threads behind a bounded queue.
+a token or a session's key, and is never longer than what it answers. Who returned a cookie
+comes by a queue of his own (the packet path sees to that), so strangers, however many, keep
+nobody from renewing; the reader of their queue rests, so that junk costs a third of a core at
+most. What waits for the store is done by a few threads behind a bounded queue.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import structlog
 
 from rtpfanout import signed
 from rtpfanout.doorman.cookies import ServerCookies
-from rtpfanout.doorman.limits import Acquaintances, AddressBuckets, Bucket
+from rtpfanout.doorman.limits import AddressBuckets, Bucket
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.doorman.moves import named_by
-from rtpfanout.doorman.reader import Reader
+from rtpfanout.doorman.reader import BUSY_BATCH, Reader
 from rtpfanout.doorman.work import Work
 from rtpfanout.errors import (
     LimitError,
@@ -54,10 +55,14 @@ LATE_SECS = 2.0
 second, at whole seconds. What is granted ends earlier by that."""
 
 VERIFICATIONS_PER_SECOND = 20_000
-"""Of addresses that have not proved anything lately; those that have are always heard."""
-PER_ADDRESS_PER_SECOND = 10
-"""Challenges, and apart from them verified requests, so that what others send in an
-address's name does not keep its own requests out."""
+"""Of moves, one among thousands of sessions counting for many. What is asked of a JOIN always costs
+the same: there the reader's rest is bound enough."""
+REQUESTS_PER_SECOND = 10
+"""From one address, each verified; what others send in its name is not, and does not count."""
+CHALLENGES_PER_SECOND = 200
+"""To one address. Anybody can ask for them in its name, so there are many: what it asks for
+itself is to be among those answered. They are no more than was asked for, and it has a token
+or was added by the API."""
 
 KINDS = ("move", "hello", "echo", "join", "leave", "source", "other")
 OUTCOMES = (
@@ -95,16 +100,16 @@ class Doorman:
         self._join_secret = self._secret("join")
         cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
         self._cookies = ServerCookies(cookie_secret, monotonic)
+        self._tell_whom_to_know()
         self._counting = threading.Lock()
         self._members = Members()
         self._work = Work()
-        self._known = Acquaintances()
         self._verifications = Bucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_PER_SECOND / 10)
-        self._challenges = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
-        self._requests = AddressBuckets(PER_ADDRESS_PER_SECOND, 2 * PER_ADDRESS_PER_SECOND)
+        self._challenges = AddressBuckets(CHALLENGES_PER_SECOND, CHALLENGES_PER_SECOND)
+        self._requests = AddressBuckets(REQUESTS_PER_SECOND, 2 * REQUESTS_PER_SECOND)
         self._faults = Seldom(10)
         self._shared_keys = Seldom(10)
-        self._reader: Reader | None = None
+        self._readers: list[Reader] = []
         self._handlers = {
             Kind.MOVE: self._on_move,
             Kind.HELLO: self._on_hello,
@@ -115,13 +120,17 @@ class Doorman:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Notices are taken in `loop` from here on."""
-        self._reader = Reader(self._engine, self.handle, loop)
+        engine = self._engine
+        self._readers = [
+            Reader(engine.notice_fd, engine.notices, self.handle, loop, rests_after=BUSY_BATCH),
+            Reader(engine.stranger_notice_fd, engine.stranger_notices, self.handle, loop),
+        ]
 
     def detach(self) -> None:
         """No notice is taken any more. To be called in the loop; twice is fine."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
 
     def stop(self) -> None:
         """Returns when what was verified before `detach` is carried out."""
@@ -163,7 +172,7 @@ class Doorman:
         if not targets:
             return "unknown"
         # The list may be long: thousands of cameras with one factory SSRC.
-        if not self._may_verify(source, 1 + len(targets) / 16):
+        if not self._may_verify(1 + len(targets) / 16):
             return "limited"
         named = named_by(move, targets)
         if not named:
@@ -216,10 +225,8 @@ class Doorman:
         nonce, cookie = signed.parse_echo(data)
         if not self._manager.consent_targets(source):
             return "unknown"
-        if not self._may_verify(source):
-            return "limited"
-        made_us = self._cookies.made_at(cookie, source, self._consent_us)
-        if made_us is None:
+        made_us = self._cookies.made_at(cookie, source)
+        if made_us is None or not self._cookies.is_valid(made_us, self._consent_us):
             return self._challenge(source, nonce)
         if not self._is_verified(source):
             return "limited"
@@ -246,16 +253,14 @@ class Doorman:
         if self._join_secret is None:
             self._submit("join", "secret", self._ask_for_join_secret)
             return "busy"
-        if not self._may_verify(source):
+        made_us = self._cookies.made_at(join.cookie, source)
+        if made_us is not None and not self._is_verified(source):
             return "limited"
         key = signed.token_key(self._join_secret, join.packed_claims)
         if not join.is_signed_with(key):
             return "bad_mac"
-        made_us = self._cookies.made_at(join.cookie, source, COOKIE_US)
-        if made_us is None:
+        if made_us is None or not self._cookies.is_valid(made_us, COOKIE_US):
             return self._challenge(source, join.nonce)
-        if not self._is_verified(source):
-            return "limited"
         kind = join.kind.name.lower()
         if join.claims.expires_ms <= self._unix_ms():
             self._answer(source, signed.build_answer(key, join.nonce, reason=Reason.EXPIRED))
@@ -350,6 +355,13 @@ class Doorman:
         if self._join_secret is None:
             with contextlib.suppress(UnavailableError):
                 self._join_secret = self._manager.secret("join")
+                self._tell_whom_to_know()
+
+    def _tell_whom_to_know(self) -> None:
+        """The packet path sorts by what costs it next to nothing, before anything comes here."""
+        self._engine.set_cookie_key(self._cookies.key)
+        if self._join_secret is not None:
+            self._engine.set_stamp_key(signed.stamp_key(self._join_secret))
 
     def _challenge(self, source: Address, nonce: bytes) -> str:
         if not self._challenges.take(source, self._monotonic()):
@@ -357,12 +369,11 @@ class Doorman:
         self._answer(source, signed.build_challenge(nonce, self._cookies.make(source)))
         return "challenged"
 
-    def _may_verify(self, source: Address, cost: float = 1.0) -> bool:
-        return source in self._known or self._verifications.take(self._monotonic(), cost)
+    def _may_verify(self, cost: float) -> bool:
+        return self._verifications.take(self._monotonic(), cost)
 
     def _is_verified(self, source: Address) -> bool:
         """What came is really of `source`, or of who has the key; False if it asks too often."""
-        self._known.add(source)
         return self._requests.take(source, self._monotonic())
 
     def _submit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,21 +53,3 @@ class AddressBuckets:
             return False
         self._left[slot] = left - 1.0
         return True
-
-
-class Acquaintances:
-    """The addresses that were last found to be whom they say, at most `size` of them."""
-
-    def __init__(self, size: int = 1 << 16) -> None:
-        self._size = size
-        self._known: OrderedDict[Address, None] = OrderedDict()
-
-    def __contains__(self, address: Address) -> bool:
-        return address in self._known
-
-    def add(self, address: Address) -> None:
-        """The one that was added first goes when there are too many."""
-        self._known[address] = None
-        self._known.move_to_end(address)
-        if len(self._known) > self._size:
-            self._known.popitem(last=False)

@@ -32,6 +32,8 @@ REFRESH_SECS = 10.0
 SILENCE_SECS = 1.0
 """When media that came stays away for so long, the server is asked whether it still knows us."""
 _CHALLENGES_IN_A_ROW = 2  # answered at once; a server that asks on and on is not
+_ASKED_AT_MOST = 4  # requests whose answers are awaited: the way may take longer than a retry
+_TRIAL_SECS = 0.1
 _JITTER = 0.1
 
 _FINAL = {Reason.EXPIRED, Reason.NO_SESSION, Reason.ADDRESS}
@@ -70,8 +72,9 @@ class Membership:
         self._uniform = uniform
         self._new_nonce = new_nonce
         self._cookie = signed.NO_COOKIE
-        self._nonce = b""
-        self._sent_cookie = signed.NO_COOKIE
+        self._asked: dict[bytes, bytes] = {}  # by nonce the cookie that it brought, oldest first
+        self._trial: bytes | None = None
+        self._trial_at = now
         self._challenges = 0
         self._retry_secs = FIRST_RETRY_SECS
         self._ends_at = now
@@ -80,7 +83,8 @@ class Membership:
     @property
     def next_poll(self) -> float:
         """When `poll` has something to do at the latest."""
-        return min(self._next, self._silent_at)
+        trial_at = math.inf if self._trial is None else self._trial_at
+        return min(self._next, self._silent_at, trial_at)
 
     @property
     def _silent_at(self) -> float:
@@ -95,21 +99,15 @@ class Membership:
         if now >= self._silent_at:
             self._media_at = None  # asked once for each silence
             self._next = now
+        if self._trial is not None and now >= self._trial_at:
+            return self._try_cookie(self._trial, now)
         if now < self._next:
             return None
         self._next = now + self._spread(self._retry_secs)
         longest = MEMBER_RETRY_SECS if self.state is State.MEMBER else LONGEST_RETRY_SECS
         self._retry_secs = min(2 * self._retry_secs, longest)
-        self._nonce = self._new_nonce()
-        self._sent_cookie = self._cookie
-        if self._token is not None:
-            leave = self.state is State.LEAVING
-            return signed.build_join(
-                self._token, nonce=self._nonce, cookie=self._cookie, leave=leave
-            )
-        if self._cookie == signed.NO_COOKIE:
-            return signed.build_hello(self._nonce)
-        return signed.build_echo(self._nonce, self._cookie)
+        self._trial_at = max(self._trial_at, now + _TRIAL_SECS)
+        return self._ask(self._cookie)
 
     def receive(self, data: bytes, now: float) -> bool:
         """True if `data`, from the server's address, is of this protocol; else it is media."""
@@ -130,6 +128,8 @@ class Membership:
         """Say goodbye with the next `poll`. One who only consents just falls silent."""
         if self.state in (State.ASKING, State.MEMBER):
             self.state = State.LEFT if self._token is None else State.LEAVING
+            self._asked.clear()
+            self._trial = None
             self._retry_secs = FIRST_RETRY_SECS
             self._next = now
 
@@ -138,20 +138,52 @@ class Membership:
         """Why it was denied, in words."""
         return None if self.reason is None else _error_of(self.reason)
 
+    def _ask(self, cookie: bytes) -> bytes:
+        nonce = self._new_nonce()
+        self._asked[nonce] = cookie
+        if len(self._asked) > _ASKED_AT_MOST:
+            del self._asked[next(iter(self._asked))]
+        if self._token is not None:
+            leave = self.state is State.LEAVING
+            return signed.build_join(self._token, nonce=nonce, cookie=cookie, leave=leave)
+        if cookie == signed.NO_COOKIE:
+            return signed.build_hello(nonce)
+        return signed.build_echo(nonce, cookie)
+
+    def _try_cookie(self, cookie: bytes, now: float) -> bytes:
+        self._trial = None
+        self._trial_at = now + _TRIAL_SECS
+        return self._ask(cookie)
+
     def _on_challenge(self, nonce: bytes, cookie: bytes, now: float) -> None:
-        if nonce != self._nonce or self.state in (State.DENIED, State.LEFT):
+        if self.state in (State.DENIED, State.LEFT):
             return
-        self._nonce = b""
+        if nonce not in self._asked:
+            self._on_foreign_challenge(cookie)
+            return
+        del self._asked[nonce]
+        self._trial = None
         self._cookie = cookie
         self._challenges += 1
         if self._challenges <= _CHALLENGES_IN_A_ROW:
             self._next = now
 
+    def _on_foreign_challenge(self, cookie: bytes) -> None:
+        """It answers a HELLO that somebody else has sent in our name, of whom there may be so
+        many that ours is not answered. Its cookie is for our address all the same, if it is the
+        server's: so it is tried, a moment after we have asked ourselves, now and then.
+        """
+        if self._token is None and self.state is State.ASKING and self._trial is None:
+            self._trial = cookie
+
     def _on_answer(self, answer: Answer, now: float) -> None:
-        key = self._token.key if self._token is not None else self._sent_cookie
-        if answer.nonce != self._nonce or not answer.is_signed_with(key):
+        if answer.nonce not in self._asked:
             return
-        self._nonce = b""
+        key = self._token.key if self._token is not None else self._asked[answer.nonce]
+        if not answer.is_signed_with(key):
+            return
+        self._asked.clear()
+        self._trial = None
         self._challenges = 0
         self._retry_secs = FIRST_RETRY_SECS
         if self.state is State.LEAVING:

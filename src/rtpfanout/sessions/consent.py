@@ -42,8 +42,13 @@ class Consents:
 
     def expect(self, session_id: str, records: Iterable[bytes]) -> None:
         """They get nothing until they consent. The lock is held."""
+        new = []
         for record in records:
-            self._until.setdefault(record, {})[session_id] = _AWAITED
+            if record not in self._until:
+                new.append(record)
+                self._until[record] = {}
+            self._until[record][session_id] = _AWAITED
+        self._registry.engine.await_consent(b"".join(new), True)
 
     def restored(
         self, session_id: str, records: Iterable[bytes], until: Mapping[bytes, float]
@@ -55,6 +60,7 @@ class Consents:
 
     def forget(self, session_id: str, records: Iterable[bytes]) -> None:
         """They are subscribers no more, or needn't consent. The lock is held."""
+        gone = []
         for record in records:
             sessions = self._until.get(record)
             if sessions is None:
@@ -62,6 +68,8 @@ class Consents:
             sessions.pop(session_id, None)
             if not sessions:
                 del self._until[record]
+                gone.append(record)
+        self._registry.engine.await_consent(b"".join(gone), False)
 
     def targets(self, address: Address) -> list[str]:
         """The sessions in which `address` is asked for its consent, or has given it."""

@@ -53,7 +53,17 @@ enum rf_notice_kind {
     RF_NOTICE_SOURCE,   /* who wants to feed a session that is latching */
 };
 
-enum { RF_CONTROL_MAX = 512, RF_SSRC_NETWORKS = 16 };
+enum { RF_CONTROL_MAX = 96, RF_SSRC_NETWORKS = 16 };
+
+/* Notices wait in two queues, so that the second can be left alone for a while. */
+enum rf_queue {
+    RF_QUEUE_KNOWN,     /* about sessions, and datagrams of who returned a cookie */
+    RF_QUEUE_STRANGERS, /* all other datagrams */
+    RF_QUEUES,
+};
+
+/* Bytes of the keys of cookies and stamps, of a cookie, and of the claims that have a stamp. */
+enum { RF_PROOF_KEY = 16, RF_COOKIE = 24, RF_CLAIMS = 40 };
 
 struct rf_notice {
     enum rf_notice_kind kind;
@@ -269,11 +279,23 @@ int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
  * the socket is bound to one address: then only that is. -ENOMEM. */
 int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n);
 
-/* Readable while notices wait; non-blocking. */
-int rf_notice_fd(const struct rf_engine *e);
-/* Takes up to `capacity` notices and returns how many. The descriptor stays readable when that
+/* Readable while notices of that queue wait; non-blocking. */
+int rf_notice_fd(const struct rf_engine *e, enum rf_queue queue);
+/* Takes up to `capacity` notices of it and returns how many. The descriptor stays readable when that
  * many were taken. */
-size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity);
+size_t rf_notices(struct rf_engine *e, enum rf_queue queue, struct rf_notice *out, size_t capacity);
+/* By what key the packet path tells who has proved something from a stranger: the cookies of
+ * rf_cookie_make, and the stamps of rf_stamp_make. Until one is set it knows none. */
+void rf_cookie_key(struct rf_engine *e, const uint8_t key[RF_PROOF_KEY]);
+void rf_stamp_key(struct rf_engine *e, const uint8_t key[RF_PROOF_KEY]);
+/* The consent of these addresses is awaited, or no more: each call that begins it is to be followed
+ * by one that ends it. Until then the packet path expects them. */
+void rf_await(struct rf_engine *e, const struct rf_addr *addrs, size_t n, bool on);
+/* `made_us` in network order, and 16 bytes of SipHash-2-4 over it and the address. */
+void rf_cookie_make(const uint8_t key[RF_PROOF_KEY], const struct rf_addr *to, uint64_t made_us,
+                    uint8_t cookie[RF_COOKIE]);
+/* Writes the second half of the token id, 4 bytes, by what is in the rest of the claims. */
+void rf_stamp_make(const uint8_t key[RF_PROOF_KEY], uint8_t claims[RF_CLAIMS]);
 /* One datagram from the ingress port. -errno, counted, when the kernel does not take it. */
 int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len);
 

@@ -118,7 +118,7 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             free(w);
             return rc;
         }
-        worker_report(w, &e->local, e->notice_fd);
+        worker_report(w, &e->local, e->notice_fd, &e->proofs);
         if (e->lane_count > 0)
             worker_use_lanes(w, e->lane, e->lane_count);
         e->worker[i] = w;
@@ -129,12 +129,19 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
 static int open_notices(struct rf_engine *e)
 {
     struct local_set *none = local_set_new(NULL, 0);
+    int rc;
 
     if (!none)
         return -ENOMEM;
     store_rlx(&e->local, none);
-    e->notice_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return e->notice_fd < 0 ? -errno : 0;
+    for (unsigned i = 0; i < RF_QUEUES; i++) {
+        e->notice_fd[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (e->notice_fd[i] < 0)
+            return -errno;
+    }
+    if ((rc = proof_key_init(&e->proofs.cookies)) || (rc = proof_key_init(&e->proofs.stamps)))
+        return rc;
+    return awaited_init(&e->proofs.awaited);
 }
 
 static int engine_init(struct rf_engine *e, const struct rf_config *config)
@@ -147,7 +154,8 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
     qsbr_init(&e->qsbr);
     pthread_mutex_init(&e->control, NULL);
     pthread_mutex_init(&e->sources, NULL);
-    e->notice_fd = -1;
+    for (unsigned i = 0; i < RF_QUEUES; i++)
+        e->notice_fd[i] = -1;
     if ((rc = open_notices(e)) || (rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
         (rc = take_sockets(e, config)) || (rc = take_in_hand(e, config)) || (rc = open_lanes(e)))
@@ -198,8 +206,10 @@ void rf_engine_free(struct rf_engine *e)
     pthread_mutex_destroy(&e->control);
     pthread_mutex_destroy(&e->sources);
     free(load_rlx(&e->local));
-    if (e->notice_fd >= 0)
-        close(e->notice_fd);
+    for (unsigned i = 0; i < RF_QUEUES; i++) {
+        if (e->notice_fd[i] >= 0)
+            close(e->notice_fd[i]);
+    }
     free(e);
 }
 
@@ -286,9 +296,27 @@ void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_
     }
 }
 
-int rf_notice_fd(const struct rf_engine *e)
+int rf_notice_fd(const struct rf_engine *e, enum rf_queue queue)
 {
-    return e->notice_fd;
+    return e->notice_fd[queue];
+}
+
+void rf_cookie_key(struct rf_engine *e, const uint8_t key[RF_PROOF_KEY])
+{
+    proof_key_set(&e->proofs.cookies, key);
+}
+
+void rf_stamp_key(struct rf_engine *e, const uint8_t key[RF_PROOF_KEY])
+{
+    proof_key_set(&e->proofs.stamps, key);
+}
+
+void rf_await(struct rf_engine *e, const struct rf_addr *addrs, size_t n, bool on)
+{
+    pthread_mutex_lock(&e->control);
+    for (size_t i = 0; i < n; i++)
+        awaited_change(&e->proofs.awaited, &addrs[i], on);
+    pthread_mutex_unlock(&e->control);
 }
 
 /* The session may have gone since: then nobody wants to hear of it. From here on the worker may
@@ -305,23 +333,24 @@ static bool is_of_interest(struct rf_engine *e, const struct rf_notice *notice)
 }
 
 /* The descriptor first: what is posted later makes it readable again. */
-size_t rf_notices(struct rf_engine *e, struct rf_notice *out, size_t capacity)
+size_t rf_notices(struct rf_engine *e, enum rf_queue queue, struct rf_notice *out, size_t capacity)
 {
+    uint32_t *from = &e->notices_from[queue];
     uint64_t wakeups;
     size_t n = 0;
 
-    (void)!read(e->notice_fd, &wakeups, sizeof wakeups);
+    (void)!read(e->notice_fd[queue], &wakeups, sizeof wakeups);
     pthread_mutex_lock(&e->control);
     for (uint32_t i = 0; i < e->worker_count; i++) {
-        struct worker *w = e->worker[(e->notices_from + i) % e->worker_count];
+        struct worker *w = e->worker[(*from + i) % e->worker_count];
 
-        while (n < capacity && mailbox_take(w->gate.mailbox, &out[n]))
+        while (n < capacity && mailbox_take(w->gate.mailbox, queue, &out[n]))
             n += is_of_interest(e, &out[n]);
     }
-    e->notices_from = (e->notices_from + 1) % e->worker_count;
+    *from = (*from + 1) % e->worker_count;
     pthread_mutex_unlock(&e->control);
     if (n == capacity) /* there may be more */
-        eventfd_write(e->notice_fd, 1);
+        eventfd_write(e->notice_fd[queue], 1);
     return n;
 }
 

@@ -19,7 +19,8 @@ struct rf_engine {
     struct worker *worker[RF_MAX_WORKERS];
     _Atomic bool running[RF_MAX_WORKERS];
     struct qsbr qsbr;
-    int notice_fd; /* -1: not yet open */
+    int notice_fd[RF_QUEUES]; /* -1: not yet open */
+    struct proofs proofs;
     _Atomic(struct local_set *) local; /* never NULL once there are workers */
 
     /* One change at a time of who may feed which session. It is held over a move's grace
@@ -31,7 +32,7 @@ struct rf_engine {
     pthread_mutex_t control;
     struct session_pool sessions;
     struct table table;
-    uint32_t notices_from; /* the worker whose mailbox is emptied first, each in its turn */
+    uint32_t notices_from[RF_QUEUES]; /* the worker whose mailbox is emptied first, in turn */
     uint64_t control_sent, control_send_failures;
     uint64_t kernel_drops;
     uint32_t kernel_drops_seen[RF_MAX_WORKERS]; /* as the sockets count them, modulo 2^32 */

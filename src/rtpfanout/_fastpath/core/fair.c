@@ -12,7 +12,7 @@ static void begin_window(struct fair *f, uint64_t now)
     f->window = f->window + 1 ? f->window + 1 : 1;
     f->began = now;
     f->youngest_ns = UINT64_MAX;
-    f->copies = f->sessions = f->dropped = 0;
+    f->copies = f->strangers = f->sessions = f->dropped = 0;
 }
 
 static uint64_t raised(const struct fair *f)
@@ -25,7 +25,8 @@ static uint64_t raised(const struct fair *f)
  * where all of them want the same. */
 static void adjust_share(struct fair *f)
 {
-    bool standing = f->youngest_ns > FAIR_TARGET;
+    bool flooded = f->strangers > FAIR_FLOOD * f->copies;
+    bool standing = f->youngest_ns > FAIR_TARGET && !flooded;
 
     f->standing = standing ? f->standing + 1 : 0;
     f->calm = f->dropped == 0 && !standing ? f->calm + 1 : 0;

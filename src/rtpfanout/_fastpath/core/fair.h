@@ -5,7 +5,10 @@
  * about to drop whatever comes, of those as well who send no more than others. From then on a session is admitted `share` copies
  * a window, the same for all, and the rest is dropped at the gate, before the costly part. The
  * share follows the queue (approximate fair dropping; Pan, Breslau, Prabhakar and Shenker,
- * 2003), so pictures also stay fresh: the queue stands at FAIR_TARGET, not at its full length. */
+ * 2003), so pictures also stay fresh: the queue stands at FAIR_TARGET, not at its full length.
+ *
+ * Where a flood of what no session admits is most of what there is to do, fewer copies would not
+ * help: then nobody's share falls. */
 #ifndef RF_FAIR_H
 #define RF_FAIR_H
 
@@ -14,7 +17,10 @@
 #define FAIR_WINDOW UINT64_C(100000000) /* ns */
 #define FAIR_TARGET UINT64_C(50000000)  /* ns */
 #define FAIR_UNLIMITED UINT64_MAX
-enum { FAIR_PATIENCE = 10 }; /* a second: what a pause has left behind is not overload */
+enum {
+    FAIR_PATIENCE = 10, /* a second: what a pause has left behind is not overload */
+    FAIR_FLOOD = 4,     /* so many strangers' datagrams for a copy are a flood */
+};
 
 struct fair {
     bool watching;        /* shares are counted, and kept if there is a limit */
@@ -25,6 +31,7 @@ struct fair {
     uint64_t copies;      /* admitted in this window while watching, */
     uint32_t sessions;    /* and of how many sessions */
     uint32_t dropped;     /* packets, in this window */
+    uint64_t strangers;   /* datagrams in this window that no session admits; the gate counts them */
     uint32_t calm;        /* windows in a row without a drop */
     uint32_t standing;    /* windows in a row in which the queue stood */
 };

@@ -32,16 +32,50 @@ static bool is_own(const struct gate *g, const struct rf_addr *source)
     return g->local && local_set_has(load_acq(g->local), source->ip);
 }
 
+/* A cookie that is all zeros is of who has none yet. */
+static bool has_cookie(const struct gate *g, const struct arrival *a)
+{
+    const uint8_t *cookie = rfo_cookie(a->data);
+
+    return cookie && !rfo_is_zero(cookie, cookie + RFO_COOKIE_LEN) &&
+           cookie_is_ours(&g->proofs->cookies, cookie, &a->datagram->source);
+}
+
+/* By a token of ours, or as one who is asked for his consent. */
+static bool is_expected(const struct gate *g, const struct arrival *a)
+{
+    const uint8_t *claims = rfo_claims(a->data);
+
+    return claims ? stamp_is_ours(&g->proofs->stamps, claims)
+                  : awaited_has(&g->proofs->awaited, &a->datagram->source);
+}
+
+/* Where a well-formed control datagram waits, by what it proves. */
+static enum notice_room room_of(const struct gate *g, const struct arrival *a)
+{
+    if (a->data[RFO_KIND_OFFSET] == RFO_MOVE)
+        return ROOM_MOVES;
+    if (!g->proofs)
+        return ROOM_STRANGERS;
+    if (has_cookie(g, a))
+        return ROOM_KNOWN;
+    return is_expected(g, a) ? ROOM_INVITED : ROOM_STRANGERS;
+}
+
 /* For the control plane? Copied into the mailbox, so nothing of the datagram is kept. */
 static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
 {
-    if (!notice_is_control(a->data, a->len))
+    if (!rfo_begins(a->data, a->len))
         return DROP_not_rtp;
+    if (!rfo_is_well_formed(a->data, a->len))
+        return DROP_control_malformed;
     if (a->datagram->source.port == 0)
         return DROP_no_port;
-    if (!mailbox_post_datagram(g->mailbox, &a->datagram->source, a->data, a->len))
-        return DROP_control_full;
-    g->posted = true;
+    enum notice_room room = room_of(g, a);
+
+    if (!mailbox_post_datagram(g->mailbox, room, &a->datagram->source, a->data, a->len))
+        return room == ROOM_KNOWN ? DROP_control_known_full : DROP_control_full;
+    g->posted |= 1u << room_queue(room);
     return DROP_control;
 }
 
@@ -55,7 +89,7 @@ static void notify(struct gate *g, struct session *s, enum rf_notice_kind kind,
     if (load_rlx(&s->noticed) & bit || fetch_or_acq_rel(&s->noticed, bit) & bit)
         return;
     if (mailbox_post_session(g->mailbox, kind, session_handle(s), source))
-        g->posted = true;
+        g->posted |= 1u << RF_QUEUE_KNOWN;
     else
         fetch_and_acq_rel(&s->noticed, ~bit);
 }
@@ -271,6 +305,7 @@ void gate_pass(struct gate *g)
 
         if (admit(g, a))
             continue;
+        g->fair.strangers += a->session == NULL;
         if (!a->handed_over)
             count_drop(g, a);
         a->session = NULL;

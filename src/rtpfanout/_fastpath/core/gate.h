@@ -2,6 +2,8 @@
 #ifndef RF_GATE_H
 #define RF_GATE_H
 
+#include "awaited.h"
+#include "cookie.h"
 #include "fair.h"
 #include "inbox.h"
 #include "local.h"
@@ -29,6 +31,12 @@ struct arrival {
 /* What is longer compilers clear by a slower instruction: 88 bytes cost 10 ns more a packet, of 40. */
 _Static_assert(sizeof(struct arrival) <= 80, "a packet at the gate has grown");
 
+/* What tells who is known, or at least expected, from a stranger. */
+struct proofs {
+    struct proof_key cookies, stamps;
+    struct awaited awaited;
+};
+
 struct gate {
     const struct table *table;
     bool check_padding;
@@ -37,7 +45,8 @@ struct gate {
     const struct rf_addr *own; /* the port, and perhaps the one address, that we send from */
     _Atomic(struct local_set *) *local; /* else all of these are ours; NULL: no such set */
     struct mailbox *mailbox;
-    bool posted; /* something, since it was last asked */
+    struct proofs *proofs; /* NULL: nobody has proved anything */
+    unsigned posted; /* bits of the queues that got something, since it was last asked */
     struct inbox *const *inboxes; /* of all workers */
     uint64_t called;              /* bits of those that something was handed over to */
     struct fair fair;

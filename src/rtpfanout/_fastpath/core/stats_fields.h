@@ -21,7 +21,9 @@
     X(rate_limit)   /* beyond its session's ingest limit */ \
     X(loop)         /* our own egress, or from a subscriber of the very session */ \
     X(control)      /* a control datagram, handed to the control plane */ \
-    X(control_full) /* the same, but too long, or the mailbox had no room */
+    X(control_malformed) /* it begins as one, and is none */ \
+    X(control_full) /* one of somebody who has proved nothing, and the mailbox had no room */ \
+    X(control_known_full) /* the same of who returned a cookie */
 
 /* Those among them that are of a session, and are counted by whichever worker drops. wrong_source is
  * one count for all sessions of an SSRC: nobody can tell which of them was meant. */

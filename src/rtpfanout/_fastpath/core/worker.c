@@ -200,6 +200,15 @@ static void await_frame(struct worker *w)
     counter_add(&w->counters.lingers, 1);
 }
 
+static void tell_control_plane(struct worker *w)
+{
+    for (unsigned queue = 0; w->gate.posted >> queue; queue++) {
+        if (w->gate.posted >> queue & 1 && w->notice_fd[queue] >= 0)
+            worker_wake(w->notice_fd[queue]);
+    }
+    w->gate.posted = 0;
+}
+
 unsigned worker_forward(struct worker *w, bool may_receive)
 {
     unsigned first = w->taken, n;
@@ -213,9 +222,7 @@ unsigned worker_forward(struct worker *w, bool may_receive)
     worker_fan_out(w);
     settle_buffers(w);
     budget_renew(&w->budget, false);
-    if (w->gate.posted && w->notice_fd >= 0)
-        worker_wake(w->notice_fd);
-    w->gate.posted = false;
+    tell_control_plane(w);
     n = w->taken - first;
     counter_add(&w->counters.receives, n);
     counter_add(&w->counters.turns, 1);

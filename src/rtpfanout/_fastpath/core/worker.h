@@ -40,7 +40,7 @@ struct worker {
     bool gso;
     socklen_t name_len;
     int wake_fd; /* eventfd: ends a wait */
-    int notice_fd; /* eventfd: tells the control plane that there are notices; -1: nobody asks */
+    int notice_fd[RF_QUEUES]; /* eventfds: tell the control plane of notices; -1: nobody asks */
 
     struct ingress *ingress;
     struct inbox *inbox;                   /* for what others receive of its sessions */
@@ -86,8 +86,10 @@ void worker_destroy(struct worker *w);
 /* Before worker_run: send by these sockets of the same port, 1 to EGRESS_LANES. */
 void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count);
 
-/* Before worker_run: which addresses are ours, and the eventfd to tell of notices by. */
-void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd);
+/* Before worker_run: which addresses are ours, the eventfds to tell of notices by, and what proves
+ * that somebody is known (gate.h). */
+void worker_report(struct worker *w, _Atomic(struct local_set *) *local,
+                   const int notice_fd[RF_QUEUES], struct proofs *proofs);
 
 /* First what a process that died had in hand; then what comes, until worker_stop; then what is
  * queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. It ends when no other that runs receives any more, so that nobody hands

@@ -56,7 +56,8 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
         .own = &sock->bound,
         .inboxes = w->inboxes,
     };
-    w->notice_fd = -1;
+    for (unsigned i = 0; i < RF_QUEUES; i++)
+        w->notice_fd[i] = -1;
     fair_init(&w->gate.fair);
     w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
@@ -77,10 +78,12 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
         w->egress.fd[i] = lanes[i].fd;
 }
 
-void worker_report(struct worker *w, _Atomic(struct local_set *) *local, int notice_fd)
+void worker_report(struct worker *w, _Atomic(struct local_set *) *local,
+                   const int notice_fd[RF_QUEUES], struct proofs *proofs)
 {
     w->gate.local = local;
-    w->notice_fd = notice_fd;
+    w->gate.proofs = proofs;
+    memcpy(w->notice_fd, notice_fd, sizeof w->notice_fd);
 }
 
 void worker_destroy(struct worker *w)
