@@ -55,9 +55,9 @@ SHARED_SIBLINGS = {"convert"}
 CORE_LAYERS = (
     {"atomic", "error", "hash", "rtp", "stats_fields"},
     {"core"},
-    {"addr", "stats"},
+    {"addr", "stats", "steer", "snmp"},
     {"qsbr", "rtcp", "sock", "crew", "notice"},
-    {"subscriber", "port", "rule", "local"},
+    {"subscriber", "port", "drops", "rule", "local"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair", "linger", "budget"},
@@ -68,7 +68,17 @@ CORE_LAYERS = (
     {"engine"},
     {"control", "subscription", "sources"},
 )
-SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "worker_fanout", "engine"}
+SYSTEM_CALLERS = {
+    "ingress",
+    "egress",
+    "sock",
+    "steer",
+    "snmp",
+    "worker",
+    "worker_room",
+    "worker_fanout",
+    "engine",
+}
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {
     ("hash", "getrandom"),

@@ -47,8 +47,19 @@ def test_the_way_back_is_below_the_low_mark_and_takes_two_samples():
 def test_every_measure_has_its_mark_and_0_is_none():
     limits = Limits(busy=0, kernel_drops=10, memory_bytes=100)
     water = HighWater(limits)
-    water.observe(Sample(busy=1, kernel_drops=10, memory_bytes=100))
+    for _second in range(3):
+        water.observe(Sample(busy=1, kernel_drops=10, memory_bytes=100))
     assert water.passed == ("kernel_drops", "memory")
+
+
+def test_a_second_of_loss_or_a_trifle_refuses_nobody():
+    water = HighWater(Limits(kernel_drops=1))
+    loss = Sample(busy=0, kernel_drops=500, memory_bytes=0, lost_share=0.3)
+    trifle = Sample(busy=0, kernel_drops=5, memory_bytes=0, lost_share=0.0001)
+    for sample in (loss, loss, CALM, loss, loss, trifle, loss, loss):
+        assert water.observe(sample) == []
+    assert [mark.name for mark in water.observe(loss)] == ["kernel_drops"]
+    assert [mark.is_passed for _second in range(2) for mark in water.observe(trifle)] == [False]
 
 
 def standing(dropped, sending=(0, 0, 0), shed=(0, 0)):

@@ -9,12 +9,14 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
   ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
 * ``open_sockets(bind, count, receive_queue_packets)`` opens the ingress sockets alone, in
-  steering order: one for each of `count` workers, or one where the kernel can't steer.
+  steering order: one for each of `count` workers, or one where the kernel can't steer. Behind
+  several comes one that takes nothing and counts what they refuse of broadcasts, of which the
+  kernel offers each its own copy; ``receiving(fds)`` tells how many are to receive by.
   ``Engine(bind, sockets=fds)`` then duplicates and adopts them in place of opening `bind`;
-  their address and buffers are as they are, kernel drops count from then on, and what
-  the engine opens to send by never gets a packet. Their owner keeps them while
+  their address and buffers are as they are, what they dropped and no engine has counted yet is
+  counted, and what the engine opens to send by never gets a packet. Their owner keeps them while
   engines come and go, crash or hand over: what comes meanwhile is queued. OSError EINVAL:
-  more sockets than workers, or not of one bound UDP port.
+  more sockets to receive by than workers, or not of one bound UDP port.
 * ``open_in_hand(count)`` makes memory for what the workers of `count` sockets have received and
   not sent, as a descriptor. ``Engine(sockets=fds, in_hand=fd)`` receives into it, and its ``run``
   begins with what an engine of a process that died had left there (``packets_recovered``): of
@@ -107,7 +109,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
   forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
   sent, ``failed_<reason>`` for each of `SEND_FAILURES`, packets ``handed_over`` between
-  workers, kernel drops, control datagrams sent. Counters
+  workers, ``kernel_drops`` (of a full receive queue), ``kernel_errors`` (dropped by the kernel at
+  the socket for another reason: a wrong checksum), control datagrams sent. Counters
   are 64 bits, are never reset, and obey, whenever no packet is in flight::
 
       packets_received = packets_forwarded + sum of dropped_<reason>
@@ -144,6 +147,7 @@ try:
         Engine,
         open_in_hand,
         open_sockets,
+        receiving,
     )
 except ImportError as error:
     import sys
@@ -164,4 +168,5 @@ __all__ = [
     "Engine",
     "open_in_hand",
     "open_sockets",
+    "receiving",
 ]

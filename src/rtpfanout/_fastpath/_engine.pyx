@@ -40,12 +40,26 @@ include "bulk.pxi"
 def open_sockets(bind, count, receive_queue_packets):
     """The ingress sockets of an address, for `Engine(sockets=...)`; the caller closes them."""
     cdef core.rf_addr addr
-    cdef int fds[core.RF_MAX_WORKERS]
+    cdef int fds[core.RF_MAX_WORKERS + 1]
     write_address(&addr, bind)
     cdef int n = core.rf_sockets_open(&addr, count, receive_queue_packets, fds)
     if n < 0:
         check(n)
     return [fds[i] for i in range(n)]
+
+
+def receiving(sockets):
+    """How many of `open_sockets`' are to receive by, each by a worker."""
+    cdef int fds[core.RF_MAX_WORKERS + 1]
+    return core.rf_sockets_receiving(fds, write_sockets(fds, sockets))
+
+
+cdef uint32_t write_sockets(int *fds, sockets) except? 0:
+    if len(sockets) > core.RF_MAX_WORKERS + 1:
+        check(-errno.EINVAL)
+    for i, fd in enumerate(sockets):
+        fds[i] = fd
+    return len(sockets)
 
 
 def open_in_hand(count):
@@ -78,14 +92,10 @@ cdef class Engine:
         in_hand=None,
     ):
         cdef core.rf_config config
-        cdef int fds[core.RF_MAX_WORKERS]
+        cdef int fds[core.RF_MAX_WORKERS + 1]
         cdef int memory = -1 if in_hand is None else in_hand
-        if len(sockets) > core.RF_MAX_WORKERS:
-            check(-errno.EINVAL)
-        for i, fd in enumerate(sockets):
-            fds[i] = fd
         config.sockets = fds
-        config.socket_count = len(sockets)
+        config.socket_count = write_sockets(fds, sockets)
         config.in_hand = NULL if in_hand is None else &memory
         write_address(&config.bind, bind)
         config.max_sessions = max_sessions
@@ -347,6 +357,7 @@ cdef class Engine:
         core.rf_engine_stats(self.engine, &stats)
         values = counters(WORKER_FIELDS, &stats.packets_received)
         values["kernel_drops"] = stats.kernel_drops
+        values["kernel_errors"] = stats.kernel_errors
         values["control_sent"] = stats.control_sent
         values["control_send_failures"] = stats.control_send_failures
         return values

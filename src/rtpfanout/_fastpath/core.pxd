@@ -71,6 +71,7 @@ cdef extern from "core.h" nogil:
     struct rf_stats:
         uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow
         uint64_t kernel_drops
+        uint64_t kernel_errors
         uint64_t control_sent
         uint64_t control_send_failures
 
@@ -112,6 +113,7 @@ cdef extern from "core.h" nogil:
     int rf_in_hand_open(uint32_t count)
     int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                         int *fds)
+    uint32_t rf_sockets_receiving(const int *fds, uint32_t count)
     int rf_engine_new(const rf_config *config, rf_engine **out)
     void rf_engine_free(rf_engine *e)
     int rf_engine_run(rf_engine *e, uint32_t worker)

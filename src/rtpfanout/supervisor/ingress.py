@@ -45,7 +45,7 @@ def open_or_adopt(settings: Settings, notifier: Notifier) -> list[int]:
 def open_in_hand(sockets: Sequence[int]) -> int | None:
     """Memory for what a server has received and not sent; None where there is none to be had."""
     try:
-        return _fastpath.open_in_hand(len(sockets))
+        return _fastpath.open_in_hand(_fastpath.receiving(sockets))
     except OSError as error:
         _log.warning("what a server has in hand will die with it", reason=error.strerror)
         return None
@@ -54,9 +54,10 @@ def open_in_hand(sockets: Sequence[int]) -> int | None:
 def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
     """`settings` for a server that adopts `sockets`: none of them may be without a worker."""
     updates: dict[str, Any] = {}
-    if worker_count(settings.workers) < len(sockets):
-        _log.warning("workers is less than the ingress sockets there are", sockets=len(sockets))
-        updates["workers"] = len(sockets)
+    receiving = _fastpath.receiving(sockets)
+    if worker_count(settings.workers) < receiving:
+        _log.warning("workers is less than the ingress sockets there are", sockets=receiving)
+        updates["workers"] = receiving
     bound = address_of(sockets[0])
     if settings.bind_address.port not in (0, bound.port):
         _log.warning(
