@@ -22,29 +22,27 @@ class Pressure:
         self._engine = engine
         self._at = time.monotonic_ns()
         self._busy = self._busy_ns()
-        self._received, self._drops = self._counts()
+        self._stats = engine.stats()
 
     def sample(self) -> Sample:
         """Since the last call."""
-        now, busy = time.monotonic_ns(), self._busy_ns()
-        received, drops = self._counts()
-        came = received - self._received + drops - self._drops
+        now, busy, stats = time.monotonic_ns(), self._busy_ns(), self._engine.stats()
         elapsed = max(1, now - self._at)
-        busiest = max(after - before for after, before in zip(busy, self._busy, strict=True))
+        worked = [after - before for after, before in zip(busy, self._busy, strict=True)]
+        drops = self._since("kernel_drops", stats)
         sample = Sample(
-            busy=min(1.0, busiest / elapsed),
-            kernel_drops=(drops - self._drops) * 1e9 / elapsed,
-            lost_share=(drops - self._drops) / max(1, came),
+            busy=min(1.0, max(worked) / elapsed),
+            kernel_drops=drops * 1e9 / elapsed,
+            lost_share=drops / max(1, drops + self._since("packets_received", stats)),
+            work=sum(worked) / elapsed,
+            copies=self._since("copies_attempted", stats) * 1e9 / elapsed,
             memory_bytes=int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
         )
-        self._at, self._busy = now, busy
-        self._received, self._drops = received, drops
+        self._at, self._busy, self._stats = now, busy, stats
         return sample
 
-    def _counts(self) -> tuple[int, int]:
-        """Datagrams received, and those that a full receive queue had no room for."""
-        stats = self._engine.stats()
-        return stats["packets_received"], stats["kernel_drops"]
+    def _since(self, field: str, stats: dict[str, int]) -> int:
+        return stats[field] - self._stats[field]
 
     def _busy_ns(self) -> list[int]:
         return [busy for _last_sign, busy in self._engine.worker_health()]

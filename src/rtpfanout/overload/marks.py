@@ -39,6 +39,10 @@ class Sample:
     memory_bytes: float
     lost_share: float = 1.0
     """Of the datagrams that came: those that the receive queues had no room for, 0 to 1."""
+    work: float = 0.0
+    """Seconds a second that all workers together were busy."""
+    copies: float = 0.0
+    """Copies a second that they attempted."""
 
     @property
     def telling_drops(self) -> float:
