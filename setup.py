@@ -42,6 +42,7 @@ engine = Extension(
     depends=[
         str(FASTPATH / "values.pxi"),
         str(FASTPATH / "bulk.pxi"),
+        str(FASTPATH / "sockets.pxi"),
         *[str(path) for path in (FASTPATH / "core").glob("*.h")],
     ],
     include_dirs=[str(FASTPATH / "core")],

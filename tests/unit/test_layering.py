@@ -27,7 +27,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 
 PYTHON_LAYERS = (
     {"__init__"},
-    {"model", "errors", "rtp"},
+    {"model", "errors", "rtp", "multicast"},
     {
         "config",
         "policy",
@@ -40,7 +40,7 @@ PYTHON_LAYERS = (
         "signed",
         "_fastpath",
     },
-    {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover"},
+    {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover", "groups"},
     {"service", "convert", "metrics", "http", "client", "doctor", "doorman", "listening"},
     {"assembly"},
     {"server"},
@@ -57,7 +57,7 @@ CORE_LAYERS = (
     {"core"},
     {"addr", "stats", "steer", "snmp"},
     {"qsbr", "rtcp", "sock", "crew", "notice"},
-    {"subscriber", "port", "drops", "rule", "local"},
+    {"subscriber", "port", "drops", "membership", "rule", "local"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair", "linger", "budget"},
@@ -74,6 +74,7 @@ SYSTEM_CALLERS = {
     "sock",
     "steer",
     "snmp",
+    "membership",
     "worker",
     "worker_room",
     "worker_fanout",

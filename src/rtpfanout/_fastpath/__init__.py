@@ -23,6 +23,13 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   what that one was sending, those whom it had sent it to get it a second time. What was in hand
   at three deaths is dropped as `abandoned`. One engine uses it at a time. OSError EINVAL: it is
   not for as many sockets.
+* ``join_group(group, sources, interface)`` takes multicast of a group on an interface (its index),
+  of these sources alone (64 at the most) or of any; ports are ignored. What the engine took of it
+  there before is replaced. Each group comes to one worker, once; what sockets have joined they keep
+  as long as they live. OSError: EINVAL (no group, too many), ENODEV, ENOBUFS (a sysctl limits
+  memberships or sources). ``leave_group`` tells whether it had been joined.
+  ``take_groups_of_others``: whether groups that others on this host have joined are taken as
+  well, which they are at first.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
   having forwarded what was already queued (for 200 ms at the most). After

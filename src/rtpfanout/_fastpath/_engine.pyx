@@ -35,39 +35,7 @@ LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENC
 
 include "values.pxi"
 include "bulk.pxi"
-
-
-def open_sockets(bind, count, receive_queue_packets):
-    """The ingress sockets of an address, for `Engine(sockets=...)`; the caller closes them."""
-    cdef core.rf_addr addr
-    cdef int fds[core.RF_MAX_WORKERS + 1]
-    write_address(&addr, bind)
-    cdef int n = core.rf_sockets_open(&addr, count, receive_queue_packets, fds)
-    if n < 0:
-        check(n)
-    return [fds[i] for i in range(n)]
-
-
-def receiving(sockets):
-    """How many of `open_sockets`' are to receive by, each by a worker."""
-    cdef int fds[core.RF_MAX_WORKERS + 1]
-    return core.rf_sockets_receiving(fds, write_sockets(fds, sockets))
-
-
-cdef uint32_t write_sockets(int *fds, sockets) except? 0:
-    if len(sockets) > core.RF_MAX_WORKERS + 1:
-        check(-errno.EINVAL)
-    for i, fd in enumerate(sockets):
-        fds[i] = fd
-    return len(sockets)
-
-
-def open_in_hand(count):
-    """Memory for what `count` workers have in hand, for `Engine(in_hand=...)`; the caller closes it."""
-    cdef int fd = core.rf_in_hand_open(count)
-    if fd < 0:
-        check(fd)
-    return fd
+include "sockets.pxi"
 
 
 cdef class Engine:
@@ -173,6 +141,15 @@ cdef class Engine:
             core.rf_engine_stop(self.engine)
         else:
             core.rf_engine_hand_over(self.engine)
+
+    def join_group(self, group, sources, uint32_t interface):
+        join(self.engine, group, sources, interface)
+
+    def leave_group(self, group, uint32_t interface):
+        return leave(self.engine, group, interface)
+
+    def take_groups_of_others(self, bint taken):
+        core.rf_groups_of_others(self.engine, taken)
 
     def worker_health(self):
         cdef core.rf_health health

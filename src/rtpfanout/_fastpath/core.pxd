@@ -107,6 +107,7 @@ cdef extern from "core.h" nogil:
         uint64_t sum_ns
 
     enum:
+        RF_GROUP_SOURCES
         RF_LATENCY_BOUNDS
         RF_MAX_WORKERS
 
@@ -119,6 +120,10 @@ cdef extern from "core.h" nogil:
     int rf_engine_run(rf_engine *e, uint32_t worker)
     void rf_engine_stop(rf_engine *e)
     void rf_engine_hand_over(rf_engine *e)
+    int rf_group_join(rf_engine *e, const rf_addr *group, const rf_addr *sources, uint32_t count,
+                      uint32_t interface)
+    int rf_group_leave(rf_engine *e, const rf_addr *group, uint32_t interface)
+    void rf_groups_of_others(rf_engine *e, rf_bool taken)
     void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
     void rf_engine_stats(rf_engine *e, rf_stats *out)
     int rf_engine_health(rf_engine *e, uint32_t worker, uint64_t now, rf_health *out)

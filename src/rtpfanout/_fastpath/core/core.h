@@ -15,7 +15,7 @@
 
 struct rf_engine;
 
-enum { RF_MAX_WORKERS = 64 };
+enum { RF_MAX_WORKERS = 64, RF_GROUP_SOURCES = 64 };
 #define RF_MAX_SESSIONS UINT32_C(0xfffff) /* all bits of it: see table_word */
 
 struct rf_addr {
@@ -186,6 +186,16 @@ void rf_engine_stop(struct rf_engine *e);
 /* Ends each loop after the turn at hand and what others hand over meanwhile; what is queued stays in
  * the socket, for the next engine that adopts it. */
 void rf_engine_hand_over(struct rf_engine *e);
+
+/* Multicast of `group` on an interface (its index): from up to RF_GROUP_SOURCES alone, or from any if there
+ * are none. One ingress socket takes it, so it comes once. Sockets that outlive the engine keep it.
+ * -EINVAL (too many sources, or not a group), -ENODEV, -ENOBUFS, or what the kernel says. */
+int rf_group_join(struct rf_engine *e, const struct rf_addr *group, const struct rf_addr *sources,
+                  uint32_t count, uint32_t interface);
+/* -EADDRNOTAVAIL: it wasn't joined there. */
+int rf_group_leave(struct rf_engine *e, const struct rf_addr *group, uint32_t interface);
+/* Whether groups that others of this host have joined are taken as well: they are at first. */
+void rf_groups_of_others(struct rf_engine *e, bool taken);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);

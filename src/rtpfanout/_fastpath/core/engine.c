@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "membership.h"
 #include "steer.h"
 
 #ifndef MFD_NOEXEC_SEAL
@@ -259,6 +260,32 @@ int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct 
         .busy_ns = load_rlx(&w->busy_ns),
     };
     return 0;
+}
+
+/* The same one each time, and not the first one for all: one worker has what it takes. */
+static const struct sock *member(const struct rf_engine *e, const struct rf_addr *group)
+{
+    uint32_t sum = 0;
+
+    for (size_t i = 0; i < sizeof group->ip; i++)
+        sum += group->ip[i];
+    return &e->sock[sum % e->sock_count];
+}
+
+int rf_group_join(struct rf_engine *e, const struct rf_addr *group, const struct rf_addr *sources,
+                  uint32_t count, uint32_t interface)
+{
+    return membership_set(member(e, group), group, sources, count, interface);
+}
+
+int rf_group_leave(struct rf_engine *e, const struct rf_addr *group, uint32_t interface)
+{
+    return membership_end(member(e, group), group, interface);
+}
+
+void rf_groups_of_others(struct rf_engine *e, bool taken)
+{
+    sock_take_joined_only(&e->sock[0], !taken);
 }
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
