@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <stdint.h>
 #include <string.h>
@@ -76,15 +77,15 @@ static void append_choice(struct program *p, unsigned count)
 static void append_others_pass(struct program *p)
 {
     const struct sock_filter steps[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x60, 8, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 16), /* to 224.0.0.0/4? */
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 9, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 16), /* where to; the one load that costs */
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
         BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 28),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xe, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xe, 5, 0), /* 224.0.0.0/4 */
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 4),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 19),
+        BPF_STMT(BPF_MISC | BPF_TXA, 0),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 3),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 3, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, ALL),
