@@ -21,7 +21,7 @@ from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
-from rtpfanout.groups import Memberships
+from rtpfanout.groups import Kernel, Memberships
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
 from rtpfanout.pressure import Pressure
@@ -275,7 +275,7 @@ class Server:
             limits=limits_of(settings),
         )
         self.manager.restore_packets()
-        self.memberships = Memberships(self.engine, settings.ingest_groups)
+        self.memberships = Memberships(self.engine, settings.ingest_groups, Kernel())
         self.memberships.look()
         self._read_local_addresses()
 

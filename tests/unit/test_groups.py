@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import re
+import resource
 import socket
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rtpfanout._fastpath import Engine
-from rtpfanout.groups import Memberships, kernel
+from rtpfanout.groups import Kernel, Memberships, kernel
 from rtpfanout.model import Address
 from rtpfanout.multicast import IngestGroup
 
@@ -89,19 +90,34 @@ def test_what_the_host_has_joined() -> None:
         (ipaddress.IPv6Address("ff02::1"), 1),
         (ipaddress.IPv6Address("ff15::7"), 7),
     }
-    assert (ipaddress.IPv4Address("224.0.0.1"), kernel.interface_index("lo")) in (
-        kernel.joined_on_host() or set()
-    )
+    host = Kernel()
+    for _time in range(2):
+        assert (ipaddress.IPv4Address("224.0.0.1"), host.interface_index("lo")) in (
+            host.joined() or set()
+        )
 
 
 def test_interfaces_and_routes() -> None:
-    lo = kernel.interface_index("lo")
-    assert lo is not None
-    assert kernel.interface_index(str(lo)) == lo
-    assert kernel.interface_index("no-such-one") is None
-    assert kernel.interface_index("4000000000") is None
-    assert kernel.interface_index("9" * 15) is None
-    assert kernel.route_interface(ipaddress.ip_address("127.0.0.1")) == lo
+    host = Kernel()
+    lo = host.interface_index("lo")
+    assert lo == socket.if_nametoindex("lo")
+    assert host.interface_index(str(lo)) == lo
+    for name in ("no-such-one", "4000000000", "2000000000", "9" * 15):
+        assert host.interface_index(name) is None
+    assert host.route_interface(ipaddress.ip_address("127.0.0.1")) == lo
+
+
+def test_looking_needs_no_descriptor() -> None:
+    """A process that has used up its own goes on looking."""
+    host = Kernel()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+    try:
+        assert host.interface_index("lo") is not None
+        assert host.route_interface(ipaddress.ip_address("127.0.0.1")) is not None
+        assert host.joined()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Host:
@@ -110,10 +126,11 @@ class Host:
     def __init__(self) -> None:
         self.interfaces = {"eth0": 2}
         self.route: int | None = None
-        self.joined: dict[tuple[IPAddress, int], set[str]] = {}
+        self.members: dict[tuple[IPAddress, int], set[str]] = {}
         self.others: set[tuple[IPAddress, int]] = set()
         self.takes_others = True
         self.error: OSError | None = None
+        self.is_blind = False
         self.calls = 0
 
     def join_group(self, group: Address, sources: Sequence[Address], interface: int) -> None:
@@ -121,31 +138,39 @@ class Host:
         if self.error:
             raise self.error
         assert not self.takes_others, "a group would come twice"
-        self.joined[group.ip, interface] = {str(source.ip) for source in sources}
+        self.members[group.ip, interface] = {str(source.ip) for source in sources}
 
     def leave_group(self, group: Address, interface: int) -> bool:
-        return self.joined.pop((group.ip, interface), None) is not None
+        return self.members.pop((group.ip, interface), None) is not None
 
     def take_groups_of_others(self, taken: bool) -> None:
         self.takes_others = taken
-        assert not (taken and self.joined), "a group would come twice"
+        assert not (taken and self.members), "a group would come twice"
+
+    def interface_index(self, name: str) -> int | None:
+        if self.is_blind:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self.interfaces.get(name)
+
+    def route_interface(self, _group: IPAddress) -> int | None:
+        return self.route
+
+    def joined(self) -> set[tuple[IPAddress, int]]:
+        return set(self.members) | self.others
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Host:
-    host = Host()
-    monkeypatch.setattr(kernel, "interface_index", host.interfaces.get)
-    monkeypatch.setattr(kernel, "route_interface", lambda _group: host.route)
-    monkeypatch.setattr(kernel, "joined_on_host", lambda: set(host.joined) | host.others)
-    return host
+def host() -> Host:
+    return Host()
 
 
 def memberships(host: Host, *entries: str) -> Memberships:
-    return Memberships(host, [IngestGroup.parse(entry) for entry in entries])  # type: ignore[arg-type]
+    groups = [IngestGroup.parse(entry) for entry in entries]
+    return Memberships(host, groups, host)  # type: ignore[arg-type]
 
 
 def joined(host: Host) -> dict[tuple[str, int], set[str]]:
-    return {(str(group), index): sources for (group, index), sources in host.joined.items()}
+    return {(str(group), index): sources for (group, index), sources in host.members.items()}
 
 
 def test_joined_once_and_told_once(host: Host) -> None:
@@ -184,10 +209,19 @@ def test_an_interface_that_came_back_with_its_number(host: Host) -> None:
     """The socket still has what nobody has joined any more."""
     wanted = memberships(host, "239.1.1.1%eth0")
     wanted.look()
-    host.joined.clear()
+    host.members.clear()
     wanted.look()
     assert joined(host) == {("239.1.1.1", 2): set()}
     assert host.calls == 2
+
+
+def test_an_interface_that_cannot_be_looked_for_is_as_before(host: Host) -> None:
+    wanted = memberships(host, "239.1.1.1%eth0")
+    wanted.look()
+    host.is_blind = True
+    wanted.look()
+    assert joined(host) == {("239.1.1.1", 2): set()}
+    assert wanted.joined == {"239.1.1.1%eth0": True}
 
 
 def test_the_route_decides_and_may_change(host: Host) -> None:
@@ -238,7 +272,8 @@ def test_what_the_kernel_refuses_is_told_with_a_remedy(host: Host) -> None:
 
 def test_an_engine_joins_and_leaves() -> None:
     """On loopback, by real sockets, of both families."""
-    lo = kernel.interface_index("lo")
+    host = Kernel()
+    lo = host.interface_index("lo")
     assert lo is not None
     engine = Engine(
         Address.parse("[::]:0"), max_sessions=1, max_subscribers=1, receive_queue_packets=64,
@@ -254,7 +289,7 @@ def test_an_engine_joins_and_leaves() -> None:
         assert not engine.leave_group(group, lo)
         for chosen in ([], sources, sources[:1], [], sources[1:], []):
             engine.join_group(group, chosen, lo)
-            assert (ip, lo) in (kernel.joined_on_host() or {(ip, lo)})
+            assert (ip, lo) in (host.joined() or {(ip, lo)})
         assert engine.leave_group(group, lo)
         assert not engine.leave_group(group, lo)
         with pytest.raises(OSError, match=os.strerror(errno.ENODEV)):

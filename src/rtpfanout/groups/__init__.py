@@ -4,6 +4,7 @@
 those wanted are joined, `metrics` shows which are.
 """
 
+from rtpfanout.groups.kernel import Kernel
 from rtpfanout.groups.memberships import Memberships
 
-__all__ = ["Memberships"]
+__all__ = ["Kernel", "Memberships"]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import ipaddress
+import os
 import socket
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rtpfanout.multicast import IPAddress
 
-_IGMP, _IGMP6 = Path("/proc/net/igmp"), Path("/proc/net/igmp6")
+    Place = tuple[IPAddress, int]  # a group on an interface, by index
+
+_IGMP, _IGMP6 = "/proc/thread-self/net/igmp", "/proc/thread-self/net/igmp6"
+_SIOCGIFNAME, _SIOCGIFINDEX = 0x8910, 0x8933
 # rtnetlink(7)
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _NLM_F_REQUEST = 1
@@ -21,21 +26,9 @@ _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr
 
 
-def joined_on_host() -> set[tuple[IPAddress, int]] | None:
-    """Groups and indexes of the interfaces that have joined them; None where nobody tells."""
-    try:
-        found = parse_igmp(_IGMP.read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return None
-    try:
-        return found | parse_igmp6(_IGMP6.read_text(encoding="ascii", errors="replace"))
-    except OSError:  # without IPv6
-        return found
-
-
-def parse_igmp(text: str) -> set[tuple[IPAddress, int]]:
+def parse_igmp(text: str) -> set[Place]:
     """/proc/net/igmp: each interface, then its groups, in the host's byte order."""
-    found: set[tuple[IPAddress, int]] = set()
+    found: set[Place] = set()
     index = 0
     for line in text.splitlines()[1:]:
         words = line.split()
@@ -47,34 +40,83 @@ def parse_igmp(text: str) -> set[tuple[IPAddress, int]]:
     return found
 
 
-def parse_igmp6(text: str) -> set[tuple[IPAddress, int]]:
+def parse_igmp6(text: str) -> set[Place]:
     """/proc/net/igmp6: a line of each group."""
     rows = (line.split() for line in text.splitlines())
     return {(ipaddress.IPv6Address(bytes.fromhex(row[2])), int(row[0])) for row in rows if row}
 
 
-def interface_index(name: str) -> int | None:
-    """Of an interface that is there; a number that is no name is an index."""
+class Kernel:
+    """Asked again and again, so what it is asked by stays open: it needs no descriptor then."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self._igmp, self._igmp6 = _opened(_IGMP), _opened(_IGMP6)
+        self._device = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._netlink.setblocking(False)  # the answer is there when it was asked
+
+    def __del__(self) -> None:
+        for name in ("_device", "_netlink"):
+            if opened := getattr(self, name, None):
+                opened.close()
+        for name in ("_igmp", "_igmp6"):
+            if (descriptor := getattr(self, name, None)) is not None:
+                os.close(descriptor)
+
+    def joined(self) -> set[Place] | None:
+        """Groups and indexes of the interfaces that have joined them; None where nobody tells."""
+        if self._igmp is None:
+            return None
+        found = parse_igmp(_read(self._igmp))
+        return found if self._igmp6 is None else found | parse_igmp6(_read(self._igmp6))
+
+    def interface_index(self, name: str) -> int | None:
+        """Of an interface that is there; a number that is no name is an index. Raises OSError."""
+        index = self._asked(_SIOCGIFINDEX, struct.pack("@16s24x", name.encode()))
+        if index is None and name.isdecimal() and int(name) < 1 << 31:
+            request = struct.pack("@16si20x", b"", int(name))
+            index = int(name) if self._asked(_SIOCGIFNAME, request) is not None else None
+        return index
+
+    def route_interface(self, group: IPAddress) -> int | None:
+        """Index of the interface that the routing table says for `group`; None: it says none.
+
+        Raises OSError.
+        """
+        family = socket.AF_INET if group.version == 4 else socket.AF_INET6
+        body = _ROUTE.pack(family, group.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(group.packed), _RTA_DST) + group.packed
+        header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
+        self._netlink.send(header + body)
+        return _oif(self._netlink.recv(65536))
+
+    def _asked(self, request: int, ifreq: bytes) -> int | None:
+        """netdevice(7): the number in the answer; None: there is no such interface."""
+        try:
+            answer = fcntl.ioctl(self._device, request, ifreq)
+        except OSError as error:
+            if error.errno not in (errno.ENODEV, errno.ENXIO):
+                raise
+            return None
+        return int(struct.unpack_from("@i", answer, 16)[0])
+
+
+def _opened(path: str) -> int | None:
     try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        pass
-    try:
-        return int(name) if name.isdecimal() and socket.if_indextoname(int(name)) else None
-    except (OSError, OverflowError):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # no IPv6, or no /proc
         return None
 
 
-def route_interface(group: IPAddress) -> int | None:
-    """Index of the interface that the routing table says for `group`; None: it says none."""
-    family = socket.AF_INET if group.version == 4 else socket.AF_INET6
-    body = _ROUTE.pack(family, group.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-    body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(group.packed), _RTA_DST) + group.packed
-    header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.settimeout(5)
-        netlink.send(header + body)
-        answer = netlink.recv(65536)
+def _read(descriptor: int) -> str:
+    text = b""
+    while part := os.pread(descriptor, 65536, len(text)):
+        text += part
+    return text.decode("ascii", "replace")
+
+
+def _oif(answer: bytes) -> int | None:
     length, kind, *_ = _HEADER.unpack_from(answer)
     if kind != _RTM_NEWROUTE:
         return None

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.groups import kernel
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rtpfanout._fastpath import Engine
+    from rtpfanout.groups.kernel import Kernel, Place
     from rtpfanout.multicast import IngestGroup, IPAddress
-
-    Place = tuple[IPAddress, int]  # a group on an interface, by index
 
 _REMEDIES = {
     errno.ENOBUFS: "raise net.ipv4.igmp_max_memberships, net.ipv4.igmp_max_msf or "
@@ -34,11 +32,13 @@ class Memberships:
     compares with what the host has joined, and leaves what nobody wants any more.
     """
 
-    def __init__(self, engine: Engine, groups: Iterable[IngestGroup]) -> None:
+    def __init__(self, engine: Engine, groups: Iterable[IngestGroup], kernel: Kernel) -> None:
         self._engine = engine
+        self._kernel = kernel
         self._groups = tuple(dict.fromkeys(groups))
         self._lock = threading.Lock()
         self._ours: dict[Place, frozenset[IPAddress]] = {}  # empty: of any source
+        self._indexes: dict[IngestGroup, int] = {}  # of its interface, as last found
         self._faults: dict[str, str] = {}  # by entry; "": it is joined
 
     @property
@@ -59,7 +59,7 @@ class Memberships:
             wanted = self._places(faults)
             if self._groups:
                 self._engine.take_groups_of_others(False)
-            present = kernel.joined_on_host()
+            present = self._kernel.joined()
             for place in (present or set()) | set(self._ours):
                 if place not in wanted:
                     self._leave(place)
@@ -77,14 +77,13 @@ class Memberships:
         """Where to join what, from which sources, for which entries."""
         found: dict[Place, tuple[frozenset[IPAddress], list[str]]] = {}
         for entry in self._groups:
-            if entry.interface:
-                index = kernel.interface_index(entry.interface)
-                fault = f"there is no interface {entry.interface}"
-            else:
-                index = kernel.route_interface(entry.group)
-                fault = f"no route to it: name the interface, as in {entry.group}%eth0"
+            index = self._index_for(entry)
             if index is None:
-                faults[str(entry)] = fault
+                faults[str(entry)] = (
+                    f"there is no interface {entry.interface}"
+                    if entry.interface
+                    else f"no route to it: name the interface, as in {entry.group}%eth0"
+                )
                 continue
             place = entry.group, index
             sources = frozenset([entry.source] if entry.source else [])
@@ -97,6 +96,20 @@ class Memberships:
             else:
                 found[place] = (sources, [str(entry)])
         return found
+
+    def _index_for(self, entry: IngestGroup) -> int | None:
+        """Of its interface; as before where that can't be found out for now."""
+        try:
+            if entry.interface:
+                index = self._kernel.interface_index(entry.interface)
+            else:
+                index = self._kernel.route_interface(entry.group)
+        except OSError as error:
+            _log.warning("interfaces can't be read", group=str(entry), reason=str(error))
+            return self._indexes.get(entry)
+        if index is not None:
+            self._indexes[entry] = index
+        return index
 
     def _join(self, place: Place, sources: frozenset[IPAddress], *, is_there: bool) -> str:
         """ "", or why it can't be joined."""
