@@ -119,7 +119,7 @@ def test_kept_sockets_come_back_in_order(
     server = start_server(workers=2)
     manager.wait("READY=1")
     names = sorted(manager.kept)
-    assert names == ["ingress-0", "ingress-1"]
+    assert names == ["ingress-0", "ingress-1", "ingress-2"], "the last counts broadcasts only"
     assert server.stop() == 0
     source, viewer = udp(), udp()
     packets = [rtp_packet(1, number) for number in range(100)]
@@ -132,6 +132,27 @@ def test_kept_sockets_come_back_in_order(
         again.create(address_of(source), 1, address_of(viewer))
         source.sendto(packets[0], again.ingest_target)
         assert receive(viewer, 1) == [packets[0]]
+
+
+def test_what_kept_sockets_drop_is_counted(
+    manager: Manager, start_server: StartServer, udp: MakeSocket
+) -> None:
+    """While no server is there at all; the next one counts it, once."""
+    server = start_server(workers=2, buffer_size=64)
+    manager.wait("READY=1")
+    names = sorted(manager.kept)
+    assert server.stop() == 0
+    source = udp()
+    for number in range(1000):
+        source.sendto(rtp_packet(1, number, bytes(1188)), server.ingest_target)
+    descriptors = [manager.kept[name] for name in names]
+    with activated(descriptors, names, workers=2) as again:
+        metrics = again.settled(64)
+        drops = metrics["rtpfanout_kernel_receive_drops_total"]
+        assert metrics["rtp_packets_received_total"] + drops == 1000
+        assert drops > 0
+    with activated(descriptors, names, workers=2) as third:
+        assert third.metrics()["rtpfanout_kernel_receive_drops_total"] == 0
 
 
 def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> None:
@@ -191,7 +212,7 @@ def test_the_unit_fits_the_server() -> None:
     service = unit("rtpfanout.service")["Service"]
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
-    assert int(service["FileDescriptorStoreMax"]) >= 64, "as many as workers"
+    assert int(service["FileDescriptorStoreMax"]) >= 65, "as many as workers, and one"
     assert service["KillMode"] == "mixed", "the supervisor tells the server"
     assert service["ExecStart"].split()[-1] == "serve"
     assert service["RuntimeDirectory"] == service["StateDirectory"] == "rtpfanout"
