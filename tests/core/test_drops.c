@@ -1,11 +1,29 @@
 /* drops.c, snmp.c, steer.c: what didn't come into a queue is counted once, and told apart; what the
- * kernel gives to all sockets of a port one of them takes. */
+ * kernel gives to all sockets of a port one of them takes.
+ * wraps: setsockopt */
+#include <net/if.h>
+#include <sched.h>
+
 #include "drops.h"
 #include "endpoints.h"
 #include "port.h"
 #include "steer.h"
 
 enum { GROUP = 4 };
+
+static bool is_old_kernel; /* without IPV6_MULTICAST_ALL */
+
+int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
+
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    if (is_old_kernel && level == IPPROTO_IPV6 && name == 29) {
+        errno = ENOPROTOOPT;
+        return -1;
+    }
+    return __real_setsockopt(fd, level, name, value, len);
+}
 
 static const char SNMP[] =
     "Ip: Forwarding DefaultTTL\nIp: 1 64\n"
@@ -198,6 +216,58 @@ static void test_a_broadcast_comes_once(void)
     }
 }
 
+/* A host of its own with an interface that multicast comes by; false where that may not be made. */
+static bool unshare_host(void)
+{
+    return unshare(CLONE_NEWNET) == 0 &&
+           system("ip link set lo up && ip link add m0 type veth peer name m1 && "
+                  "ip link set m1 addrgenmode none && ip link set m1 up && ip link set m0 up && "
+                  "ip address add fd00::1/64 dev m0 nodad && "
+                  "echo 1 >/proc/sys/net/ipv6/conf/m1/disable_ipv6") == 0;
+}
+
+/* Multicast that the host takes anyway, beside unicast: of several sockets one takes it. */
+static void cast_ipv6(void)
+{
+    enum { SOURCES = 20 };
+    struct rf_addr any = address("::", 0), at;
+    struct sock s[GROUP], deaf;
+    struct drops d;
+    unsigned used = 0;
+
+    CHECK_EQ(port_open(s, &any, GROUP, 1 << 20, &deaf), GROUP);
+    drops_begin(&d, s, GROUP, false);
+    for (unsigned i = 0; i < SOURCES; i++) {
+        struct rf_addr one = address("fd00::1", s[0].bound.port), all = address("ff02::1", one.port);
+        unsigned got[GROUP];
+        int fd = endpoint("fd00::1", &at);
+
+        all.scope = if_nametoindex("m0");
+        send_to(fd, &one, "u", 1);
+        send_to(fd, &all, "m", 1);
+        collect(s, GROUP, 2, got);
+        for (unsigned k = 0; k < GROUP; k++)
+            used |= (got[k] > 0) << k;
+        close(fd);
+    }
+    CHECK_EQ(used, (1u << GROUP) - 1);
+    drops_take(&d, s, GROUP, &deaf);
+    CHECK_EQ(d.full, 0);
+    CHECK_EQ(d.other, 0);
+    drops_end(&d);
+    close_port(s, &deaf, GROUP);
+}
+
+static void test_ipv6_multicast_comes_once(void)
+{
+    if (!ipv6_here() || !unshare_host())
+        return;
+    cast_ipv6();
+    is_old_kernel = true;
+    cast_ipv6();
+    is_old_kernel = false;
+}
+
 /* What the others refuse is told from what one has no room for. */
 static void test_broadcasts_beyond_the_queue(void)
 {
@@ -284,5 +354,6 @@ int main(void)
     RUN(test_broadcasts_beyond_the_queue);
     RUN(test_the_next_one_counts_the_rest);
     RUN(test_notes);
+    RUN(test_ipv6_multicast_comes_once); /* the last, for the host it leaves */
     return 0;
 }

@@ -285,7 +285,7 @@ int rf_group_leave(struct rf_engine *e, const struct rf_addr *group, uint32_t in
 
 void rf_groups_of_others(struct rf_engine *e, bool taken)
 {
-    sock_take_joined_only(&e->sock[0], !taken);
+    (void)sock_take_joined_only(&e->sock[0], !taken);
 }
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)

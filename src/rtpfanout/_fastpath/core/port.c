@@ -65,13 +65,13 @@ int port_open(struct sock *socks, const struct rf_addr *bind, uint32_t workers,
 
 static int take_shares(const struct sock *socks, uint32_t count)
 {
+    bool can_leave = true;
     int rc = 0;
 
-    for (uint32_t i = 0; i < count && rc == 0; i++) {
-        if (i > 0)
-            sock_take_joined_only(&socks[i], true);
-        rc = steer_take_share(socks[i].fd, i, count);
-    }
+    for (uint32_t i = 1; i < count; i++)
+        can_leave &= sock_take_joined_only(&socks[i], true);
+    for (uint32_t i = 0; i < count && rc == 0; i++)
+        rc = steer_take_share(socks[i].fd, i, count, !can_leave);
     return rc;
 }
 

@@ -46,13 +46,13 @@ static int configure(const struct sock *s, uint32_t receive_buffer, uint32_t sen
     return 0;
 }
 
-void sock_take_joined_only(const struct sock *s, bool only)
+bool sock_take_joined_only(const struct sock *s, bool only)
 {
     int all = !only;
 
     (void)setsockopt(s->fd, IPPROTO_IP, IP_MULTICAST_ALL, &all, sizeof all);
-    if (s->family == AF_INET6)
-        (void)setsockopt(s->fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &all, sizeof all);
+    return s->family == AF_INET ||
+           setsockopt(s->fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &all, sizeof all) == 0;
 }
 
 /* Before it is bound: from then on it would take something. */
@@ -62,7 +62,7 @@ static int join_port(const struct sock *s, enum purpose purpose)
 
     if (purpose == FIRST)
         return 0;
-    sock_take_joined_only(s, true);
+    (void)sock_take_joined_only(s, true);
     if (purpose == DEAF && steer_take_nothing(s->fd) != 0)
         return -errno;
     return setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) ? -errno : 0;

@@ -25,8 +25,9 @@ int sock_open_another(struct sock *out, const struct sock *first, uint32_t recei
  * counts as one of its drops. 0 or -errno. */
 int sock_open_deaf(struct sock *out, const struct sock *first, uint32_t send_buffer);
 /* Whether multicast of groups that other sockets of the host have joined is left to them. One that
- * sock_open opened takes it; IPv6's as before where the kernel is older than Linux 4.20. */
-void sock_take_joined_only(const struct sock *s, bool only);
+ * sock_open opened takes it. False where IPv6's is taken by all sockets in any case: the kernel is
+ * older than Linux 4.20. */
+bool sock_take_joined_only(const struct sock *s, bool only);
 /* A duplicate of a UDP socket that sock_open bound, here or in another process; stamps are on
  * afterwards. -EINVAL (no such socket), or -errno. */
 int sock_adopt(struct sock *out, int fd);

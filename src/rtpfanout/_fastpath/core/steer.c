@@ -74,8 +74,14 @@ static void append_choice(struct program *p, unsigned count)
  * joined, and one socket of the port has. The kind of the frame doesn't say all: on loopback, and where
  * an access point has made unicast frames of it, a broadcast comes as if for this host alone. But the
  * last two bits of every subnet's broadcast address are ones. */
-static void append_others_pass(struct program *p)
+static void append_others_pass(struct program *p, bool ipv6_multicast)
 {
+    const struct sock_filter multicast[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 2),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 24), /* to ff00::/8? */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xff, 12, 0),
+    };
     const struct sock_filter steps[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 9, 0),
@@ -91,6 +97,8 @@ static void append_others_pass(struct program *p)
         BPF_STMT(BPF_RET | BPF_K, ALL),
     };
 
+    if (ipv6_multicast)
+        append(p, multicast, COUNT_OF(multicast));
     append(p, steps, COUNT_OF(steps));
 }
 
@@ -112,7 +120,7 @@ int steer_by_source(int fd, unsigned count)
 }
 
 /* By the same choice as steer_by_source: what a source broadcasts keeps its order with the rest. */
-int steer_take_share(int fd, unsigned index, unsigned count)
+int steer_take_share(int fd, unsigned index, unsigned count, bool ipv6_multicast)
 {
     const struct sock_filter end[] = {
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, index, 0, 1),
@@ -121,7 +129,7 @@ int steer_take_share(int fd, unsigned index, unsigned count)
     };
     struct program p = {0};
 
-    append_others_pass(&p);
+    append_others_pass(&p, ipv6_multicast);
     append_choice(&p, count);
     append(&p, end, COUNT_OF(end));
     return attach(fd, SO_ATTACH_FILTER, &p);

@@ -9,9 +9,10 @@
  * way UDP_GRO puts its packets together. 0 or -errno. */
 int steer_by_source(int fd, unsigned count);
 /* The kernel steers unicast only: of a broadcast datagram every socket of the port gets a copy of
- * its own. With this, one that is number `index` of `count` takes those that would be steered to it
- * and refuses the others. What it refuses counts among its drops. 0 or -errno. */
-int steer_take_share(int fd, unsigned index, unsigned count);
+ * its own, and with `ipv6_multicast` of those as well. With this, one that is number `index` of `count`
+ * takes those that would be steered to it and refuses the others. What it refuses counts among its
+ * drops. 0 or -errno. */
+int steer_take_share(int fd, unsigned index, unsigned count, bool ipv6_multicast);
 /* Refuses all. 0 or -errno. */
 int steer_take_nothing(int fd);
 bool steer_takes_nothing(int fd);
