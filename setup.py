@@ -43,6 +43,7 @@ engine = Extension(
         str(FASTPATH / "values.pxi"),
         str(FASTPATH / "bulk.pxi"),
         str(FASTPATH / "proofs.pxi"),
+        str(FASTPATH / "sockets.pxi"),
         *[str(path) for path in (FASTPATH / "core").glob("*.h")],
     ],
     include_dirs=[str(FASTPATH / "core")],

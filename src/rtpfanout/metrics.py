@@ -75,6 +75,11 @@ _COUNTERS = (
         "Datagrams the kernel dropped because the receive queue was full.",
     ),
     (
+        "rtpfanout_kernel_receive_errors",
+        "kernel_errors",
+        "Datagrams the kernel dropped at the socket, but not for a full queue: a wrong checksum.",
+    ),
+    (
         "rtpfanout_packets_recovered",
         "packets_recovered",
         "Packets received, and in hand when the server process before this one died.",

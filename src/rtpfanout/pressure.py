@@ -27,21 +27,24 @@ class Pressure:
         self._engine = engine
         self._at = time.monotonic_ns()
         self._busy = self._busy_ns()
-        self._drops = engine.stats()["kernel_drops"]
+        self._stats = engine.stats()
         self._statm = _open_statm()
 
     def sample(self) -> Sample:
         """Since the last call."""
-        now, busy = time.monotonic_ns(), self._busy_ns()
-        drops = self._engine.stats()["kernel_drops"]
+        now, busy, stats = time.monotonic_ns(), self._busy_ns(), self._engine.stats()
         elapsed = max(1, now - self._at)
-        busiest = max(after - before for after, before in zip(busy, self._busy, strict=True))
+        worked = [after - before for after, before in zip(busy, self._busy, strict=True)]
+        drops = self._since("kernel_drops", stats)
         sample = Sample(
-            busy=min(1.0, busiest / elapsed),
-            kernel_drops=(drops - self._drops) * 1e9 / elapsed,
+            busy=min(1.0, max(worked) / elapsed),
+            kernel_drops=drops * 1e9 / elapsed,
+            lost_share=drops / max(1, drops + self._since("packets_received", stats)),
+            work=sum(worked) / elapsed,
+            copies=self._since("copies_attempted", stats) * 1e9 / elapsed,
             memory_bytes=self._memory_bytes(),
         )
-        self._at, self._busy, self._drops = now, busy, drops
+        self._at, self._busy, self._stats = now, busy, stats
         return sample
 
     def _memory_bytes(self) -> int:
@@ -49,6 +52,9 @@ class Pressure:
             return 0
         pages = int(os.pread(self._statm.fileno(), 200, 0).split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _since(self, field: str, stats: dict[str, int]) -> int:
+        return stats[field] - self._stats[field]
 
     def _busy_ns(self) -> list[int]:
         return [busy for _last_sign, busy, _cpu in self._engine.worker_health()]

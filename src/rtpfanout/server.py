@@ -21,6 +21,7 @@ from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
+from rtpfanout.groups import Kernel, Memberships
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
 from rtpfanout.netif import LocalAddresses
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from rtpfanout.service import ControlServer
 
 HOUSEKEEPING_SECONDS = 1.0
+GROUPS_SECONDS = 2.0
 RESUME_SECONDS = 5.0
 """In which the store must be free again after a hand-over that came to nothing."""
 CALL_GRACE_SECONDS = 0.25
@@ -61,6 +63,7 @@ class Server:
     metrics_address: Address | None = None
     engine: _fastpath.Engine
     manager: SessionManager
+    memberships: Memberships
     store: Store | None = None
     _local: LocalAddresses | None = None
     _access: Access
@@ -207,6 +210,7 @@ class Server:
         log.configure(self.settings.log.level, self.settings.log.format)
         policy = self._policy()
         await asyncio.to_thread(self.manager.reconfigure, policy, limits_of(self.settings))
+        await asyncio.to_thread(self.memberships.reconfigure, self.settings.ingest_groups)
         refused = 0
         if any(key.startswith(("address_policy.", "limits.")) for key in live):
             refused = await asyncio.to_thread(self.manager.judge_policy)
@@ -283,6 +287,8 @@ class Server:
             limits=limits_of(settings),
         )
         self.manager.restore_packets()
+        self.memberships = Memberships(self.engine, settings.ingest_groups, Kernel())
+        self.memberships.look()
         self._show_local_addresses()
 
     def _policy(self) -> AddressPolicy:
@@ -329,8 +335,10 @@ class Server:
     def _start_http(self, listener: socket.socket) -> None:
         from rtpfanout import http, metrics
         from rtpfanout.doorman.metrics import DoormanCollector
+        from rtpfanout.groups.metrics import GroupsCollector
 
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
+        server_metrics.register(GroupsCollector(self.memberships))
         server_metrics.register(metrics.AuthenticationCollector(self._access.failures))
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
@@ -373,6 +381,7 @@ class Server:
             _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
             _every(HOUSEKEEPING_SECONDS, self.manager.serve_again),
             _every(HOUSEKEEPING_SECONDS, self._show_local_addresses),
+            _every(GROUPS_SECONDS, self.memberships.look),
         )
 
     def _expire_sessions(self) -> None:

@@ -441,7 +441,7 @@ static unsigned lost_by(int fd)
 {
     struct sock s = {.fd = fd};
 
-    return sock_drops(&s);
+    return sock_queue(&s).drops;
 }
 
 static unsigned heard_by(int fd)

@@ -58,6 +58,7 @@ def test_snapshots_have_every_field() -> None:
     assert set(e.stats()) == {
         *WORKER_FIELDS,
         "kernel_drops",
+        "kernel_errors",
         "control_sent",
         "control_send_failures",
     }

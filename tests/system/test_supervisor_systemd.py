@@ -122,7 +122,7 @@ def test_kept_sockets_come_back_in_order(
     server = start_server(workers=2)
     manager.wait("READY=1")
     names = sorted(manager.kept)
-    assert names == ["ingress-0", "ingress-1"]
+    assert names == ["ingress-0", "ingress-1", "ingress-2"], "the last counts broadcasts only"
     assert server.stop() == 0
     source, viewer = udp(), udp()
     packets = [rtp_packet(1, number) for number in range(100)]
@@ -170,7 +170,8 @@ def test_kept_sockets_that_do_not_fit_any_more_are_given_up(
         reader.join()
         closing.join()
         manager.wait("READY=1", 2)
-        assert len(manager.kept) == int(str(wanted["workers"])), "the new ones"
+        workers = int(str(wanted["workers"]))
+        assert len(manager.kept) == workers + (workers > 1), "the new ones, and a deaf one"
 
 
 def test_kept_sockets_get_the_buffer_that_is_wanted_now(
@@ -197,6 +198,27 @@ def test_a_socket_unit_that_is_elsewhere_is_a_warning() -> None:
             assert str(server.ingest) == f"{host}:{port}"
             entry = server.logged("bind_address is not where the ingress sockets are, which stay")
             assert entry["bind_address"] == f"127.0.0.2:{port}"
+
+
+def test_what_kept_sockets_drop_is_counted(
+    manager: Manager, start_server: StartServer, udp: MakeSocket
+) -> None:
+    """While no server is there at all; the next one counts it, once."""
+    server = start_server(workers=2, buffer_size=64)
+    manager.wait("READY=1")
+    names = sorted(manager.kept)
+    assert server.stop() == 0
+    source = udp()
+    for number in range(1000):
+        source.sendto(rtp_packet(1, number, bytes(1188)), server.ingest_target)
+    descriptors = [manager.kept[name] for name in names]
+    with activated(descriptors, names, workers=2) as again:
+        metrics = again.settled(64)
+        drops = metrics["rtpfanout_kernel_receive_drops_total"]
+        assert metrics["rtp_packets_received_total"] + drops == 1000
+        assert drops > 0
+    with activated(descriptors, names, workers=2) as third:
+        assert third.metrics()["rtpfanout_kernel_receive_drops_total"] == 0
 
 
 def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> None:
@@ -259,7 +281,7 @@ def test_the_unit_fits_the_server() -> None:
     service = unit("rtpfanout.service")["Service"]
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
-    assert int(service["FileDescriptorStoreMax"]) >= 64, "as many as workers"
+    assert int(service["FileDescriptorStoreMax"]) >= 65, "as many as workers, and one"
     assert unit("rtpfanout.service")["Unit"]["StartLimitIntervalSec"] == "0", "never given up"
     assert service["Restart"] == "always"
     assert service["KillMode"] == "mixed", "the supervisor tells the server"

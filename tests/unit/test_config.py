@@ -40,6 +40,7 @@ DEFAULTS = {
     "session_timeout_secs": 300,
     "check_padding": True,
     "segmentation": True,
+    "ingest_groups": [],
     "enable_metrics": True,
     "metrics_bind_address": "0.0.0.0:9090",
     "grpc_bind_address": "127.0.0.1:50051",
@@ -70,6 +71,10 @@ DEFAULTS = {
 # Another good value of each key: as the environment has it, as TOML has it.
 OTHERS: dict[str, tuple[str, Any]] = {
     "bind_address": ("[::]:5006", "[::]:5006"),
+    "ingest_groups": (
+        "239.1.2.3, 192.0.2.7@232.1.2.3%eth0",
+        ["239.1.2.3", "192.0.2.7@232.1.2.3%eth0"],
+    ),
     "max_sessions": ("5", 5),
     "max_fanout_per_session": ("6", 6),
     "buffer_size": ("128", 128),
@@ -314,6 +319,19 @@ WHOLE = "expected a whole number from "
         ("workers = 65", f"workers = 65: {WHOLE}0 to 64"),
         ("split_threshold = 1", f"{WHOLE}2 to 1000000"),
         ("busy_poll_us = 1000001", f"{WHOLE}0 to 1000000"),
+        ("ingest_groups = 1", "ingest_groups = 1: not a list, expected a list of multicast groups"),
+        ("ingest_groups = [1]", "1 is not a group"),
+        (
+            'ingest_groups = ["239.1.2.3", "10.0.0.1"]',
+            "'10.0.0.1': 10.0.0.1 is not a multicast group",
+        ),
+        ('ingest_groups = ["239.1.2"]', "'239.1.2': '239.1.2' is not an IPv4 or IPv6 address"),
+        ('ingest_groups = ["239.1.2.3%"]', "'' is not the name of an interface"),
+        (
+            'ingest_groups = ["ff02::7"]',
+            "'ff02::7' has link scope: name the interface, as in 'ff02::7%eth0'",
+        ),
+        ('ingest_groups = ["::1@232.1.2.3"]', "::1 can't be a source of 232.1.2.3"),
         ("worker_cpus = 1", "worker_cpus = 1: not a list, expected a list of CPU numbers"),
         ("worker_cpus = [0, -1]", "-1 is not the number of a CPU"),
         ("worker_cpus = [true]", "True is not the number of a CPU"),
@@ -498,6 +516,28 @@ def test_two_listeners_on_one_port(grpc: str, metrics: str, clash: bool) -> None
     else:
         loaded(**addresses)
     loaded(enable_metrics=False, **addresses)
+
+
+@pytest.mark.parametrize(
+    ("bind", "group", "comes"),
+    [
+        ("0.0.0.0:1", "239.1.2.3", True),
+        ("[::]:1", "239.1.2.3", True),
+        ("[::]:1", "ff15::7", True),
+        ("239.1.2.3:1", "239.1.2.3", True),
+        ("0.0.0.0:1", "ff15::7", False),
+        ("10.0.0.1:1", "239.1.2.3", False),
+        ("[2001:db8::1]:1", "ff15::7", False),
+    ],
+)
+def test_groups_that_cannot_come(bind: str, group: str, comes: bool) -> None:
+    text = f'bind_address = "{bind}"\ningest_groups = ["{group}"]\n'
+    if comes:
+        assert plain_values(loaded(text).settings)["ingest_groups"] == [group]
+        return
+    (problem,) = problems(text)
+    assert problem.startswith(f"server.toml: ingest_groups: {group} can't come to bind_address")
+    assert bind in problem
 
 
 def test_the_listener_that_was_set_is_blamed() -> None:

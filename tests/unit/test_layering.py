@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "rtp", "stderr"},
-    {"networks"},
+    {"multicast", "networks"},
     {
         "config",
         "policy",
@@ -42,7 +42,7 @@ PYTHON_LAYERS = (
         "signed",
         "_fastpath",
     },
-    {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover"},
+    {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover", "groups"},
     {"service", "convert", "metrics", "http", "client", "doctor", "doorman", "listening"},
     {"assembly"},
     {"server"},
@@ -57,9 +57,9 @@ SHARED_SIBLINGS = {"convert"}
 CORE_LAYERS = (
     {"atomic", "error", "hash", "rfo", "rtp", "stats_fields"},
     {"core"},
-    {"addr", "cookie", "stats"},
+    {"addr", "cookie", "stats", "steer", "snmp"},
     {"awaited", "qsbr", "rtcp", "sock", "crew", "notice"},
-    {"subscriber", "port", "rule", "local"},
+    {"subscriber", "port", "drops", "membership", "rule", "local"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair", "linger", "budget"},
@@ -71,7 +71,7 @@ CORE_LAYERS = (
     {"control", "subscription", "sources"},
 )
 SYSTEM_CALLERS = {
-    "ingress", "egress", "sock", "engine",
+    "ingress", "egress", "sock", "steer", "snmp", "membership", "engine",
     "worker", "worker_room", "worker_fanout", "worker_health",
 }  # fmt: skip
 # Not of the packet path: the random key, and the pause of a writer's grace period.

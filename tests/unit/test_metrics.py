@@ -63,6 +63,7 @@ def test_each_series_shows_its_own_counter(registry: CollectorRegistry) -> None:
         "rtpfanout_packets_forwarded_total": "packets_forwarded",
         "rtpfanout_copies_attempted_total": "copies_attempted",
         "rtpfanout_kernel_receive_drops_total": "kernel_drops",
+        "rtpfanout_kernel_receive_errors_total": "kernel_errors",
         "rtpfanout_control_sent_total": "control_sent",
         "rtpfanout_control_send_failures_total": "control_send_failures",
         "rtpfanout_packets_recovered_total": "packets_recovered",

@@ -137,7 +137,8 @@ def test_who_was_shed_is_served_again_when_shedding_is_switched_off(
     texts = [f"127.0.0.1:{port}" for port in (1, 2, 3)]
     manager.add_subscribers(session_id, texts, subscriber_class="monitor")
     (handle,) = registry.by_handle
-    manager._shedding._step_of(handle, 100)
+    for _ in range(4):
+        manager._shedding._step_of(handle, 100, 0.5, 100.0)
 
     def states() -> set[SubscriberState]:
         return {view.state for view in manager.list_subscribers(session_id)[0]}

@@ -9,18 +9,27 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
   ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
 * ``open_sockets(bind, count, receive_queue_packets)`` opens the ingress sockets alone, in
-  steering order: one for each of `count` workers, or one where the kernel can't steer.
+  steering order: one for each of `count` workers, or one where the kernel can't steer. Behind
+  several comes one that takes nothing and counts what they refuse of broadcasts, of which the
+  kernel offers each its own copy; ``receiving(fds)`` tells how many are to receive by.
   ``Engine(bind, sockets=fds)`` then duplicates and adopts them in place of opening `bind`;
-  their address and buffers are as they are, kernel drops count from then on, and what
-  the engine opens to send by never gets a packet. Their owner keeps them while
+  their address and buffers are as they are, what they dropped and no engine has counted yet is
+  counted, and what the engine opens to send by never gets a packet. Their owner keeps them while
   engines come and go, crash or hand over: what comes meanwhile is queued. OSError EINVAL:
-  more sockets than workers, or not of one bound UDP port.
+  more sockets to receive by than workers, or not of one bound UDP port.
 * ``open_in_hand(count)`` makes memory for what the workers of `count` sockets have received and
   not sent, as a descriptor. ``Engine(sockets=fds, in_hand=fd)`` receives into it, and its ``run``
   begins with what an engine of a process that died had left there (``packets_recovered``): of
   what that one was sending, those whom it had sent it to get it a second time. What was in hand
   at three deaths is dropped as `abandoned`. One engine uses it at a time. OSError EINVAL: it is
   not for as many sockets.
+* ``join_group(group, sources, interface)`` takes multicast of a group on an interface (its index),
+  of these sources alone (64 at the most) or of any; ports are ignored. What the engine took of it
+  there before is replaced. Each group comes to one worker, once; what sockets have joined they keep
+  as long as they live. OSError: EINVAL (no group, too many), ENODEV, ENOBUFS (a sysctl limits
+  memberships or sources). ``leave_group`` tells whether it had been joined.
+  ``take_groups_of_others``: whether groups that others on this host have joined are taken as
+  well, which they are at first.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
   having forwarded what was already queued (for 200 ms at the most). After
@@ -122,7 +131,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
   forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
   sent, ``failed_<reason>`` for each of `SEND_FAILURES`, packets ``handed_over`` between
-  workers, kernel drops, control datagrams sent. Counters
+  workers, ``kernel_drops`` (of a full receive queue), ``kernel_errors`` (dropped by the kernel at
+  the socket for another reason: a wrong checksum), control datagrams sent. Counters
   are 64 bits, are never reset, and obey, whenever no packet is in flight::
 
       packets_received = packets_forwarded + sum of dropped_<reason>
@@ -163,6 +173,7 @@ try:
         make_cookie,
         open_in_hand,
         open_sockets,
+        receiving,
         stamp_claims,
     )
 except ImportError as error:
@@ -185,5 +196,6 @@ __all__ = [
     "make_cookie",
     "open_in_hand",
     "open_sockets",
+    "receiving",
     "stamp_claims",
 ]

@@ -36,25 +36,7 @@ LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENC
 include "values.pxi"
 include "bulk.pxi"
 include "proofs.pxi"
-
-
-def open_sockets(bind, count, receive_queue_packets):
-    """The ingress sockets of an address, for `Engine(sockets=...)`; the caller closes them."""
-    cdef core.rf_addr addr
-    cdef int fds[core.RF_MAX_WORKERS]
-    write_address(&addr, bind)
-    cdef int n = core.rf_sockets_open(&addr, count, receive_queue_packets, fds)
-    if n < 0:
-        check(n)
-    return [fds[i] for i in range(n)]
-
-
-def open_in_hand(count):
-    """Memory for what `count` workers have in hand, for `Engine(in_hand=...)`; the caller closes it."""
-    cdef int fd = core.rf_in_hand_open(count)
-    if fd < 0:
-        check(fd)
-    return fd
+include "sockets.pxi"
 
 
 cdef class Engine:
@@ -79,14 +61,10 @@ cdef class Engine:
         in_hand=None,
     ):
         cdef core.rf_config config
-        cdef int fds[core.RF_MAX_WORKERS]
+        cdef int fds[core.RF_MAX_WORKERS + 1]
         cdef int memory = -1 if in_hand is None else in_hand
-        if len(sockets) > core.RF_MAX_WORKERS:
-            check(-errno.EINVAL)
-        for i, fd in enumerate(sockets):
-            fds[i] = fd
         config.sockets = fds
-        config.socket_count = len(sockets)
+        config.socket_count = write_sockets(fds, sockets)
         config.in_hand = NULL if in_hand is None else &memory
         write_address(&config.bind, bind)
         config.max_sessions = max_sessions
@@ -164,6 +142,15 @@ cdef class Engine:
             core.rf_engine_stop(self.engine)
         else:
             core.rf_engine_hand_over(self.engine)
+
+    def join_group(self, group, sources, uint32_t interface):
+        join(self.engine, group, sources, interface)
+
+    def leave_group(self, group, uint32_t interface):
+        return leave(self.engine, group, interface)
+
+    def take_groups_of_others(self, bint taken):
+        core.rf_groups_of_others(self.engine, taken)
 
     def worker_health(self):
         cdef core.rf_health health
@@ -367,6 +354,7 @@ cdef class Engine:
         core.rf_engine_stats(self.engine, &stats)
         values = counters(WORKER_FIELDS, &stats.packets_received)
         values["kernel_drops"] = stats.kernel_drops
+        values["kernel_errors"] = stats.kernel_errors
         values["control_sent"] = stats.control_sent
         values["control_send_failures"] = stats.control_send_failures
         return values

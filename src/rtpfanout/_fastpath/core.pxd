@@ -76,6 +76,7 @@ cdef extern from "core.h" nogil:
     struct rf_stats:
         uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow
         uint64_t kernel_drops
+        uint64_t kernel_errors
         uint64_t control_sent
         uint64_t control_send_failures
 
@@ -117,6 +118,7 @@ cdef extern from "core.h" nogil:
         uint64_t sum_ns
 
     enum:
+        RF_GROUP_SOURCES
         RF_LATENCY_BOUNDS
         RF_MAX_WORKERS
         RF_PROOF_KEY
@@ -126,11 +128,16 @@ cdef extern from "core.h" nogil:
     int rf_in_hand_open(uint32_t count)
     int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                         int *fds)
+    uint32_t rf_sockets_receiving(const int *fds, uint32_t count)
     int rf_engine_new(const rf_config *config, rf_engine **out)
     void rf_engine_free(rf_engine *e)
     int rf_engine_run(rf_engine *e, uint32_t worker)
     void rf_engine_stop(rf_engine *e)
     void rf_engine_hand_over(rf_engine *e)
+    int rf_group_join(rf_engine *e, const rf_addr *group, const rf_addr *sources, uint32_t count,
+                      uint32_t interface)
+    int rf_group_leave(rf_engine *e, const rf_addr *group, uint32_t interface)
+    void rf_groups_of_others(rf_engine *e, rf_bool taken)
     void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
     void rf_engine_stats(rf_engine *e, rf_stats *out)
     int rf_engine_health(rf_engine *e, uint32_t worker, uint64_t now, rf_health *out)

@@ -36,6 +36,10 @@ def serve(
     worker_cpus: Annotated[
         str | None, typer.Option(metavar="LIST", help="CPUs to pin the workers to, such as 2,3.")
     ] = None,
+    ingest_groups: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help='Multicast to join: "239.1.2.3,ff15::7%eth0".'),
+    ] = None,
     split_threshold: Annotated[
         int | None, typer.Option(help="Sends at a time from which idle workers take a part.")
     ] = None,
@@ -170,6 +174,7 @@ def serve(
         "buffer_size": buffer_size,
         "workers": workers,
         "worker_cpus": worker_cpus,
+        "ingest_groups": ingest_groups,
         "split_threshold": split_threshold,
         "busy_poll_us": busy_poll_us,
         "session_timeout_secs": session_timeout_secs,

@@ -16,6 +16,7 @@ LIVE_KEYS = frozenset(
         "address_policy.allow",
         "address_policy.deny",
         "drain_secs",
+        "ingest_groups",
         "limits.max_subscribers",
         "limits.max_subscribers_per_ip",
         "log.format",

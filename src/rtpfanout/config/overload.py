@@ -23,8 +23,9 @@ class OverloadSettings(BaseModel):
         ge=0,
         le=1e9,
         allow_inf_nan=False,
-        description="Datagrams a second lost in the receive queue before new sessions and "
-        "subscribers are refused. 0: not watched.",
+        description="Datagrams a second lost in a full receive queue, three seconds in a row and "
+        "a thousandth of what comes, before new sessions and subscribers are refused. 0: not "
+        "watched.",
     )
     memory_mib: Number = Field(
         default=0,
@@ -35,6 +36,6 @@ class OverloadSettings(BaseModel):
     )
     shed: Switch = Field(
         default=True,
-        description="Where packets of a session had to be dropped for overload, stop sending to "
+        description="Where packets of a session go on being dropped for overload, stop sending to "
         "some of its subscribers instead: monitors first, then recorders, pilots never.",
     )

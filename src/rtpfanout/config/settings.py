@@ -16,7 +16,7 @@ from rtpfanout.config.overload import OverloadSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.security import AuthSettings, TlsSettings
 from rtpfanout.config.store import StoreSettings
-from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch, Text
+from rtpfanout.config.types import Cpus, Endpoint, Expected, Groups, Number, Seconds, Switch, Text
 from rtpfanout.model import Address
 
 ENV_PREFIX = "RTP_FANOUT__"
@@ -104,6 +104,13 @@ class Settings(BaseSettings):
         "(UDP_SEGMENT). false, for an interface that does it wrong: each copy is sent by itself, "
         "for several times the CPU time.",
     )
+    ingest_groups: Groups = Field(
+        default=(),
+        description="Multicast groups to join and receive, each GROUP, GROUP%INTERFACE or "
+        "SOURCE@GROUP%INTERFACE; without an interface, where the routing table says. No other "
+        "multicast is received then. Empty: join none, and receive what others on this host have "
+        "joined.",
+    )
     enable_metrics: Switch = Field(
         default=True, description="Serve /metrics, /healthz and /readyz over HTTP."
     )
@@ -182,6 +189,13 @@ class Settings(BaseSettings):
             other, key = sorted(keys, key=lambda key: key in self.model_fields_set)
             reason = f"is in use for {other} = {getattr(self, other)}: expected another port"
             conflicts.append(self._conflict(key, reason))
+        deaf = [str(g) for g in self.ingest_groups if not g.comes_to(self.bind_address.ip)]
+        if deaf:
+            sentence = (
+                f"ingest_groups: {', '.join(deaf)} can't come to bind_address = "
+                f'"{self.bind_address}": expected 0.0.0.0 there, or [::], which IPv6 needs'
+            )
+            conflicts.append(("ingest_groups", sentence))
         if conflicts:
             raise ConflictError(conflicts)
         return self

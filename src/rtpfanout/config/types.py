@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_settings import NoDecode
 
 from rtpfanout.model import Address
+from rtpfanout.multicast import IngestGroup
 from rtpfanout.networks import Network, NetworkSet
 
 
@@ -36,6 +37,31 @@ def _parse_networks(value: object) -> NetworkSet:
     if not isinstance(value, list | tuple):
         raise ValueError("not a list")
     return NetworkSet.read(value, _parse_network)
+
+
+def _parse_groups(value: object) -> tuple[IngestGroup, ...]:
+    """A list; as a flag or in the environment a JSON list or comma-separated text."""
+    if isinstance(value, str):
+        value = _split_list(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    groups, wrong = [], []
+    for entry in value:
+        try:
+            groups.append(_parse_group(entry))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(", ".join(wrong))
+    return tuple(groups)
+
+
+def _parse_group(entry: object) -> IngestGroup:
+    if isinstance(entry, IngestGroup):
+        return entry
+    if not isinstance(entry, str):
+        raise ValueError(f"{entry!r} is not a group")
+    return IngestGroup.parse(entry)
 
 
 def _parse_cpus(value: object) -> tuple[int, ...]:
@@ -111,6 +137,16 @@ Networks = Annotated[
     PlainValidator(_parse_networks),
     PlainSerializer(NetworkSet.texts),
     Expected('a list of networks such as ["10.0.0.0/8", "2001:db8::/32"]'),
+]
+Groups = Annotated[
+    tuple[IngestGroup, ...],
+    NoDecode,
+    PlainValidator(_parse_groups),
+    PlainSerializer(lambda groups: [str(group) for group in groups]),
+    Expected(
+        'a list of multicast groups such as ["239.1.2.3", "ff15::7%eth0", '
+        '"192.0.2.7@232.1.2.3%eth0"]'
+    ),
 ]
 Cpus = Annotated[
     tuple[int, ...],

@@ -4,6 +4,6 @@ Both are plain arithmetic over what housekeeping measures once a second; neither
 """
 
 from rtpfanout.overload.marks import HighWater, Limits, Sample
-from rtpfanout.overload.shedding import SheddingPolicy, Standing, Step
+from rtpfanout.overload.shedding import Load, SheddingPolicy, Standing, Step
 
-__all__ = ["HighWater", "Limits", "Sample", "SheddingPolicy", "Standing", "Step"]
+__all__ = ["HighWater", "Limits", "Load", "Sample", "SheddingPolicy", "Standing", "Step"]

@@ -10,8 +10,11 @@ RETRY_AFTER = 2.0
 """Seconds that a refused caller is asked to wait."""
 CALM_SAMPLES = 2
 """Samples in a row below the low mark that open the door again."""
-BUSY_SAMPLES = 3
-"""Samples in a row that make a worker too busy: a second of work is no overload."""
+LASTING_SAMPLES = 3
+"""Samples in a row that make a worker too busy, or a queue too full: what a second brings is no
+overload."""
+LEAST_LOST = 0.001
+"""Share of what came that has to be lost in a full queue to make it an overload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Limits:
     busy: float = 0.95
     """Share of its time that the busiest worker spends in turns, 0 to 1."""
     kernel_drops: float = 1.0
-    """Datagrams a second that the receive queues had no room for."""
+    """Datagrams a second that the receive queues had no room for; none below LEAST_LOST."""
     memory_bytes: float = 0.0
     """Resident memory of the process."""
     low_share: float = 0.8
@@ -34,6 +37,17 @@ class Sample:
     busy: float
     kernel_drops: float
     memory_bytes: float
+    lost_share: float = 1.0
+    """Of the datagrams that came: those that the receive queues had no room for, 0 to 1."""
+    work: float = 0.0
+    """Seconds a second that all workers together were busy."""
+    copies: float = 0.0
+    """Copies a second that they attempted."""
+
+    @property
+    def telling_drops(self) -> float:
+        """kernel_drops, unless they are too small a share of what came."""
+        return self.kernel_drops if self.lost_share >= LEAST_LOST else 0.0
 
 
 class Mark:
@@ -73,8 +87,8 @@ class HighWater:
         self.marks = tuple(
             Mark(name, high, high * limits.low_share, patience)
             for name, high, patience in (
-                ("busy", limits.busy, BUSY_SAMPLES),
-                ("kernel_drops", limits.kernel_drops, 1),
+                ("busy", limits.busy, LASTING_SAMPLES),
+                ("kernel_drops", limits.kernel_drops, LASTING_SAMPLES),
                 ("memory", limits.memory_bytes, 1),
             )
         )
@@ -86,7 +100,7 @@ class HighWater:
 
     def observe(self, sample: Sample) -> list[Mark]:
         """The marks that this sample passed, or came below again."""
-        values = (sample.busy, sample.kernel_drops, sample.memory_bytes)
+        values = (sample.busy, sample.telling_drops, sample.memory_bytes)
         return [mark for mark, value in zip(self.marks, values, strict=True) if mark.observe(value)]
 
     def admit(self) -> None:

@@ -177,7 +177,7 @@ class PacketSide:
                 sample=asdict(sample),
             )
         if self._registry.limits.shed:
-            self._shedding.step()
+            self._shedding.step(sample)
         else:
             self._shedding.release()
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.overload import SheddingPolicy, Standing, Step
+from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
 from rtpfanout.sessions.views import CLASSES, SHED
 
 if TYPE_CHECKING:
     from rtpfanout.model import SubscriberClass
+    from rtpfanout.overload import Sample
     from rtpfanout.sessions.registry import Registry
 
 _Members = dict["SubscriberClass", list[bytes]]
@@ -27,24 +28,34 @@ class Shedding:
         self._policy = SheddingPolicy()
         self._dropped: dict[int, int] = {}
         self._dropped_in_all = 0
+        self._forwarded: dict[int, int] = {}  # at the last step, if sessions were looked at then
+        self._last_ns = registry.clock.monotonic_ns()
 
-    def step(self) -> None:
-        """Sheds where packets were dropped since the last step, brings back where none were."""
+    def step(self, sample: Sample) -> None:
+        """Sheds where packets go on being dropped, brings back what there is room for again."""
         engine = self._registry.engine
         in_all = engine.stats()["dropped_overload"]
+        now_ns = self._registry.clock.monotonic_ns()
+        seconds = max(0.001, (now_ns - self._last_ns) / 1e9)
+        self._last_ns = now_ns
+        forwarded, self._forwarded = self._forwarded, {}
         if in_all == self._dropped_in_all and not self._policy.watched:
             return
         self._dropped_in_all = in_all
-        stats = engine.all_session_stats(self._registry.clock.monotonic_ns())
-        now = {handle: int(of["dropped_overload"]) for handle, of in stats.items()}
-        before, self._dropped = self._dropped, {h: dropped for h, dropped in now.items() if dropped}
+        stats = engine.all_session_stats(now_ns)
         for handle in self._policy.watched:
-            if handle not in now:
+            if handle not in stats:
                 self._policy.forget(handle)
-        for handle, dropped in now.items():
-            fresh = dropped - before.get(handle, 0)
+        dropped = self._dropped
+        self._dropped = {h: int(n) for h, of in stats.items() if (n := of["dropped_overload"])}
+        self._forwarded = {h: int(of["packets_received"]) for h, of in stats.items()}
+        self._policy.begin(Load(sample.busy, sample.work / sample.copies if sample.copies else 0.0))
+        for handle, of in stats.items():
+            fresh = self._dropped.get(handle, 0) - dropped.get(handle, 0)
             if fresh > 0 or handle in self._policy.watched:
-                self._step_of(handle, fresh)
+                now, rate = self._forwarded[handle], of["packets_per_second"]
+                passed = (now - forwarded[handle]) / seconds if handle in forwarded else rate
+                self._step_of(handle, fresh, fresh / max(1.0, fresh + passed * seconds), passed)
 
     def release(self) -> None:
         """Brings all back that are shed: it is not wanted any more."""
@@ -56,16 +67,17 @@ class Shedding:
                     self._carry_out(handle, step, sending, shed)
             self._policy.forget(handle)
 
-    def _step_of(self, handle: int, dropped: int) -> None:
+    def _step_of(self, handle: int, dropped: int, share: float, per_second: float) -> None:
         try:
             sending, shed = self._members(handle)
             standing = Standing(
                 dropped,
+                share,
+                per_second,
                 {kind: len(members) for kind, members in sending.items()},
                 {kind: len(members) for kind, members in shed.items()},
             )
-            step = self._policy.step(handle, standing)
-            if step is not None:
+            for step in self._policy.steps(handle, standing):
                 self._carry_out(handle, step, sending, shed)
         except KeyError:  # deleted meanwhile
             self._policy.forget(handle)

@@ -74,8 +74,9 @@ def _misfit(settings: Settings, kept: Sequence[int]) -> str:
     bound, count = address_of(kept[0]), worker_count(settings.workers)
     if not _is_at(settings, bound):
         return f"bind_address is {settings.bind_address} now, and they are at {bound}"
-    if count != len(kept):
-        return f"{count} workers are wanted now, and they are {len(kept)}"
+    receiving = _fastpath.receiving(kept)
+    if count != receiving:
+        return f"{count} workers are wanted now, and they are {receiving}"
     return ""
 
 
@@ -91,7 +92,7 @@ def _fit_buffers(settings: Settings, sockets: Sequence[int], *, may_shrink: bool
         (fresh,) = _fastpath.open_sockets(nowhere, 1, settings.buffer_size)
         wanted = _receive_buffer(fresh)
         os.close(fresh)
-        for descriptor in sockets:
+        for descriptor in sockets[: _fastpath.receiving(sockets)]:
             if _receive_buffer(descriptor) < wanted or may_shrink:
                 _set_receive_buffer(descriptor, wanted)
     except OSError as error:
@@ -115,7 +116,7 @@ def _set_receive_buffer(descriptor: int, size: int) -> None:
 def open_in_hand(sockets: Sequence[int]) -> int | None:
     """Memory for what a server has received and not sent; None where there is none to be had."""
     try:
-        return _fastpath.open_in_hand(len(sockets))
+        return _fastpath.open_in_hand(_fastpath.receiving(sockets))
     except OSError as error:
         _log.warning("what a server has in hand will die with it", reason=error.strerror)
         return None
@@ -140,9 +141,10 @@ def fitting_memory(left: int | None, ours: int | None, sockets: Sequence[int]) -
 def fitting(settings: Settings, sockets: Sequence[int]) -> Settings:
     """`settings` for a server that adopts `sockets`: none of them may be without a worker."""
     updates: dict[str, Any] = {}
-    if worker_count(settings.workers) < len(sockets):
-        _log.warning("workers is less than the ingress sockets there are", sockets=len(sockets))
-        updates["workers"] = len(sockets)
+    receiving = _fastpath.receiving(sockets)
+    if worker_count(settings.workers) < receiving:
+        _log.warning("workers is less than the ingress sockets there are", sockets=receiving)
+        updates["workers"] = receiving
     bound = address_of(sockets[0])
     if not _is_at(settings, bound):
         _log.warning(

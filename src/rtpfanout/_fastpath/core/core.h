@@ -15,7 +15,7 @@
 
 struct rf_engine;
 
-enum { RF_MAX_WORKERS = 64 };
+enum { RF_MAX_WORKERS = 64, RF_GROUP_SOURCES = 64 };
 #define RF_MAX_SESSIONS UINT32_C(0xfffff) /* all bits of it: see table_word */
 
 struct rf_addr {
@@ -83,7 +83,7 @@ struct rf_config {
     uint64_t busy_poll_ns;          /* look for packets that long before sleeping */
     /* Ingress sockets of rf_sockets_open, to duplicate and adopt in place of opening `bind`. */
     const int *sockets;
-    uint32_t socket_count; /* 0: open them; else up to as many as workers */
+    uint32_t socket_count; /* 0: open them; else at most as many to receive by as workers */
     /* Of rf_in_hand_open for as many, not used by a process that lives: what the one before that
      * used it had received and not sent goes first. NULL: what is in hand dies with the process. */
     const int *in_hand;
@@ -109,6 +109,9 @@ struct rf_stats {
     RF_WORKER_FIELDS(X)
 #undef X
     uint64_t kernel_drops; /* datagrams the socket queue had no room for */
+    /* Datagrams that the kernel dropped at the socket for another reason: a wrong checksum, nearly
+     * always. drops.h says how they are told apart. */
+    uint64_t kernel_errors;
     uint64_t control_sent; /* by rf_send, which are no copies */
     uint64_t control_send_failures;
 };
@@ -180,15 +183,19 @@ struct rf_latency {
 };
 
 /* The ingress sockets of an address, in steering order: one for each of `count` workers where
- * the kernel can steer by source, else one. They outlive any engine that adopts them; what
- * comes while none reads is queued. `fds` has room for `count`; returns how many it
- * wrote, or -EINVAL (`count`), or what the kernel says to the bind. */
+ * the kernel can steer by source, else one. Behind several comes one more that takes nothing: it
+ * belongs to them, and counts what they refuse of what the kernel gives to all. They outlive any
+ * engine that adopts them; what comes while none reads is queued. `fds` has room for `count` + 1;
+ * returns how many it wrote, or -EINVAL (`count`), or what the kernel says to the bind. */
 int rf_sockets_open(const struct rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                     int *fds);
+/* How many of them are to receive by, each by a worker. */
+uint32_t rf_sockets_receiving(const int *fds, uint32_t count);
 /* Memory for what `count` workers receive, as a descriptor: it outlives the process that uses it.
  * -EINVAL (`count`), or -errno. */
 int rf_in_hand_open(uint32_t count);
-/* Opens the sockets, or adopts them: counts kernel drops from now on. -EINVAL (a limit is 0;
+/* Opens the sockets, or adopts them, and counts then what they dropped that no engine has counted.
+ * Adopted ones it leaves alone once it was told to stop or hand over. -EINVAL (a limit is 0;
  * more sockets than workers, or they are not of one bound UDP port; `in_hand` is not for as many),
  * -ENOMEM, or what the kernel says to the bind. */
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
@@ -202,6 +209,16 @@ void rf_engine_stop(struct rf_engine *e);
 /* Ends each loop after the turn at hand and what others hand over meanwhile; what is queued stays in
  * the socket, for the next engine that adopts it. */
 void rf_engine_hand_over(struct rf_engine *e);
+
+/* Multicast of `group` on an interface (its index): from up to RF_GROUP_SOURCES alone, or from any if there
+ * are none. One ingress socket takes it, so it comes once. Sockets that outlive the engine keep it.
+ * -EINVAL (too many sources, or not a group), -ENODEV, -ENOBUFS, or what the kernel says. */
+int rf_group_join(struct rf_engine *e, const struct rf_addr *group, const struct rf_addr *sources,
+                  uint32_t count, uint32_t interface);
+/* -EADDRNOTAVAIL: it wasn't joined there. */
+int rf_group_leave(struct rf_engine *e, const struct rf_addr *group, uint32_t interface);
+/* Whether groups that others of this host have joined are taken as well: they are at first. */
+void rf_groups_of_others(struct rf_engine *e, bool taken);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "membership.h"
+#include "steer.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -18,20 +20,21 @@ static int take_sockets(struct rf_engine *e, const struct rf_config *config)
 {
     int n;
 
-    if (config->socket_count > 0) {
-        n = port_adopt(e->sock, config->sockets, config->socket_count);
+    e->adopted = config->socket_count > 0;
+    if (e->adopted) {
+        n = port_adopt(e->sock, config->sockets, config->socket_count, &e->deaf);
         if (n)
             return n;
-        e->sock_count = config->socket_count;
-        for (uint32_t i = 0; i < e->sock_count; i++)
-            e->kernel_drops_seen[i] = sock_drops(&e->sock[i]);
-        return 0;
+        e->sock_count = port_receiving(config->sockets, config->socket_count);
+        n = port_share(e->sock, e->sock_count, &e->deaf);
+    } else {
+        n = port_open(e->sock, &config->bind, e->worker_count, e->requested_receive_buffer,
+                      &e->deaf);
+        e->sock_count = n < 0 ? 0 : (uint32_t)n;
     }
-    n = port_open(e->sock, &config->bind, e->worker_count, e->requested_receive_buffer);
-    if (n < 0)
-        return n;
-    e->sock_count = (uint32_t)n;
-    return 0;
+    if (n >= 0)
+        drops_begin(&e->drops, e->sock, e->sock_count, e->adopted);
+    return n < 0 ? n : 0;
 }
 
 int rf_in_hand_open(uint32_t count)
@@ -81,13 +84,13 @@ static int open_lanes(struct rf_engine *e)
     uint32_t count = wanted < EGRESS_LANES ? (uint32_t)wanted : EGRESS_LANES;
 
     for (uint32_t i = 0; count > 1 && i < count; i++) {
-        int rc = sock_open_another(&e->lane[i], &e->sock[0], 0, SEND_BUFFER);
+        int rc = sock_open_deaf(&e->lane[i], &e->sock[0], SEND_BUFFER);
 
         if (rc)
             return rc;
         e->lane_count++;
         /* At once, so that nothing is steered to a socket nobody reads. */
-        if (i == 0 && sock_steer_by_source(&e->sock[0], e->sock_count) != 0) {
+        if (i == 0 && steer_by_source(e->sock[0].fd, e->sock_count) != 0) {
             sock_close(&e->lane[--e->lane_count]);
             return 0;
         }
@@ -156,6 +159,8 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
     pthread_mutex_init(&e->sources, NULL);
     for (unsigned i = 0; i < RF_QUEUES; i++)
         e->notice_fd[i] = -1;
+    e->deaf.fd = -1;
+    e->drops.snmp = (struct snmp){{-1, -1}};
     if ((rc = open_notices(e)) || (rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
         (rc = take_sockets(e, config)) || (rc = take_in_hand(e, config)) || (rc = open_lanes(e)))
@@ -168,7 +173,8 @@ int rf_engine_new(const struct rf_config *config, struct rf_engine **out)
     if (config->max_sessions == 0 || config->max_sessions > RF_MAX_SESSIONS ||
         config->max_subscribers == 0 ||
         config->receive_queue_packets == 0 || config->workers == 0 ||
-        config->workers > RF_MAX_WORKERS || config->socket_count > config->workers)
+        config->workers > RF_MAX_WORKERS || config->socket_count > RF_MAX_WORKERS + 1 ||
+        port_receiving(config->sockets, config->socket_count) > config->workers)
         return -EINVAL;
     struct rf_engine *e = aligned_alloc(alignof(struct rf_engine), sizeof *e);
 
@@ -200,6 +206,9 @@ void rf_engine_free(struct rf_engine *e)
         sock_close(&e->lane[i]);
     for (uint32_t i = 0; i < e->sock_count; i++)
         sock_close(&e->sock[i]);
+    if (e->deaf.fd >= 0)
+        sock_close(&e->deaf);
+    drops_end(&e->drops);
     table_destroy(&e->table);
     session_pool_destroy(&e->sessions);
     qsbr_destroy(&e->qsbr);
@@ -224,14 +233,25 @@ int rf_engine_run(struct rf_engine *e, uint32_t worker)
     return 0;
 }
 
+/* Whoever looks at our counts may have gone by now. What sockets that outlive us drop from here on,
+ * the next engine counts. */
+static void leave_drops(struct rf_engine *e)
+{
+    pthread_mutex_lock(&e->control);
+    e->leaves_drops = e->adopted;
+    pthread_mutex_unlock(&e->control);
+}
+
 void rf_engine_stop(struct rf_engine *e)
 {
+    leave_drops(e);
     for (uint32_t i = 0; i < e->worker_count; i++)
         worker_stop(e->worker[i]);
 }
 
 void rf_engine_hand_over(struct rf_engine *e)
 {
+    leave_drops(e);
     for (uint32_t i = 0; i < e->worker_count; i++)
         worker_hand_over(e->worker[i]);
 }
@@ -242,6 +262,32 @@ int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct 
         return -EINVAL;
     worker_health(e->worker[worker], now, out);
     return 0;
+}
+
+/* The same one each time, and not the first one for all: one worker has what it takes. */
+static const struct sock *member(const struct rf_engine *e, const struct rf_addr *group)
+{
+    uint32_t sum = 0;
+
+    for (size_t i = 0; i < sizeof group->ip; i++)
+        sum += group->ip[i];
+    return &e->sock[sum % e->sock_count];
+}
+
+int rf_group_join(struct rf_engine *e, const struct rf_addr *group, const struct rf_addr *sources,
+                  uint32_t count, uint32_t interface)
+{
+    return membership_set(member(e, group), group, sources, count, interface);
+}
+
+int rf_group_leave(struct rf_engine *e, const struct rf_addr *group, uint32_t interface)
+{
+    return membership_end(member(e, group), group, interface);
+}
+
+void rf_groups_of_others(struct rf_engine *e, bool taken)
+{
+    (void)sock_take_joined_only(&e->sock[0], !taken);
 }
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
@@ -265,12 +311,8 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
 
 void engine_read_kernel_drops(struct rf_engine *e)
 {
-    for (uint32_t i = 0; i < e->sock_count; i++) {
-        uint32_t seen = sock_drops(&e->sock[i]);
-
-        e->kernel_drops += (uint32_t)(seen - e->kernel_drops_seen[i]);
-        e->kernel_drops_seen[i] = seen;
-    }
+    if (!e->leaves_drops)
+        drops_take(&e->drops, e->sock, e->sock_count, e->deaf.fd >= 0 ? &e->deaf : NULL);
 }
 
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out)
@@ -280,7 +322,8 @@ void rf_engine_stats(struct rf_engine *e, struct rf_stats *out)
         stats_sum(out, &e->worker[i]->counters);
     pthread_mutex_lock(&e->control);
     engine_read_kernel_drops(e);
-    out->kernel_drops = e->kernel_drops;
+    out->kernel_drops = e->drops.full;
+    out->kernel_errors = e->drops.other;
     out->control_sent = e->control_sent;
     out->control_send_failures = e->control_send_failures;
     pthread_mutex_unlock(&e->control);

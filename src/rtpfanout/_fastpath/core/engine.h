@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "core.h"
+#include "drops.h"
 #include "port.h"
 #include "worker.h"
 
@@ -12,7 +13,9 @@ struct rf_engine {
     uint32_t max_subscribers;
     uint32_t requested_receive_buffer;
     uint32_t worker_count, sock_count;
+    bool adopted; /* they outlive us */
     struct sock sock[RF_MAX_WORKERS];
+    struct sock deaf; /* of the same port, see port_open; fd -1: none */
     uint8_t *in_hand; /* an ingress for each of them, in memory that outlives us; NULL: none */
     uint32_t lane_count; /* 0: every worker sends by the socket it receives by */
     struct sock lane[EGRESS_LANES];
@@ -34,12 +37,12 @@ struct rf_engine {
     struct table table;
     uint32_t notices_from[RF_QUEUES]; /* the worker whose mailbox is emptied first, in turn */
     uint64_t control_sent, control_send_failures;
-    uint64_t kernel_drops;
-    uint32_t kernel_drops_seen[RF_MAX_WORKERS]; /* as the sockets count them, modulo 2^32 */
+    struct drops drops;
+    bool leaves_drops; /* to the engine that reads the sockets next */
 };
 
-/* Widens the sockets' 32-bit counts into `kernel_drops`; under `control`. Called at every tick,
- * so no wrap goes unseen. */
+/* Takes the sockets' 30 bits of it into `drops`; under `control`. Called at every tick, so no wrap
+ * goes unseen. */
 void engine_read_kernel_drops(struct rf_engine *e);
 
 #endif

@@ -2,10 +2,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "steer.h"
+
+#ifndef IPV6_MULTICAST_ALL
+#define IPV6_MULTICAST_ALL 29 /* Linux 4.20 */
+#endif
+
+/* Why a socket is opened. */
+enum purpose { FIRST, MEMBER, DEAF };
 
 static bool is_ipv6_wildcard(const struct rf_addr *a)
 {
@@ -38,21 +46,43 @@ static int configure(const struct sock *s, uint32_t receive_buffer, uint32_t sen
     return 0;
 }
 
-static int open_bound(struct sock *s, bool reuse_port, uint32_t receive_buffer,
+bool sock_take_joined_only(const struct sock *s, bool only)
+{
+    int all = !only;
+
+    (void)setsockopt(s->fd, IPPROTO_IP, IP_MULTICAST_ALL, &all, sizeof all);
+    return s->family == AF_INET ||
+           setsockopt(s->fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &all, sizeof all) == 0;
+}
+
+/* Before it is bound: from then on it would take something. */
+static int join_port(const struct sock *s, enum purpose purpose)
+{
+    int on = 1;
+
+    if (purpose == FIRST)
+        return 0;
+    (void)sock_take_joined_only(s, true);
+    if (purpose == DEAF && steer_take_nothing(s->fd) != 0)
+        return -errno;
+    return setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) ? -errno : 0;
+}
+
+static int open_bound(struct sock *s, enum purpose purpose, uint32_t receive_buffer,
                       uint32_t send_buffer)
 {
     union sockaddr_any name;
     socklen_t len = addr_to_sockaddr(&name, &s->bound, s->family);
-    int on = 1, rc;
+    int rc;
 
     s->fd = socket(s->family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
     if (s->fd < 0)
         return -errno;
     rc = configure(s, receive_buffer, send_buffer);
-    if (rc == 0 &&
-        ((reuse_port && setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on)) ||
-         bind(s->fd, &name.any, len) ||
-         (len = sizeof name, getsockname(s->fd, &name.any, &len))))
+    if (rc == 0)
+        rc = join_port(s, purpose);
+    if (rc == 0 && (bind(s->fd, &name.any, len) ||
+                    (len = sizeof name, getsockname(s->fd, &name.any, &len))))
         rc = -errno;
     if (rc) {
         close(s->fd);
@@ -70,25 +100,36 @@ int sock_open(struct sock *out, const struct rf_addr *bind_to, uint32_t receive_
         .dual_stack = is_ipv6_wildcard(bind_to),
         .bound = *bind_to,
     };
-    int rc = open_bound(&s, false, receive_buffer, send_buffer);
+    int rc = open_bound(&s, FIRST, receive_buffer, send_buffer);
 
     if (rc == 0)
         *out = s;
     return rc;
 }
 
-int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buffer,
-                      uint32_t send_buffer)
+static int open_beside(struct sock *out, const struct sock *first, enum purpose purpose,
+                       uint32_t receive_buffer, uint32_t send_buffer)
 {
     struct sock s = *first;
     int on = 1, rc;
 
     if (setsockopt(first->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on))
         return -errno;
-    rc = open_bound(&s, true, receive_buffer, send_buffer);
+    rc = open_bound(&s, purpose, receive_buffer, send_buffer);
     if (rc == 0)
         *out = s;
     return rc;
+}
+
+int sock_open_another(struct sock *out, const struct sock *first, uint32_t receive_buffer,
+                      uint32_t send_buffer)
+{
+    return open_beside(out, first, MEMBER, receive_buffer, send_buffer);
+}
+
+int sock_open_deaf(struct sock *out, const struct sock *first, uint32_t send_buffer)
+{
+    return open_beside(out, first, DEAF, 0, send_buffer);
 }
 
 static bool is_option(int fd, int level, int option, int wanted)
@@ -132,54 +173,6 @@ int sock_adopt(struct sock *out, int fd)
     return rc;
 }
 
-/* Classic BPF sees the payload; SKF_NET_OFF reaches back to the IP header.
- * hash = xor of the words of the source IP address and the multiplied source port, spread by
- * another multiplication; the result is a number from 0 to count - 1. The port is multiplied
- * for plans where camera n has address a + n and port p + n: plain, the two cancel out. */
-int sock_steer_by_source(const struct sock *s, unsigned count)
-{
-    enum { IP = SKF_NET_OFF };
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x60, 9, 0),
-        /* IPv4: X = header length; port at X, address at 12 */
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x0f),
-        BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
-        BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_H | BPF_IND, IP),
-        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x85ebca6b),
-        BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
-        BPF_STMT(BPF_JMP | BPF_JA, 13),
-        /* IPv6: port at 40, address at 8 to 23 */
-        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP + 40),
-        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x85ebca6b),
-        BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 8),
-        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-        BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
-        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-        BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 16),
-        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-        BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 20),
-        /* both: A and X are what is left to combine */
-        BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
-        BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x9e3779b1),
-        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 16),
-        BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, count),
-        BPF_STMT(BPF_RET | BPF_A, 0),
-    };
-    struct sock_fprog filter = {.len = sizeof program / sizeof *program, .filter = program};
-
-    return setsockopt(s->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter) ? -errno
-                                                                                         : 0;
-}
-
 int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len)
 {
     union sockaddr_any name;
@@ -214,10 +207,32 @@ uint32_t sock_buffer_size(const struct sock *s, int option)
     return getsockopt(s->fd, SOL_SOCKET, option, &value, &len) == 0 ? (uint32_t)value : 0;
 }
 
-uint32_t sock_drops(const struct sock *s)
+struct sock_queue sock_queue(const struct sock *s)
 {
     uint32_t info[SK_MEMINFO_VARS] = {0};
     socklen_t len = sizeof info;
 
-    return getsockopt(s->fd, SOL_SOCKET, SO_MEMINFO, info, &len) == 0 ? info[SK_MEMINFO_DROPS] : 0;
+    if (getsockopt(s->fd, SOL_SOCKET, SO_MEMINFO, info, &len) != 0)
+        return (struct sock_queue){0};
+    return (struct sock_queue){.drops = info[SK_MEMINFO_DROPS],
+                               .used = info[SK_MEMINFO_RMEM_ALLOC],
+                               .size = info[SK_MEMINFO_RCVBUF]};
+}
+
+/* UDP has no use for SO_RCVLOWAT, which is 1 unless somebody says otherwise. */
+uint32_t sock_note(const struct sock *s)
+{
+    int value = 1;
+    socklen_t len = sizeof value;
+
+    return getsockopt(s->fd, SOL_SOCKET, SO_RCVLOWAT, &value, &len) == 0 && value > 0
+               ? (uint32_t)value - 1
+               : 0;
+}
+
+void sock_set_note(const struct sock *s, uint32_t note)
+{
+    int value = (int)(note & SOCK_NOTE_MAX) + 1;
+
+    (void)setsockopt(s->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value);
 }

@@ -17,9 +17,17 @@ struct sock {
 int sock_open(struct sock *out, const struct rf_addr *bind, uint32_t receive_buffer,
               uint32_t send_buffer);
 /* One more socket on the address of `first`, of its SO_REUSEPORT group. Only `first` was bound
- * alone, so a second server finds the port in use. 0 or -errno. */
-int sock_open_another(struct sock *out, struct sock *first, uint32_t receive_buffer,
+ * alone, so a second server finds the port in use. Of multicast it takes what it has joined. 0 or
+ * -errno. */
+int sock_open_another(struct sock *out, const struct sock *first, uint32_t receive_buffer,
                       uint32_t send_buffer);
+/* The same, to send by: it takes nothing. What comes to every socket of the port, a broadcast,
+ * counts as one of its drops. 0 or -errno. */
+int sock_open_deaf(struct sock *out, const struct sock *first, uint32_t send_buffer);
+/* Whether multicast of groups that other sockets of the host have joined is left to them. One that
+ * sock_open opened takes it. False where IPv6's is taken by all sockets in any case: the kernel is
+ * older than Linux 4.20. */
+bool sock_take_joined_only(const struct sock *s, bool only);
 /* A duplicate of a UDP socket that sock_open bound, here or in another process; stamps are on
  * afterwards. -EINVAL (no such socket), or -errno. */
 int sock_adopt(struct sock *out, int fd);
@@ -27,19 +35,25 @@ void sock_close(struct sock *s);
 /* One datagram; from any thread. 0 or -errno, -EAGAIN when there is no room for it. */
 int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len);
 
-/* Makes the kernel choose one of the group's `count` sockets by the source address and port of
- * a datagram, so that a flow stays with one worker, whatever its SSRCs and in whatever
- * way UDP_GRO puts its packets together. 0 or -errno. */
-int sock_steer_by_source(const struct sock *s, unsigned count);
-
 /* Whether it can send to addresses of that family. */
 bool sock_sends_ipv4(const struct sock *s);
 bool sock_sends_ipv6(const struct sock *s);
 
 /* SO_RCVBUF or SO_SNDBUF as the kernel accounts it: twice what was granted. */
 uint32_t sock_buffer_size(const struct sock *s, int option);
-/* Datagrams the receive queue had no room for since the socket was opened, modulo 2^32
- * (SK_MEMINFO_DROPS, the counter SO_RXQ_OVFL reports with the next packet). */
-uint32_t sock_drops(const struct sock *s);
+enum { SOCK_NOTE_MAX = 0x3fffffff };
+
+struct sock_queue {
+    /* Datagrams that came to the socket and not into its queue since it was opened, modulo 2^32: it
+     * was full, the checksum is wrong, or a filter refused (SK_MEMINFO_DROPS, the counter
+     * SO_RXQ_OVFL reports with the next packet). */
+    uint32_t drops;
+    uint32_t used, size; /* bytes, as the kernel accounts them */
+};
+
+struct sock_queue sock_queue(const struct sock *s);
+/* A number that the socket itself keeps, whoever has it then: 0 at first, up to SOCK_NOTE_MAX. */
+uint32_t sock_note(const struct sock *s);
+void sock_set_note(const struct sock *s, uint32_t note);
 
 #endif
