@@ -7,6 +7,10 @@ import sys
 
 import structlog
 
+# Never with local variables: they hold tokens, keys and whatever else a caller sent.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 _SHARED = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -46,5 +50,9 @@ def configure(level: str, form: str) -> None:
 
 def _renderers(is_console: bool) -> list[structlog.types.Processor]:
     if is_console:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    return [_TRACEBACKS, structlog.processors.JSONRenderer()]
