@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout import _fastpath, log, netif
+from rtpfanout import _fastpath, descriptors, log, netif
 from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
@@ -120,6 +120,7 @@ class Server:
 
     def prepare(self) -> None:
         """Everything up to the first packet. Raises StartError."""
+        descriptors.raise_limit()
         self._prepare_packet_path()
 
     def start_packets(self) -> None:
@@ -286,7 +287,8 @@ class Server:
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
         listener(address, "grpc_bind_address").close()
-        control = ControlServer(self.manager, self._requests, self._access)
+        connections = descriptors.shares().api
+        control = ControlServer(self.manager, self._requests, self._access, connections)
         tls, local = self.settings.tls, self.settings.grpc_unix_socket
         credentials = None
         if tls.certificate:

@@ -45,7 +45,7 @@ def with_server(
     manager = BrokenManager()
 
     async def run() -> None:
-        server = ControlServer(cast("SessionManager", manager), requests, Access())
+        server = ControlServer(cast("SessionManager", manager), requests, Access(), 8)
         port = server.listen("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -90,7 +90,7 @@ def test_a_port_in_use_is_refused() -> None:
 
     async def run() -> None:
         one, two = (
-            ControlServer(cast("SessionManager", None), Counter(), Access()) for _ in range(2)
+            ControlServer(cast("SessionManager", None), Counter(), Access(), 8) for _ in range(2)
         )
         port = one.listen("127.0.0.1:0")
         with pytest.raises(RuntimeError):

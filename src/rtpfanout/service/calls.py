@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.audit import Audit, AuditLog
+from rtpfanout.service.turns import Turns
 from rtpfanout.service.watch import session_events
 from rtpfanout.sessions import SCOPE
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from google.rpc import status_pb2
 
     from rtpfanout.auth import Identity
+    from rtpfanout.service.turns import Streams
     from rtpfanout.sessions import SessionManager
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -39,6 +41,8 @@ CHANGING_THREADS = 32
 SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
 _log = structlog.stdlib.get_logger(__name__)
+_CONNECTION = contextvars.ContextVar("_CONNECTION", default="")
+"""Of this call, as gRPC names it."""
 _Servicer = TypeVar("_Servicer", bound="SessionServicer")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -59,6 +63,7 @@ def _call(
     @functools.wraps(handler)
     async def call(self: _Servicer, request: _Request, context: Context) -> _Response:
         audit = self.audits.begin(method, context.peer(), request)
+        _CONNECTION.set(context.peer())
         try:
             self.admit(method, request, context, audit)
             response = await handler(self, request)
@@ -89,10 +94,11 @@ def _stream(
     ) -> AsyncIterator[_Response]:
         try:
             identity = self.admit(method, request, context)
-            async with contextlib.aclosing(handler(self, request)) as responses:
-                async for response in responses:
-                    self.access.recheck(identity)
-                    yield response
+            with self.streams.one_more(context.peer()):
+                async with contextlib.aclosing(handler(self, request)) as responses:
+                    async for response in responses:
+                        self.access.recheck(identity)
+                        yield response
         except (asyncio.CancelledError, GeneratorExit):
             self.ended(method, grpc.StatusCode.CANCELLED.name)
             raise
@@ -119,13 +125,16 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         manager: SessionManager,
         requests: Counter[tuple[str, str]],
         access: Access,
+        streams: Streams,
     ) -> None:
         self.manager = manager
         self.access = access
         self.requests = requests
+        self.streams = streams
         self.audits = AuditLog()
         self._stopping = asyncio.Event()
         self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
+        self._turns = Turns(CHANGING_THREADS)
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
 
@@ -153,9 +162,21 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._stopping.set()
 
     async def _change(self, call: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
+        """In a thread, when it is this connection's turn.
+
+        Who gives up meanwhile leaves a thread that goes on: the turn is over when that is done.
+        """
         loop = asyncio.get_running_loop()
+        await self._turns.take(_CONNECTION.get())
+
+        def over(_future: Future[_Result]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._turns.give)
+
         bound = functools.partial(contextvars.copy_context().run, call, *args, **options)
-        return await loop.run_in_executor(self._changing, bound)
+        future = self._changing.submit(bound)
+        future.add_done_callback(over)
+        return await asyncio.wrap_future(future)
 
     async def _change_subscribers(
         self, call: Callable[..., _Result], request: Any, addresses: str | list[str], **options: Any
@@ -240,7 +261,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     ) -> session_pb2.JoinTokenResponse:
         view = self.manager.get(request.session_id)
         token, expires_at = tokens.issue(
-            await asyncio.to_thread(self.manager.secret, tokens.SECRET),
+            await self._change(self.manager.secret, tokens.SECRET),
             view.session_id,
             ttl_secs=request.ttl_secs,
             lease_secs=request.lease_secs,

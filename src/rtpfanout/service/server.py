@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from rtpfanout.api import session_pb2_grpc
 from rtpfanout.service.calls import SERVICE, SessionServicer
+from rtpfanout.service.standard import HealthServicer, ReflectionServicer
+from rtpfanout.service.turns import CALLS_PER_CONNECTION, Streams
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -31,7 +33,18 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 256 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 256),
+    # What is told to clients, who keep their other calls back. To refuse what is sent all the
+    # same, because here a stream still counts that there has ended, makes calls fail: the server
+    # does so unless told not to.
+    ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+    ("grpc.http.overload_protection", 0),
+    # By default calls fail at random when 1,000 wait. Connections and their streams are bounded.
+    ("grpc.server.max_pending_requests", 1_000_000),
+    ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
+    # Who connects and says nothing, or never ends its TLS handshake.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Who has no call for so long is let go; its channel connects again for the next one.
+    ("grpc.max_connection_idle_ms", 600_000),
     # A peer that vanished without a word is noticed within 80 seconds, even between calls. The
     # first time-out is TCP's; one that hangs while its kernel lives would have a minute more.
     ("grpc.keepalive_time_ms", 60_000),
@@ -53,19 +66,28 @@ class ControlServer:
     """
 
     def __init__(
-        self, manager: SessionManager, requests: Counter[tuple[str, str]], access: Access
+        self,
+        manager: SessionManager,
+        requests: Counter[tuple[str, str]],
+        access: Access,
+        connections: int,
     ) -> None:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        """`connections`: as many each listener takes at a time."""
+        most = ("grpc.max_allowed_incoming_connections", connections)
+        self._server = grpc.aio.server(options=(*SERVER_OPTIONS, most))
         self._local: tuple[Path, tuple[int, int]] | None = None
-        self._health = health.aio.HealthServicer()
-        self._servicer = SessionServicer(manager, requests, access)
+        streams = Streams()
+        self._health = HealthServicer(streams)
+        self._servicer = SessionServicer(manager, requests, access, streams)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._servicer, self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if access.is_open:
             names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                ReflectionServicer(names, streams), self._server
+            )
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds "ip:port", with TLS if there are credentials; the port. Raises RuntimeError."""
