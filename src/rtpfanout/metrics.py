@@ -126,35 +126,6 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
 )
 
-# (name, field of SessionStats, help)
-_SESSION_COUNTERS = (
-    (
-        "rtpfanout_session_packets_received",
-        "packets_received",
-        "Packets of the session that passed the gate.",
-    ),
-    ("rtpfanout_session_packets_sent", "packets_sent", "Copies the kernel took for sending."),
-    ("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes received."),
-    ("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
-    ("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
-    (
-        "rtpfanout_session_copies_withheld",
-        "copies_withheld",
-        "Copies not made for subscribers that await consent or are shed.",
-    ),
-)
-_SESSION_DROPS = ("overload", "rate_limit", "paused")
-"""The reasons that a session's own packets have; field dropped_<reason> of SessionStats."""
-_SESSION_GAUGES = (
-    ("rtpfanout_session_subscribers", "subscriber_count", "Subscribers of the session."),
-    (
-        "rtpfanout_session_packets_per_second",
-        "packets_per_second",
-        "Packets received per second over the last one to two seconds.",
-    ),
-)
-_SESSION_LABELS = ("session_id", "ssrc", "source", "media_type")
-
 
 class ServerCollector(Collector):
     """The whole server, without any label whose values could grow in number.
@@ -294,48 +265,6 @@ class ServerCollector(Collector):
         )
 
 
-class SessionsCollector(Collector):
-    """Series per session: a page of its own, as their number grows with the sessions."""
-
-    def __init__(self, manager: SessionManager) -> None:
-        self._manager = manager
-
-    def collect(self) -> Iterator[Metric]:
-        """One pass over all sessions per scrape."""
-        rows = [
-            (
-                (
-                    view.session_id,
-                    f"0x{view.ssrc:08x}",
-                    str(view.source or view.source_address),
-                    view.media_type.value,
-                ),
-                stats,
-            )
-            for view, stats in self._manager.all_stats()
-        ]
-        for name, field, text in _SESSION_COUNTERS:
-            counter = CounterMetricFamily(name, text, labels=_SESSION_LABELS)
-            for labels, stats in rows:
-                counter.add_metric(labels, getattr(stats, field))
-            yield counter
-        drops = CounterMetricFamily(
-            "rtpfanout_session_packets_dropped",
-            "Packets of the session that were not forwarded: beyond its share of an overloaded "
-            "server, beyond its ingest limit, while paused.",
-            labels=(*_SESSION_LABELS, "reason"),
-        )
-        for labels, stats in rows:
-            for reason in _SESSION_DROPS:
-                drops.add_metric((*labels, reason), getattr(stats, f"dropped_{reason}"))
-        yield drops
-        for name, field, text in _SESSION_GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=_SESSION_LABELS)
-            for labels, stats in rows:
-                gauge.add_metric(labels, getattr(stats, field))
-            yield gauge
-
-
 class AuthenticationCollector(Collector):
     """`failures` are counted by a fixed list of reasons."""
 
@@ -359,13 +288,6 @@ def server_registry(
     registry.register(ServerCollector(engine, manager, requests))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    return registry
-
-
-def sessions_registry(manager: SessionManager) -> CollectorRegistry:
-    """What /metrics/sessions shows."""
-    registry = CollectorRegistry()
-    registry.register(SessionsCollector(manager))
     return registry
 
 

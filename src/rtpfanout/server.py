@@ -313,7 +313,7 @@ class Server:
         )
 
     def _start_http(self, listener: socket.socket) -> None:
-        from rtpfanout import http, metrics
+        from rtpfanout import http, metrics, session_series
         from rtpfanout.doorman.metrics import DoormanCollector
 
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
@@ -325,11 +325,12 @@ class Server:
         self._http = http.HttpServer(
             http.create_app(
                 server_metrics=server_metrics,
-                session_metrics=metrics.sessions_registry(self.manager),
+                session_series=session_series.session_series(self.manager),
                 is_alive=lambda: self.is_alive,
                 is_ready=lambda: self.is_ready,
                 sessions_status=None if is_local else self._access.overview_status,
-            )
+            ),
+            descriptors.shares().http,
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 

@@ -1,0 +1,139 @@
+"""uvicorn as a guest of our event loop, with connections that can't last for nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rtpfanout.http.connections import Acceptor, Crowd, origin_of
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
+
+REQUEST_SECONDS = 5.0
+"""From the connection, or from the answer before, until a request is whole."""
+ANSWER_SECONDS = 30.0
+"""Until the answer is with who asked."""
+MOST_BYTES_AHEAD = 16 * 1024
+"""Of a request, and of further ones that are sent before its answer."""
+_TICKS = 10
+"""uvicorn's, in a second."""
+
+
+class HttpServer(uvicorn.Server):
+    """Signals and logging are the host's business."""
+
+    def __init__(self, app: ASGIApp, connections: int) -> None:
+        """`connections`: as many there may be at a time."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",  # the one that leaves requests that are sent ahead where they are
+                ws="none",
+                log_config=None,
+                # Its warnings are about what strangers send, a line or two for each request.
+                log_level="error",
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+                h11_max_incomplete_event_size=MOST_BYTES_AHEAD,
+            )
+        )
+        self.crowd = Crowd(connections)
+        self._acceptor: Acceptor | None = None
+
+    async def serve_on(self, listener: socket.socket) -> None:
+        """Serves until `should_exit` is set, then closes `listener`."""
+        await self.serve(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """In place of uvicorn's, which has asyncio accept the connections."""
+        (listener,) = sockets or []
+        self.servers = []
+        self._acceptor = Acceptor(listener, self.crowd, self._connection)
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        if self._acceptor:
+            self._acceptor.close()
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; once, who is over his time is sent away."""
+        if counter % _TICKS == 0:
+            if self._acceptor:
+                self._acceptor.keep_spare()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, HttpConnection):
+                    connection.end_if_late()
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves SIGTERM and SIGINT alone."""
+        yield
+
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(self.config, self.server_state, {}, self.crowd)
+
+
+class HttpConnection(H11Protocol):
+    """One with a deadline for whatever comes next."""
+
+    def __init__(
+        self, config: uvicorn.Config, state: Any, app_state: dict[str, Any], crowd: Crowd
+    ) -> None:
+        super().__init__(config, state, app_state)
+        self.origin = ""
+        self._crowd = crowd
+        self._deadline = self.loop.time() + REQUEST_SECONDS
+
+    @property
+    def is_busy(self) -> bool:
+        """A request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol, as for all of them."""
+        super().connection_made(transport)
+        self.origin = origin_of(transport.get_extra_info("peername"))
+        self._crowd.came(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.gone(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        was_busy = self.is_busy
+        super().data_received(data)
+        self._answering(was_busy)
+        if len(self.conn.trailing_data[0]) > MOST_BYTES_AHEAD:
+            self.end()
+
+    def on_response_complete(self) -> None:
+        """And on with what was sent ahead."""
+        self._deadline = self.loop.time() + REQUEST_SECONDS
+        super().on_response_complete()
+        self._answering(was_busy=False)
+
+    def end(self) -> None:
+        """At once, and without a word."""
+        self.transport.abort()
+
+    def end_if_late(self) -> None:
+        """Whoever neither asks nor takes its answer."""
+        if self.loop.time() > self._deadline:
+            self.end()
+
+    def _answering(self, was_busy: bool) -> None:
+        if self.is_busy and not was_busy:
+            self._deadline = self.loop.time() + ANSWER_SECONDS
