@@ -265,19 +265,37 @@ class ServerCollector(Collector):
         )
 
 
-class AuthenticationCollector(Collector):
-    """`failures` are counted by a fixed list of reasons."""
+class ReasonCollector(Collector):
+    """A counter by a fixed list of reasons, each there from the start: a first one is a rise."""
 
-    def __init__(self, failures: Mapping[str, int]) -> None:
-        self._failures = failures
+    def __init__(self, name: str, text: str, counts: Mapping[str, int]) -> None:
+        """`name` is without _total."""
+        self._name = name
+        self._text = text
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
-        """Each reason from the start, so that a first failure shows as a rise."""
-        yield _by_reason(
-            "rtpfanout_authentication_failures",
-            "Calls without an identity, by reason; refused TLS handshakes are not among them.",
-            self._failures,
-        )
+        """As counted up to now."""
+        yield _by_reason(self._name, self._text, self._counts)
+
+
+def authentication_collector(failures: Mapping[str, int]) -> Collector:
+    """Who was not let in to the calls."""
+    return ReasonCollector(
+        "rtpfanout_authentication_failures",
+        "Calls without an identity, by reason; refused TLS handshakes are not among them.",
+        failures,
+    )
+
+
+def http_collector(ended: Mapping[str, int]) -> Collector:
+    """Whom the HTTP side sent away."""
+    return ReasonCollector(
+        "rtpfanout_http_connections_ended",
+        "Connections to this port that were ended: for newer ones, as there were too many; "
+        "or late, as they neither asked nor took their answer.",
+        ended,
+    )
 
 
 def server_registry(

@@ -317,7 +317,9 @@ class Server:
         from rtpfanout.doorman.metrics import DoormanCollector
 
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
-        server_metrics.register(metrics.AuthenticationCollector(self._access.failures))
+        server_metrics.register(metrics.authentication_collector(self._access.failures))
+        crowd = http.Crowd(descriptors.shares().http)
+        server_metrics.register(metrics.http_collector(crowd.ended))
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
         # Who may see the sessions one by one: on loopback everybody, as ever.
@@ -330,7 +332,7 @@ class Server:
                 is_ready=lambda: self.is_ready,
                 sessions_status=None if is_local else self._access.overview_status,
             ),
-            descriptors.shares().http,
+            crowd,
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 

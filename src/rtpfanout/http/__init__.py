@@ -7,7 +7,8 @@ answered and sent to in turns (`turnstile`).
 """
 
 from rtpfanout.http.app import INDEX, create_app
+from rtpfanout.http.connections import Crowd
 from rtpfanout.http.pages import Piece
 from rtpfanout.http.server import HttpServer
 
-__all__ = ["INDEX", "HttpServer", "Piece", "create_app"]
+__all__ = ["INDEX", "Crowd", "HttpServer", "Piece", "create_app"]

@@ -1,7 +1,7 @@
 """Connections of strangers: how many there may be, and which one goes when there are too many.
 
-The newcomer is always let in. What makes room is the connection that has been silent for the
-longest time, of the network that has the most: so whoever opens thousands ends his own, and a
+The newcomer is always let in. What makes room is one of the network that has the most: the oldest
+that never asked for anything, else the oldest. So whoever opens thousands ends his own, and a
 health check, which connects and asks at once, gets its answer even from the same address.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import ipaddress
 import os
 import time
@@ -32,24 +33,32 @@ TELL_SECONDS = 60.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class Claim(enum.IntEnum):
+    """Who goes first where somebody has to."""
+
+    NEVER_ASKED = 0
+    IDLE = 1
+    BEING_ANSWERED = 2
+
+
 class Connection(Protocol):
     """What Crowd knows of one."""
 
     origin: str
 
     @property
-    def is_busy(self) -> bool:
-        """A request is being answered."""
+    def claim(self) -> Claim:
+        """To stay."""
 
     def end(self) -> None:
         """At once, and without a word."""
 
 
 class Crowd:
-    """All connections, in the order they came. `ended` counts those that had to make room."""
+    """All connections, in the order they came. `ended` counts, by reason, whom we sent away."""
 
     def __init__(self, most: int) -> None:
-        self.ended = 0
+        self.ended = {"room": 0, "late": 0}
         self._most = most
         self._share = max(1, most // SHARE)
         self._by_origin: dict[str, dict[Connection, None]] = {}
@@ -83,9 +92,8 @@ class Crowd:
             self._end_one(max(self._by_origin.values(), key=len))
 
     def _end_one(self, some: dict[Connection, None]) -> None:
-        silent = (one for one in some if not one.is_busy)
-        victim = next(silent, None) or next(iter(some))
-        self.ended += 1
+        victim = min(some, key=lambda one: one.claim)  # the oldest of these
+        self.ended["room"] += 1
         self.gone(victim)
         victim.end()
 

@@ -134,13 +134,12 @@ def _waits(askers: list[asyncio.Future[Made]]) -> Callable[[], bool]:
 
 def _slice(pieces: Iterator[Piece], found: list[Piece], until: float) -> bool:
     """Whether that was the last."""
-    while time.perf_counter() < until:
-        piece = next(pieces, None)
-        if piece is None:
-            return True
+    while (piece := next(pieces, None)) is not None:
         if piece:
             found.append(piece)
-    return False
+        if time.perf_counter() >= until:
+            return False
+    return True
 
 
 class _Only:

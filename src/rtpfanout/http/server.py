@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rtpfanout.http.connections import Acceptor, Crowd, origin_of
+from rtpfanout.http.connections import Acceptor, Claim, origin_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
+
+    from rtpfanout.http.connections import Crowd
 
 REQUEST_SECONDS = 5.0
 """From the connection, or from the answer before, until a request is whole."""
@@ -30,8 +32,8 @@ _TICKS = 10
 class HttpServer(uvicorn.Server):
     """Signals and logging are the host's business."""
 
-    def __init__(self, app: ASGIApp, connections: int) -> None:
-        """`connections`: as many there may be at a time."""
+    def __init__(self, app: ASGIApp, crowd: Crowd) -> None:
+        """`crowd` bounds the connections."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -47,7 +49,7 @@ class HttpServer(uvicorn.Server):
                 h11_max_incomplete_event_size=MOST_BYTES_AHEAD,
             )
         )
-        self.crowd = Crowd(connections)
+        self._crowd = crowd
         self._acceptor: Acceptor | None = None
 
     async def serve_on(self, listener: socket.socket) -> None:
@@ -58,7 +60,7 @@ class HttpServer(uvicorn.Server):
         """In place of uvicorn's, which has asyncio accept the connections."""
         (listener,) = sockets or []
         self.servers = []
-        self._acceptor = Acceptor(listener, self.crowd, self._connection)
+        self._acceptor = Acceptor(listener, self._crowd, self._connection)
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -83,7 +85,7 @@ class HttpServer(uvicorn.Server):
         yield
 
     def _connection(self) -> HttpConnection:
-        return HttpConnection(self.config, self.server_state, {}, self.crowd)
+        return HttpConnection(self.config, self.server_state, {}, self._crowd)
 
 
 class HttpConnection(H11Protocol):
@@ -98,9 +100,11 @@ class HttpConnection(H11Protocol):
         self._deadline = self.loop.time() + REQUEST_SECONDS
 
     @property
-    def is_busy(self) -> bool:
-        """A request is being answered."""
-        return self.cycle is not None and not self.cycle.response_complete
+    def claim(self) -> Claim:
+        """To stay when others come."""
+        if self.cycle is None:
+            return Claim.NEVER_ASKED
+        return Claim.IDLE if self.cycle.response_complete else Claim.BEING_ANSWERED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol, as for all of them."""
@@ -113,17 +117,18 @@ class HttpConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        was_busy = self.is_busy
+        before = self.cycle
         super().data_received(data)
-        self._answering(was_busy)
+        self._note_request(before)
         if len(self.conn.trailing_data[0]) > MOST_BYTES_AHEAD:
             self.end()
 
     def on_response_complete(self) -> None:
         """And on with what was sent ahead."""
+        before = self.cycle
         self._deadline = self.loop.time() + REQUEST_SECONDS
         super().on_response_complete()
-        self._answering(was_busy=False)
+        self._note_request(before)
 
     def end(self) -> None:
         """At once, and without a word."""
@@ -132,8 +137,9 @@ class HttpConnection(H11Protocol):
     def end_if_late(self) -> None:
         """Whoever neither asks nor takes its answer."""
         if self.loop.time() > self._deadline:
+            self._crowd.ended["late"] += 1
             self.end()
 
-    def _answering(self, was_busy: bool) -> None:
-        if self.is_busy and not was_busy:
+    def _note_request(self, before: object) -> None:
+        if self.cycle is not before:
             self._deadline = self.loop.time() + ANSWER_SECONDS
