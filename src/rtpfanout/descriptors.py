@@ -7,9 +7,9 @@ else needs one: the store, certificates, sockets of the packet path.
 
 from __future__ import annotations
 
-import os
 import resource
 from dataclasses import dataclass
+from pathlib import Path
 
 MOST_HTTP_CONNECTIONS = 512
 MOST_API_CONNECTIONS = 4096
@@ -47,6 +47,6 @@ def shares() -> Shares:
 
 def _in_use() -> int:
     try:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
     except OSError:  # no /proc: as many as there are with 64 egress lanes
         return 128

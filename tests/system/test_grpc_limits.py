@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -221,24 +221,27 @@ def test_who_connects_and_says_nothing_is_sent_away(
     answers(server)
 
 
+def open_files(server: ServerProcess) -> int:
+    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+
+@pytest.mark.usefixtures("many_files")
 def test_connections_beyond_its_share_are_closed_and_leave_descriptors(
-    start_server: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch, many_files: None
+    start_server: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 400
     limited = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *ServerProcess.command]
     monkeypatch.setattr(ServerProcess, "command", limited)
     server = start_server(enable_supervisor=False)
-    held = len(os.listdir(f"/proc/{server.pid}/fd"))
+    held = open_files(server)
     with ExitStack() as stack:
         for _ in range(limit):
             silent = stack.enter_context(socket.socket())
             silent.setblocking(False)
             silent.connect_ex(target(server.grpc))
-        eventually(
-            lambda: len(os.listdir(f"/proc/{server.pid}/fd")), lambda n: n > held + 50, "they came"
-        )
+        eventually(lambda: open_files(server), lambda n: n > held + 50, "they came")
         assert server.http("/healthz").status_code == 200
-        assert len(os.listdir(f"/proc/{server.pid}/fd")) < limit - 100, "some are kept back"
+        assert open_files(server) < limit - 100, "some are kept back"
     eventually(lambda: reached(server), bool, "and who has a call is let in again")
     assert not server.other_lines
 

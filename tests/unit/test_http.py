@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import resource
 import socket
@@ -111,7 +113,7 @@ def exhausted() -> Iterator[Callable[[], None]]:
 
     def exhaust() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 20, before[1]))
-        with pytest.raises(OSError, match="Too many open files"):
+        with contextlib.suppress(OSError):
             while True:
                 taken.append(os.dup(0))
 
@@ -173,7 +175,7 @@ def test_others_come_to_their_work_between_turns() -> None:
         return seen
 
     seen = asyncio.run(run())
-    assert all(after - before <= AT_A_TIME for before, after in zip(seen, seen[1:], strict=False))
+    assert all(after - before <= AT_A_TIME for before, after in itertools.pairwise(seen))
 
 
 class Maker:
@@ -245,11 +247,11 @@ def test_a_page_nobody_waits_for_is_given_up() -> None:
         maker = Maker(pieces=100_000_000)
         page = Page(maker, Kitchen(), reuse=0)
         askers = [asyncio.create_task(page.get()) for _ in range(5)]
-        while not maker.at_work:
+        while not maker.at_work:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
         for asker in askers:
             asker.cancel()
-        while maker.at_work:
+        while maker.at_work:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert maker.ended == 0
 

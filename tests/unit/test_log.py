@@ -11,7 +11,7 @@ import structlog
 
 from rtpfanout import log
 
-SECRET = "s3cret-of-a-caller"
+PRIVATE = "s3cret-of-a-caller"
 
 
 @pytest.fixture(autouse=True)
@@ -35,20 +35,20 @@ def test_tracebacks_tell_where_and_never_what_was_in_variables(
     log.configure("info", form)
     logger = structlog.stdlib.get_logger("rtpfanout.test") if ours else logging.getLogger("other")
     try:
-        fail_with(SECRET)
+        fail_with(PRIVATE)
     except RuntimeError:
         logger.exception("call failed")
     shown = capsys.readouterr().err
     assert "fail_with" in shown, "where it happened"
     assert "a fault after 18 characters" in shown
-    assert SECRET not in shown
+    assert PRIVATE not in shown
     assert "locals" not in shown
 
 
 def test_a_json_entry_with_a_traceback_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("info", "json")
     try:
-        fail_with(SECRET)
+        fail_with(PRIVATE)
     except RuntimeError:
         structlog.stdlib.get_logger("rtpfanout.test").error("failed", exc_info=sys.exc_info())
     (line,) = capsys.readouterr().err.splitlines()

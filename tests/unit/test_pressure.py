@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,10 @@ from rtpfanout.model import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -50,11 +55,11 @@ def test_where_the_kernel_tells_no_memory_there_are_samples(
 
 
 def test_a_sample_holds_one_descriptor_for_as_long_as_it_is_used(engine: Engine) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     sampling = pressure.Pressure(engine)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_files() == before + 1
     del sampling
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one(limits_as_they_were: tuple[int, int]) -> None:
@@ -71,7 +76,7 @@ def test_connections_leave_descriptors_for_others(
     if limits_as_they_were[1] < limit:
         pytest.skip(f"no more than {limits_as_they_were[1]} open files are allowed here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits_as_they_were[1]))
-    used = len(os.listdir("/proc/self/fd"))
+    used = open_files()
     shares = descriptors.shares()
     assert shares.http >= descriptors._LEAST
     assert shares.api >= descriptors._LEAST

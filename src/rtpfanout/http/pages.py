@@ -158,7 +158,7 @@ def registry_page(registry: CollectorRegistry) -> Callable[[bool], Iterator[Piec
     def make(is_openmetrics: bool) -> Iterator[Piece]:
         encode = openmetrics.generate_latest if is_openmetrics else exposition.generate_latest
         for family in registry.collect():
-            yield encode(_Only(family)).removesuffix(_EOF)  # type: ignore[operator]
+            yield encode(_Only(family)).removesuffix(_EOF)
         if is_openmetrics:
             yield _EOF
 

@@ -85,7 +85,7 @@ class ControlServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if access.is_open:
             names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
                 ReflectionServicer(names, streams), self._server
             )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rtpfanout.service.turns import Streams
 
 
-class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
+class HealthServicer(health.aio.HealthServicer):
     """As the library's; a watch has no end."""
 
     def __init__(self, streams: Streams) -> None:
@@ -32,20 +32,22 @@ class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # it has
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.message)
 
 
-class ReflectionServicer(reflection.aio.ReflectionServicer):  # type: ignore[misc]
+class ReflectionServicer(reflection.aio.ReflectionServicer):
     """As the library's; it answers for as long as it is asked."""
 
     def __init__(self, names: tuple[str, ...], streams: Streams) -> None:
         super().__init__(names)
         self._streams = streams
 
-    async def ServerReflectionInfo(  # noqa: N802
+    # The library's types take this for a coroutine.
+    async def ServerReflectionInfo(  # type: ignore[override]  # noqa: N802
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[Any]:
         """See reflection.proto."""
         try:
             with self._streams.one_more(context.peer()):
-                async for response in super().ServerReflectionInfo(request_iterator, context):
+                responses: Any = super().ServerReflectionInfo(request_iterator, context)
+                async for response in responses:
                     yield response
         except LimitError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, error.message)
