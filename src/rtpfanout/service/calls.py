@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-CHANGING_THREADS = 32
-"""Calls that wait for the store at a time: it writes together what comes together."""
+CHANGING_THREADS = 16
+"""Calls that wait for the store at a time: it writes together what comes together. More of them
+gain nothing (8 clients, 6,400 AddSubscriber in 10.5 s with 8, 16 and 32), and all wake when it has
+written: then the event loop waits for the interpreter."""
 SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
 _log = structlog.stdlib.get_logger(__name__)
