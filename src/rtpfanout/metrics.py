@@ -288,12 +288,12 @@ def authentication_collector(failures: Mapping[str, int]) -> Collector:
     )
 
 
-def http_collector(ended: Mapping[str, int]) -> Collector:
-    """Whom the HTTP side sent away."""
+def connections_collector(ended: Mapping[str, int]) -> Collector:
+    """Who was sent away."""
     return ReasonCollector(
-        "rtpfanout_http_connections_ended",
-        "Connections to this port that were ended: for newer ones, as there were too many; "
-        "or late, as they neither asked nor took their answer.",
+        "rtpfanout_connections_ended",
+        "Connections that were ended: crowded, for newer ones, as there were too many; "
+        "late, as they neither asked nor took their answer.",
         ended,
     )
 

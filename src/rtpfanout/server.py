@@ -84,6 +84,7 @@ class Server:
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
+        self._ended = Counter(http_crowded=0, http_late=0, api_crowded=0)
         self._workers: Workers | None = None
         self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
@@ -288,7 +289,13 @@ class Server:
         # gRPC does not say why it cannot bind, so see first whether it could.
         listener(address, "grpc_bind_address").close()
         connections = descriptors.shares().api
-        control = ControlServer(self.manager, self._requests, self._access, connections)
+        control = ControlServer(
+            self.manager,
+            self._requests,
+            self._access,
+            connections,
+            lambda: self._ended.update(["api_crowded"]),
+        )
         tls, local = self.settings.tls, self.settings.grpc_unix_socket
         credentials = None
         if tls.certificate:
@@ -318,8 +325,7 @@ class Server:
 
         server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
         server_metrics.register(metrics.authentication_collector(self._access.failures))
-        crowd = http.Crowd(descriptors.shares().http)
-        server_metrics.register(metrics.http_collector(crowd.ended))
+        server_metrics.register(metrics.connections_collector(self._ended))
         if self._doorman:
             server_metrics.register(DoormanCollector(self._doorman))
         # Who may see the sessions one by one: on loopback everybody, as ever.
@@ -332,7 +338,8 @@ class Server:
                 is_ready=lambda: self.is_ready,
                 sessions_status=None if is_local else self._access.overview_status,
             ),
-            crowd,
+            descriptors.shares().http,
+            lambda reason: self._ended.update([f"http_{reason}"]),
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 

@@ -58,14 +58,21 @@ def start_with(
 ) -> Callable[..., ServerProcess]:
     """Starts a server with options such as {"keepalive_time_ms": 1000}."""
 
-    def start(changed: dict[str, int]) -> ServerProcess:
+    def start(changed: dict[str, int], files: int = 0) -> ServerProcess:
         options = {f"grpc.{name}": value for name, value in changed.items()}
         assert options.keys() <= LIMITS.keys(), "the server sets no such limit"
         command = [sys.executable, "-c", SERVE_WITH, json.dumps(options)]
+        if files:
+            command = limited(files, command)
         monkeypatch.setattr(ServerProcess, "command", command)
         return start_server(enable_supervisor=False)
 
     return start
+
+
+def limited(files: int, command: list[str]) -> list[str]:
+    """`command`, which may have so many open files."""
+    return ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
 
 
 @contextmanager
@@ -230,8 +237,7 @@ def test_connections_beyond_its_share_are_closed_and_leave_descriptors(
     start_server: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 400
-    limited = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *ServerProcess.command]
-    monkeypatch.setattr(ServerProcess, "command", limited)
+    monkeypatch.setattr(ServerProcess, "command", limited(limit, ServerProcess.command))
     server = start_server(enable_supervisor=False)
     held = open_files(server)
     with ExitStack() as stack:
@@ -244,6 +250,28 @@ def test_connections_beyond_its_share_are_closed_and_leave_descriptors(
         assert open_files(server) < limit - 100, "some are kept back"
     eventually(lambda: reached(server), bool, "and who has a call is let in again")
     assert not server.other_lines
+
+
+def test_who_opens_many_connections_does_not_keep_others_out(
+    start_with: Callable[..., ServerProcess],
+) -> None:
+    """Also not those at the same address, nor ends what they have."""
+    server = start_with({"server_handshake_timeout_ms": 600_000}, files=300)
+    with ExitStack() as stack:
+        stub = stack.enter_context(connection(server))
+        watch = session_watch(stub)
+        assert [next(watch).type for _ in range(2)] == [Event.RESET, Event.SYNCED]
+        for _ in range(300):
+            silent = stack.enter_context(socket.socket())
+            silent.setblocking(False)
+            silent.connect_ex(target(server.grpc))
+        for _ in range(3):
+            eventually(lambda: reached(server), bool, "there is room for who has a call")
+        created = create(stub, 1)
+        assert next(watch).session == created
+        watch.cancel()
+    name = 'rtpfanout_connections_ended_total{reason="api_crowded"}'
+    assert server.metrics()[name] > 0
 
 
 def reached(server: ServerProcess) -> bool:

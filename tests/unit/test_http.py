@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtpfanout.http import connections, pages
-from rtpfanout.http.connections import SHARE, Acceptor, Claim, Crowd, origin_of
+from rtpfanout.crowd import SHARE, Claim, Crowd, origin_of
+from rtpfanout.http import acceptor as accepting
+from rtpfanout.http import pages
+from rtpfanout.http.acceptor import Acceptor
 from rtpfanout.http.pages import Kitchen, Page
 from rtpfanout.http.turnstile import AT_A_TIME, Turnstile
 
@@ -35,8 +37,14 @@ class Connection:
         self.ended = True
 
 
+def crowd_of(most: int) -> tuple[Crowd, list[None]]:
+    """And one entry for each connection that had to make room."""
+    ended: list[None] = []
+    return Crowd(most, lambda: ended.append(None)), ended
+
+
 def test_who_opens_many_ends_his_own_and_the_newest_stay() -> None:
-    crowd = Crowd(40)
+    crowd, ended = crowd_of(40)
     honest = [Connection("10.0.0.1"), Connection("10.0.0.2")]
     many = [Connection("10.0.0.3") for _ in range(LOTS)]
     for one in (*honest, *many):
@@ -45,11 +53,11 @@ def test_who_opens_many_ends_his_own_and_the_newest_stay() -> None:
     left = 40 // SHARE
     assert [one.ended for one in many] == [True] * (LOTS - left) + [False] * left
     assert len(crowd) == left + 2
-    assert crowd.ended == {"room": LOTS - left, "late": 0}
+    assert len(ended) == LOTS - left
 
 
 def test_many_networks_together_leave_room_for_the_next() -> None:
-    crowd = Crowd(8)
+    crowd, _ = crowd_of(8)
     for n in range(LOTS):
         newcomer = Connection(f"10.0.{n >> 8}.{n & 255}")
         crowd.came(newcomer)
@@ -58,7 +66,7 @@ def test_many_networks_together_leave_room_for_the_next() -> None:
 
 
 def test_who_never_asked_goes_first_and_who_is_answered_last() -> None:
-    crowd = Crowd(3 * SHARE)
+    crowd, _ = crowd_of(3 * SHARE)
     answered, idle, silent = (
         Connection("10.0.0.1", claim)
         for claim in (Claim.BEING_ANSWERED, Claim.IDLE, Claim.NEVER_ASKED)
@@ -73,13 +81,13 @@ def test_who_never_asked_goes_first_and_who_is_answered_last() -> None:
 
 
 def test_who_has_gone_takes_no_room() -> None:
-    crowd = Crowd(SHARE)
+    crowd, ended = crowd_of(SHARE)
     for _ in range(LOTS):
         one = Connection("10.0.0.1")
         crowd.came(one)
         crowd.gone(one)
         crowd.gone(one)
-    assert len(crowd) == crowd.ended["room"] == 0
+    assert len(crowd) == len(ended) == 0
 
 
 @pytest.mark.parametrize(
@@ -127,16 +135,14 @@ def test_without_a_descriptor_some_are_answered_and_the_log_gets_one_line(
     exhausted: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = []
-    monkeypatch.setattr(
-        connections._log, "error", lambda event, **more: lines.append((event, more))
-    )
-    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(accepting._log, "error", lambda event, **more: lines.append((event, more)))
+    monkeypatch.setattr(accepting, "RETRY_SECONDS", 0.001)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            callers = [socket.socket() for _ in range(connections.SPARE_DESCRIPTORS + 1)]
-            acceptor = Acceptor(listener, Crowd(100), Greeter)
+            callers = [socket.socket() for _ in range(accepting.SPARE_DESCRIPTORS + 1)]
+            acceptor = Acceptor(listener, crowd_of(100)[0], Greeter)
             exhausted()
             for caller in callers:
                 caller.setblocking(False)

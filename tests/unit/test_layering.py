@@ -34,6 +34,7 @@ PYTHON_LAYERS = (
         "netif",
         "host",
         "boot",
+        "crowd",
         "descriptors",
         "log",
         "overload",

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rtpfanout.http.connections import Acceptor, Claim, origin_of
+from rtpfanout.crowd import Claim, Crowd, origin_of
+from rtpfanout.http.acceptor import Acceptor
 
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp
-
-    from rtpfanout.http.connections import Crowd
 
 REQUEST_SECONDS = 5.0
 """From the connection, or from the answer before, until a request is whole."""
@@ -32,8 +31,8 @@ _TICKS = 10
 class HttpServer(uvicorn.Server):
     """Signals and logging are the host's business."""
 
-    def __init__(self, app: ASGIApp, crowd: Crowd) -> None:
-        """`crowd` bounds the connections."""
+    def __init__(self, app: ASGIApp, connections: int, ended: Callable[[str], None]) -> None:
+        """`connections`: as many there may be. `ended` is told why one was: crowded, or late."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -49,7 +48,8 @@ class HttpServer(uvicorn.Server):
                 h11_max_incomplete_event_size=MOST_BYTES_AHEAD,
             )
         )
-        self._crowd = crowd
+        self._ended = ended
+        self._crowd = Crowd(connections, lambda: ended("crowded"))
         self._acceptor: Acceptor | None = None
 
     async def serve_on(self, listener: socket.socket) -> None:
@@ -76,13 +76,18 @@ class HttpServer(uvicorn.Server):
                 self._acceptor.keep_spare()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, HttpConnection):
-                    connection.end_if_late()
+                    self._end_if_late(connection)
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves SIGTERM and SIGINT alone."""
         yield
+
+    def _end_if_late(self, connection: HttpConnection) -> None:
+        if connection.is_late:
+            self._ended("late")
+            connection.end()
 
     def _connection(self) -> HttpConnection:
         return HttpConnection(self.config, self.server_state, {}, self._crowd)
@@ -134,11 +139,10 @@ class HttpConnection(H11Protocol):
         """At once, and without a word."""
         self.transport.abort()
 
-    def end_if_late(self) -> None:
-        """Whoever neither asks nor takes its answer."""
-        if self.loop.time() > self._deadline:
-            self._crowd.ended["late"] += 1
-            self.end()
+    @property
+    def is_late(self) -> bool:
+        """It neither asks nor takes its answer."""
+        return self.loop.time() > self._deadline
 
     def _note_request(self, before: object) -> None:
         if self.cycle is not before:

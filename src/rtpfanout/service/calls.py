@@ -128,11 +128,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         requests: Counter[tuple[str, str]],
         access: Access,
         streams: Streams,
+        called: Callable[[str], None],
     ) -> None:
+        """`called` is told the connection, as gRPC names it, of a call that is let in."""
         self.manager = manager
         self.access = access
         self.requests = requests
         self.streams = streams
+        self.called = called
         self.audits = AuditLog()
         self._stopping = asyncio.Event()
         self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
@@ -147,6 +150,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         identity = self.access.identify(_caller(context))
         if audit:
             audit.identity = identity
+        self.called(context.peer())
         confine(identity, method, request)
         SCOPE.set(identity.scope)  # of this call alone: each has a task of its own
         return identity

@@ -14,12 +14,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from rtpfanout.api import session_pb2_grpc
+from rtpfanout.crowd import Crowd
 from rtpfanout.service.calls import SERVICE, SessionServicer
 from rtpfanout.service.standard import HealthServicer, ReflectionServicer
 from rtpfanout.service.turns import CALLS_PER_CONNECTION, Streams
+from rtpfanout.service.warden import Warden
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Callable
     from pathlib import Path
 
     from rtpfanout.auth import Access
@@ -71,14 +74,17 @@ class ControlServer:
         requests: Counter[tuple[str, str]],
         access: Access,
         connections: int,
+        ended: Callable[[], None],
     ) -> None:
-        """`connections`: as many each listener takes at a time."""
+        """`connections`: as many each listener takes at a time. `ended` is called for each that
+        has to make room."""
         most = ("grpc.max_allowed_incoming_connections", connections)
         self._server = grpc.aio.server(options=(*SERVER_OPTIONS, most))
         self._local: tuple[Path, tuple[int, int]] | None = None
         streams = Streams()
         self._health = HealthServicer(streams)
-        self._servicer = SessionServicer(manager, requests, access, streams)
+        self._warden = Warden(Crowd(connections * 3 // 4, ended))
+        self._servicer = SessionServicer(manager, requests, access, streams, self._warden.called)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._servicer, self._server
         )
@@ -92,8 +98,11 @@ class ControlServer:
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds "ip:port", with TLS if there are credentials; the port. Raises RuntimeError."""
         if credentials is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, credentials))
+            port = int(self._server.add_insecure_port(address))
+        else:
+            port = int(self._server.add_secure_port(address, credentials))
+        self._warden.port = port
+        return port
 
     def listen_local(self, path: Path) -> None:
         """Binds a Unix socket that its owner and group can open, in place of one that a server
@@ -110,6 +119,7 @@ class ControlServer:
     async def start(self) -> None:
         """Answers calls from here on."""
         await self._server.start()
+        self._warden.start()
         serving = health_pb2.HealthCheckResponse.SERVING
         await self._health.set("", serving)
         await self._health.set(SERVICE.full_name, serving)
@@ -121,6 +131,7 @@ class ControlServer:
 
     async def stop(self, grace: float) -> None:
         """Takes no new call, and ends those that run after `grace` seconds."""
+        self._warden.stop()
         await self._server.stop(grace)
         if self._local:
             path, identity = self._local

@@ -1,19 +1,12 @@
-"""Connections of strangers: how many there may be, and which one goes when there are too many.
-
-The newcomer is always let in. What makes room is one of the network that has the most: the oldest
-that never asked for anything, else the oldest. So whoever opens thousands ends his own, and a
-health check, which connects and asks at once, gets its answer even from the same address.
-"""
+"""Accepts connections, also where there is hardly a descriptor left."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-import ipaddress
 import os
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,81 +14,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from rtpfanout.crowd import Crowd
+
 BACKLOG = 1024
 ACCEPTS_AT_A_TIME = 16
-SHARE = 4
-"""One network has at most this part of all connections."""
 SPARE_DESCRIPTORS = 4
 """Kept for health checks when something else has taken all others."""
 RETRY_SECONDS = 0.1
 TELL_SECONDS = 60.0
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class Claim(enum.IntEnum):
-    """Who goes first where somebody has to."""
-
-    NEVER_ASKED = 0
-    IDLE = 1
-    BEING_ANSWERED = 2
-
-
-class Connection(Protocol):
-    """What Crowd knows of one."""
-
-    origin: str
-
-    @property
-    def claim(self) -> Claim:
-        """To stay."""
-
-    def end(self) -> None:
-        """At once, and without a word."""
-
-
-class Crowd:
-    """All connections, in the order they came. `ended` counts, by reason, whom we sent away."""
-
-    def __init__(self, most: int) -> None:
-        self.ended = {"room": 0, "late": 0}
-        self._most = most
-        self._share = max(1, most // SHARE)
-        self._by_origin: dict[str, dict[Connection, None]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def came(self, connection: Connection) -> None:
-        """Ends another where it is one too many."""
-        others = self._by_origin.setdefault(connection.origin, {})
-        others[connection] = None
-        self._count += 1
-        if len(others) > self._share:
-            self._end_one(others)
-        elif self._count > self._most:
-            self.make_room()
-
-    def gone(self, connection: Connection) -> None:
-        """Also of one that made room."""
-        others = self._by_origin.get(connection.origin, {})
-        if connection in others:
-            del others[connection]
-            self._count -= 1
-            if not others:
-                del self._by_origin[connection.origin]
-
-    def make_room(self) -> None:
-        """Ends one, if there is any."""
-        if self._by_origin:
-            self._end_one(max(self._by_origin.values(), key=len))
-
-    def _end_one(self, some: dict[Connection, None]) -> None:
-        victim = min(some, key=lambda one: one.claim)  # the oldest of these
-        self.ended["room"] += 1
-        self.gone(victim)
-        victim.end()
 
 
 class Acceptor:
@@ -179,16 +107,3 @@ class Acceptor:
         self._crowd.make_room()
         self._loop.remove_reader(self._listener)
         self._retry = self._loop.call_later(RETRY_SECONDS, self._begin)
-
-
-def origin_of(peer: object) -> str:
-    """The address, or the /64 of an IPv6 one: who has one has all of them."""
-    try:
-        ip = ipaddress.ip_address(str(peer[0]).partition("%")[0])  # type: ignore[index]
-    except (TypeError, ValueError, IndexError):
-        return ""
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
-    return str(ip)
