@@ -57,8 +57,6 @@ class Warden:
         self._known: dict[int, tuple[int, ApiConnection | None]] = {}  # and the inode
         self._task: asyncio.Task[None] | None = None
         self._directory: int | None = None
-        with contextlib.suppress(OSError):  # without /proc there is only gRPC's own bound
-            self._directory = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def called(self, name: str) -> None:
         """A call was let in from the connection that gRPC names so."""
@@ -67,7 +65,8 @@ class Warden:
 
     def start(self) -> None:
         """In the running event loop."""
-        if self._directory is not None:
+        with contextlib.suppress(OSError):  # without /proc there is only gRPC's own bound
+            self._directory = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._task = asyncio.create_task(self._watch(self._directory))
 
     def stop(self) -> None:
