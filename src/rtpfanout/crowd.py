@@ -1,8 +1,9 @@
 """Connections of strangers: how many there may be, and which one goes when there are too many.
 
-The newcomer is always let in. What makes room is one of the network that has the most: the oldest
-that never asked for anything, else the oldest. So whoever opens thousands ends his own, and a
-health check, which connects and asks at once, gets its answer even from the same address.
+The newcomer is always let in. What makes room is one that never asked for anything, of a network
+that has its share; where all are taken, one of the network that has the most. So whoever opens
+thousands ends his own, and a health check, which connects and asks at once, gets its answer even
+from the same address.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHARE = 4
-"""One network has at most this part of all connections."""
+"""One network has at most this part of all connections with those that never asked."""
 
 
 class Claim(enum.IntEnum):
@@ -54,14 +55,18 @@ class Crowd:
         return self._count
 
     def came(self, connection: Connection) -> None:
-        """Ends another where it is one too many."""
-        others = self._by_origin.setdefault(connection.origin, {})
-        others[connection] = None
-        self._count += 1
-        if len(others) > self._share:
-            self._end_one(others)
-        elif self._count > self._most:
+        """Ends another where there are too many.
+
+        One that has asked for something stays while there is room, so a gateway that has
+        callers behind it can have more than its share.
+        """
+        others = self._by_origin.get(connection.origin, {})
+        if len(others) >= self._share and _first(others).claim is Claim.NEVER_ASKED:
+            self._end(_first(others))
+        elif self._count >= self._most:
             self.make_room()
+        self._by_origin.setdefault(connection.origin, {})[connection] = None
+        self._count += 1
 
     def gone(self, connection: Connection) -> None:
         """Also of one that made room."""
@@ -75,13 +80,17 @@ class Crowd:
     def make_room(self) -> None:
         """Ends one, if there is any."""
         if self._by_origin:
-            self._end_one(max(self._by_origin.values(), key=len))
+            self._end(_first(max(self._by_origin.values(), key=len)))
 
-    def _end_one(self, some: dict[Connection, None]) -> None:
-        victim = min(some, key=lambda one: one.claim)  # the oldest of these
+    def _end(self, connection: Connection) -> None:
         self._ended()
-        self.gone(victim)
-        victim.end()
+        self.gone(connection)
+        connection.end()
+
+
+def _first(some: dict[Connection, None]) -> Connection:
+    """Who has to go: the oldest of those with the least claim."""
+    return min(some, key=lambda one: one.claim)
 
 
 def origin_of(peer: object) -> str:

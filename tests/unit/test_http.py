@@ -66,18 +66,37 @@ def test_many_networks_together_leave_room_for_the_next() -> None:
 
 
 def test_who_never_asked_goes_first_and_who_is_answered_last() -> None:
-    crowd, _ = crowd_of(3 * SHARE)
+    crowd, _ = crowd_of(4)
     answered, idle, silent = (
         Connection("10.0.0.1", claim)
         for claim in (Claim.BEING_ANSWERED, Claim.IDLE, Claim.NEVER_ASKED)
     )
-    gone = []
     for one in (answered, idle, silent):
         crowd.came(one)
-    for _ in range(4):
-        crowd.came(Connection("10.0.0.1", Claim.BEING_ANSWERED))
+    gone = []
+    for n in range(4):
+        crowd.came(Connection(f"10.0.1.{n}", Claim.BEING_ANSWERED))
         gone.append((answered.ended, idle.ended, silent.ended))
-    assert gone[:3] == [(False, False, True), (False, True, True), (True, True, True)]
+    assert gone == [
+        (False, False, False),
+        (False, False, True),
+        (False, True, True),
+        (True, True, True),
+    ]
+
+
+def test_who_asks_may_have_more_than_a_share_while_there_is_room() -> None:
+    """A gateway with many callers behind it."""
+    crowd, ended = crowd_of(4 * SHARE)
+    gateway = [Connection("10.0.0.1", Claim.IDLE) for _ in range(4 * SHARE - 1)]
+    for one in gateway:
+        crowd.came(one)
+    assert not ended
+    honest = [Connection("10.0.0.2") for _ in range(3)]
+    for one in honest:
+        crowd.came(one)
+    assert [one.ended for one in gateway[:3]] == [True, True, False]
+    assert not any(one.ended for one in honest)
 
 
 def test_who_has_gone_takes_no_room() -> None:

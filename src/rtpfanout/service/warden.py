@@ -86,24 +86,20 @@ class Warden:
 
     def _look(self, descriptors: Iterable[int]) -> None:
         before, self._known = self._known, {}
-        for descriptor in descriptors:
-            try:
-                status = os.fstat(descriptor)
-            except OSError:  # that of the directory's reading
-                continue
-            if not stat.S_ISSOCK(status.st_mode):
-                continue
-            inode, connection = before.get(descriptor, (0, None))
-            if inode == status.st_ino:
-                del before[descriptor]
+        newcomers = []
+        for descriptor, inode in _sockets(descriptors):
+            known = before.get(descriptor)
+            if known and known[0] == inode:
+                self._known[descriptor] = before.pop(descriptor)
             else:
-                connection = self._connection(descriptor)
-                if connection:
-                    self._crowd.came(connection)
-            self._known[descriptor] = status.st_ino, connection
-        for _, connection in before.values():
+                newcomer = self._connection(descriptor)
+                self._known[descriptor] = inode, newcomer
+                newcomers.append(newcomer)
+        for _, connection in before.values():  # first: they take no room any more
             if connection:
                 self._crowd.gone(connection)
+        for newcomer in filter(None, newcomers):
+            self._crowd.came(newcomer)
         self._callers &= {found.name for _, found in self._known.values() if found}
 
     def _connection(self, descriptor: int) -> ApiConnection | None:
@@ -118,6 +114,15 @@ class Warden:
         except OSError:  # it listens, or has gone
             return None
         return ApiConnection(descriptor, peer, origin_of(peer), _name(peer), self._callers)
+
+
+def _sockets(descriptors: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """With their inodes."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # that of the directory's reading
+            status = os.fstat(descriptor)
+            if stat.S_ISSOCK(status.st_mode):
+                yield descriptor, status.st_ino
 
 
 @contextlib.contextmanager
