@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout import _fastpath, descriptors, log, netif
-from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
+from rtpfanout.assembly import (
+    address_policy_of,
+    http_server,
+    limits_of,
+    open_engine,
+    store_path,
+    totals,
+)
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
@@ -288,14 +295,7 @@ class Server:
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
         listener(address, "grpc_bind_address").close()
-        connections = descriptors.shares().api
-        control = ControlServer(
-            self.manager,
-            self._requests,
-            self._access,
-            connections,
-            lambda: self._ended.update(["api_crowded"]),
-        )
+        control = ControlServer(self.manager, self._requests, self._access, self._ended)
         tls, local = self.settings.tls, self.settings.grpc_unix_socket
         credentials = None
         if tls.certificate:
@@ -320,26 +320,17 @@ class Server:
         )
 
     def _start_http(self, listener: socket.socket) -> None:
-        from rtpfanout import http, metrics, session_series
-        from rtpfanout.doorman.metrics import DoormanCollector
-
-        server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
-        server_metrics.register(metrics.authentication_collector(self._access.failures))
-        server_metrics.register(metrics.connections_collector(self._ended))
-        if self._doorman:
-            server_metrics.register(DoormanCollector(self._doorman))
-        # Who may see the sessions one by one: on loopback everybody, as ever.
-        is_local = self.settings.metrics_bind_address.ip.is_loopback
-        self._http = http.HttpServer(
-            http.create_app(
-                server_metrics=server_metrics,
-                session_series=session_series.session_series(self.manager),
-                is_alive=lambda: self.is_alive,
-                is_ready=lambda: self.is_ready,
-                sessions_status=None if is_local else self._access.overview_status,
-            ),
-            descriptors.shares().http,
-            lambda reason: self._ended.update([f"http_{reason}"]),
+        self._http = http_server(
+            self.engine,
+            self.manager,
+            self._requests,
+            self._access,
+            self._doorman,
+            self._ended,
+            # Who may see the sessions one by one: on loopback everybody, as ever.
+            is_local=self.settings.metrics_bind_address.ip.is_loopback,
+            is_alive=lambda: self.is_alive,
+            is_ready=lambda: self.is_ready,
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 

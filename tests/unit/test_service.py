@@ -45,7 +45,7 @@ def with_server(
     manager = BrokenManager()
 
     async def run() -> None:
-        server = ControlServer(cast("SessionManager", manager), requests, Access(), 8, lambda: None)
+        server = ControlServer(cast("SessionManager", manager), requests, Access(), Counter())
         port = server.listen("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -58,7 +58,7 @@ def with_server(
 
 
 def unused() -> ControlServer:
-    return ControlServer(cast("SessionManager", None), Counter(), Access(), 8, lambda: None)
+    return ControlServer(cast("SessionManager", None), Counter(), Access(), Counter())
 
 
 def test_a_fault_is_internal_logged_and_not_told() -> None:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from rtpfanout.api import session_pb2_grpc
 from rtpfanout.crowd import Crowd
+from rtpfanout.descriptors import shares
 from rtpfanout.service.calls import SERVICE, SessionServicer
 from rtpfanout.service.standard import HealthServicer, ReflectionServicer
 from rtpfanout.service.turns import CALLS_PER_CONNECTION, Streams
@@ -22,7 +23,6 @@ from rtpfanout.service.warden import Warden
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable
     from pathlib import Path
 
     from rtpfanout.auth import Access
@@ -73,17 +73,16 @@ class ControlServer:
         manager: SessionManager,
         requests: Counter[tuple[str, str]],
         access: Access,
-        connections: int,
-        ended: Callable[[], None],
+        ended: Counter[str],
     ) -> None:
-        """`connections`: as many each listener takes at a time. `ended` is called for each that
-        has to make room."""
+        """`ended` counts connections that had to make room."""
+        connections = shares().api
         most = ("grpc.max_allowed_incoming_connections", connections)
         self._server = grpc.aio.server(options=(*SERVER_OPTIONS, most))
         self._local: tuple[Path, tuple[int, int]] | None = None
         streams = Streams()
         self._health = HealthServicer(streams)
-        self._warden = Warden(Crowd(connections * 3 // 4, ended))
+        self._warden = Warden(Crowd(connections * 3 // 4, lambda: ended.update(["api_crowded"])))
         self._servicer = SessionServicer(manager, requests, access, streams, self._warden.called)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._servicer, self._server
