@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -113,6 +114,31 @@ def serving(
         if isinstance(script, Script):
             script.release.set()
         server.stop(None).wait()
+
+
+@contextmanager
+def refusing(servicer: session_pb2_grpc.SessionServiceServicer, streams: int) -> Iterator[str]:
+    """The address of an asyncio server that refuses more than so many calls of a connection,
+    as gRPC's do by default."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(options=[("grpc.max_concurrent_streams", streams)])
+        session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def session_event(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout._fastpath import Engine
+from rtpfanout.descriptors import shares
 from rtpfanout.listening import bind_error
 from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.policy import AddressPolicy
@@ -15,10 +16,16 @@ from rtpfanout.store import default_path
 from rtpfanout.workers import check_cpus, worker_count
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Sequence
 
+    from rtpfanout.auth import Access
     from rtpfanout.config import Settings
+    from rtpfanout.doorman import Doorman
+    from rtpfanout.groups import Memberships
+    from rtpfanout.http import HttpServer
     from rtpfanout.model import IPAddress
+    from rtpfanout.sessions import SessionManager
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -87,6 +94,42 @@ def limits_of(settings: Settings) -> Limits:
         ),
         shed=settings.overload.shed,
     )
+
+
+def http_server(
+    engine: Engine,
+    manager: SessionManager,
+    requests: Counter[tuple[str, str]],
+    access: Access,
+    doorman: Doorman | None,
+    memberships: Memberships,
+    ended: Counter[str],
+    *,
+    is_local: bool,
+    is_alive: Callable[[], bool],
+    is_ready: Callable[[], bool],
+) -> HttpServer:
+    """Metrics and health. `is_local`: only who is on this host can ask. `ended` counts
+    connections that were sent away."""
+    # Packets flow before these are loaded.
+    from rtpfanout import http, metrics, session_series
+    from rtpfanout.doorman.metrics import DoormanCollector
+    from rtpfanout.groups.metrics import GroupsCollector
+
+    registry = metrics.server_registry(engine, manager, requests)
+    registry.register(metrics.authentication_collector(access.failures))
+    registry.register(metrics.connections_collector(ended))
+    registry.register(GroupsCollector(memberships))
+    if doorman:
+        registry.register(DoormanCollector(doorman))
+    app = http.create_app(
+        server_metrics=registry,
+        session_series=session_series.session_series(manager),
+        is_alive=is_alive,
+        is_ready=is_ready,
+        sessions_status=None if is_local else access.overview_status,
+    )
+    return http.HttpServer(app, shares().http, lambda reason: ended.update([f"http_{reason}"]))
 
 
 def totals(engine: Engine) -> dict[str, int]:

@@ -83,6 +83,10 @@ class UnavailableError(RtpFanoutError):
         self.retry_after = retry_after
 
 
+class StreamRefusedError(UnavailableError):
+    """A client call that the server never looked at: the connection has as many as it takes."""
+
+
 class AbortedError(RtpFanoutError):
     """The session has changed since the revision that the caller named."""
 

@@ -12,6 +12,10 @@ import structlog
 
 from rtpfanout import stderr
 
+# Never with local variables: they hold tokens, keys and whatever else a caller sent.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 _SHARED = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -96,5 +100,9 @@ class _Lines(logging.Handler):
 
 def _renderers(is_console: bool) -> list[structlog.types.Processor]:
     if is_console:
-        return [structlog.dev.ConsoleRenderer(colors=stderr.is_terminal())]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=stderr.is_terminal(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    return [_TRACEBACKS, structlog.processors.JSONRenderer()]

@@ -138,37 +138,6 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
 )
 
-# (name, field of SessionStats, help)
-_SESSION_COUNTERS = (
-    (
-        "rtpfanout_session_packets_received",
-        "packets_received",
-        "Packets of the session that were admitted; dropped ones are not among them.",
-    ),
-    ("rtpfanout_session_packets_sent", "packets_sent", "Copies the kernel took for sending."),
-    ("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes admitted."),
-    ("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
-    ("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
-    (
-        "rtpfanout_session_copies_withheld",
-        "copies_withheld",
-        "Copies not made for subscribers that await consent, are shed or refused.",
-    ),
-)
-_SESSION_DROPS = ("overload", "rate_limit", "paused")
-"""The reasons that a session's own packets have; field dropped_<reason> of SessionStats."""
-_SESSION_REFUSALS = ("wrong_source", "latching", "no_port", "loop", "misrouted")
-"""The same of what others sent for it: shown from the first on, for most sessions have none."""
-_SESSION_GAUGES = (
-    ("rtpfanout_session_subscribers", "subscriber_count", "Subscribers of the session."),
-    (
-        "rtpfanout_session_packets_per_second",
-        "packets_per_second",
-        "Packets admitted per second over the last one to two seconds.",
-    ),
-)
-_SESSION_LABELS = ("session_id", "ssrc", "source", "media_type")
-
 
 class ServerCollector(Collector):
     """The whole server, without any label whose values could grow in number.
@@ -299,63 +268,37 @@ class ServerCollector(Collector):
         )
 
 
-class SessionsCollector(Collector):
-    """Series per session: a page of its own, as their number grows with the sessions."""
+class ReasonCollector(Collector):
+    """A counter by a fixed list of reasons, each there from the start: a first one is a rise."""
 
-    def __init__(self, manager: SessionManager) -> None:
-        self._manager = manager
-
-    def collect(self) -> Iterator[Metric]:
-        """One pass over all sessions per scrape."""
-        rows = [
-            (
-                (
-                    view.session_id,
-                    f"0x{view.ssrc:08x}",
-                    str(view.source or view.source_address),
-                    view.media_type.value,
-                ),
-                stats,
-            )
-            for view, stats in self._manager.all_stats()
-        ]
-        for name, field, text in _SESSION_COUNTERS:
-            counter = CounterMetricFamily(name, text, labels=_SESSION_LABELS)
-            for labels, stats in rows:
-                counter.add_metric(labels, getattr(stats, field))
-            yield counter
-        drops = CounterMetricFamily(
-            "rtpfanout_session_packets_dropped",
-            "Packets that came for the session and were not admitted, by reason; wrong_source: of"
-            " its SSRC, for each session that has it.",
-            labels=(*_SESSION_LABELS, "reason"),
-        )
-        for labels, stats in rows:
-            for reason in (*_SESSION_DROPS, *_SESSION_REFUSALS):
-                count = getattr(stats, f"dropped_{reason}")
-                if count or reason in _SESSION_DROPS:
-                    drops.add_metric((*labels, reason), count)
-        yield drops
-        for name, field, text in _SESSION_GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=_SESSION_LABELS)
-            for labels, stats in rows:
-                gauge.add_metric(labels, getattr(stats, field))
-            yield gauge
-
-
-class AuthenticationCollector(Collector):
-    """`failures` are counted by a fixed list of reasons."""
-
-    def __init__(self, failures: Mapping[str, int]) -> None:
-        self._failures = failures
+    def __init__(self, name: str, text: str, counts: Mapping[str, int]) -> None:
+        """`name` is without _total."""
+        self._name = name
+        self._text = text
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
-        """Each reason from the start, so that a first failure shows as a rise."""
-        yield _by_reason(
-            "rtpfanout_authentication_failures",
-            "Calls without an identity, by reason; refused TLS handshakes are not among them.",
-            self._failures,
-        )
+        """As counted up to now."""
+        yield _by_reason(self._name, self._text, self._counts)
+
+
+def authentication_collector(failures: Mapping[str, int]) -> Collector:
+    """Who was not let in to the calls."""
+    return ReasonCollector(
+        "rtpfanout_authentication_failures",
+        "Calls without an identity, by reason; refused TLS handshakes are not among them.",
+        failures,
+    )
+
+
+def connections_collector(ended: Mapping[str, int]) -> Collector:
+    """Who was sent away."""
+    return ReasonCollector(
+        "rtpfanout_connections_ended",
+        "Connections that were ended: crowded, for newer ones, as there were too many; "
+        "late, as they neither asked nor took their answer.",
+        ended,
+    )
 
 
 def server_registry(
@@ -366,13 +309,6 @@ def server_registry(
     registry.register(ServerCollector(engine, manager, requests))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    return registry
-
-
-def sessions_registry(manager: SessionManager) -> CollectorRegistry:
-    """What /metrics/sessions shows."""
-    registry = CollectorRegistry()
-    registry.register(SessionsCollector(manager))
     return registry
 
 

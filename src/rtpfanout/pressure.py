@@ -21,7 +21,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Pressure:
-    """Samples of one engine and this process, each over the time since the one before."""
+    """Samples of one engine and this process, each over the time since the one before.
+
+    Takes none of what it might be short of: no file is opened for a sample.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout import _fastpath, log, stderr
-from rtpfanout.assembly import address_policy_of, limits_of, open_engine, store_path, totals
+from rtpfanout import _fastpath, descriptors, log, stderr
+from rtpfanout.assembly import (
+    address_policy_of,
+    http_server,
+    limits_of,
+    open_engine,
+    store_path,
+    totals,
+)
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
@@ -90,6 +97,7 @@ class Server:
         self.finished = asyncio.Event()
         self._is_ready = False
         self._requests: Counter[tuple[str, str]] = Counter()
+        self._ended = Counter(http_crowded=0, http_late=0, api_crowded=0)
         self._workers: Workers | None = None
         self._doorman: Doorman | None = None
         self._control: ControlServer | None = None
@@ -126,6 +134,7 @@ class Server:
 
     def prepare(self) -> None:
         """Everything up to the first packet. Raises StartError."""
+        descriptors.raise_limit()
         self._prepare_packet_path()
 
     def start_packets(self) -> None:
@@ -308,7 +317,7 @@ class Server:
         address = self.settings.grpc_bind_address
         # gRPC does not say why it cannot bind, so see first whether it could.
         listener(address, "grpc_bind_address").close()
-        control = ControlServer(self.manager, self._requests, self._access)
+        control = ControlServer(self.manager, self._requests, self._access, self._ended)
         tls, local = self.settings.tls, self.settings.grpc_unix_socket
         credentials = None
         if tls.certificate:
@@ -333,25 +342,18 @@ class Server:
         )
 
     def _start_http(self, listener: socket.socket) -> None:
-        from rtpfanout import http, metrics
-        from rtpfanout.doorman.metrics import DoormanCollector
-        from rtpfanout.groups.metrics import GroupsCollector
-
-        server_metrics = metrics.server_registry(self.engine, self.manager, self._requests)
-        server_metrics.register(GroupsCollector(self.memberships))
-        server_metrics.register(metrics.AuthenticationCollector(self._access.failures))
-        if self._doorman:
-            server_metrics.register(DoormanCollector(self._doorman))
-        # Who may see the sessions one by one: on loopback everybody, as ever.
-        is_local = self.settings.metrics_bind_address.ip.is_loopback
-        self._http = http.HttpServer(
-            http.create_app(
-                server_metrics=server_metrics,
-                session_metrics=metrics.sessions_registry(self.manager),
-                is_alive=lambda: self.is_alive,
-                is_ready=lambda: self.is_ready,
-                sessions_status=None if is_local else self._access.overview_status,
-            )
+        self._http = http_server(
+            self.engine,
+            self.manager,
+            self._requests,
+            self._access,
+            self._doorman,
+            self.memberships,
+            self._ended,
+            # Who may see the sessions one by one: on loopback everybody, as ever.
+            is_local=self.settings.metrics_bind_address.ip.is_loopback,
+            is_alive=lambda: self.is_alive,
+            is_ready=lambda: self.is_ready,
         )
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 

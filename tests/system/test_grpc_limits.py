@@ -8,21 +8,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
+import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import http2
 import pytest
-from support import SETTLE_SECONDS, ServerProcess, eventually
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support import SETTLE_SECONDS, ServerProcess, eventually, target
 
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.api import session_pb2_grpc
 from rtpfanout.client import AsyncSessionClient, SessionClient
 from rtpfanout.service.server import SERVER_OPTIONS
+from rtpfanout.service.turns import STREAMS_PER_CONNECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +37,8 @@ STREAMS = LIMITS["grpc.max_concurrent_streams"]
 WATCH = "/rtpfanout.SessionService/WatchSessions"
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 Event = pb.SessionEvent
+LONELY = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+"""A channel has a connection of its own."""
 
 # `rtpfanout serve` with other gRPC options.
 SERVE_WITH = """
@@ -51,21 +58,27 @@ def start_with(
 ) -> Callable[..., ServerProcess]:
     """Starts a server with options such as {"keepalive_time_ms": 1000}."""
 
-    def start(changed: dict[str, int]) -> ServerProcess:
+    def start(changed: dict[str, int], files: int = 0) -> ServerProcess:
         options = {f"grpc.{name}": value for name, value in changed.items()}
         assert options.keys() <= LIMITS.keys(), "the server sets no such limit"
         command = [sys.executable, "-c", SERVE_WITH, json.dumps(options)]
+        if files:
+            command = limited(files, command)
         monkeypatch.setattr(ServerProcess, "command", command)
         return start_server(enable_supervisor=False)
 
     return start
 
 
+def limited(files: int, command: list[str]) -> list[str]:
+    """`command`, which may have so many open files."""
+    return ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
+
+
 @contextmanager
 def connection(server: ServerProcess) -> Iterator[session_pb2_grpc.SessionServiceStub]:
     """A stub on a connection of its own."""
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(str(server.grpc), options) as channel:
+    with grpc.insecure_channel(str(server.grpc), LONELY) as channel:
         yield session_pb2_grpc.SessionServiceStub(channel)
 
 
@@ -92,19 +105,51 @@ def watch_calls(server: ServerProcess) -> float:
     return sum(n for key, n in counts if key.startswith(name) and '"WatchSessions"' in key)
 
 
-def test_calls_beyond_the_streams_of_a_connection_wait(server: ServerProcess) -> None:
-    with connection(server) as stub:
-        watches = [stub.WatchSessions(pb.WatchSessionsRequest()) for _ in range(STREAMS)]
-        for watch in watches:
-            assert next(watch).type == Event.RESET
-        waiting = stub.ListSessions.future(pb.ListSessionsRequest())
-        with pytest.raises(grpc.FutureTimeoutError):
-            waiting.result(timeout=1)
-        answers(server)
+def health_watch(stub: Any) -> Any:
+    return stub.Watch(health_pb2.HealthCheckRequest())
+
+
+def session_watch(stub: Any) -> Any:
+    return stub.WatchSessions(pb.WatchSessionsRequest())
+
+
+@pytest.mark.parametrize(
+    ("make", "watch"),
+    [
+        (session_pb2_grpc.SessionServiceStub, session_watch),
+        (health_pb2_grpc.HealthStub, health_watch),
+    ],
+    ids=["sessions", "health"],
+)
+def test_calls_find_room_beside_all_the_streams_of_a_connection(
+    server: ServerProcess, make: Callable[..., Any], watch: Callable[[Any], Any]
+) -> None:
+    with grpc.insecure_channel(str(server.grpc), LONELY) as channel:
+        watcher, caller = make(channel), session_pb2_grpc.SessionServiceStub(channel)
+        watches = [watch(watcher) for _ in range(STREAMS_PER_CONNECTION)]
+        for one in watches:
+            next(one)
+        with pytest.raises(grpc.RpcError) as error:
+            next(watch(watcher))
+        assert error.value.code() == EXHAUSTED
+        assert "another connection" in error.value.details()
+        many = [caller.ListSessions.future(pb.ListSessionsRequest()) for _ in range(3 * STREAMS)]
+        for call in many:
+            call.result(timeout=SETTLE_SECONDS)
+        with connection(server) as other:
+            assert next(session_watch(other)).type == Event.RESET
         watches.pop().cancel()
-        waiting.result(timeout=SETTLE_SECONDS)
-        for watch in watches:
-            watch.cancel()
+        eventually(lambda: starts(watch(watcher)), bool, "one has ended, there is room")
+        for one in watches:
+            one.cancel()
+
+
+def starts(watch: Any) -> bool:
+    try:
+        next(watch)
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def test_streams_beyond_those_are_refused_to_who_does_not_wait(server: ServerProcess) -> None:
@@ -113,7 +158,7 @@ def test_streams_beyond_those_are_refused_to_who_does_not_wait(server: ServerPro
         for n in range(STREAMS + beyond):
             rude.call(WATCH, 2 * n + 1, b"")
         refused, answered = set(), set()
-        while len(refused) < beyond or len(answered) < STREAMS:
+        while len(refused) < beyond or len(answered) < STREAMS_PER_CONNECTION:
             frame = rude.frame()
             assert frame is not None, "the connection is gone"
             if frame.kind == http2.RST_STREAM:
@@ -125,6 +170,117 @@ def test_streams_beyond_those_are_refused_to_who_does_not_wait(server: ServerPro
         assert len(refused) == beyond
         assert not refused & answered
         answers(server)
+
+
+CLIENT = """
+import asyncio, sys
+import grpc
+from rtpfanout.api import session_pb2 as pb, session_pb2_grpc
+
+async def main(target, session_id, port, calls):
+    async with grpc.aio.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
+        add = session_pb2_grpc.SessionServiceStub(channel).AddSubscriber
+        await asyncio.gather(*(
+            add(pb.AddSubscriberRequest(
+                session_id=session_id, subscriber_address=f"127.1.{n >> 8}.{n & 255}:{port}"))
+            for n in range(calls)
+        ))
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+"""
+CLIENTS = 3
+PARALLEL_CALLS = 600
+
+
+def test_calls_at_a_time_wait_for_each_other_and_none_fails(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    """By plain clients, which repeat nothing."""
+    server = start_server(max_fanout_per_session=CLIENTS * PARALLEL_CALLS)
+    session_id = server.create("192.0.2.1:5000", 1)
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLIENT, str(server.grpc), session_id, str(port), str(count)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for port, count in zip(range(6000, 6000 + CLIENTS), [PARALLEL_CALLS] * CLIENTS, strict=True)
+    ]
+    try:
+        for client in clients:
+            _, said = client.communicate(timeout=2 * SETTLE_SECONDS)
+            assert client.returncode == 0, said
+    finally:
+        for client in clients:
+            client.kill()
+    assert server.stats(session_id).subscriber_count == CLIENTS * PARALLEL_CALLS
+
+
+@pytest.mark.parametrize("says", [b"", b"PRI * HTTP/2.0\r\n"], ids=["nothing", "half a preface"])
+def test_who_connects_and_says_nothing_is_sent_away(
+    start_with: Callable[..., ServerProcess], says: bytes
+) -> None:
+    server = start_with({"server_handshake_timeout_ms": 500})
+    with socket.create_connection(target(server.grpc), SETTLE_SECONDS) as silent:
+        silent.sendall(says)
+        while silent.recv(65536):
+            pass
+    answers(server)
+
+
+def open_files(server: ServerProcess) -> int:
+    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_connections_beyond_its_share_are_closed_and_leave_descriptors(
+    start_server: Callable[..., ServerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 400
+    monkeypatch.setattr(ServerProcess, "command", limited(limit, ServerProcess.command))
+    server = start_server(enable_supervisor=False)
+    held = open_files(server)
+    with ExitStack() as stack:
+        for _ in range(limit):
+            silent = stack.enter_context(socket.socket())
+            silent.setblocking(False)
+            silent.connect_ex(target(server.grpc))
+        eventually(lambda: open_files(server), lambda n: n > held + 50, "they came")
+        assert server.http("/healthz").status_code == 200
+        assert open_files(server) < limit - 100, "some are kept back"
+    eventually(lambda: reached(server), bool, "and who has a call is let in again")
+    assert not server.other_lines
+
+
+def test_who_opens_many_connections_does_not_keep_others_out(
+    start_with: Callable[..., ServerProcess],
+) -> None:
+    """Also not those at the same address, nor ends what they have."""
+    server = start_with({"server_handshake_timeout_ms": 600_000}, files=300)
+    with ExitStack() as stack:
+        stub = stack.enter_context(connection(server))
+        watch = session_watch(stub)
+        assert [next(watch).type for _ in range(2)] == [Event.RESET, Event.SYNCED]
+        for _ in range(300):
+            silent = stack.enter_context(socket.socket())
+            silent.setblocking(False)
+            silent.connect_ex(target(server.grpc))
+        for _ in range(3):
+            eventually(lambda: reached(server), bool, "there is room for who has a call")
+        created = create(stub, 1)
+        assert next(watch).session == created
+        watch.cancel()
+    name = 'rtpfanout_connections_ended_total{reason="api_crowded"}'
+    assert server.metrics()[name] > 0
+
+
+def reached(server: ServerProcess) -> bool:
+    with connection(server) as stub:
+        try:
+            stub.ListSessions(pb.ListSessionsRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+    return True
 
 
 def test_who_pings_without_end_is_sent_away(server: ServerProcess) -> None:

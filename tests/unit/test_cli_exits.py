@@ -25,6 +25,7 @@ CODES = {
     "PermissionDeniedError": 5,
     "UnauthenticatedError": 5,
     "RefusedError": 1,
+    "StreamRefusedError": 4,
 }
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from client_support import Script, failure, serving, unavailable
+from client_support import Script, failure, refusing, serving, unavailable
+from google.protobuf import empty_pb2
 
 from rtpfanout import errors
-from rtpfanout.api import session_pb2
+from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.client import NO_RETRIES, AsyncSessionClient, RetryPolicy, SessionClient
 from rtpfanout.client.retry import Attempts
 
@@ -258,3 +260,82 @@ def test_what_timed_out_is_not_retried() -> None:
     attempts.timeout()
     assert attempts.delay_after(errors.UnreachableError("late", timed_out=True)) is None
     assert attempts.delay_after(errors.UnreachableError("gone")) is not None
+
+
+AT_A_TIME = 3
+ALL_AT_ONCE = 60
+
+
+class Slow(session_pb2_grpc.SessionServiceServicer):
+    """Counts the calls that it looks at."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def AddSubscriber(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        self.seen += 1
+        await asyncio.sleep(0.005)
+        return empty_pb2.Empty()
+
+
+def at_once_blocking(target: str, options: dict[str, Any], arguments: dict[str, Any]) -> list[Any]:
+    with SessionClient(target, **options) as client, ThreadPoolExecutor(ALL_AT_ONCE) as pool:
+
+        def add(n: int) -> Any:
+            try:
+                client.add_subscriber("id", str(n), **arguments)
+            except errors.RtpFanoutError as error:
+                return error
+            return None
+
+        return list(pool.map(add, range(ALL_AT_ONCE)))
+
+
+def at_once_asynchronous(
+    target: str, options: dict[str, Any], arguments: dict[str, Any]
+) -> list[Any]:
+    async def run() -> list[Any]:
+        async with AsyncSessionClient(target, **options) as client:
+            calls = (client.add_subscriber("id", str(n), **arguments) for n in range(ALL_AT_ONCE))
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+both_at_once = pytest.mark.parametrize("at_once", [at_once_blocking, at_once_asynchronous])
+
+
+@both_at_once
+@pytest.mark.parametrize("arguments", [{}, {"request_id": ""}], ids=["with an id", "without"])
+def test_what_was_refused_unread_is_repeated_whatever_the_call(
+    at_once: Callable[..., list[Any]], arguments: dict[str, Any]
+) -> None:
+    slow = Slow()
+    with refusing(slow, AT_A_TIME) as target:
+        outcomes = at_once(target, {"retries": QUICK, "overall_timeout": 60}, arguments)
+    assert outcomes == [None] * ALL_AT_ONCE
+    assert slow.seen == ALL_AT_ONCE, "each once"
+
+
+@both_at_once
+def test_without_retries_it_is_an_error_that_says_so(at_once: Callable[..., list[Any]]) -> None:
+    slow = Slow()
+    with refusing(slow, AT_A_TIME) as target:
+        outcomes = at_once(target, {"retries": NO_RETRIES, "timeout": 60}, {})
+    refused = [outcome for outcome in outcomes if outcome is not None]
+    assert refused, "the server refuses"
+    assert slow.seen == ALL_AT_ONCE - len(refused)
+    for error in refused:
+        assert isinstance(error, errors.StreamRefusedError)
+        assert "at a time" in error.message
+
+
+@both_clients
+def test_a_server_that_only_uses_the_words_has_looked_at_the_call(
+    perform: Callable[..., Any], script: Script, target: str
+) -> None:
+    words = "Received RST_STREAM with error code 7"
+    script.failures = [failure(grpc.StatusCode.UNAVAILABLE, words)]
+    with pytest.raises(errors.UnreachableError):
+        perform(target, lambda c: c.delete_session("id", request_id=""), retries=QUICK)
+    assert len(script.requests) == 1

@@ -45,7 +45,7 @@ def with_server(
     manager = BrokenManager()
 
     async def run() -> None:
-        server = ControlServer(cast("SessionManager", manager), requests, Access())
+        server = ControlServer(cast("SessionManager", manager), requests, Access(), Counter())
         port = server.listen("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -55,6 +55,10 @@ def with_server(
 
     asyncio.run(run())
     return +requests
+
+
+def unused() -> ControlServer:
+    return ControlServer(cast("SessionManager", None), Counter(), Access(), Counter())
 
 
 def test_a_fault_is_internal_logged_and_not_told() -> None:
@@ -89,9 +93,7 @@ def test_a_port_in_use_is_refused() -> None:
     """Not shared by SO_REUSEPORT, which would split the calls between two servers."""
 
     async def run() -> None:
-        one, two = (
-            ControlServer(cast("SessionManager", None), Counter(), Access()) for _ in range(2)
-        )
+        one, two = (unused() for _ in range(2))
         port = one.listen("127.0.0.1:0")
         with pytest.raises(RuntimeError):
             two.listen(f"127.0.0.1:{port}")

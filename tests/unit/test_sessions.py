@@ -191,7 +191,7 @@ def test_delete_wins_once_and_holds_nobody_up(
     manager.remove_subscriber(other, SUBSCRIBER)
     assert [view.session_id for view in manager.list_page()[0]] == [other]
     assert manager.expire_idle() == []
-    assert len(manager.all_stats()) == 1
+    assert len(list(manager.all_stats())) == 1
     may_go_on.set()
     deleting.join()
     assert manager.deleted_total == 1

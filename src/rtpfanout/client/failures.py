@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+import re
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
 from google.rpc import error_details_pb2
@@ -17,6 +18,7 @@ from rtpfanout.errors import (
     PermissionDeniedError,
     RefusedError,
     RtpFanoutError,
+    StreamRefusedError,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
@@ -40,11 +42,16 @@ _ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
 }
 
 
+_REFUSED = re.compile(r"\bRST_STREAM with error code 7\b")
+
+
 class FailedCall(Protocol):
     """What grpc.Call and grpc.aio.AioRpcError have in common."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
+    def initial_metadata(self) -> Any: ...
+    def trailing_metadata(self) -> Any: ...
 
 
 def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
@@ -55,6 +62,12 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return UnimplementedError(
             f"the server at {target} is older and does not know this call; upgrade it"
+        )
+    if code is grpc.StatusCode.UNAVAILABLE and _is_refused(call, message):
+        return StreamRefusedError(
+            f"{target} takes no more calls at a time of this connection; make fewer, or use "
+            "another client",
+            retry_after=0.0,
         )
     if code is grpc.StatusCode.UNAVAILABLE and (retry := _retry_info(status)) is not None:
         return UnavailableError(message, retry_after=retry)
@@ -80,6 +93,15 @@ def of_stream(error: grpc.RpcError, target: str) -> RtpFanoutError | None:
     """`translated`; None for a stream that we ended ourselves."""
     code = cast("FailedCall", error).code()
     return None if code is grpc.StatusCode.CANCELLED else translated(error, target)
+
+
+def _is_refused(call: FailedCall, message: str) -> bool:
+    """REFUSED_STREAM: "no application processing occurred" (RFC 9113 sections 7 and 8.7).
+
+    gRPC only says so in words. A server that had looked at the call would have sent metadata.
+    """
+    said_something = call.initial_metadata() or call.trailing_metadata()
+    return bool(_REFUSED.search(message)) and not said_something
 
 
 def _status(call: FailedCall) -> status_pb2.Status | None:

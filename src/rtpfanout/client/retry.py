@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from rtpfanout.errors import RtpFanoutError, UnavailableError, UnreachableError
+from rtpfanout.errors import RtpFanoutError, StreamRefusedError, UnavailableError, UnreachableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class RetryPolicy:
     """Exponential backoff with jitter; times in seconds.
 
     Retried is only what failed with UNAVAILABLE, and only where twice does what once
-    does: reads, and calls with a request id. `attempts` counts the first one. The delay
+    does: reads, and calls with a request id; and any call that the server refused unread,
+    which is no attempt, for as long as there is time. `attempts` counts the first one. The delay
     before the n-th retry is drawn from the upper half of `first_delay` * `factor`**(n-1),
     at most `longest_delay`; what the server asks for (google.rpc.RetryInfo) comes on top.
     """
@@ -45,6 +46,7 @@ class Attempts:
         self._timeout = timeout
         self._deadline = time.monotonic() + overall
         self._made = 0
+        self._refused = 0
 
     def timeout(self) -> float:
         """Of the attempt that begins now, in seconds."""
@@ -53,7 +55,11 @@ class Attempts:
 
     def delay_after(self, error: RtpFanoutError) -> float | None:
         """Seconds until the next attempt, or None when `error` is the outcome."""
-        if not (self._repeatable and is_passing(error)) or self._made >= self._policy.attempts:
+        is_refused = isinstance(error, StreamRefusedError)
+        self._refused += is_refused
+        if self._made - self._refused >= self._policy.attempts or self._policy.attempts == 1:
+            return None
+        if not is_refused and not (self._repeatable and is_passing(error)):
             return None
         delay = self._policy.delay(self._made, asked_delay(error))
         return delay if time.monotonic() + delay < self._deadline else None

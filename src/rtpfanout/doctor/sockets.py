@@ -137,13 +137,13 @@ def _ability(name: str, present: bool, since: str, otherwise: str) -> Finding:
 
 
 def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = soft == resource.RLIM_INFINITY
-    if unlimited or soft >= FILES_WANTED:
-        return Finding(Level.OK, "open files", "unlimited" if unlimited else str(soft))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its soft one to it
+    unlimited = hard == resource.RLIM_INFINITY
+    if unlimited or hard >= FILES_WANTED:
+        return Finding(Level.OK, "open files", "unlimited" if unlimited else str(hard))
     return Finding(
         Level.WARN,
         "open files",
-        f"{soft}, wanted {FILES_WANTED}: control connections would be refused",
-        commands=(f"ulimit -n {FILES_WANTED}  # or LimitNOFILE= in the unit; hard limit {hard}",),
+        f"{hard}, wanted {FILES_WANTED}: control connections would be refused",
+        commands=(f"ulimit -Hn {FILES_WANTED}  # as root, or LimitNOFILE= in the unit",),
     )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.audit import Audit, AuditLog
+from rtpfanout.service.turns import Turns
 from rtpfanout.service.watch import session_events
 from rtpfanout.sessions import SCOPE
 
@@ -30,15 +31,20 @@ if TYPE_CHECKING:
     from google.rpc import status_pb2
 
     from rtpfanout.auth import Identity
+    from rtpfanout.service.turns import Streams
     from rtpfanout.sessions import SessionManager
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-CHANGING_THREADS = 32
-"""Calls that wait for the store at a time: it writes together what comes together."""
+CHANGING_THREADS = 16
+"""Calls that wait for the store at a time: it writes together what comes together. More of them
+gain nothing (8 clients, 6,400 AddSubscriber in 10.5 s with 8, 16 and 32), and all wake when it has
+written: then the event loop waits for the interpreter."""
 SERVICE = session_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
 _log = structlog.stdlib.get_logger(__name__)
+_CONNECTION = contextvars.ContextVar("_CONNECTION", default="")
+"""Of this call, as gRPC names it."""
 _Servicer = TypeVar("_Servicer", bound="SessionServicer")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -59,6 +65,7 @@ def _call(
     @functools.wraps(handler)
     async def call(self: _Servicer, request: _Request, context: Context) -> _Response:
         audit = self.audits.begin(method, context.peer(), request)
+        _CONNECTION.set(context.peer())
         try:
             self.admit(method, request, context, audit)
             response = await handler(self, request)
@@ -89,10 +96,11 @@ def _stream(
     ) -> AsyncIterator[_Response]:
         try:
             identity = self.admit(method, request, context)
-            async with contextlib.aclosing(handler(self, request)) as responses:
-                async for response in responses:
-                    self.access.recheck(identity)
-                    yield response
+            with self.streams.one_more(context.peer()):
+                async with contextlib.aclosing(handler(self, request)) as responses:
+                    async for response in responses:
+                        self.access.recheck(identity)
+                        yield response
         except (asyncio.CancelledError, GeneratorExit):
             self.ended(method, grpc.StatusCode.CANCELLED.name)
             raise
@@ -119,13 +127,19 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         manager: SessionManager,
         requests: Counter[tuple[str, str]],
         access: Access,
+        streams: Streams,
+        called: Callable[[str], None],
     ) -> None:
+        """`called` is told the connection, as gRPC names it, of a call that is let in."""
         self.manager = manager
         self.access = access
         self.requests = requests
+        self.streams = streams
+        self.called = called
         self.audits = AuditLog()
         self._stopping = asyncio.Event()
         self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
+        self._turns = Turns(CHANGING_THREADS)
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
 
@@ -136,6 +150,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         identity = self.access.identify(_caller(context))
         if audit:
             audit.identity = identity
+        self.called(context.peer())
         confine(identity, method, request)
         SCOPE.set(identity.scope)  # of this call alone: each has a task of its own
         return identity
@@ -153,9 +168,21 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._stopping.set()
 
     async def _change(self, call: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
+        """In a thread, when it is this connection's turn.
+
+        Who gives up meanwhile leaves a thread that goes on: the turn is over when that is done.
+        """
         loop = asyncio.get_running_loop()
+        await self._turns.take(_CONNECTION.get())
+
+        def over(_future: Future[_Result]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._turns.give)
+
         bound = functools.partial(contextvars.copy_context().run, call, *args, **options)
-        return await loop.run_in_executor(self._changing, bound)
+        future = self._changing.submit(bound)
+        future.add_done_callback(over)
+        return await asyncio.wrap_future(future)
 
     async def _change_subscribers(
         self, call: Callable[..., _Result], request: Any, addresses: str | list[str], **options: Any
@@ -240,7 +267,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     ) -> session_pb2.JoinTokenResponse:
         view = self.manager.get(request.session_id)
         token, expires_at = tokens.issue(
-            await asyncio.to_thread(self.manager.secret, tokens.SECRET),
+            await self._change(self.manager.secret, tokens.SECRET),
             view.session_id,
             ttl_secs=request.ttl_secs,
             lease_secs=request.lease_secs,

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from rtpfanout.api import session_pb2_grpc
+from rtpfanout.crowd import Crowd
+from rtpfanout.descriptors import shares
 from rtpfanout.service.calls import SERVICE, SessionServicer
+from rtpfanout.service.standard import HealthServicer, ReflectionServicer
+from rtpfanout.service.turns import CALLS_PER_CONNECTION, Streams
+from rtpfanout.service.warden import Warden
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -31,7 +36,18 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 256 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 256),
+    # What is told to clients, who keep their other calls back. To refuse what is sent all the
+    # same, because here a stream still counts that there has ended, makes calls fail: the server
+    # does so unless told not to.
+    ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+    ("grpc.http.overload_protection", 0),
+    # By default calls fail at random when 1,000 wait. Connections and their streams are bounded.
+    ("grpc.server.max_pending_requests", 1_000_000),
+    ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
+    # Who connects and says nothing, or never ends its TLS handshake.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Who has no call for so long is let go; its channel connects again for the next one.
+    ("grpc.max_connection_idle_ms", 600_000),
     # A peer that vanished without a word is noticed within 80 seconds, even between calls. The
     # first time-out is TCP's; one that hangs while its kernel lives would have a minute more.
     ("grpc.keepalive_time_ms", 60_000),
@@ -53,25 +69,39 @@ class ControlServer:
     """
 
     def __init__(
-        self, manager: SessionManager, requests: Counter[tuple[str, str]], access: Access
+        self,
+        manager: SessionManager,
+        requests: Counter[tuple[str, str]],
+        access: Access,
+        ended: Counter[str],
     ) -> None:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        """`ended` counts connections that had to make room."""
+        connections = shares().api
+        most = ("grpc.max_allowed_incoming_connections", connections)
+        self._server = grpc.aio.server(options=(*SERVER_OPTIONS, most))
         self._local: tuple[Path, tuple[int, int]] | None = None
-        self._health = health.aio.HealthServicer()
-        self._servicer = SessionServicer(manager, requests, access)
+        streams = Streams()
+        self._health = HealthServicer(streams)
+        self._warden = Warden(Crowd(connections * 3 // 4, lambda: ended.update(["api_crowded"])))
+        self._servicer = SessionServicer(manager, requests, access, streams, self._warden.called)
         session_pb2_grpc.add_SessionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._servicer, self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if access.is_open:
             names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+                ReflectionServicer(names, streams), self._server
+            )
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds "ip:port", with TLS if there are credentials; the port. Raises RuntimeError."""
         if credentials is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, credentials))
+            port = int(self._server.add_insecure_port(address))
+        else:
+            port = int(self._server.add_secure_port(address, credentials))
+        self._warden.port = port
+        return port
 
     def listen_local(self, path: Path) -> None:
         """Binds a Unix socket that its owner and group can open, in place of one that a server
@@ -88,6 +118,7 @@ class ControlServer:
     async def start(self) -> None:
         """Answers calls from here on."""
         await self._server.start()
+        self._warden.start()
         serving = health_pb2.HealthCheckResponse.SERVING
         await self._health.set("", serving)
         await self._health.set(SERVICE.full_name, serving)
@@ -99,6 +130,7 @@ class ControlServer:
 
     async def stop(self, grace: float) -> None:
         """Takes no new call, and ends those that run after `grace` seconds."""
+        self._warden.stop()
         await self._server.stop(grace)
         if self._local:
             path, identity = self._local

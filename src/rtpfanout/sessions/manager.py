@@ -35,7 +35,7 @@ from rtpfanout.sessions.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
@@ -407,14 +407,15 @@ class SessionManager(PacketSide):
             (first, _), (last, _) = self._registry.engine.session_latency(session.handle)
         return SessionLatency(LatencySummary.of(first), LatencySummary.of(last))
 
-    def all_stats(self) -> list[tuple[SessionView, SessionStats]]:
-        """Every session with its counters, oldest first, read in one pass over the engine."""
-        now = self._clock.monotonic_ns()
-        with self._registry.lock:
-            counters = self._registry.engine.all_session_stats(now)
-            sessions = list(self._registry.in_order)
-        return [
-            (view_of(session, values, now), stats_of(session, values, now))
-            for session in sessions
-            if (values := counters.get(session.handle)) is not None
-        ]
+    def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
+        """Every session with its counters, oldest first, each as it is when it is taken."""
+        registry = self._registry
+        with registry.lock:
+            sessions = list(registry.in_order)
+        for session in sessions:
+            with registry.lock:
+                if registry.by_id.get(session.session_id) is not session:
+                    continue
+                now = self._clock.monotonic_ns()
+                values = registry.engine.session_stats(session.handle, now)
+            yield view_of(session, values, now), stats_of(session, values, now)

@@ -1,0 +1,119 @@
+"""Series per session: a page of its own, as their number grows with the sessions.
+
+Written by hand, since a page of 10,000 sessions has 130,000 lines: by prometheus_client's objects
+it takes seconds, all in one piece. The formats are Prometheus' text format 0.0.4 and
+OpenMetrics 1.0, which differ in the heads of the families and the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rtpfanout.sessions import SessionManager, SessionStats, SessionView
+
+
+class Family(NamedTuple):
+    """A metric: its name without _total, the field of SessionStats, its help."""
+
+    name: str
+    field: str
+    text: str
+    is_counter: bool = True
+
+
+COUNTERS = (
+    Family(
+        "rtpfanout_session_packets_received",
+        "packets_received",
+        "Packets of the session that were admitted; dropped ones are not among them.",
+    ),
+    Family("rtpfanout_session_packets_sent", "packets_sent", "Copies the kernel took for sending."),
+    Family("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes admitted."),
+    Family("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
+    Family("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
+    Family(
+        "rtpfanout_session_copies_withheld",
+        "copies_withheld",
+        "Copies not made for subscribers that await consent, are shed or refused.",
+    ),
+)
+DROPS = Family(
+    "rtpfanout_session_packets_dropped",
+    "dropped_",
+    "Packets that came for the session and were not admitted, by reason; wrong_source: of its "
+    "SSRC, for each session that has it.",
+)
+DROP_REASONS = ("overload", "rate_limit", "paused")
+"""The reasons that a session's own packets have; field dropped_<reason> of SessionStats."""
+REFUSALS = ("wrong_source", "latching", "no_port", "loop", "misrouted")
+"""The same of what others sent for it: shown from the first on, for most sessions have none."""
+GAUGES = (
+    Family(
+        "rtpfanout_session_subscribers",
+        "subscriber_count",
+        "Subscribers of the session.",
+        is_counter=False,
+    ),
+    Family(
+        "rtpfanout_session_packets_per_second",
+        "packets_per_second",
+        "Packets admitted per second over the last one to two seconds.",
+        is_counter=False,
+    ),
+)
+_FAMILIES = (*COUNTERS, DROPS, *GAUGES)
+_SESSIONS_AT_A_TIME = 8
+_LINES_AT_A_TIME = 256
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def session_series(manager: SessionManager) -> Callable[[bool], Iterator[bytes]]:
+    """What makes the page; with True in OpenMetrics. An empty piece is a place to let others work.
+
+    One pass over the sessions, each with its counters of one moment.
+    """
+
+    def make(is_openmetrics: bool) -> Iterator[bytes]:
+        lines: list[list[str]] = [[] for _ in _FAMILIES]
+        for count, (view, stats) in enumerate(manager.all_stats(), 1):
+            _write(lines, view, stats)
+            if count % _SESSIONS_AT_A_TIME == 0:
+                yield b""
+        for family, found in zip(_FAMILIES, lines, strict=True):
+            yield _head(family, is_openmetrics)
+            for start in range(0, len(found), _LINES_AT_A_TIME):
+                yield "".join(found[start : start + _LINES_AT_A_TIME]).encode()
+            found.clear()
+        if is_openmetrics:
+            yield b"# EOF\n"
+
+    return make
+
+
+def _write(lines: list[list[str]], view: SessionView, stats: SessionStats) -> None:
+    labels = (
+        f'session_id="{view.session_id}",ssrc="0x{view.ssrc:08x}",'
+        f'source="{str(view.source or view.source_address).translate(_ESCAPES)}",'
+        f'media_type="{view.media_type.value}"'
+    )
+    for family, found in zip(_FAMILIES, lines, strict=True):
+        if family is DROPS:
+            for reason in (*DROP_REASONS, *REFUSALS):
+                value = getattr(stats, f"dropped_{reason}")
+                if not value and reason in REFUSALS:
+                    continue
+                found.append(f'{DROPS.name}_total{{{labels},reason="{reason}"}} {value}\n')
+        else:
+            suffix = "_total" if family.is_counter else ""
+            value = getattr(stats, family.field)
+            found.append(f"{family.name}{suffix}{{{labels}}} {value}\n")
+
+
+def _head(family: Family, is_openmetrics: bool) -> bytes:
+    """In the text format a counter is called as its samples are."""
+    name = family.name + ("_total" if family.is_counter and not is_openmetrics else "")
+    kind = "counter" if family.is_counter else "gauge"
+    return f"# HELP {name} {family.text}\n# TYPE {name} {kind}\n".encode()
