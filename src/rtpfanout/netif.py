@@ -42,8 +42,8 @@ def address_is_local(ip: IPAddress) -> bool:
     return True
 
 
-def local_addresses() -> frozenset[IPAddress]:
-    """The addresses of this host's interfaces, link-local ones with their scope.
+def local_addresses() -> dict[IPAddress, int]:
+    """The addresses of this host's interfaces, link-local ones with their scope, and its index.
 
     Of 127.0.0.0/8, which is local as a whole, only those that are written down. Raises OSError.
     """
@@ -53,15 +53,15 @@ def local_addresses() -> frozenset[IPAddress]:
         netlink.send(
             _HEADER.pack(_HEADER.size + len(body), _RTM_GETADDR, _NLM_F_REQUEST_DUMP, 1, 0) + body
         )
-        found: set[IPAddress] = set()
+        found: dict[IPAddress, int] = {}
         while True:
             for kind, message in _messages(netlink.recv(65536)):
                 if kind == _NLMSG_DONE:
-                    return frozenset(found)
+                    return found
                 if kind == _NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", message)[0], "netlink refused")
                 if kind == _RTM_NEWADDR:
-                    found |= set(_addresses(message))
+                    found.update(_addresses(message))
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -71,7 +71,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[(length + 3) & ~3 :]
 
 
-def _addresses(message: bytes) -> Iterator[IPAddress]:
+def _addresses(message: bytes) -> Iterator[tuple[IPAddress, int]]:
     family, _, _, _, index = _ADDRESS.unpack_from(message)
     attributes: dict[int, bytes] = {}
     data = message[_ADDRESS.size :]
@@ -84,7 +84,7 @@ def _addresses(message: bytes) -> Iterator[IPAddress]:
     # Of a point-to-point link IFA_ADDRESS is the other end.
     packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if packed and family == socket.AF_INET:
-        yield ipaddress.IPv4Address(packed)
+        yield ipaddress.IPv4Address(packed), index
     elif packed and family == socket.AF_INET6:
         ip = ipaddress.IPv6Address(packed)
-        yield ipaddress.IPv6Address(f"{ip}%{index}") if ip.is_link_local else ip
+        yield ipaddress.IPv6Address(f"{ip}%{index}") if ip.is_link_local else ip, index

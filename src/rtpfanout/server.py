@@ -23,6 +23,7 @@ from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
+from rtpfanout.netwatch import call_on_changes
 from rtpfanout.pressure import Pressure
 from rtpfanout.sessions import SessionManager
 from rtpfanout.store import Store
@@ -355,7 +356,8 @@ class Server:
             _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers, first=0.0),
             _every(HOUSEKEEPING_SECONDS, self.manager.keep_consents),
             _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
-            _every(LOCAL_ADDRESSES_SECONDS, self._read_local_addresses),
+            asyncio.to_thread(self.manager.follow_sources),
+            call_on_changes(self._read_local_addresses, LOCAL_ADDRESSES_SECONDS),
         )
 
     def _expire_sessions(self) -> None:

@@ -7,6 +7,8 @@
 #include "local.h"
 #include "random.h"
 
+static const uint8_t nowhere[16];
+
 static void test_which_datagrams(void)
 {
     static const struct {
@@ -43,7 +45,7 @@ static void test_order_and_room(void)
     for (unsigned round = 0; round < 5; round++) { /* through the end of the ring */
         unsigned posted = 0;
 
-        while (data[0] = (uint8_t)posted, mailbox_post_datagram(m, &source, data, 1 + posted))
+        while (data[0] = (uint8_t)posted, mailbox_post_datagram(m, &source, nowhere, data, 1 + posted))
             posted++;
         CHECK_EQ(posted, NOTICE_SLOTS - NOTICE_RESERVE);
         while (mailbox_post_session(m, RF_NOTICE_SOURCE, 1000 + posted, &source))
@@ -59,8 +61,8 @@ static void test_order_and_room(void)
         }
         CHECK(!mailbox_take(m, &n));
     }
-    CHECK(mailbox_post_datagram(m, &source, data, RF_CONTROL_MAX));
-    CHECK(!mailbox_post_datagram(m, &source, data, RF_CONTROL_MAX + 1));
+    CHECK(mailbox_post_datagram(m, &source, nowhere, data, RF_CONTROL_MAX));
+    CHECK(!mailbox_post_datagram(m, &source, nowhere, data, RF_CONTROL_MAX + 1));
     CHECK(mailbox_take(m, &n) && n.len == RF_CONTROL_MAX);
     free(m);
 }
@@ -78,7 +80,7 @@ static void *post_all(void *argument)
 
         memset(data, (int)i, sizeof data);
         memcpy(data, &i, sizeof i);
-        i += i % 3 ? mailbox_post_datagram(argument, &source, data, len)
+        i += i % 3 ? mailbox_post_datagram(argument, &source, nowhere, data, len)
                    : mailbox_post_session(argument, RF_NOTICE_SOURCE, i, &source);
         if (random_below(&random, 200) == 0)
             sched_yield();

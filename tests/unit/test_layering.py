@@ -32,6 +32,7 @@ PYTHON_LAYERS = (
         "config",
         "policy",
         "netif",
+        "netwatch",
         "host",
         "boot",
         "log",
@@ -57,7 +58,8 @@ CORE_LAYERS = (
     {"core"},
     {"addr", "stats"},
     {"qsbr", "rtcp", "sock", "crew", "notice"},
-    {"subscriber", "port", "rule", "local"},
+    {"port", "rule", "local", "delivery"},
+    {"subscriber"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair", "linger", "budget"},
@@ -66,6 +68,7 @@ CORE_LAYERS = (
     {"worker"},
     {"worker_room", "worker_fanout"},
     {"engine"},
+    {"ways"},
     {"control", "subscription", "sources"},
 )
 SYSTEM_CALLERS = {"ingress", "egress", "sock", "worker", "worker_room", "worker_fanout", "engine"}

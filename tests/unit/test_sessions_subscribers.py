@@ -243,11 +243,11 @@ def test_subscribers_that_become_our_own_ingest_are_removed(engine: Engine, cloc
     )
     policy = manager._registry.policy
     wildcard = Address.parse(f"0.0.0.0:{port}")
-    there = {Address.parse("127.0.0.1:1").ip}
+    there = {Address.parse("127.0.0.1:1").ip: 1}
     object.__setattr__(policy, "ingest", wildcard)
     object.__setattr__(policy, "is_local", lambda ip: ip in there)
     assert manager.on_local_addresses(there) == 0
-    there.add(Address.parse("192.0.2.77:1").ip)
+    there[Address.parse("192.0.2.77:1").ip] = 2
     assert manager.on_local_addresses(there) == 1
     assert addresses(manager, session_id) == [f"192.0.2.77:{port + 1}", SUBSCRIBER]
     assert manager.counts["loops_removed"] == 1

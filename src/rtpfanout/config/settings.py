@@ -3,6 +3,7 @@
 Messages, `config example` and config/server.toml are made from these fields.
 """
 
+import ipaddress
 from typing import Self, get_args
 
 from annotated_types import Ge, Le
@@ -16,7 +17,7 @@ from rtpfanout.config.overload import OverloadSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.security import AuthSettings, TlsSettings
 from rtpfanout.config.store import StoreSettings
-from rtpfanout.config.types import Cpus, Endpoint, Expected, Number, Seconds, Switch, Text
+from rtpfanout.config.types import Cpus, Endpoint, Expected, IpText, Number, Seconds, Switch, Text
 from rtpfanout.model import Address
 
 ENV_PREFIX = "RTP_FANOUT__"
@@ -104,6 +105,20 @@ class Settings(BaseSettings):
         "(UDP_SEGMENT). false, for an interface that does it wrong: each copy is sent by itself, "
         "for several times the CPU time.",
     )
+    path_mtu_discovery: Switch = Field(
+        default=False,
+        description="Believe what ICMP says of a path's MTU. false: packets leave as long as the "
+        'interface takes, without "don\'t fragment", and no ICMP message, which may be forged or '
+        "be lost, has a say. true where IPv6 subscribers are behind links of a smaller MTU.",
+    )
+    egress_address: IpText = Field(
+        default="",
+        description="Address of this host that copies leave from, where bind_address is all of "
+        "them, to subscribers of its family that have not joined or consented by themselves; those "
+        "are served from the address that they spoke to. Empty: the one that the session's source "
+        "speaks to, if it is of the interface the subscriber is reached by; else the kernel "
+        "chooses.",
+    )
     enable_metrics: Switch = Field(
         default=True, description="Serve /metrics, /healthz and /readyz over HTTP."
     )
@@ -182,9 +197,22 @@ class Settings(BaseSettings):
             other, key = sorted(keys, key=lambda key: key in self.model_fields_set)
             reason = f"is in use for {other} = {getattr(self, other)}: expected another port"
             conflicts.append(self._conflict(key, reason))
+        if reason := self._egress_fault():
+            conflicts.append(self._conflict("egress_address", reason))
         if conflicts:
             raise ConflictError(conflicts)
         return self
+
+    def _egress_fault(self) -> str:
+        """Why no copy can leave from egress_address, or nothing."""
+        if not self.egress_address:
+            return ""
+        ip, bound = ipaddress.ip_address(self.egress_address), self.bind_address.ip
+        if ip.version > bound.version:
+            return f"is IPv6, which bind_address = {self.bind_address} can't send"
+        if not bound.is_unspecified and ip != bound:
+            return f"is not what bind_address = {self.bind_address} sends from: leave it empty"
+        return ""
 
     @property
     def _is_closed(self) -> bool:

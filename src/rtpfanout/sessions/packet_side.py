@@ -16,7 +16,7 @@ from rtpfanout.sessions.requests import Once
 from rtpfanout.sessions.subscribers import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rtpfanout.model import IPAddress
     from rtpfanout.overload import Sample
@@ -57,7 +57,7 @@ class PacketSide:
     _updating: Updating
     _life: Life
     _shedding: Shedding
-    _local_addresses: set[IPAddress] | None = None
+    _local_addresses: dict[IPAddress, int] | None = None
 
     def secret(self, name: str) -> bytes:
         """32 random bytes of that name, the same as long as the store lives.
@@ -96,7 +96,8 @@ class PacketSide:
     ) -> None:
         """A subscriber that showed that it is at `address`, whose lease begins anew.
 
-        So it has consented until the lease is over. It takes the place of `previous`, even where
+        So it has consented until the lease is over, and copies leave from the address of ours that
+        it has spoken to. It takes the place of `previous`, even where
         there is no room for another. Raises as `add_subscriber`.
         """
         kind = fields.subscriber_class_of(subscriber_class)
@@ -107,7 +108,14 @@ class PacketSide:
 
         def add() -> None:
             self._subscribers.add(
-                session_id, address.record, admission, lease, kind, _NO_ID, consent_given=True
+                session_id,
+                address.record,
+                admission,
+                lease,
+                kind,
+                _NO_ID,
+                consent_given=True,
+                local=address.spoken_to,
             )
 
         try:
@@ -127,10 +135,12 @@ class PacketSide:
     def consent_given(self, session_id: str, address: Address, until_monotonic: float) -> None:
         """`address` gets the session's packets until then, in seconds of time.monotonic().
 
-        Nothing happens if it need not consent. Raises InvalidArgumentError, NotFoundError.
+        They leave from the address of ours that it has spoken to. Nothing happens if it need not
+        consent. Raises InvalidArgumentError, NotFoundError.
         """
         with self._registry.found(session_id) as session:
-            self._consents.give(session, [address.record], until_monotonic)
+            record = address.record
+            self._consents.give(session, [record], until_monotonic, address.spoken_to)
 
     def on_source_notice(self, handle: int, source: Address) -> bool:
         """A packet from `source` could pin a latch; True if it did."""
@@ -185,24 +195,28 @@ class PacketSide:
         """Calls that were refused because a mark was passed."""
         return self._registry.high_water.refused_total
 
-    def on_local_addresses(self, addresses: Collection[IPAddress]) -> int:
-        """This host has these addresses, which matters where we are bound to all of them.
+    def on_local_addresses(self, addresses: Mapping[IPAddress, int]) -> int:
+        """This host has these addresses, each on the interface of that index.
 
-        The packet path drops what comes from them and our port: our own copies, as a loop.
-        When one is new, subscribers that are our own ingest because of it are removed; returns
-        how many. Raises OSError.
+        That matters where we are bound to all of them. The packet path drops what comes from them
+        and our port: our own copies, as a loop. When one is new, subscribers that are our own
+        ingest because of it are removed; returns how many. Raises OSError.
         """
         registry = self._registry
         before = self._local_addresses
-        own = set(addresses)
+        own = dict(addresses)
         ingest = registry.policy.ingest.ip
         if not ingest.is_unspecified:
-            own = {ingest}
+            own = {ingest: 0}
         if own == before:
             return 0
-        registry.engine.set_local_addresses([Address(ip, 0) for ip in sorted(own, key=str)])
+        ips = sorted(own, key=str)
+        interfaces = [own[ip] for ip in ips]
+        registry.engine.set_local_addresses([Address(ip, 0) for ip in ips], interfaces)
         self._local_addresses = own
-        if before is None or own <= before:
+        if before is not None:
+            registry.engine.follow_sources()
+        if before is None or own.keys() <= before.keys():
             return 0
         with registry.lock:
             candidates = [session for session in registry.in_order if session.at_ingest_port]
@@ -214,6 +228,12 @@ class PacketSide:
                 continue
         registry.count("loops_removed", removed)
         return removed
+
+    def follow_sources(self) -> None:
+        """Once, some time after the start: for whom it matters from which of our addresses packets
+        leave, because an interface has several. Changes of the addresses do it again.
+        """
+        self._registry.engine.follow_sources()
 
     def remove_refused(self) -> int:
         """Ends the subscribers that the policy, since it changed, refuses; how many.

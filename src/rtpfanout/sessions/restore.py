@@ -128,6 +128,7 @@ class Restoring:
         for rows in store.subscribers():
             if not self._add_rows(rows, feeders):
                 self._add_runs(list(self._wanted(runs_of(rows))))
+        self._deliver(store)
 
     def calls(self, store: Store) -> Restored:
         """Calls find it. Waits until what was dropped is dropped in the store, too."""
@@ -342,6 +343,15 @@ class Restoring:
         self._result.first_reason = self._result.first_reason or str(error)
         self._result.refused_sessions += 1
         self._drops.append(DropSession(row.sequence))
+
+    def _deliver(self, store: Store) -> None:
+        """Copies leave from the address of ours that each has spoken to, as before."""
+        by_address: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+        for sequence, record, local in store.deliveries():
+            if sequence in self._handles:
+                by_address[self._handles[sequence], local].append(record)
+        for (handle, local), records in by_address.items():
+            self._registry.engine.deliver_from(handle, b"".join(records), local)
 
     # --- for calls ---
 

@@ -63,8 +63,11 @@ class Subscribers:
         *,
         is_batch: bool = False,
         consent_given: bool = False,
+        local: bytes = b"",
     ) -> int:
         """How many are new. All are added, or none. `admission` has admitted them.
+
+        `local`: which of our addresses they spoke to; their copies leave from there.
 
         Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError (a loop),
         UnavailableError.
@@ -86,7 +89,7 @@ class Subscribers:
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
                 since = max(clock.wall_ns(now), session.last_since + 1)
                 withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
-                self._engine_add(session, records, since, lease_until, kind, withheld)
+                self._engine_add(session, records, since, lease_until, kind, withheld, local)
                 session.last_since = since + len(each) - 1  # as the store counts
                 session.at_ingest_port |= any_at_port(records, registry.policy.ingest.port)
                 self._count(session, new, 1)
@@ -102,6 +105,7 @@ class Subscribers:
                     CLASS_NUMBERS[kind],
                     once.answer(str(len(new))),
                     asked=b"".join(new) if withheld else b"",
+                    local=local,
                 )
             try:
                 written.result()
@@ -112,7 +116,7 @@ class Subscribers:
                 registry.touch(session)
             if consent_given and session.terms.consent is Consent.ECHO:
                 until = now / 1e9 + ttl_secs if ttl_secs else math.inf
-                self._consents.give(session, each, until)
+                self._consents.give(session, each, until, local)
         return len(new)
 
     def remove(
@@ -265,6 +269,7 @@ class Subscribers:
         lease_until: int,
         kind: SubscriberClass,
         withheld: int,
+        local: bytes,
     ) -> None:
         try:
             self._registry.engine.add_packed_subscribers(
@@ -274,6 +279,7 @@ class Subscribers:
                 lease_until=lease_until,
                 subscriber_class=CLASS_NUMBERS[kind],
                 withheld=withheld,
+                local=local,
             )
         except BlockingIOError:
             most = self._registry.limits.fanout

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import structlog
 
 from rtpfanout.errors import StartError
+from rtpfanout.store import deliveries
 from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
 from rtpfanout.store.records import (
     RECORD_BYTES,
@@ -23,11 +24,13 @@ from rtpfanout.store.records import (
     DropSubscribers,
     PutAnswer,
     PutConsents,
+    PutDeliveries,
     PutSecret,
     PutSession,
     PutSubscribers,
     StoredAnswer,
     StoredConsent,
+    StoredDelivery,
     StoredSession,
     StoredSource,
     SubscriberRow,
@@ -201,6 +204,11 @@ class Database:
         if self.connection.execute(_HAS_CONSENTS).fetchone():
             yield from map(StoredConsent._make, self.connection.execute(_CONSENTS, (boot, now_ns)))
 
+    def deliveries(self) -> Iterator[StoredDelivery]:
+        """By session."""
+        if self.connection.execute(deliveries.IS_THERE).fetchone():
+            yield from map(StoredDelivery._make, self.connection.execute(deliveries.ALL))
+
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The first and the last of some sessions at a time, by sequence."""
         keys = [
@@ -275,6 +283,10 @@ class Database:
                 for statement in _CONSENT_SCHEMA:
                     execute(statement)
                 self.connection.executemany(_PUT_CONSENT, [(*each, boot) for each in consents])
+            case PutDeliveries(stored):
+                for statement in deliveries.SCHEMA:
+                    execute(statement)
+                self.connection.executemany(deliveries.PUT, stored)
             case PutAnswer(answer):
                 execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
             case PutSecret(name, value):
@@ -367,6 +379,8 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     connection.execute("EXPLAIN SELECT name, value FROM secret")
     if connection.execute(_HAS_CONSENTS).fetchone():
         connection.execute(f"EXPLAIN {_CONSENTS}", (b"", 0))
+    if connection.execute(deliveries.IS_THERE).fetchone():
+        connection.execute(f"EXPLAIN {deliveries.ALL}")
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
     state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):

@@ -99,6 +99,16 @@ class StoredConsent(NamedTuple):
     """Of CLOCK_MONOTONIC."""
 
 
+class StoredDelivery(NamedTuple):
+    """Which of our own addresses a subscriber's copies leave from."""
+
+    sequence: int
+    """Of the session."""
+    record: bytes
+    local: bytes
+    """As `Address.packed`."""
+
+
 class StoredAnswer(NamedTuple):
     """What was answered to a call with a request id."""
 
@@ -158,6 +168,13 @@ class PutConsents:
 
 
 @dataclass(frozen=True, slots=True)
+class PutDeliveries:
+    """In the place of those before; nothing for who is no subscriber. They go with that."""
+
+    deliveries: Sequence[StoredDelivery]
+
+
+@dataclass(frozen=True, slots=True)
 class PutAnswer:
     """For a request id; forgotten some time after it expires."""
 
@@ -178,6 +195,7 @@ Change = (
     | PutSubscribers
     | DropSubscribers
     | PutConsents
+    | PutDeliveries
     | PutAnswer
     | PutSecret
 )

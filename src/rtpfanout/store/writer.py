@@ -23,6 +23,7 @@ from rtpfanout.store.records import (
     Change,
     DropSubscribers,
     PutConsents,
+    PutDeliveries,
     PutSecret,
     PutSubscribers,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rtpfanout.store.records import (
         StoredAnswer,
         StoredConsent,
+        StoredDelivery,
         StoredSession,
         StoredSource,
         SubscriberRow,
@@ -165,6 +167,10 @@ class Store:
     def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
         """Those of this boot that last beyond `now_ns`, by session."""
         return self._database.consents(boot, now_ns)
+
+    def deliveries(self) -> Iterator[StoredDelivery]:
+        """By session."""
+        return self._database.deliveries()
 
     # --- from then on ---
 
@@ -310,6 +316,8 @@ def _weight(change: Change) -> int:
             return len(change.records) // RECORD_BYTES
         case PutConsents():
             return len(change.consents)
+        case PutDeliveries():
+            return len(change.deliveries)
         case _:
             return 1
 

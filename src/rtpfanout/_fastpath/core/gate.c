@@ -37,7 +37,7 @@ static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
 {
     if (!notice_is_control(a->data, a->len))
         return DROP_not_rtp;
-    if (!mailbox_post_datagram(g->mailbox, &a->datagram->source, a->data, a->len))
+    if (!mailbox_post_datagram(g->mailbox, &a->datagram->source, a->datagram->local, a->data, a->len))
         return DROP_control_full;
     g->posted = true;
     return DROP_control;
@@ -243,6 +243,23 @@ static bool admit(struct gate *g, struct arrival *a)
     return fair_admits(&g->fair, a->session);
 }
 
+/* Copies may be to leave from the address that its source speaks to. */
+static void hear(struct gate *g, const struct arrival *a)
+{
+    const uint8_t *local = a->datagram->local;
+    struct session *s = a->session;
+
+    if (!ip_is_known(local) || !g->local)
+        return;
+    const struct local_set *set = load_acq(g->local);
+
+    if (set == s->heard_in && memcmp(s->heard, local, sizeof s->heard) == 0)
+        return;
+    memcpy(s->heard, local, sizeof s->heard);
+    s->heard_interface = local_set_interface(set, local);
+    s->heard_in = set;
+}
+
 void gate_pass(struct gate *g)
 {
     for (uint32_t i = 0; i < g->count; i++)
@@ -252,8 +269,10 @@ void gate_pass(struct gate *g)
     for (uint32_t i = 0; i < g->count; i++) {
         struct arrival *a = &g->arrival[i];
 
-        if (admit(g, a))
+        if (admit(g, a)) {
+            hear(g, a);
             continue;
+        }
         if (!a->handed_over)
             stats_count_drop(g->counters, a->reason);
         a->session = NULL;

@@ -27,8 +27,8 @@ static void publish(struct mailbox *m)
     store_rls(&m->posted, load_rlx(&m->posted) + 1);
 }
 
-bool mailbox_post_datagram(struct mailbox *m, const struct rf_addr *source, const uint8_t *data,
-                           size_t len)
+bool mailbox_post_datagram(struct mailbox *m, const struct rf_addr *source,
+                           const uint8_t local[16], const uint8_t *data, size_t len)
 {
     struct rf_notice *slot = len <= sizeof slot->data ? free_slot(m, NOTICE_RESERVE) : NULL;
 
@@ -37,6 +37,7 @@ bool mailbox_post_datagram(struct mailbox *m, const struct rf_addr *source, cons
     slot->kind = RF_NOTICE_DATAGRAM;
     slot->handle = 0;
     slot->source = *source;
+    memcpy(slot->local, local, sizeof slot->local);
     slot->len = (uint16_t)len;
     memcpy(slot->data, data, len);
     publish(m);

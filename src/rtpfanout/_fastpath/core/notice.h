@@ -34,8 +34,8 @@ static inline bool notice_is_control(const uint8_t *p, size_t len)
 }
 
 /* The worker. False when there is no room; a datagram also when it is too long. */
-bool mailbox_post_datagram(struct mailbox *m, const struct rf_addr *source, const uint8_t *data,
-                           size_t len);
+bool mailbox_post_datagram(struct mailbox *m, const struct rf_addr *source,
+                           const uint8_t local[16], const uint8_t *data, size_t len);
 bool mailbox_post_session(struct mailbox *m, enum rf_notice_kind kind, uint64_t handle,
                           const struct rf_addr *source);
 
