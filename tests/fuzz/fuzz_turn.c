@@ -32,7 +32,7 @@ enum {
 /* What the kernel can answer, and the counter its copies then go to. EAGAIN and EINTR pass. */
 #define ANSWERS(X)         \
     X(0, other)            \
-    X(EINVAL, invalid)     \
+    X(EINVAL, unreachable) \
     X(EMSGSIZE, too_big)   \
     X(EIO, other)          \
     X(EPERM, denied)       \
@@ -89,6 +89,9 @@ static struct {
     const struct mmsghdr *again; /* the entry whose error passed: it must come next */
     struct viewer *singly; /* its packets must come next, one by one */
     unsigned singles;
+    bool in_doubt; /* refused by EINVAL; if the first by itself is too, it is not the segmentation */
+    bool limited_before;
+    size_t limit_before;
 } trouble;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -390,6 +393,9 @@ static void settle_error(struct viewer *to, unsigned n, size_t segment, int erro
     expected.gso_fallback_invalid += error == EINVAL;
     expected.gso_fallback_too_big += error == EMSGSIZE;
     expected.gso_fallback_io += error == EIO;
+    trouble.in_doubt = error == EINVAL;
+    trouble.limited_before = to->limited;
+    trouble.limit_before = to->limit;
     to->limit = to->limited && to->limit < limit ? to->limit : limit;
     to->limited = true;
     trouble.singly = to;
@@ -468,10 +474,19 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
         errno = error;
         if (passes(error))
             return -1;
+    }
+    if (trouble.in_doubt && error == EINVAL) {
+        expected.gso_fallback_invalid--;
+        to->limited = trouble.limited_before;
+        to->limit = trouble.limit_before;
+        settle_failed(to, trouble.singles, error);
+        trouble.singles = 1;
+    } else if (error) {
         settle_failed(to, 1, error);
     } else {
         settle_sent(to, 1);
     }
+    trouble.in_doubt = false;
     trouble.singles--;
     return error ? -1 : (ssize_t)segment;
 }
