@@ -64,6 +64,11 @@ def local_addresses() -> dict[IPAddress, int]:
                     found.update(_addresses(message))
 
 
+def interfaces() -> dict[str, int]:
+    """The index of each interface by its name. Raises OSError."""
+    return {name: index for index, name in socket.if_nameindex()}
+
+
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     while len(data) >= _HEADER.size:
         length, kind, *_ = _HEADER.unpack_from(data)

@@ -271,7 +271,7 @@ class Server:
             self.store,
             limits=limits_of(settings),
         )
-        self.manager.restore_packets()
+        self.manager.restore_packets(netif.interfaces())
         self._read_local_addresses()
 
     def _make_doorman(self) -> None:
@@ -344,6 +344,8 @@ class Server:
     def _read_local_addresses(self) -> None:
         try:
             self.manager.on_local_addresses(netif.local_addresses())
+            if self._is_ready:  # calls can change sessions
+                self.manager.on_interfaces(netif.interfaces())
         except OSError as error:
             _log.warning("this host's addresses can't be read", reason=str(error))
 

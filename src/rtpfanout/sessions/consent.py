@@ -66,6 +66,11 @@ class Consents:
             if not sessions:
                 del self._until[record]
 
+    def lasting(self, session_id: str, records: Iterable[bytes]) -> dict[bytes, float]:
+        """Of those, who has consented, and until when. The lock is held."""
+        until = {record: self._until.get(record, {}).get(session_id) for record in records}
+        return {record: secs for record, secs in until.items() if secs}
+
     def targets(self, address: Address) -> list[str]:
         """The sessions in which `address` is asked for its consent, or has given it."""
         with self._registry.lock:

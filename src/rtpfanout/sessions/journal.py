@@ -20,6 +20,7 @@ from rtpfanout.store import (
     PutAnswer,
     PutConsents,
     PutDeliveries,
+    PutInterface,
     PutSession,
     PutSubscribers,
     StoredAnswer,
@@ -106,6 +107,10 @@ class Journal:
         if locals_:
             changes.append(PutDeliveries(locals_))
         return self._submit(changes, None)
+
+    def save_interface(self, number: int, name: str) -> Future[int]:
+        """Of link-local addresses that what is submitted next may have."""
+        return self._submit([PutInterface(number, name)], None)
 
     def _submit(self, changes: Sequence[Change], answer: StoredAnswer | None) -> Future[int]:
         if answer is not None:

@@ -73,6 +73,7 @@ class Life:
                 registry.keys.discard(key)
             raise
         with registry.lock:
+            registry.zones.note(terms.source_scopes)
             registry.sequence += 1
             slot = registry.changes.begin()
             session = Session(

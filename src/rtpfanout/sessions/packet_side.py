@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import LimitError, NotFoundError
+from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import Address
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import address_of, split_records
@@ -228,6 +228,31 @@ class PacketSide:
                 continue
         registry.count("loops_removed", removed)
         return removed
+
+    def on_interfaces(self, now: Mapping[str, int]) -> int:
+        """Housekeeping: `now` has the index of each interface by its name.
+
+        Link-local sources and subscribers of one that was removed and made anew get its new index;
+        how many.
+        """
+        registry = self._registry
+        with registry.lock:
+            changed = registry.zones.moved(now)
+            sessions = list(registry.in_order) if changed else []
+        count = 0
+        for session in sessions:
+            try:
+                count += self._subscribers.move_zones(session.session_id, changed)
+                count += self._updating.move_zones(session.session_id, changed)
+            except RtpFanoutError as error:  # deleted meanwhile; its place is taken
+                _log.warning(
+                    "a session is not moved to the new index of its interface",
+                    session_id=session.session_id,
+                    reason=error.message,
+                )
+        if changed:
+            _log.info("interfaces have other indexes", indexes=changed, moved=count)
+        return count
 
     def follow_sources(self) -> None:
         """Once, some time after the start: for whom it matters from which of our addresses packets

@@ -37,6 +37,12 @@ class Terms:
         """The one address that packets come from, if there is only one."""
         return self.source.address or self.pinned
 
+    @property
+    def source_scopes(self) -> set[int]:
+        """The indexes of the interfaces that its link-local addresses are of."""
+        pinned = self.pinned.scope if self.pinned else 0
+        return {self.source.base.scope, pinned} - {0}
+
 
 @dataclass(slots=True, eq=False)
 class Session:

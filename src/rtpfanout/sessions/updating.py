@@ -26,6 +26,7 @@ from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.requests import Once
 from rtpfanout.sessions.source import Source, moved, read_source, refuse_loop
 from rtpfanout.sessions.subscribers import records_of
+from rtpfanout.sessions.zones import in_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,6 +83,20 @@ class Updating:
                 )
             self._change(session, replace(moved(terms, address), move_counter=counter), _NO_ID)
         registry.count("moved")
+
+    def move_zones(self, session_id: str, changed: Mapping[int, int]) -> bool:
+        """Interfaces have other indexes now: so has a link-local source; whether it was one.
+
+        Raises as `move`.
+        """
+        with self._registry.work(session_id) as session:
+            terms = session.terms
+            address = terms.feeder or terms.source.base
+            now = in_zone(address, changed)
+            if now == address:
+                return False
+            self._change(session, moved(terms, now), _NO_ID)
+        return True
 
     def pin(self, handle: int, address: Address) -> bool:
         """The first packet of a latch came from `address`; whether it is pinned now."""
@@ -158,6 +173,7 @@ class Updating:
             new_key = session.ssrc, after.source.key(after.pinned)
             self._check(session, after, new_key != old_key and new_key in registry.keys)
             registry.keys.add(new_key)
+            registry.zones.note(after.source_scopes)
             session.next_feeder = after.feeder
             slot = registry.changes.begin()
             new = copy.copy(session)

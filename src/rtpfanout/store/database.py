@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import structlog
 
 from rtpfanout.errors import StartError
-from rtpfanout.store import deliveries
+from rtpfanout.store import deliveries, interfaces
 from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
 from rtpfanout.store.records import (
     RECORD_BYTES,
@@ -25,6 +25,7 @@ from rtpfanout.store.records import (
     PutAnswer,
     PutConsents,
     PutDeliveries,
+    PutInterface,
     PutSecret,
     PutSession,
     PutSubscribers,
@@ -37,7 +38,7 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -209,6 +210,15 @@ class Database:
         if self.connection.execute(deliveries.IS_THERE).fetchone():
             yield from map(StoredDelivery._make, self.connection.execute(deliveries.ALL))
 
+    def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
+        """Link-local addresses get the index that their interface has now; the names by index."""
+        kept = interfaces.names(self.connection)
+        changes = interfaces.renumbered(kept, now)
+        if changes:
+            interfaces.renumber(self.connection, changes)
+            kept = interfaces.names(self.connection)
+        return kept
+
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The first and the last of some sessions at a time, by sequence."""
         keys = [
@@ -287,6 +297,9 @@ class Database:
                 for statement in deliveries.SCHEMA:
                     execute(statement)
                 self.connection.executemany(deliveries.PUT, stored)
+            case PutInterface(number, name):
+                execute(interfaces.SCHEMA)
+                execute(interfaces.PUT, (number, name))
             case PutAnswer(answer):
                 execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
             case PutSecret(name, value):

@@ -175,6 +175,14 @@ class PutDeliveries:
 
 
 @dataclass(frozen=True, slots=True)
+class PutInterface:
+    """The name of the interface that link-local addresses of this index are of."""
+
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class PutAnswer:
     """For a request id; forgotten some time after it expires."""
 
@@ -196,6 +204,7 @@ Change = (
     | DropSubscribers
     | PutConsents
     | PutDeliveries
+    | PutInterface
     | PutAnswer
     | PutSecret
 )

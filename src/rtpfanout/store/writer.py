@@ -29,7 +29,7 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rtpfanout.store.records import (
         StoredAnswer,
@@ -171,6 +171,17 @@ class Store:
     def deliveries(self) -> Iterator[StoredDelivery]:
         """By session."""
         return self._database.deliveries()
+
+    def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
+        """Before anything is read: `now` has the index of each interface by its name. Link-local
+        addresses of those that have another one since get it; the names by index.
+
+        Raises UnavailableError.
+        """
+        try:
+            return self._database.place_interfaces(now)
+        except sqlite3.Error as error:
+            raise _unavailable(f"the store can't be written: {error}") from None
 
     # --- from then on ---
 
