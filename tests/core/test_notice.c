@@ -133,11 +133,57 @@ static void test_local_addresses(void)
     }
 }
 
+static struct local_set *set_of(const char *const *ips, const uint32_t *interfaces, uint32_t n)
+{
+    struct rf_addr addrs[8];
+
+    for (uint32_t i = 0; i < n; i++) {
+        addrs[i] = address(ips[i], 0);
+        addrs[i].scope = interfaces[i];
+    }
+    return local_set_new(addrs, n);
+}
+
+/* Whether there is something to choose: on an interface, and on the host. */
+static void test_a_choice_of_addresses(void)
+{
+    static const struct {
+        const char *ips[4];
+        uint32_t interfaces[4], count;
+        bool several, only_v4, only_v6;
+    } cases[] = {
+        {{"127.0.0.1", "10.0.0.1", "::1", "fe80::1"}, {1, 2, 1, 2}, 4, false, true, false},
+        {{"10.0.0.1", "10.1.0.1", "fd00::1"}, {2, 3, 3}, 3, false, false, true},
+        {{"10.0.0.1", "fd00::1", "169.254.0.1", "fe80::1"}, {2, 2, 2, 2}, 4, false, true, true},
+        {{"10.0.0.1", "10.0.0.2"}, {2, 2}, 2, true, false, false},
+        {{"fd00::1", "fd00::2", "10.0.0.1"}, {2, 2, 3}, 3, true, true, false},
+        {{"10.0.0.1", "10.9.9.9"}, {2, LOOPBACK_INDEX}, 2, true, false, false},
+        {{"127.0.0.1", "127.0.0.2"}, {1, 1}, 2, false, false, false},
+    };
+
+    for (unsigned i = 0; i < COUNT(cases); i++) {
+        struct local_set *set = set_of(cases[i].ips, cases[i].interfaces, cases[i].count);
+
+        CHECK(set != NULL);
+        CHECK_EQ(set->several, cases[i].several);
+        CHECK_EQ(ip_is_known(set->only[true]), cases[i].only_v4);
+        CHECK_EQ(ip_is_known(set->only[false]), cases[i].only_v6);
+        for (uint32_t k = 0; k < cases[i].count; k++) {
+            struct rf_addr a = address(cases[i].ips[k], 0);
+
+            CHECK_EQ(local_set_interface(set, a.ip),
+                     ip_is_of_here(a.ip) ? 0 : cases[i].interfaces[k]);
+        }
+        free(set);
+    }
+}
+
 int main(void)
 {
     RUN(test_which_datagrams);
     RUN(test_order_and_room);
     RUN(test_a_worker_and_the_control_plane);
     RUN(test_local_addresses);
+    RUN(test_a_choice_of_addresses);
     return 0;
 }

@@ -89,9 +89,8 @@ static struct {
     const struct mmsghdr *again; /* the entry whose error passed: it must come next */
     struct viewer *singly; /* its packets must come next, one by one */
     unsigned singles;
-    bool in_doubt; /* refused by EINVAL; if the first by itself is too, it is not the segmentation */
-    bool limited_before;
-    size_t limit_before;
+    bool in_doubt; /* refused by EINVAL; if the first by itself is too, it's not segmentation, */
+    size_t limit;  /* and this is still its limit */
 } trouble;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -394,8 +393,7 @@ static void settle_error(struct viewer *to, unsigned n, size_t segment, int erro
     expected.gso_fallback_too_big += error == EMSGSIZE;
     expected.gso_fallback_io += error == EIO;
     trouble.in_doubt = error == EINVAL;
-    trouble.limited_before = to->limited;
-    trouble.limit_before = to->limit;
+    trouble.limit = to->limited ? to->limit : SIZE_MAX;
     to->limit = to->limited && to->limit < limit ? to->limit : limit;
     to->limited = true;
     trouble.singly = to;
@@ -470,15 +468,12 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
     CHECK_EQ(read_entry(to, msg, &segment), 1);
     int error = answer();
 
-    if (error) {
-        errno = error;
-        if (passes(error))
-            return -1;
-    }
+    errno = error;
+    if (passes(error))
+        return -1;
     if (trouble.in_doubt && error == EINVAL) {
         expected.gso_fallback_invalid--;
-        to->limited = trouble.limited_before;
-        to->limit = trouble.limit_before;
+        to->limited = (to->limit = trouble.limit) != SIZE_MAX;
         settle_failed(to, trouble.singles, error);
         trouble.singles = 1;
     } else if (error) {

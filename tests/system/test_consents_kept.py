@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
-from datagram_support import create, outcomes, subscribers
+from datagram_support import create, outcomes, replaced, subscribers
 from support import SETTLE_SECONDS, address_of, eventually, queued, rtp_packet
 
 from rtpfanout import server as server_module
@@ -33,21 +30,6 @@ ANYWHERE = "127.0.0.1:0"
 
 def commits(server: ServerProcess) -> float:
     return server.metrics()["rtpfanout_store_commits_total"]
-
-
-def replaced(server: ServerProcess, how: str) -> None:
-    """By another server process, which is ready, once this returns."""
-
-    def pids() -> list[int]:
-        return [entry["pid"] for entry in list(server.log) if entry["event"] == "ready"]
-
-    before = pids()
-    if how == "killed":
-        os.kill(before[-1], signal.SIGKILL)
-    else:
-        server.send_signal(signal.SIGUSR2)
-    eventually(pids, lambda now: len(now) > len(before), "ready again")
-    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
 
 
 @pytest.mark.parametrize("how", ["killed", "upgraded"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import grpc
 import pytest
-from datagram_support import source_of, subscribers
+from datagram_support import replaced, source_of, subscribers
 from netns import hosts, inside, run
 from support import (
     SETTLE_SECONDS,
@@ -111,16 +111,6 @@ def passes(link: Link, camera: socket.socket, viewer: socket.socket, sequence: i
     return True
 
 
-def replaced(server: ServerProcess) -> None:
-    def pids() -> list[int]:
-        return [entry["pid"] for entry in list(server.log) if entry["event"] == "ready"]
-
-    before = pids()
-    os.kill(before[-1], signal.SIGKILL)
-    eventually(pids, lambda now: len(now) > len(before), "ready again")
-    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
-
-
 def held_up(link: Link, camera: socket.socket, viewer: socket.socket) -> None:
     """Until packets pass again."""
     sequence = iter(range(100, 10_000))
@@ -139,7 +129,7 @@ def test_both_are_found_again_when_their_interface_is_made_anew(
         held_up(link, camera, viewer)
         assert list(subscribers(server, session)) == [told(link, viewer)]
         assert source_of(server, session) == told(link, camera)
-    replaced(server)
+    replaced(server, "killed")
     assert passes(link, camera, viewer, 2)
     server.remove(session, told(link, viewer))
     server.check_identities()

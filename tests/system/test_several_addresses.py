@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING, ClassVar
 
-import grpc
 import pytest
-from datagram_support import create, source_of, subscribers, token_of
+from datagram_support import create, replaced, source_of, subscribers, token_of
 from netns import hosts, inside, link, run
 from support import (
     SETTLE_SECONDS,
@@ -53,21 +50,6 @@ def media(receiver: Receiver, count: int) -> list[bytes]:
         if data[0] >> 6 == 2:
             found.append(data)
     return found
-
-
-def replaced(server: ServerProcess, how: str) -> None:
-    """By another server process, which is ready, once this returns."""
-
-    def pids() -> list[int]:
-        return [entry["pid"] for entry in list(server.log) if entry["event"] == "ready"]
-
-    before = pids()
-    if how == "killed":
-        os.kill(before[-1], signal.SIGKILL)
-    else:
-        server.send_signal(signal.SIGUSR2)
-    eventually(pids, lambda now: len(now) > len(before), "ready again")
-    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
 
 
 @pytest.mark.parametrize("kind", ["joined", "consented"])

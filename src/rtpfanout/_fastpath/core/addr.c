@@ -10,6 +10,15 @@ bool ip_is_ipv4(const uint8_t ip[16])
     return memcmp(ip, mapped_prefix, sizeof mapped_prefix) == 0;
 }
 
+bool ip_is_of_here(const uint8_t ip[16])
+{
+    const struct in6_addr *v6 = (const struct in6_addr *)ip;
+
+    if (ip_is_ipv4(ip))
+        return ip[12] == 127 || (ip[12] == 169 && ip[13] == 254);
+    return IN6_IS_ADDR_LOOPBACK(v6) || IN6_IS_ADDR_LINKLOCAL(v6);
+}
+
 bool addr_is_ipv4(const struct rf_addr *a)
 {
     return ip_is_ipv4(a->ip);

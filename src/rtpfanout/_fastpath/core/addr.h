@@ -21,6 +21,8 @@ union sockaddr_any {
 enum { LOOPBACK_INDEX = 1 };
 
 bool ip_is_ipv4(const uint8_t ip[16]);
+/* Loopback or link-local: nobody elsewhere would know it for ours. */
+bool ip_is_of_here(const uint8_t ip[16]);
 bool addr_is_ipv4(const struct rf_addr *a);
 bool addr_equal(const struct rf_addr *a, const struct rf_addr *b);
 

@@ -32,6 +32,8 @@ struct group {
     } control; /* UDP_SEGMENT; not sent with a single packet */
 };
 
+struct local_set;
+
 /* What came of some of a session's copies. */
 struct tally {
     uint64_t packets_sent, bytes_sent, packets_failed, packets_withheld;
@@ -58,6 +60,7 @@ struct copy {
 
 struct batch {
     unsigned lanes; /* to choose from; 0 counts as 1 */
+    const struct local_set *local; /* our addresses; NULL: not known */
     unsigned used;
     struct mmsghdr header[EGRESS_BATCH];
     struct copy copy[EGRESS_BATCH];

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "local.h"
+
 enum { SPLIT_MAX = 64 }; /* shares of one session */
 
 int plan_init(struct plan *p, uint32_t packets)
@@ -191,13 +193,14 @@ static const uint8_t *heard_for(const struct session *s, const struct delivery *
 }
 
 /* From which of our addresses the copy is to leave, if that is not left to the kernel. */
-static void choose_address(const struct share *s, struct copy *c, uint32_t now_secs)
+static void choose_address(const struct share *s, const struct batch *b, struct copy *c,
+                           uint32_t now_secs)
 {
     struct delivery *d =
         delivery_at(s->subscribers->deliveries, subscriber_delivery(c->subscriber));
     const uint8_t *from = !d ? NULL : d->interface ? heard_for(s->session, d) : d->from;
 
-    if (!from)
+    if (!from || (b->local && memcmp(from, b->local->only[d->ipv4], 16) == 0))
         return;
     c->delivery = d;
     if ((int32_t)(now_secs - load_rlx(&d->lame_until)) >= 0)
@@ -221,7 +224,7 @@ static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, sockle
     };
 
     if (s->subscribers->deliveries)
-        choose_address(s, &c, now_secs);
+        choose_address(s, b, &c, now_secs);
     if (s->singly == 0 && s->group->packets > 1 &&
         !egress_may_segment(c.subscriber, s->group, now_secs)) {
         s->packet = s->group->first;

@@ -253,11 +253,11 @@ static void hear(struct gate *g, const struct arrival *a)
         return;
     const struct local_set *set = load_acq(g->local);
 
-    if (set == s->heard_in && memcmp(s->heard, local, sizeof s->heard) == 0)
+    if (set->number == s->heard_in && memcmp(s->heard, local, sizeof s->heard) == 0)
         return;
     memcpy(s->heard, local, sizeof s->heard);
     s->heard_interface = local_set_interface(set, local);
-    s->heard_in = set;
+    s->heard_in = set->number;
 }
 
 void gate_pass(struct gate *g)

@@ -9,8 +9,12 @@
 /* Immutable once published; a change makes another and retires this one. */
 struct local_set {
     struct qsbr_retired retired;
+    uint64_t number; /* no other set of the engine has it */
     uint32_t count;
     bool several; /* some interface has more than one to choose from */
+    /* Of IPv6 and of IPv4 the only one that others know: it is what the kernel chooses, and need not
+     * be told. All zero when there is none, or another. */
+    uint8_t only[2][16];
     struct local_address {
         uint8_t ip[16];
         uint32_t interface;

@@ -94,11 +94,11 @@ struct session {
     /* The owner's: the last source that a network admitted, and the newest subscriber then. */
     struct rf_addr last_source;
     uint64_t last_newest_ns;
-    /* Which of our addresses its source speaks to (all zero: not known), and of which interface of
-     * `heard_in` that is. Written before what it admits is fanned out. */
+    /* Which of our addresses its source speaks to (all zero: not known), and of which interface that
+     * is in the local_set `heard_in`. Written before what it admits is fanned out. */
     uint8_t heard[16];
     uint32_t heard_interface;
-    const void *heard_in; /* only compared: it may be gone */
+    uint64_t heard_in; /* its number */
 };
 
 /* Session records by index, allocated a chunk at a time; a record never moves. */
