@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from support import address_of, eventually
+import grpc
+from support import SETTLE_SECONDS, address_of, eventually
 
 from rtpfanout.api import session_pb2
 
@@ -63,6 +66,21 @@ def counted(server: ServerProcess, kind: str, outcome: str, count: int) -> None:
         f"{count} {kind} {outcome}",
     )
     assert outcomes(server)[kind, outcome] == count
+
+
+def replaced(server: ServerProcess, how: str) -> None:
+    """By another server process, which is ready, once this returns."""
+
+    def pids() -> list[int]:
+        return [entry["pid"] for entry in list(server.log) if entry["event"] == "ready"]
+
+    before = pids()
+    if how == "killed":
+        os.kill(before[-1], signal.SIGKILL)
+    else:
+        server.send_signal(signal.SIGUSR2)
+    eventually(pids, lambda now: len(now) > len(before), "ready again")
+    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
 
 
 def media(receiver: Receiver, count: int, seconds: float = 10.0) -> list[bytes]:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout import netif
 from rtpfanout._fastpath import Engine
 from rtpfanout.descriptors import shares
 from rtpfanout.listening import bind_error
+from rtpfanout.model import parse_ip
 from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits
@@ -48,11 +50,14 @@ def open_engine(settings: Settings, sockets: Sequence[int], in_hand: int | None)
             busy_poll_us=settings.busy_poll_us,
             check_padding=settings.check_padding,
             segmentation=settings.segmentation,
+            path_mtu_discovery=settings.path_mtu_discovery,
+            egress_address=parse_ip(settings.egress_address) if settings.egress_address else None,
             sockets=sockets,
             in_hand=in_hand,
         )
     except OSError as error:
         raise bind_error(error, settings.bind_address, "bind_address") from None
+    _warn_of_foreign_address(settings)
     _warn_of_small_buffer(engine)
     _warn_of_missing_steering(engine, count)
     return engine
@@ -136,6 +141,15 @@ def totals(engine: Engine) -> dict[str, int]:
     """What the log says at the end."""
     stats = engine.stats()
     return {name: stats[name] for name in ("packets_received", "packets_forwarded", "packets_sent")}
+
+
+def _warn_of_foreign_address(settings: Settings) -> None:
+    text = settings.egress_address
+    if text and not netif.address_is_local(parse_ip(text)):
+        _log.warning(
+            "egress_address is not an address of this host: until it is, the kernel chooses",
+            egress_address=text,
+        )
 
 
 def _warn_of_small_buffer(engine: Engine) -> None:

@@ -96,6 +96,11 @@ _COUNTERS = (
         "Sends the kernel took, each with one copy or, by GSO, several to one subscriber.",
     ),
     (
+        "rtpfanout_egress_address_missing",
+        "egress_address_missing",
+        "Copies that left from another address of this host than they were to: it hasn't got that.",
+    ),
+    (
         "rtpfanout_tasks_shared",
         "tasks_shared",
         "Parts of a worker's sends that another worker took over.",

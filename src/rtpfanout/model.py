@@ -7,7 +7,7 @@ import ipaddress
 import re
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -37,6 +37,9 @@ class Address:
 
     ip: IPAddress
     port: int
+    spoken_to: bytes = field(default=b"", compare=False, repr=False)
+    """Of who has spoken to us: to which of our addresses, as `packed`; it is answered from there.
+    Empty: not known, or we are bound to one."""
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -53,12 +56,12 @@ class Address:
         return cls(unmapped(ip), _parse_port(match["port"]))
 
     @classmethod
-    def unpack(cls, packed: bytes, port: int, scope: int = 0) -> Address:
+    def unpack(cls, packed: bytes, port: int, scope: int = 0, spoken_to: bytes = b"") -> Address:
         """From 16 bytes in network order (IPv4 as ::ffff:a.b.c.d), port and scope id."""
         ip6 = ipaddress.IPv6Address(packed)
         if scope:
             ip6 = ipaddress.IPv6Address(f"{ip6}%{scope}")
-        return cls(unmapped(ip6), port)
+        return cls(unmapped(ip6), port, spoken_to)
 
     @property
     def packed(self) -> bytes:

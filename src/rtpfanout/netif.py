@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rtpfanout.model import IPAddress
 
@@ -31,7 +31,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 _TABLE_LOCAL = 255
 _RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST = 2, 3, 4
-_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg
@@ -60,17 +60,17 @@ def address_is_local(ip: IPAddress) -> bool:
     return _Table(local_addresses(), _local_routes()).has(ip)
 
 
-def local_addresses() -> frozenset[IPAddress]:
-    """The addresses of this host's interfaces, link-local ones with their scope.
+def local_addresses() -> dict[IPAddress, int]:
+    """The addresses of this host's interfaces, link-local ones with their scope, and its index.
 
     Of 127.0.0.0/8, which is local as a whole, only those that are written down. Raises OSError.
     """
     body = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    found: set[IPAddress] = set()
+    found: dict[IPAddress, int] = {}
     for kind, message in _dump(_RTM_GETADDR, body):
         if kind == _RTM_NEWADDR:
-            found |= set(_addresses(message))
-    return frozenset(found)
+            found.update(_addresses(message))
+    return found
 
 
 class LocalAddresses:
@@ -86,12 +86,14 @@ class LocalAddresses:
     def __init__(self) -> None:
         """Of the network namespace of this thread."""
         self._lock = threading.Lock()
-        self._addresses: frozenset[IPAddress] = frozenset()
+        self._addresses: dict[IPAddress, int] = {}
         self._table: _Table | None = None
         self._is_old = False
         self._read_again = 0.0
         self.changes = 0
         """How often something has become local, or ceased to be."""
+        self.interfaces: dict[str, int] = {}
+        """The index of each by its name."""
         self._news: socket.socket | None = None
         self.fault = ""
         try:
@@ -104,6 +106,7 @@ class LocalAddresses:
     def _read(self) -> None:
         self._read_again = time.monotonic() + _READ_AGAIN_SECS
         self._addresses = local_addresses()
+        self.interfaces = interfaces()
         table = _Table(self._addresses, _local_routes())
         if self._table is None or vars(table) != vars(self._table):
             self.changes += 1
@@ -115,7 +118,7 @@ class LocalAddresses:
         table = self._current()
         return table.has(ip) if table else _can_be_bound(ip)
 
-    def addresses(self) -> frozenset[IPAddress]:
+    def addresses(self) -> dict[IPAddress, int]:
         """As `local_addresses`."""
         with self._lock:
             self._is_old |= time.monotonic() >= self._read_again
@@ -143,7 +146,7 @@ def _listen() -> socket.socket:
     news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     try:
         news.setblocking(False)
-        news.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+        news.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     except OSError:
         news.close()
         raise
@@ -177,7 +180,7 @@ def _can_be_bound(ip: IPAddress) -> bool:
 class _Table:
     """Addresses and routes, so that one is found by a bisection."""
 
-    def __init__(self, addresses: frozenset[IPAddress], routes: list[tuple[int, _Range]]) -> None:
+    def __init__(self, addresses: Iterable[IPAddress], routes: list[tuple[int, _Range]]) -> None:
         self._scoped: dict[int, set[int]] = {}
         ranges: dict[int, list[_Range]] = {4: [], 6: []}
         for version, (first, last) in _LOOPBACK.items():
@@ -286,6 +289,11 @@ def _dump_once(kind: int, body: bytes) -> tuple[list[tuple[int, bytes]], bool]:
                 messages.append((found, message))
 
 
+def interfaces() -> dict[str, int]:
+    """The index of each interface by its name. Raises OSError."""
+    return {name: index for index, name in socket.if_nameindex()}
+
+
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     while len(data) >= _HEADER.size:
         length, kind, flags, *_ = _HEADER.unpack_from(data)
@@ -304,13 +312,13 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return attributes
 
 
-def _addresses(message: bytes) -> Iterator[IPAddress]:
+def _addresses(message: bytes) -> Iterator[tuple[IPAddress, int]]:
     family, _, _, _, index = _ADDRESS.unpack_from(message)
     attributes = _attributes(message[_ADDRESS.size :])
     # Of a point-to-point link IFA_ADDRESS is the other end.
     packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if packed and family == socket.AF_INET:
-        yield ipaddress.IPv4Address(packed)
+        yield ipaddress.IPv4Address(packed), index
     elif packed and family == socket.AF_INET6:
         ip = ipaddress.IPv6Address(packed)
-        yield ipaddress.IPv6Address(f"{ip}%{index}") if ip.is_link_local else ip
+        yield ipaddress.IPv6Address(f"{ip}%{index}") if ip.is_link_local else ip, index

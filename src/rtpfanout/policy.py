@@ -80,6 +80,7 @@ class AddressPolicy:
             reason = self._never(view, address.port) or self._refusal(view)
             if reason:
                 raise AddressDeniedError(_sentence(address, view, reason), field=SUBSCRIBER_FIELD)
+        _check_scope(address, SUBSCRIBER_FIELD)
         if not (self.sends_ipv4 if address.ip.version == 4 else self.sends_ipv6):
             raise InvalidArgumentError(
                 f"{address} is IPv{address.ip.version}, which bind_address = {self.ingest} cannot "
@@ -142,6 +143,7 @@ class AddressPolicy:
             if kind:
                 reason = f"is {kind}, which nothing sends from; give the source's own address"
                 raise InvalidArgumentError(_sentence(address, view, reason), field=SOURCE_FIELD)
+        _check_scope(address, SOURCE_FIELD)
 
     def check_source_network(self, network: Network) -> None:
         """Return if packets can come from some address of `network`, whatever the port.
@@ -305,6 +307,16 @@ def _local_nat64(packed: bytes) -> list[bytes]:
         packed[12:16],
     ]
     return [four for four in layouts if four[0] != 0] or layouts
+
+
+def _check_scope(address: Address, field: str) -> None:
+    """Raises InvalidArgumentError: no packet has a link-local address without an interface."""
+    if address.ip.version == 6 and address.ip.is_link_local and not address.scope:
+        raise InvalidArgumentError(
+            f"{address} is link-local, which is an address only together with an interface; add"
+            f" the interface's index, as in [{address.ip}%2]:{address.port} (ip link shows it)",
+            field=field,
+        )
 
 
 def _no_sender(view: IPAddress) -> str | None:

@@ -29,18 +29,17 @@ from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.errors import StartError
 from rtpfanout.groups import Kernel, Memberships
+from rtpfanout.housekeeping import housekeep
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
 from rtpfanout.netif import LocalAddresses
-from rtpfanout.pressure import Pressure
-from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import SessionManager
 from rtpfanout.store import Store
 from rtpfanout.workers import Workers, cpus_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rtpfanout.auth import Access
     from rtpfanout.config import Settings
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.service import ControlServer
 
-HOUSEKEEPING_SECONDS = 1.0
-GROUPS_SECONDS = 2.0
 RESUME_SECONDS = 5.0
 """In which the store must be free again after a hand-over that came to nothing."""
 CALL_GRACE_SECONDS = 0.25
@@ -182,7 +179,15 @@ class Server:
             await self._control.start()
         if self._listener:
             self._start_http(self._listener)
-        self._housekeeping = asyncio.create_task(self._housekeep())
+        self._housekeeping = asyncio.create_task(
+            housekeep(
+                self.engine,
+                self.manager,
+                self.memberships,
+                self._show_local_addresses,
+                lambda: self.settings.session_timeout_secs,
+            )
+        )
         self._is_ready = True
         # The keys of the configuration, so that a reader of the log can find the ports.
         _log.info(
@@ -295,7 +300,7 @@ class Server:
             self.store,
             limits=limits_of(settings),
         )
-        self.manager.restore_packets()
+        self.manager.restore_packets(self._local.interfaces)
         self.memberships = Memberships(self.engine, settings.ingest_groups, Kernel())
         self.memberships.look()
         self._show_local_addresses()
@@ -370,45 +375,8 @@ class Server:
         """Costs one system call while they are what they were."""
         assert self._local
         self.manager.on_local_addresses(self._local.addresses(), self._local.changes)
-
-    async def _housekeep(self) -> None:
-        """Apart, because ending sessions and keeping consents wait for a disk that may hang."""
-        pressure = Pressure(self.engine)
-        await asyncio.gather(
-            _every(HOUSEKEEPING_SECONDS, lambda: self.manager.on_sample(pressure.sample())),
-            # At once, for what was restored may have ended since it was read.
-            _every(HOUSEKEEPING_SECONDS, self.manager.expire_subscribers, first=0.0),
-            _every(HOUSEKEEPING_SECONDS, self.manager.keep_consents),
-            _every(HOUSEKEEPING_SECONDS, self.manager.keep_clock),
-            _every(HOUSEKEEPING_SECONDS, self._expire_sessions),
-            _every(HOUSEKEEPING_SECONDS, self.manager.serve_again),
-            _every(HOUSEKEEPING_SECONDS, self._show_local_addresses),
-            _every(GROUPS_SECONDS, self.memberships.look),
-        )
-
-    def _expire_sessions(self) -> None:
-        for view in self.manager.expire_idle():
-            _log.info(
-                "session expired",
-                session_id=view.session_id,
-                source=view.source_address,
-                ssrc=f"{view.ssrc:#010x}",
-                subscribers=view.subscriber_count,
-                session_timeout_secs=self.settings.session_timeout_secs,
-            )
-
-
-async def _every(seconds: float, call: Callable[[], object], *, first: float | None = None) -> None:
-    """`call` over and over, in a thread, as it waits for the packet loop or for the store."""
-    pause = seconds if first is None else first
-    faults = Seldom(3)
-    while True:
-        await asyncio.sleep(pause)
-        pause = seconds
-        try:
-            await asyncio.to_thread(call)
-        except Exception:
-            faults.write(_log.exception, "housekeeping failed")
+        if self._is_ready:  # calls can change sessions
+            self.manager.on_interfaces(self._local.interfaces)
 
 
 def run(settings: Settings) -> int:

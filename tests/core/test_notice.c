@@ -8,6 +8,7 @@
 #include "local.h"
 #include "random.h"
 
+static const uint8_t nowhere[16];
 static const enum notice_room shared_rooms[] = {ROOM_KNOWN, ROOM_INVITED, ROOM_MOVES, ROOM_STRANGERS};
 
 /* With a key of which it is known that nobody here shares cells with another. */
@@ -22,7 +23,7 @@ static struct mailbox *new_mailbox(void)
 
 static bool post(struct mailbox *m, enum notice_room room, struct rf_addr source, uint32_t number)
 {
-    return mailbox_post_datagram(m, room, &source, (uint8_t *)&number, sizeof number);
+    return mailbox_post_datagram(m, room, &source, nowhere, (uint8_t *)&number, sizeof number);
 }
 
 static uint32_t number_of(const struct rf_notice *n)
@@ -95,8 +96,8 @@ static void test_the_longest(void)
     static uint8_t data[RF_CONTROL_MAX + 1];
     struct rf_notice n;
 
-    CHECK(mailbox_post_datagram(m, ROOM_KNOWN, &source, data, RF_CONTROL_MAX));
-    CHECK(!mailbox_post_datagram(m, ROOM_KNOWN, &source, data, RF_CONTROL_MAX + 1));
+    CHECK(mailbox_post_datagram(m, ROOM_KNOWN, &source, nowhere, data, RF_CONTROL_MAX));
+    CHECK(!mailbox_post_datagram(m, ROOM_KNOWN, &source, nowhere, data, RF_CONTROL_MAX + 1));
     CHECK(mailbox_take(m, RF_QUEUE_KNOWN, &n) && n.len == RF_CONTROL_MAX);
     free(m);
 }
@@ -235,7 +236,7 @@ static bool post_one(struct mailbox *m, uint32_t i, uint64_t *random)
 
     memset(data, (int)i, sizeof data);
     memcpy(data, &i, sizeof i);
-    return i % 3 ? mailbox_post_datagram(m, ROOM_KNOWN, &source, data, len)
+    return i % 3 ? mailbox_post_datagram(m, ROOM_KNOWN, &source, nowhere, data, len)
                  : mailbox_post_session(m, RF_NOTICE_SOURCE, i, &source);
 }
 
@@ -299,6 +300,51 @@ static void test_local_addresses(void)
     }
 }
 
+static struct local_set *set_of(const char *const *ips, const uint32_t *interfaces, uint32_t n)
+{
+    struct rf_addr addrs[8];
+
+    for (uint32_t i = 0; i < n; i++) {
+        addrs[i] = address(ips[i], 0);
+        addrs[i].scope = interfaces[i];
+    }
+    return local_set_new(addrs, n);
+}
+
+/* Whether there is something to choose: on an interface, and on the host. */
+static void test_a_choice_of_addresses(void)
+{
+    static const struct {
+        const char *ips[4];
+        uint32_t interfaces[4], count;
+        bool several, only_v4, only_v6;
+    } cases[] = {
+        {{"127.0.0.1", "10.0.0.1", "::1", "fe80::1"}, {1, 2, 1, 2}, 4, false, true, false},
+        {{"10.0.0.1", "10.1.0.1", "fd00::1"}, {2, 3, 3}, 3, false, false, true},
+        {{"10.0.0.1", "fd00::1", "169.254.0.1", "fe80::1"}, {2, 2, 2, 2}, 4, false, true, true},
+        {{"10.0.0.1", "10.0.0.2"}, {2, 2}, 2, true, false, false},
+        {{"fd00::1", "fd00::2", "10.0.0.1"}, {2, 2, 3}, 3, true, true, false},
+        {{"10.0.0.1", "10.9.9.9"}, {2, LOOPBACK_INDEX}, 2, true, false, false},
+        {{"127.0.0.1", "127.0.0.2"}, {1, 1}, 2, false, false, false},
+    };
+
+    for (unsigned i = 0; i < COUNT(cases); i++) {
+        struct local_set *set = set_of(cases[i].ips, cases[i].interfaces, cases[i].count);
+
+        CHECK(set != NULL);
+        CHECK_EQ(set->several, cases[i].several);
+        CHECK_EQ(ip_is_known(set->only[true]), cases[i].only_v4);
+        CHECK_EQ(ip_is_known(set->only[false]), cases[i].only_v6);
+        for (uint32_t k = 0; k < cases[i].count; k++) {
+            struct rf_addr a = address(cases[i].ips[k], 0);
+
+            CHECK_EQ(local_set_interface(set, a.ip),
+                     ip_is_of_here(a.ip) ? 0 : cases[i].interfaces[k]);
+        }
+        free(set);
+    }
+}
+
 int main(void)
 {
     RUN(test_the_rooms_are_all_there_is);
@@ -310,5 +356,6 @@ int main(void)
     RUN(test_places_are_given_back);
     RUN(test_a_worker_and_the_control_plane);
     RUN(test_local_addresses);
+    RUN(test_a_choice_of_addresses);
     return 0;
 }

@@ -301,7 +301,7 @@ static void send_from_ourselves(void)
     uint64_t before = stats().packets_received;
 
     rtp_make(data, sizeof data, SSRC, 1);
-    CHECK_EQ(rf_send(engine, &bound, data, sizeof data), 0);
+    CHECK_EQ(rf_send(engine, &bound, NULL, data, sizeof data), 0);
     await(before + 1);
 }
 
@@ -317,7 +317,7 @@ static void test_our_own_egress(void)
     send_rtp(fd, 1);
     CHECK_EQ(stats().packets_forwarded, 1);
     CHECK_EQ(stats().control_sent, 1);
-    CHECK(rf_send(engine, &local[0], local, 65508) < 0); /* longer than UDP has room for */
+    CHECK(rf_send(engine, &local[0], NULL, local, 65508) < 0); /* longer than UDP has room for */
     CHECK_EQ(stats().control_send_failures, 1);
     teardown();
 

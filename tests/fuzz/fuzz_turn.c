@@ -33,7 +33,7 @@ enum {
 /* What the kernel can answer, and the counter its copies then go to. EAGAIN and EINTR pass. */
 #define ANSWERS(X)         \
     X(0, other)            \
-    X(EINVAL, invalid)     \
+    X(EINVAL, unreachable) \
     X(EMSGSIZE, too_big)   \
     X(EIO, other)          \
     X(EPERM, denied)       \
@@ -90,6 +90,8 @@ static struct {
     const struct mmsghdr *again; /* the entry whose error passed: it must come next */
     struct viewer *singly; /* its packets must come next, one by one */
     unsigned singles;
+    bool in_doubt; /* refused by EINVAL; if the first by itself is too, it's not segmentation, */
+    size_t limit;  /* and this is still its limit */
 } trouble;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -391,6 +393,8 @@ static void settle_error(struct viewer *to, unsigned n, size_t segment, int erro
     expected.gso_fallback_invalid += error == EINVAL;
     expected.gso_fallback_too_big += error == EMSGSIZE;
     expected.gso_fallback_io += error == EIO;
+    trouble.in_doubt = error == EINVAL;
+    trouble.limit = to->limited ? to->limit : SIZE_MAX;
     to->limit = to->limited && to->limit < limit ? to->limit : limit;
     to->limited = true;
     trouble.singly = to;
@@ -465,14 +469,20 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
     CHECK_EQ(read_entry(to, msg, &segment), 1);
     int error = answer();
 
-    if (error) {
-        errno = error;
-        if (passes(error))
-            return -1;
+    errno = error;
+    if (passes(error))
+        return -1;
+    if (trouble.in_doubt && error == EINVAL) {
+        expected.gso_fallback_invalid--;
+        to->limited = (to->limit = trouble.limit) != SIZE_MAX;
+        settle_failed(to, trouble.singles, error);
+        trouble.singles = 1;
+    } else if (error) {
         settle_failed(to, 1, error);
     } else {
         settle_sent(to, 1);
     }
+    trouble.in_doubt = false;
     trouble.singles--;
     return error ? -1 : (ssize_t)segment;
 }

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
-from datagram_support import create, outcomes, subscribers
+from datagram_support import create, outcomes, replaced, subscribers
 from support import SETTLE_SECONDS, address_of, eventually, queued, rtp_packet
 
+from rtpfanout import housekeeping
 from rtpfanout import server as server_module
 from rtpfanout.boot import boot_id
 from rtpfanout.config import Settings
@@ -33,21 +31,6 @@ ANYWHERE = "127.0.0.1:0"
 
 def commits(server: ServerProcess) -> float:
     return server.metrics()["rtpfanout_store_commits_total"]
-
-
-def replaced(server: ServerProcess, how: str) -> None:
-    """By another server process, which is ready, once this returns."""
-
-    def pids() -> list[int]:
-        return [entry["pid"] for entry in list(server.log) if entry["event"] == "ready"]
-
-    before = pids()
-    if how == "killed":
-        os.kill(before[-1], signal.SIGKILL)
-    else:
-        server.send_signal(signal.SIGUSR2)
-    eventually(pids, lambda now: len(now) > len(before), "ready again")
-    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
 
 
 @pytest.mark.parametrize("how", ["killed", "upgraded"])
@@ -85,7 +68,7 @@ def test_a_receiver_that_says_nothing_more_gets_packets_from_the_next_server(
 def test_an_orderly_end_keeps_what_was_given_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HOUSEKEEPING_SECONDS", 3600.0)
+    monkeypatch.setattr(housekeeping, "HOUSEKEEPING_SECONDS", 3600.0)
     path = str(tmp_path / "store.db")
     settings = Settings.model_validate(
         {

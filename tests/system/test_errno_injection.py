@@ -42,10 +42,11 @@ FAILURES = {
     "unreachable": (
         "ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN", "ENODEV", "ENXIO",
         "EADDRNOTAVAIL", "ECONNREFUSED",
+        "EINVAL",  # of a route that is a blackhole, since these destinations are definite
     ),
     "denied": ("EPERM", "EACCES"),
     "too_big": ("EMSGSIZE",),
-    "invalid": ("EINVAL", "EAFNOSUPPORT", "EDESTADDRREQ"),
+    "invalid": ("EAFNOSUPPORT", "EDESTADDRREQ"),
     "other": (
         "EIO", "EBADF", "ENOTSOCK", "EFAULT", "EPIPE", "ENOTCONN", "ECONNRESET", "EOPNOTSUPP",
         "ETIMEDOUT", "EPROTO", "ENOSYS",

@@ -56,7 +56,7 @@ PYTHON_LAYERS = (
         "doorman",
         "listening",
     },
-    {"assembly"},
+    {"assembly", "housekeeping"},
     {"server"},
     {"supervisor"},
     {"cli"},
@@ -71,7 +71,8 @@ CORE_LAYERS = (
     {"core"},
     {"addr", "cookie", "stats", "steer", "snmp"},
     {"awaited", "qsbr", "rtcp", "sock", "crew", "notice"},
-    {"subscriber", "port", "drops", "membership", "rule", "local"},
+    {"port", "rule", "local", "delivery", "drops", "membership"},
+    {"subscriber"},
     {"session"},
     {"table"},
     {"ingress", "egress", "fair", "linger", "budget"},
@@ -80,6 +81,7 @@ CORE_LAYERS = (
     {"worker"},
     {"worker_room", "worker_fanout", "worker_recover", "worker_health"},
     {"engine"},
+    {"ways"},
     {"control", "subscription", "sources"},
 )
 SYSTEM_CALLERS = {

@@ -70,6 +70,7 @@ def test_each_series_shows_its_own_counter(registry: CollectorRegistry) -> None:
         "rtpfanout_receive_errors_total": "receive_errors",
         "rtpfanout_receives_total": "receives",
         "rtpfanout_sends_total": "sends",
+        "rtpfanout_egress_address_missing_total": "egress_address_missing",
         "rtpfanout_tasks_shared_total": "tasks_shared",
         "rtpfanout_packets_handed_over_total": "handed_over",
     }

@@ -246,11 +246,11 @@ def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
     )
     policy = manager._registry.policy
     wildcard = Address.parse(f"0.0.0.0:{port}")
-    there = {Address.parse("127.0.0.1:1").ip}
+    there = {Address.parse("127.0.0.1:1").ip: 1}
     object.__setattr__(policy, "ingest", wildcard)
     object.__setattr__(policy, "is_local", lambda ip: ip in there)
     assert manager.on_local_addresses(there) == 0
-    there.add(Address.parse("192.0.2.77:1").ip)
+    there[Address.parse("192.0.2.77:1").ip] = 2
     assert manager.on_local_addresses(there) == 1
     states = [view.state for view in manager.list_subscribers(session_id)[0]]
     assert states == [SubscriberState.REFUSED, SubscriberState.SENDING, SubscriberState.SENDING]

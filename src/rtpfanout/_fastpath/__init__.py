@@ -8,6 +8,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
   queue in the kernel. Port 0 picks a free one; `bound` tells which.
   ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
+  ``path_mtu_discovery=True`` lets ICMP say how long packets may be; else they leave as long as the
+  interface takes, and without "don't fragment". ``egress_address`` is an IP address of this host.
 * ``open_sockets(bind, count, receive_queue_packets)`` opens the ingress sockets alone, in
   steering order: one for each of `count` workers, or one where the kernel can't steer. Behind
   several comes one that takes nothing and counts what they refuse of broadcasts, of which the
@@ -75,7 +77,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``pause_session`` drops what comes as `paused`; when it has begun, no packet leaves any more.
   ``limit_session`` drops what exceeds that many bits a second of RTP (0: no limit; at
   once may come 100 ms of it, at least 64 KiB) as `rate_limit`. Such packets keep the session alive.
-* ``set_local_addresses`` tells the addresses of this host (ports are ignored). What comes from one
+* ``set_local_addresses`` tells the addresses of this host (ports are ignored), and the indexes of
+  their interfaces in the same order. What comes from one
   of them and our own port is our own egress, and dropped as `loop`. Bound to one address,
   only that one counts.
 * A datagram that begins with ``52 46 4F 01`` is no packet of any session. It is dropped as
@@ -95,6 +98,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   ``stamp_claims(key, claims)`` writes what tells it that claims are of a token issued here.
   Until a key is set nobody has proved anything. ``await_consent(records, on)`` says whose consent
   is awaited, each beginning to be ended once: what they send gets places of those with a token.
+* The source of a datagram has `spoken_to`, the address of ours that it came to, unless the engine
+  is bound to one. ``send`` leaves from there if this host has it still.
 * ``send`` sends one datagram from the port and tells whether the kernel took it. It counts as
   ``control_sent`` or ``control_send_failures``, not as a copy.
 * ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
@@ -116,6 +121,12 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
   what is withheld. Who is added with bit 4 fits beyond `max_subscribers` and in any family.
   ``expired_subscribers`` gives the records of those whose lease is over; it removes none.
+* Copies leave from `local` (16 bytes as ``Address.packed``) where ``add_packed_subscribers`` or
+  ``deliver_from`` told so. Else from `egress_address`, to subscribers of its family; else from
+  the address of ours that the session's source speaks to, if it is of the interface by which the
+  subscriber was reached when it was added, or at the last ``follow_sources``; else the kernel
+  chooses. It also does where this host has not got the address (``egress_address_missing`` counts
+  those copies), and where a session's subscribers have more than 31 of them.
 * ``withhold`` sets or clears bits (1 consent, 2 shed, 4 refused) of subscribers by record,
   ``shed_class`` bit 2 of all of a class that are there now; both return of how many. With any bit
   a subscriber gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on

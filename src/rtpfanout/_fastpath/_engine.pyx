@@ -57,6 +57,8 @@ cdef class Engine:
         busy_poll_us=0,
         check_padding=True,
         segmentation=True,
+        path_mtu_discovery=False,
+        egress_address=None,
         sockets=(),
         in_hand=None,
     ):
@@ -75,6 +77,8 @@ cdef class Engine:
         config.busy_poll_ns = busy_poll_us * 1000
         config.check_padding = check_padding
         config.no_segmentation = not segmentation
+        config.discover_path_mtu = path_mtu_discovery
+        write_ip(config.egress, b"" if egress_address is None else Address(egress_address, 0).packed)
         check(core.rf_engine_new(&config, &self.engine))
 
     def __dealloc__(self):
@@ -210,9 +214,15 @@ cdef class Engine:
     def limit_session(self, uint64_t handle, uint64_t bits_per_second):
         check(core.rf_session_limit(self.engine, handle, bits_per_second))
 
-    def set_local_addresses(self, addresses):
+    def set_local_addresses(self, addresses, interfaces=()):
         cdef AddressArray array = AddressArray(list(addresses))
+        for i, index in enumerate(interfaces[: array.count]):
+            array.addrs[i].scope = index
         check(core.rf_local_addresses(self.engine, array.addrs, array.count))
+
+    def follow_sources(self):
+        with nogil:
+            core.rf_follow_sources(self.engine)
 
     @property
     def notice_fd(self):
@@ -238,14 +248,7 @@ cdef class Engine:
         core.rf_stamp_key(self.engine, proof_key(key))
 
     def send(self, address, bytes data):
-        cdef core.rf_addr to
-        cdef const char *bytes_ = data
-        cdef size_t size = len(data)
-        cdef int rc
-        write_address(&to, address)
-        with nogil:
-            rc = core.rf_send(self.engine, &to, bytes_, size)
-        return rc == 0
+        return send_one(self.engine, address, data)
 
     def remove_session(self, uint64_t handle):
         cdef int rc
@@ -271,9 +274,10 @@ cdef class Engine:
         lease_until=0,
         subscriber_class=2,
         withheld=0,
+        bytes local=b"",
     ):
         return add_run(
-            self.engine, handle, records, now_ns, lease_until, subscriber_class, withheld
+            self.engine, handle, records, now_ns, lease_until, subscriber_class, withheld, local
         )
 
     def add_subscriber_runs(self, list runs):
@@ -296,6 +300,9 @@ cdef class Engine:
             )
         check(rc)
         return changed
+
+    def deliver_from(self, uint64_t handle, bytes records, bytes local):
+        deliver_run(self.engine, handle, records, local)
 
     def shed_class(self, uint64_t handle, uint8_t subscriber_class, bint on):
         cdef size_t changed = 0

@@ -31,6 +31,7 @@ cdef size_t add_run(
     uint32_t lease_until,
     uint8_t subscriber_class,
     uint8_t withheld,
+    bytes local,
 ) except? 0:
     """How many are new."""
     cdef size_t count = record_count(records)
@@ -45,6 +46,7 @@ cdef size_t add_run(
         terms.lease_until = lease_until
         terms.subscriber_class = subscriber_class
         terms.withheld = withheld
+        write_ip(terms.from_, local)
         with nogil:
             rc = core.rf_subscribers_add_on(engine, handle, addrs, count, &terms, now_ns, added)
         check(rc)
@@ -55,9 +57,22 @@ cdef size_t add_run(
         free(added)
 
 
+cdef int deliver_run(
+    core.rf_engine *engine, uint64_t handle, bytes records, bytes local
+) except -1:
+    cdef size_t count = record_count(records)
+    cdef const core.rf_addr *addrs = record_addresses(records)
+    cdef uint8_t ip[16]
+    cdef int rc
+    write_ip(ip, local)
+    with nogil:
+        rc = core.rf_subscribers_deliver(engine, handle, addrs, count, ip)
+    return check(rc)
+
+
 cdef int add_runs(core.rf_engine *engine, list runs) except -1:
     for handle, records, since_ns, lease_until, subscriber_class, withheld in runs:
-        add_run(engine, handle, records, since_ns, lease_until, subscriber_class, withheld)
+        add_run(engine, handle, records, since_ns, lease_until, subscriber_class, withheld, b"")
     return 0
 
 

@@ -44,6 +44,7 @@ cdef extern from "core.h" nogil:
         uint16_t len
         uint64_t handle
         rf_addr source
+        uint8_t local[16]
         uint8_t *data
 
     struct rf_config:
@@ -57,7 +58,9 @@ cdef extern from "core.h" nogil:
         const int *sockets
         uint32_t socket_count
         const int *in_hand
+        uint8_t egress[16]
         rf_bool check_padding
+        rf_bool discover_path_mtu
         rf_bool no_segmentation
 
     struct rf_socket_info:
@@ -100,6 +103,7 @@ cdef extern from "core.h" nogil:
         uint32_t lease_until
         uint8_t subscriber_class
         uint8_t withheld
+        uint8_t from_ "from"[16]
 
     struct rf_subscriber_stats:
         rf_addr addr
@@ -163,6 +167,9 @@ cdef extern from "core.h" nogil:
                             size_t *changed)
     int rf_subscribers_find(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                             rf_terms *out, rf_bool *found)
+    int rf_subscribers_deliver(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                               const uint8_t *from_)
+    void rf_follow_sources(rf_engine *e)
     int rf_subscribers_expired(rf_engine *e, uint64_t handle, uint32_t now_secs, rf_addr *out,
                                size_t capacity, size_t *count)
     int rf_subscribers_remove(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
@@ -177,7 +184,8 @@ cdef extern from "core.h" nogil:
     void rf_stamp_key(rf_engine *e, const uint8_t *key)
     void rf_cookie_make(const uint8_t *key, const rf_addr *to, uint64_t made_us, uint8_t *cookie)
     void rf_stamp_make(const uint8_t *key, uint8_t *claims)
-    int rf_send(rf_engine *e, const rf_addr *to, const void *data, size_t len)
+    int rf_send(rf_engine *e, const rf_addr *to, const uint8_t *from_, const void *data,
+                size_t len)
     size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                           size_t capacity)
 

@@ -1,5 +1,6 @@
 # Values of C and of Python, one into the other; part of _engine.pyx.
 
+cdef bytes NO_IP = bytes(16)
 cdef dict EXCEPTIONS = {
     errno.EEXIST: FileExistsError,
     errno.EAGAIN: BlockingIOError,
@@ -24,6 +25,15 @@ cdef int write_address(core.rf_addr *out, object address) except -1:
     memcpy(out.ip, <const char *>packed, 16)
     out.port = address.port
     out.scope = address.scope
+    return 0
+
+
+cdef int write_ip(uint8_t *out, bytes ip) except -1:
+    """16 bytes as `Address.packed`; all zero for none."""
+    if len(ip) not in (0, 16):
+        raise ValueError(f"an IP address has 16 bytes here, not {len(ip)}")
+    memset(out, 0, 16)
+    memcpy(out, <const char *>ip, len(ip))
     return 0
 
 
@@ -61,15 +71,30 @@ cdef int write_source(
     return 0
 
 
-cdef object read_address(const core.rf_addr *addr):
-    return Address.unpack((<const char *>addr.ip)[:16], addr.port, addr.scope)
+cdef object read_address(const core.rf_addr *addr, bytes spoken_to=b""):
+    return Address.unpack((<const char *>addr.ip)[:16], addr.port, addr.scope, spoken_to)
 
 
 cdef tuple read_notice(const core.rf_notice *notice):
-    source = read_address(&notice.source)
     if notice.kind == core.RF_NOTICE_DATAGRAM:
+        local = (<const char *>notice.local)[:16]
+        source = read_address(&notice.source, b"" if local == NO_IP else local)
         return "datagram", source, (<const char *>notice.data)[: notice.len]
-    return "source", notice.handle, source
+    return "source", notice.handle, read_address(&notice.source)
+
+
+cdef bint send_one(core.rf_engine *engine, object address, bytes data) except -1:
+    """Whether the kernel took it."""
+    cdef core.rf_addr to
+    cdef uint8_t local[16]
+    cdef const char *bytes_ = data
+    cdef size_t size = len(data)
+    cdef int rc
+    write_address(&to, address)
+    write_ip(local, address.spoken_to)
+    with nogil:
+        rc = core.rf_send(engine, &to, local, bytes_, size)
+    return rc == 0
 
 
 cdef list take_notices(core.rf_engine *engine, core.rf_queue queue, size_t most):

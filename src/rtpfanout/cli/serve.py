@@ -63,6 +63,17 @@ def serve(
             help="Let the kernel or the interface cut a frame into packets.",
         ),
     ] = None,
+    path_mtu_discovery: Annotated[
+        bool | None,
+        typer.Option(
+            "--path-mtu-discovery/--no-path-mtu-discovery",
+            help="Believe what ICMP says of a path's MTU.",
+        ),
+    ] = None,
+    egress_address: Annotated[
+        str | None,
+        typer.Option(metavar="IP", help="Address of this host that copies leave from."),
+    ] = None,
     enable_metrics: Annotated[
         bool | None,
         typer.Option(
@@ -180,6 +191,8 @@ def serve(
         "session_timeout_secs": session_timeout_secs,
         "check_padding": check_padding,
         "segmentation": segmentation,
+        "path_mtu_discovery": path_mtu_discovery,
+        "egress_address": egress_address,
         "enable_metrics": enable_metrics,
         "metrics_bind_address": metrics_bind_address,
         "grpc_bind_address": grpc_bind_address,

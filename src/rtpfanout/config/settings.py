@@ -3,6 +3,7 @@
 Messages, `config example` and config/server.toml are made from these fields.
 """
 
+import ipaddress
 from typing import Self, get_args
 
 from annotated_types import Ge, Le
@@ -16,7 +17,17 @@ from rtpfanout.config.overload import OverloadSettings
 from rtpfanout.config.sections import AddressPolicySettings, LogSettings
 from rtpfanout.config.security import AuthSettings, TlsSettings
 from rtpfanout.config.store import StoreSettings
-from rtpfanout.config.types import Cpus, Endpoint, Expected, Groups, Number, Seconds, Switch, Text
+from rtpfanout.config.types import (
+    Cpus,
+    Endpoint,
+    Expected,
+    Groups,
+    IpText,
+    Number,
+    Seconds,
+    Switch,
+    Text,
+)
 from rtpfanout.model import Address
 
 ENV_PREFIX = "RTP_FANOUT__"
@@ -111,6 +122,20 @@ class Settings(BaseSettings):
         "multicast is received then. Empty: join none, and receive what others on this host have "
         "joined.",
     )
+    path_mtu_discovery: Switch = Field(
+        default=False,
+        description="Believe what ICMP says of a path's MTU. false: packets leave as long as the "
+        'interface takes, without "don\'t fragment", and no ICMP message, which may be forged or '
+        "be lost, has a say. true where IPv6 subscribers are behind links of a smaller MTU.",
+    )
+    egress_address: IpText = Field(
+        default="",
+        description="Address of this host that copies leave from, where bind_address is all of "
+        "them, to subscribers of its family that have not joined or consented by themselves; those "
+        "are served from the address that they spoke to. Empty: the one that the session's source "
+        "speaks to, if it is of the interface the subscriber is reached by; else the kernel "
+        "chooses.",
+    )
     enable_metrics: Switch = Field(
         default=True, description="Serve /metrics, /healthz and /readyz over HTTP."
     )
@@ -196,9 +221,22 @@ class Settings(BaseSettings):
                 f'"{self.bind_address}": expected 0.0.0.0 there, or [::], which IPv6 needs'
             )
             conflicts.append(("ingest_groups", sentence))
+        if reason := self._egress_fault():
+            conflicts.append(self._conflict("egress_address", reason))
         if conflicts:
             raise ConflictError(conflicts)
         return self
+
+    def _egress_fault(self) -> str:
+        """Why no copy can leave from egress_address, or nothing."""
+        if not self.egress_address:
+            return ""
+        ip, bound = ipaddress.ip_address(self.egress_address), self.bind_address.ip
+        if ip.version > bound.version:
+            return f"is IPv6, which bind_address = {self.bind_address} can't send"
+        if not bound.is_unspecified and ip != bound:
+            return f"is not what bind_address = {self.bind_address} sends from: leave it empty"
+        return ""
 
     @property
     def _is_closed(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_settings import NoDecode
 
-from rtpfanout.model import Address
+from rtpfanout.model import Address, parse_ip, unmapped
 from rtpfanout.multicast import IngestGroup
 from rtpfanout.networks import Network, NetworkSet
 
@@ -26,6 +26,15 @@ def _parse_endpoint(value: object) -> Address:
     if not isinstance(value, str):
         raise ValueError("not a text")
     return Address.parse(value)
+
+
+def _parse_ip_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    ip = unmapped(parse_ip(value)) if value else None
+    if ip is not None and (ip.is_unspecified or ip.is_multicast):
+        raise ValueError(f"{value!r} is no address of a host")
+    return str(ip or "")
 
 
 def _parse_networks(value: object) -> NetworkSet:
@@ -130,6 +139,11 @@ Endpoint = Annotated[
     PlainValidator(_parse_endpoint),
     PlainSerializer(lambda address: str(address)),
     Expected("ip:port or [ipv6]:port, without host names"),
+]
+IpText = Annotated[
+    str,
+    PlainValidator(_parse_ip_text),
+    Expected("an IPv4 or IPv6 address, or nothing"),
 ]
 Networks = Annotated[
     NetworkSet,

@@ -16,6 +16,7 @@ from rtpfanout.errors import UnavailableError
 from rtpfanout.model import Consent
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.views import CONSENT
+from rtpfanout.store import StoredDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ class Consents:
         self._until: dict[bytes, dict[str, float]] = {}
         self._due: Deadlines[tuple[bytes, str]] = Deadlines()
         self._unkept: set[tuple[bytes, str]] = set()
+        self._local: dict[tuple[bytes, str], bytes] = {}
 
     def expect(self, session_id: str, records: Iterable[bytes]) -> None:
         """They get nothing until they consent. The lock is held."""
@@ -66,18 +68,29 @@ class Consents:
             if sessions is None:
                 continue
             sessions.pop(session_id, None)
+            self._local.pop((record, session_id), None)
             if not sessions:
                 del self._until[record]
                 gone.append(record)
         self._registry.engine.await_consent(b"".join(gone), False)
+
+    def lasting(self, session_id: str, records: Iterable[bytes]) -> dict[bytes, float]:
+        """Of those, who has consented, and until when. The lock is held."""
+        until = {record: self._until.get(record, {}).get(session_id) for record in records}
+        return {record: secs for record, secs in until.items() if secs}
 
     def targets(self, address: Address) -> list[str]:
         """The sessions in which `address` is asked for its consent, or has given it."""
         with self._registry.lock:
             return list(self._until.get(address.record, ()))
 
-    def give(self, session: Session, records: Iterable[bytes], until: float) -> None:
-        """They get packets until then, in seconds of time.monotonic()."""
+    def give(
+        self, session: Session, records: Iterable[bytes], until: float, local: bytes = b""
+    ) -> None:
+        """They get packets until then, in seconds of time.monotonic().
+
+        Not empty, `local` is which of our addresses they spoke to: the packets leave from there.
+        """
         with self._registry.lock:
             if session.terms.consent is not Consent.ECHO:
                 return
@@ -86,6 +99,8 @@ class Consents:
                 sessions = self._until.get(record)
                 if sessions is None or session.session_id not in sessions:
                     continue
+                if local:
+                    self._deliver(session, record, local)
                 before = sessions[session.session_id]
                 if before == _AWAITED:
                     lifted.append(record)
@@ -133,7 +148,8 @@ class Consents:
                 given = list(self._given(some))
                 if not given:
                     continue
-                written = registry.journal.save_consents(given)
+                spoken_to = list(self._spoken_to(given))
+                written = registry.journal.save_consents(given, spoken_to)
             try:
                 written.result()
             except UnavailableError:  # the store has told of it
@@ -168,6 +184,21 @@ class Consents:
             until = self._until.get(record, {}).get(session_id, _AWAITED)
             if session is not None and until != _AWAITED:
                 yield session, record, until
+
+    def _deliver(self, session: Session, record: bytes, local: bytes) -> None:
+        """Kept with the consent."""
+        if self._local.get((record, session.session_id)) == local:
+            return
+        with contextlib.suppress(KeyError):  # deleted meanwhile
+            self._registry.engine.deliver_from(session.handle, record, local)
+        self._local[record, session.session_id] = local
+
+    def _spoken_to(self, given: Iterable[tuple[Session, bytes, float]]) -> Iterator[StoredDelivery]:
+        """Of those, by the address they last spoke to. The lock is held."""
+        for session, record, _until in given:
+            local = self._local.get((record, session.session_id))
+            if local is not None:
+                yield StoredDelivery(session.sequence, record, local)
 
     def _withhold(self, session: Session, records: Sequence[bytes], *, on: bool) -> None:
         with contextlib.suppress(KeyError):  # deleted meanwhile

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
 from rtpfanout.model import Address, Consent
+from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.movekeys import identity_of
 from rtpfanout.sessions.record import Terms
 from rtpfanout.sessions.refused import RefusedSession
@@ -20,11 +21,14 @@ from rtpfanout.store import (
     DropSubscribers,
     PutAnswer,
     PutConsents,
+    PutDeliveries,
+    PutInterface,
     PutMoveCounter,
     PutSession,
     PutSubscribers,
     StoredAnswer,
     StoredConsent,
+    StoredDelivery,
     StoredSession,
     pack_labels,
     unpack_labels,
@@ -92,14 +96,19 @@ class Journal:
         answer: StoredAnswer | None,
         *,
         asked: bytes = b"",
+        local: bytes = b"",
     ) -> Future[int]:
         """Those that are new or have other terms; times are nanoseconds since the epoch.
 
         Of `asked`, who have to consent, nothing from before counts: a `delete_subscribers` that
-        nobody waited for may have failed.
+        nobody waited for may have failed. `local`: which of our addresses they spoke to.
         """
         changes: list[Change] = [DropSubscribers(session.sequence, asked)] if asked else []
         changes.append(PutSubscribers(session.sequence, records, since, lease_ns, class_number))
+        if local:
+            each = split_records(records)
+            stored = [StoredDelivery(session.sequence, record, local) for record in each]
+            changes.append(PutDeliveries(stored))
         return self._submit(changes, answer)
 
     def delete_subscribers(
@@ -109,13 +118,25 @@ class Journal:
         changes = [DropSubscribers(session.sequence, records)] if records else []
         return self._submit(changes, answer)
 
-    def save_consents(self, until: Iterable[tuple[Session, bytes, float]]) -> Future[int]:
-        """Until when subscribers have consented, in seconds of time.monotonic()."""
+    def save_consents(
+        self, until: Iterable[tuple[Session, bytes, float]], locals_: Sequence[StoredDelivery] = ()
+    ) -> Future[int]:
+        """Until when subscribers have consented, in seconds of time.monotonic().
+
+        `locals_`: which of our addresses some of them spoke to.
+        """
         consents = [
             StoredConsent(session.sequence, record, int(min(secs * 1e9, FOREVER_NS)))
             for session, record, secs in until
         ]
-        return self._submit([PutConsents(boot_id(), consents)], None)
+        changes: list[Change] = [PutConsents(boot_id(), consents)]
+        if locals_:
+            changes.append(PutDeliveries(locals_))
+        return self._submit(changes, None)
+
+    def save_interface(self, number: int, name: str) -> Future[int]:
+        """Of link-local addresses that what is submitted next may have."""
+        return self._submit([PutInterface(number, name)], None)
 
     def submit(self, changes: Sequence[Change]) -> Future[int]:
         """These."""

@@ -77,6 +77,7 @@ class Life:
                 self._give_up(session_id, ssrc, terms)
             raise
         with registry.lock:
+            registry.zones.note(terms.source_scopes)
             registry.sequence += 1
             slot = registry.changes.begin()
             session = Session(

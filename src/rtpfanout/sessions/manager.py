@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from rtpfanout.errors import UnavailableError
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from rtpfanout.store import Store, StoreCounts
 
 _NO_LABELS: Mapping[str, str] = {}
+_NO_INTERFACES: Mapping[str, int] = {}
 
 
 def _utc_now() -> datetime:
@@ -93,11 +96,15 @@ class SessionManager(PacketSide):
     def _new_restoring(self) -> Restoring:
         return Restoring(self._registry, self._subscribers, self._consents, self._leases)
 
-    def restore_packets(self) -> None:
+    def restore_packets(self, interfaces: Mapping[str, int] = _NO_INTERFACES) -> None:
         """The engine gets what the store has; `restore` has to follow before any call.
 
-        To be called once, before anything else.
+        To be called once, before anything else. `interfaces` has their indexes by their names:
+        link-local addresses get the one that their interface has now.
         """
+        if interfaces:
+            with contextlib.suppress(UnavailableError):  # then they are as they were
+                self._registry.zones.restore(self._store.place_interfaces(interfaces))
         self._restoring = self._new_restoring()
         self._restoring.packets(self._store)
 

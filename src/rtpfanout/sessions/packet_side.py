@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import LimitError
+from rtpfanout.errors import LimitError, RtpFanoutError
 from rtpfanout.model import Address
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.requests import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rtpfanout.model import IPAddress
     from rtpfanout.overload import Sample
@@ -56,7 +56,7 @@ class PacketSide:
     _shedding: Shedding
     _judge: Judge
     _refused: RefusedSessions
-    _local: tuple[set[IPAddress], int] | None = None
+    _local: tuple[dict[IPAddress, int], int] | None = None
 
     def secret(self, name: str) -> bytes:
         """32 random bytes of that name, the same as long as the store lives.
@@ -95,7 +95,8 @@ class PacketSide:
     ) -> None:
         """A subscriber that showed that it is at `address`, whose lease begins anew.
 
-        So it has consented until the lease is over. It takes the place of `previous`, even where
+        So it has consented until the lease is over, and copies leave from the address of ours that
+        it has spoken to. It takes the place of `previous`, even where
         there is no room for another. Raises as `add_subscriber`.
         """
         kind = fields.subscriber_class_of(subscriber_class)
@@ -106,7 +107,14 @@ class PacketSide:
 
         def add() -> None:
             self._subscribers.add(
-                session_id, address.record, admission, lease, kind, _NO_ID, consent_given=True
+                session_id,
+                address.record,
+                admission,
+                lease,
+                kind,
+                _NO_ID,
+                consent_given=True,
+                local=address.spoken_to,
             )
 
         try:
@@ -126,10 +134,12 @@ class PacketSide:
     def consent_given(self, session_id: str, address: Address, until_monotonic: float) -> None:
         """`address` gets the session's packets until then, in seconds of time.monotonic().
 
-        Nothing happens if it need not consent. Raises InvalidArgumentError, NotFoundError.
+        They leave from the address of ours that it has spoken to. Nothing happens if it need not
+        consent. Raises InvalidArgumentError, NotFoundError.
         """
         with self._registry.found(session_id) as session:
-            self._consents.give(session, [address.record], until_monotonic)
+            record = address.record
+            self._consents.give(session, [record], until_monotonic, address.spoken_to)
 
     def on_source_notice(self, handle: int, source: Address) -> bool:
         """A packet from `source` could pin a latch; True if it did."""
@@ -191,26 +201,61 @@ class PacketSide:
         """Calls that were refused because a mark was passed."""
         return self._registry.high_water.refused_total
 
-    def on_local_addresses(self, addresses: Collection[IPAddress], changes: int = 0) -> int:
-        """This host has these addresses, which matters where we are bound to all of them.
+    def on_local_addresses(self, addresses: Mapping[IPAddress, int], changes: int = 0) -> int:
+        """This host has these addresses, each on the interface of that index.
 
-        The packet path drops what comes from them and our port: our own copies, as a loop.
-        When they change, or what else is local (`changes` counts that), subscribers that are our
-        own ingest because of it get nothing; returns how many. Raises OSError.
+        That matters where we are bound to all of them. The packet path drops what comes from them
+        and our port: our own copies, as a loop. When they change, or what else is local (`changes`
+        counts that), subscribers that are our own ingest because of it get nothing; returns how
+        many. Raises OSError.
         """
         registry = self._registry
-        own = set(addresses)
+        own = dict(addresses)
         ingest = registry.policy.ingest.ip
         if not ingest.is_unspecified:
-            own = {ingest}
+            own = {ingest: 0}
         before, now = self._local, (own, changes)
         if now == before:
             return 0
         if before is None or own != before[0]:
             ips = sorted(own, key=str)
-            registry.engine.set_local_addresses([Address(ip, 0) for ip in ips])
+            interfaces = [own[ip] for ip in ips]
+            registry.engine.set_local_addresses([Address(ip, 0) for ip in ips], interfaces)
+            if before is not None:
+                registry.engine.follow_sources()
         self._local = now
         return 0 if before is None else self.judge_ingest()
+
+    def on_interfaces(self, now: Mapping[str, int]) -> int:
+        """Housekeeping: `now` has the index of each interface by its name.
+
+        Link-local sources and subscribers of one that was removed and made anew get its new index;
+        how many.
+        """
+        registry = self._registry
+        with registry.lock:
+            changed = registry.zones.moved(now)
+            sessions = list(registry.in_order) if changed else []
+        count = 0
+        for session in sessions:
+            try:
+                count += self._subscribers.move_zones(session.session_id, changed)
+                count += self._updating.move_zones(session.session_id, changed)
+            except RtpFanoutError as error:  # deleted meanwhile; its place is taken
+                _log.warning(
+                    "a session is not moved to the new index of its interface",
+                    session_id=session.session_id,
+                    reason=error.message,
+                )
+        if changed:
+            _log.info("interfaces have other indexes", indexes=changed, moved=count)
+        return count
+
+    def follow_sources(self) -> None:
+        """Once, some time after the start: for whom it matters from which of our addresses packets
+        leave, because an interface has several. Changes of the addresses do it again.
+        """
+        self._registry.engine.follow_sources()
 
     def judge_ingest(self) -> int:
         """What is local may have changed: subscribers that are our own ingest get nothing, those

@@ -37,6 +37,11 @@ class Terms:
         """The one address that packets come from, if there is only one."""
         return self.source.address or self.pinned
 
+    @property
+    def source_scopes(self) -> set[int]:
+        """The indexes of the interfaces that its link-local addresses are of."""
+        return {address.scope for address in (self.source.base, self.pinned) if address} - {0}
+
 
 @dataclass(slots=True, eq=False)
 class Session:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.restore import Restoring
-    from rtpfanout.store import StoredSession, SubscriberRun
+    from rtpfanout.store import StoredDelivery, StoredSession, SubscriberRun
 
 _log = structlog.stdlib.get_logger(__name__)
 _MOST_TOLD = 20
@@ -54,6 +54,7 @@ class RefusedSession:
     row: StoredSession
     runs: list[SubscriberRun]
     reason: str
+    deliveries: Sequence[StoredDelivery] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

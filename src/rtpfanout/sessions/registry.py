@@ -19,6 +19,7 @@ from rtpfanout.sessions.fields import matches, session_id_of
 from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import REFUSED, view_of
+from rtpfanout.sessions.zones import Zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
@@ -81,6 +82,7 @@ class Registry:
         self.clock = clock
         self.journal = journal
         self.changes = changes
+        self.zones = Zones(journal)
         self.lock = threading.Condition()
         self.by_id: dict[str, Session] = {}
         self.by_handle: dict[int, Session] = {}

@@ -36,7 +36,7 @@ from rtpfanout.sessions.views import CONSENT, REFUSED
 from rtpfanout.store import DropSubscribers, runs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from rtpfanout.store import (
         Change,
         Store,
+        StoredDelivery,
         StoredSession,
         StoredSource,
         SubscriberRow,
@@ -83,6 +84,8 @@ class Restoring:
         self._refused: list[tuple[StoredSession, Exception]] = []
         self._entries: dict[int, Entry] = {}  # by sequence, as the handles
         self._handles: dict[int, int] = {}
+        # By sequence, of sessions that are refused.
+        self._undelivered: dict[int, list[StoredDelivery]] = defaultdict(list)
         self._has_echo = False
         # By sequence and record until when, in seconds of time.monotonic().
         self._consented: dict[int, dict[bytes, float]] = defaultdict(dict)
@@ -98,6 +101,7 @@ class Restoring:
         for rows in store.subscribers():
             if not self._add_rows(rows, feeders):
                 self._add_runs(list(self._wanted(runs_of(rows))))
+        self._deliver(store.deliveries())
 
     def calls(self, store: Store) -> Restored:
         """Calls find it, and what is refused."""
@@ -113,7 +117,9 @@ class Restoring:
             registry.journal.forget_move_counters(registry.move_keys.settle())
         for row, error in self._refused:
             runs = list(runs_of(store.subscribers_of(row.sequence)))
-            registry.refused[row.session_id] = RefusedSession(row, runs, str(error))
+            registry.refused[row.session_id] = RefusedSession(
+                row, runs, str(error), self._undelivered.get(row.sequence, ())
+            )
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
         result = self._result
@@ -327,6 +333,18 @@ class Restoring:
         self._result.refused_sessions += 1
         self._refused.append((row, error))
 
+    def _deliver(self, deliveries: Iterable[StoredDelivery]) -> None:
+        """Copies leave from the address of ours that each has spoken to, as before."""
+        by_address: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+        for each in deliveries:
+            sequence, record, local = each
+            if sequence in self._handles:
+                by_address[self._handles[sequence], local].append(record)
+            else:
+                self._undelivered[sequence].append(each)
+        for (handle, local), records in by_address.items():
+            self._registry.engine.deliver_from(handle, b"".join(records), local)
+
     # --- while running ---
 
     def again(self, refused: RefusedSession) -> Session:
@@ -351,6 +369,7 @@ class Restoring:
         entry = self._entries[row.sequence]
         self._served = registry.total_subscribers - registry.refused_subscribers
         self._add_runs(list(self._wanted(iter(refused.runs))))
+        self._deliver(refused.deliveries)
         self._insert(row, entry)
         with registry.lock:
             registry.move_keys.settled(row.ssrc, terms)

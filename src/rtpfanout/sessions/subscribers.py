@@ -25,9 +25,10 @@ from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.refused import refusal_of
 from rtpfanout.sessions.source import refuse_loop
 from rtpfanout.sessions.views import CLASSES, CONSENT, REFUSED, SubscriberState, SubscriberView
+from rtpfanout.sessions.zones import in_zone, scopes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rtpfanout.sessions.admission import Admission
     from rtpfanout.sessions.consent import Consents
@@ -63,8 +64,11 @@ class Subscribers:
         *,
         is_batch: bool = False,
         consent_given: bool = False,
+        local: bytes = b"",
     ) -> int:
         """How many are new. All are added, or none. `admission` has admitted them.
+
+        `local`: which of our addresses they spoke to; their copies leave from there.
 
         Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError (a loop),
         UnavailableError.
@@ -86,7 +90,8 @@ class Subscribers:
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
                 since = max(clock.wall_ns(now), session.last_since + 1)
                 withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
-                self._engine_add(session, records, since, lease_until, kind, withheld)
+                registry.zones.note(scopes_of(records))
+                self._engine_add(session, records, since, lease_until, kind, withheld, local)
                 session.last_since = since + len(each) - 1  # as the store counts
                 session.at_ingest_port |= any_at_port(records, registry.policy.ingest.port)
                 self._count(session, new, 1)
@@ -102,6 +107,7 @@ class Subscribers:
                     CLASS_NUMBERS[kind],
                     once.answer(str(len(new))),
                     asked=b"".join(new) if withheld else b"",
+                    local=local,
                 )
             try:
                 written.result()
@@ -112,7 +118,7 @@ class Subscribers:
                 registry.touch(session)
             if consent_given and session.terms.consent is Consent.ECHO:
                 until = now / 1e9 + ttl_secs if ttl_secs else math.inf
-                self._consents.give(session, each, until)
+                self._consents.give(session, each, until, local)
         return len(new)
 
     def remove(
@@ -162,6 +168,48 @@ class Subscribers:
         with registry.lock:
             registry.journal.delete_subscribers(session, b"".join(records), None)
         self.drop(session, records)
+
+    def move_zones(self, session_id: str, moved: Mapping[int, int]) -> int:
+        """Interfaces have other indexes now: so have their subscribers; how many.
+
+        Nobody misses a packet by it: while there is no interface none leaves.
+        """
+        registry = self._registry
+        with registry.work(session_id) as session:
+            records = b"".join(records_of(registry, session))
+            if not scopes_of(records) & moved.keys():
+                return 0
+            with registry.lock:
+                there = self._standings(session, split_records(records))
+                lasting = self._consents.lasting(session.session_id, there)
+            renamed = {r: in_zone(address_of(r), moved).record for r in there}
+            renamed = {old: new for old, new in renamed.items() if new != old}
+            self.write_off(session, list(renamed))
+            with registry.lock:
+                for old, new in renamed.items():
+                    self._add_again(session, new, there[old])
+                for old, until in lasting.items():
+                    if old in renamed:
+                        self._consents.give(session, [renamed[old]], until)
+                if session.refused:
+                    registry.recount_refused(session)
+        return len(renamed)
+
+    def _add_again(self, session: Session, record: bytes, standing: Standing | None) -> None:
+        """With the lease, the class and the consent that it had elsewhere. The lock is held."""
+        registry, clock = self._registry, self._registry.clock
+        if standing is None or any(self._standings(session, [record]).values()):
+            return
+        lease_until, number, withheld = standing
+        since = max(clock.wall_ns(), session.last_since + 1)
+        kind = CLASSES[number]
+        self._engine_add(session, record, since, lease_until, kind, withheld, b"")
+        session.last_since = since
+        self._count(session, [record], 1)
+        if session.terms.consent is Consent.ECHO:
+            self._consents.expect(session.session_id, [record])
+        lease_ns = clock.wall_ns(lease_until * 10**9) if lease_until else 0
+        registry.journal.save_subscribers(session, record, since, lease_ns, number, None)
 
     def expired(self, session: Session, now_secs: int) -> list[bytes]:
         """Those whose lease is over, whether or not a call is about to renew it."""
@@ -267,6 +315,7 @@ class Subscribers:
         lease_until: int,
         kind: SubscriberClass,
         withheld: int,
+        local: bytes,
     ) -> None:
         try:
             self._registry.engine.add_packed_subscribers(
@@ -276,6 +325,7 @@ class Subscribers:
                 lease_until=lease_until,
                 subscriber_class=CLASS_NUMBERS[kind],
                 withheld=withheld,
+                local=local,
             )
         except BlockingIOError:
             most = self._registry.limits.fanout

@@ -27,6 +27,7 @@ from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.requests import Once
 from rtpfanout.sessions.source import Source, moved, read_source, refuse_loop
 from rtpfanout.sessions.subscribers import records_of
+from rtpfanout.sessions.zones import in_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,6 +94,19 @@ class Updating:
                 )
             self._change(session, replace(moved(terms, address), move_counter=counter), _NO_ID)
         registry.count("moved")
+
+    def move_zones(self, session_id: str, changed: Mapping[int, int]) -> bool:
+        """Interfaces have other indexes now: so has a link-local source; whether it was one.
+
+        Raises as `move`.
+        """
+        with self._registry.work(session_id) as session:
+            terms = session.terms
+            address = terms.feeder or terms.source.base
+            if address is None or (now := in_zone(address, changed)) == address:
+                return False
+            self._change(session, moved(terms, now), _NO_ID)
+        return True
 
     def pin(self, handle: int, address: Address) -> bool:
         """The first packet of a latch came from `address`; whether it is pinned now."""
@@ -179,6 +193,7 @@ class Updating:
                 counter = registry.move_keys.take(session.session_id, session.ssrc, after)
                 after = replace(after, move_counter=counter)
             registry.keys.add(new_key)
+            registry.zones.note(after.source_scopes)
             session.next_feeder = after.feeder
             slot = registry.changes.begin()
             new = copy.copy(session)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout.errors import StartError
-from rtpfanout.store import counters
+from rtpfanout.store import counters, deliveries, interfaces
 from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
 from rtpfanout.store.layout import (
     APPLICATION_ID,
@@ -46,19 +46,22 @@ from rtpfanout.store.records import (
     KeptClock,
     PutAnswer,
     PutConsents,
+    PutDeliveries,
+    PutInterface,
     PutMoveCounter,
     PutSecret,
     PutSession,
     PutSubscribers,
     StoredAnswer,
     StoredConsent,
+    StoredDelivery,
     StoredSession,
     StoredSource,
     SubscriberRow,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -180,6 +183,20 @@ class Database:
         """(identity of SSRC and key, counter), the one that was used last at the end."""
         return counters.read(self.connection)
 
+    def deliveries(self) -> Iterator[StoredDelivery]:
+        """By session."""
+        if self.connection.execute(deliveries.IS_THERE).fetchone():
+            yield from map(StoredDelivery._make, self.connection.execute(deliveries.ALL))
+
+    def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
+        """Link-local addresses get the index that their interface has now; the names by index."""
+        kept = interfaces.names(self.connection)
+        changes = interfaces.renumbered(kept, now)
+        if changes:
+            interfaces.renumber(self.connection, changes)
+            kept = interfaces.names(self.connection)
+        return kept
+
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The first and the last of some sessions at a time, by sequence."""
         keys = [
@@ -268,6 +285,13 @@ class Database:
                 counters.put(self.connection, identity, counter)
             case DropMoveCounters(identities):
                 counters.drop(self.connection, identities)
+            case PutDeliveries(stored):
+                for statement in deliveries.SCHEMA:
+                    execute(statement)
+                self.connection.executemany(deliveries.PUT, stored)
+            case PutInterface(number, name):
+                execute(interfaces.SCHEMA)
+                execute(interfaces.PUT, (number, name))
             case PutAnswer(answer):
                 execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
             case PutSecret(name, value):
@@ -364,6 +388,8 @@ def _check_layout(connection: sqlite3.Connection) -> None:
     if connection.execute(HAS_CLOCK).fetchone():
         connection.execute(f"EXPLAIN {CLOCK}")
     counters.check(connection)
+    if connection.execute(deliveries.IS_THERE).fetchone():
+        connection.execute(f"EXPLAIN {deliveries.ALL}")
     (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
     state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
     if count != SLICE or state is None or not all(isinstance(value, int) for value in state):

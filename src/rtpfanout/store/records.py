@@ -101,6 +101,16 @@ class StoredConsent(NamedTuple):
     """Of CLOCK_MONOTONIC."""
 
 
+class StoredDelivery(NamedTuple):
+    """Which of our own addresses a subscriber's copies leave from."""
+
+    sequence: int
+    """Of the session."""
+    record: bytes
+    local: bytes
+    """As `Address.packed`."""
+
+
 class StoredAnswer(NamedTuple):
     """What was answered to a call with a request id."""
 
@@ -188,6 +198,21 @@ class DropMoveCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class PutDeliveries:
+    """In the place of those before; nothing for who is no subscriber. They go with that."""
+
+    deliveries: Sequence[StoredDelivery]
+
+
+@dataclass(frozen=True, slots=True)
+class PutInterface:
+    """The name of the interface that link-local addresses of this index are of."""
+
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class PutAnswer:
     """For a request id; forgotten some time after it expires."""
 
@@ -210,6 +235,8 @@ Change = (
     | PutConsents
     | PutMoveCounter
     | DropMoveCounters
+    | PutDeliveries
+    | PutInterface
     | PutAnswer
     | PutSecret
 )

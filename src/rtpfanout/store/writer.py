@@ -26,17 +26,19 @@ from rtpfanout.store.records import (
     Change,
     DropSubscribers,
     PutConsents,
+    PutDeliveries,
     PutSecret,
     PutSubscribers,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rtpfanout.store.records import (
         KeptClock,
         StoredAnswer,
         StoredConsent,
+        StoredDelivery,
         StoredSession,
         StoredSource,
         SubscriberRow,
@@ -198,6 +200,21 @@ class Store:
     def move_counters(self) -> Iterator[tuple[bytes, int]]:
         """(identity of SSRC and key, counter), the one that was used last at the end."""
         return self._database.move_counters()
+
+    def deliveries(self) -> Iterator[StoredDelivery]:
+        """By session."""
+        return self._database.deliveries()
+
+    def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
+        """Before anything is read: `now` has the index of each interface by its name. Link-local
+        addresses of those that have another one since get it; the names by index.
+
+        Raises UnavailableError.
+        """
+        try:
+            return self._database.place_interfaces(now)
+        except sqlite3.Error as error:
+            raise _unavailable(f"the store can't be written: {error}") from None
 
     # --- from then on ---
 
@@ -406,6 +423,8 @@ def _weight(change: Change) -> int:
             return len(change.records) // RECORD_BYTES
         case PutConsents():
             return len(change.consents)
+        case PutDeliveries():
+            return len(change.deliveries)
         case _:
             return 1
 

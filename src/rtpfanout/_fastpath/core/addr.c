@@ -1,13 +1,27 @@
 #include "addr.h"
 
 #include <arpa/inet.h>
-#include <string.h>
+#include <errno.h>
 
 static const uint8_t mapped_prefix[12] = {[10] = 0xff, [11] = 0xff};
 
+bool ip_is_ipv4(const uint8_t ip[16])
+{
+    return memcmp(ip, mapped_prefix, sizeof mapped_prefix) == 0;
+}
+
+bool ip_is_of_here(const uint8_t ip[16])
+{
+    const struct in6_addr *v6 = (const struct in6_addr *)ip;
+
+    if (ip_is_ipv4(ip))
+        return ip[12] == 127 || (ip[12] == 169 && ip[13] == 254);
+    return IN6_IS_ADDR_LOOPBACK(v6) || IN6_IS_ADDR_LINKLOCAL(v6);
+}
+
 bool addr_is_ipv4(const struct rf_addr *a)
 {
-    return memcmp(a->ip, mapped_prefix, sizeof mapped_prefix) == 0;
+    return ip_is_ipv4(a->ip);
 }
 
 bool addr_equal(const struct rf_addr *a, const struct rf_addr *b)
@@ -50,4 +64,69 @@ socklen_t addr_to_sockaddr(union sockaddr_any *out, const struct rf_addr *in, in
     out->v6.sin6_scope_id = in->scope;
     memcpy(&out->v6.sin6_addr, in->ip, 16);
     return sizeof out->v6;
+}
+
+bool sockaddr_is_definite(const union sockaddr_any *name)
+{
+    const struct in6_addr *ip = &name->v6.sin6_addr;
+
+    switch (name->any.sa_family) {
+    case AF_INET:
+        return name->v4.sin_port != 0 && ntohl(name->v4.sin_addr.s_addr) >> 24 != 0;
+    case AF_INET6:
+        if (IN6_IS_ADDR_V4MAPPED(ip) && ip->s6_addr[12] == 0)
+            return false;
+        return name->v6.sin6_port != 0 && !IN6_IS_ADDR_UNSPECIFIED(ip) &&
+               (!IN6_IS_ADDR_LINKLOCAL(ip) || name->v6.sin6_scope_id != 0);
+    default:
+        return false;
+    }
+}
+
+/* ipi_spec_dst is an address to answer from, also of what came to a broadcast address or a group. */
+void addr_from_control(uint8_t ip[16], const struct cmsghdr *c)
+{
+    struct in_pktinfo v4;
+    struct in6_pktinfo v6;
+
+    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+        memcpy(&v4, CMSG_DATA(c), sizeof v4);
+        memcpy(ip, mapped_prefix, sizeof mapped_prefix);
+        memcpy(ip + 12, &v4.ipi_spec_dst, 4);
+    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+        memcpy(&v6, CMSG_DATA(c), sizeof v6);
+        bool is_group = IN6_IS_ADDR_MULTICAST(&v6.ipi6_addr) ||
+                        (IN6_IS_ADDR_V4MAPPED(&v6.ipi6_addr) && v6.ipi6_addr.s6_addr[12] >= 224);
+
+        if (!is_group)
+            memcpy(ip, &v6.ipi6_addr, 16);
+    }
+}
+
+bool addr_may_be_gone(int error)
+{
+    return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH ||
+           error == EHOSTUNREACH;
+}
+
+/* Without interface: that is the route's business, or the destination's scope's. */
+size_t addr_to_control(struct cmsghdr *c, const uint8_t ip[16], int family)
+{
+    struct in_pktinfo v4 = {.ipi_ifindex = 0};
+    struct in6_pktinfo v6 = {.ipi6_ifindex = 0};
+
+    if (family == AF_INET) {
+        memcpy(&v4.ipi_spec_dst, ip + 12, 4);
+        *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof v4),
+                              .cmsg_level = IPPROTO_IP,
+                              .cmsg_type = IP_PKTINFO};
+        memcpy(CMSG_DATA(c), &v4, sizeof v4);
+        return CMSG_SPACE(sizeof v4);
+    }
+    memcpy(&v6.ipi6_addr, ip, 16);
+    *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof v6),
+                          .cmsg_level = IPPROTO_IPV6,
+                          .cmsg_type = IPV6_PKTINFO};
+    memcpy(CMSG_DATA(c), &v6, sizeof v6);
+    return CMSG_SPACE(sizeof v6);
 }

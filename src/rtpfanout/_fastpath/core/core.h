@@ -70,6 +70,7 @@ struct rf_notice {
     uint16_t len; /* of `data`, for a datagram */
     uint64_t handle;
     struct rf_addr source;
+    uint8_t local[16]; /* which of our addresses a datagram came to; all zero: not known */
     uint8_t data[RF_CONTROL_MAX];
 };
 
@@ -88,6 +89,8 @@ struct rf_config {
      * used it had received and not sent goes first. NULL: what is in hand dies with the process. */
     const int *in_hand;
     bool check_padding;
+    uint8_t egress[16]; /* an IP address of ours, for subscribers of its family; all zero: none */
+    bool discover_path_mtu; /* by ICMP, see sock_set_path_mtu */
     bool no_segmentation; /* one send entry per copy, though the kernel has UDP_SEGMENT */
 };
 
@@ -150,6 +153,10 @@ struct rf_terms {
     uint32_t lease_until; /* seconds of CLOCK_MONOTONIC; 0: no lease */
     uint8_t subscriber_class;
     uint8_t withheld; /* bits; 0: it gets copies */
+    /* Which of our IP addresses its copies leave from; all zero: not told, then it is config.egress,
+     * else the one that the session's source speaks to if that is of the interface to the
+     * subscriber, else what the kernel chooses. */
+    uint8_t from[16];
 };
 
 struct rf_subscriber_stats {
@@ -278,6 +285,14 @@ int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber
 /* found[i] tells whether addrs[i] is a subscriber; if so, out[i] its terms. -ENOENT, -ENOMEM. */
 int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                         struct rf_terms *out, bool *found);
+/* Copies to those of `addrs` that are subscribers leave from the IP address `from` of ours from now
+ * on. When a session's subscribers use more than 31 addresses it is left to the kernel for the
+ * others. -ENOENT, -ENOMEM. */
+int rf_subscribers_deliver(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                           const uint8_t from[16]);
+/* After rf_local_addresses: looks for every subscriber of whom nothing is told by which interface it
+ * is reached. About 3 us each, and nothing where no interface has several addresses. */
+void rf_follow_sources(struct rf_engine *e);
 /* Those whose lease is over by `now_secs`: writes up to `capacity` and sets `count` to how many
  * there are. They stay subscribers. -ENOENT. */
 int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_secs,
@@ -292,7 +307,7 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
 int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
                    struct rf_subscriber_stats *out, size_t capacity, size_t *count);
 
-/* The addresses of this host (ports mean nothing). With our own port they are our egress, unless
+/* The addresses of this host, the scope of each being its interface's index (ports mean nothing). With our own port they are our egress, unless
  * the socket is bound to one address: then only that is. -ENOMEM. */
 int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n);
 
@@ -313,8 +328,10 @@ void rf_cookie_make(const uint8_t key[RF_PROOF_KEY], const struct rf_addr *to, u
                     uint8_t cookie[RF_COOKIE]);
 /* Writes the second half of the token id, 4 bytes, by what is in the rest of the claims. */
 void rf_stamp_make(const uint8_t key[RF_PROOF_KEY], uint8_t claims[RF_CLAIMS]);
-/* One datagram from the ingress port. -errno, counted, when the kernel does not take it. */
-int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len);
+/* One datagram from the ingress port, and from the IP address `from` if this host has it (NULL or all
+ * zero: the kernel chooses). -errno, counted, when the kernel does not take it. */
+int rf_send(struct rf_engine *e, const struct rf_addr *to, const uint8_t *from, const void *data,
+            size_t len);
 
 /* Housekeeping, about once a second: rolls the rate windows, frees what is past its grace
  * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never).

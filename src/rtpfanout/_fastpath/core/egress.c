@@ -4,7 +4,44 @@
 #include <netinet/udp.h>
 #include <poll.h>
 
-enum { INTERRUPTS_BORNE = 64, PROBE_AFTER_SECS = 60, IMPATIENT_SECS = 1 };
+enum { INTERRUPTS_BORNE = 64, PROBE_AFTER_SECS = 60, IMPATIENT_SECS = 1, LAME_SECS = 1 };
+
+/* Behind UDP_SEGMENT, or where that would be. */
+enum { TOLD_FROM = CMSG_SPACE(sizeof(uint16_t)) };
+
+/* The entry before may have the same. */
+static union told *told_of(struct batch *b, const struct copy *copy)
+{
+    const struct copy *before = b->used > 0 ? &b->copy[b->used - 1] : NULL;
+
+    if (!before)
+        b->told_used = 0;
+    if (before && before->from == copy->from && before->group == copy->group)
+        return &b->told[b->told_used - 1];
+    union told *told = &b->told[b->told_used++];
+
+    memcpy(told->bytes, &copy->group->control, sizeof copy->group->control);
+    addr_to_control((struct cmsghdr *)(told->bytes + TOLD_FROM), copy->from,
+                    copy->subscriber->name.any.sa_family);
+    return told;
+}
+
+static void add_control(struct batch *b, struct msghdr *msg, const struct copy *copy)
+{
+    bool segmented = !copy->packet && copy->group->packets > 1;
+
+    if (!copy->from) {
+        msg->msg_control = segmented ? &copy->group->control : NULL;
+        msg->msg_controllen = segmented ? sizeof copy->group->control : 0;
+        return;
+    }
+    size_t begin = segmented ? 0 : TOLD_FROM, from = copy->subscriber->name.any.sa_family == AF_INET
+                                                         ? CMSG_SPACE(sizeof(struct in_pktinfo))
+                                                         : CMSG_SPACE(sizeof(struct in6_pktinfo));
+
+    msg->msg_control = told_of(b, copy)->bytes + begin;
+    msg->msg_controllen = TOLD_FROM - begin + from;
+}
 
 void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
 {
@@ -15,8 +52,7 @@ void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
     msg->msg_namelen = name_len;
     msg->msg_iov = copy->packet ? &copy->packet->bytes : g->iov;
     msg->msg_iovlen = copy->packet ? 1 : g->iov_count;
-    msg->msg_control = copy->packet || g->packets == 1 ? NULL : &g->control;
-    msg->msg_controllen = msg->msg_control ? sizeof g->control : 0;
+    add_control(b, msg, copy);
     b->copy[b->used++] = *copy;
 }
 
@@ -118,6 +154,15 @@ static void count_sent(struct flush *f, const struct copy *c, uint32_t packets, 
     counter_add(&f->counters->packets_sent, packets);
     counter_add(&f->counters->bytes_sent, bytes);
     counter_add(&f->counters->sends, 1);
+    if (c->delivery && !c->from)
+        counter_add(&f->counters->egress_address_missing, packets);
+}
+
+/* The kernel says EINVAL of a blackhole route: it is not the destination that is wrong. */
+static enum send_failure failure_of(const struct copy *c, int error)
+{
+    return error == EINVAL && sockaddr_is_definite(&c->subscriber->name) ? FAILED_unreachable
+                                                                         : egress_failure(error);
 }
 
 static void count_failed(struct flush *f, const struct copy *c, uint32_t packets, int error)
@@ -125,7 +170,7 @@ static void count_failed(struct flush *f, const struct copy *c, uint32_t packets
     c->tally->packets_failed += packets;
     counter_add(&c->subscriber->send_failures, packets);
     counter_add(&f->counters->copies_attempted, packets);
-    stats_count_failures(f->counters, egress_failure(error), packets);
+    stats_count_failures(f->counters, failure_of(c, error), packets);
 }
 
 static uint32_t copy_packets(const struct copy *c)
@@ -146,30 +191,50 @@ static void limit_segments(struct subscriber *s, uint16_t limit, uint32_t now_se
     s->probe_at = now_secs + PROBE_AFTER_SECS;
 }
 
-/* Counts the fallback and limits the subscriber; false when segmentation isn't at fault. */
-static bool falls_back(struct flush *f, const struct copy *c, int error)
+static bool may_be_of_segmentation(const struct copy *c, int error)
 {
-    if (copy_packets(c) == 1)
-        return false;
-    switch (error) {
-    case EINVAL:
-        counter_add(&f->counters->gso_fallback_invalid, 1);
-        break;
-    case EMSGSIZE:
-        counter_add(&f->counters->gso_fallback_too_big, 1);
-        break;
-    case EIO:
-        counter_add(&f->counters->gso_fallback_io, 1);
-        break;
-    default:
-        return false;
-    }
-    limit_segments(c->subscriber, error == EIO ? 0 : (uint16_t)(c->group->segment - 1),
-                   f->now_secs);
-    return true;
+    return copy_packets(c) > 1 && (error == EINVAL || error == EMSGSIZE || error == EIO);
 }
 
-static void send_singly(struct flush *f, const struct copy *c, const struct msghdr *segmented)
+static void note_fallback(struct flush *f, const struct copy *c, int error)
+{
+    counter_add(error == EINVAL     ? &f->counters->gso_fallback_invalid
+                : error == EMSGSIZE ? &f->counters->gso_fallback_too_big
+                                    : &f->counters->gso_fallback_io,
+                1);
+    limit_segments(c->subscriber, error == EIO ? 0 : (uint16_t)(c->group->segment - 1),
+                   f->now_secs);
+}
+
+/* 0 or an errno. */
+static int send_one(struct flush *f, const struct msghdr *msg)
+{
+    int error;
+
+    do
+        error = sendmsg(f->egress->fd[f->lane], msg, MSG_DONTWAIT) < 0 ? errno : 0;
+    while (error && try_again(f, error));
+    return error;
+}
+
+/* The message of `packets` again, and the kernel chooses the address. 0 or an errno. */
+static int send_from_any(struct flush *f, struct copy *c, struct msghdr msg, uint32_t packets,
+                         int error)
+{
+    if (!c->from || !addr_may_be_gone(error))
+        return error;
+    msg.msg_control = packets > 1 ? &c->group->control : NULL;
+    msg.msg_controllen = packets > 1 ? sizeof c->group->control : 0;
+    error = send_one(f, &msg);
+    if (error == 0) {
+        c->from = NULL;
+        store_rlx(&c->delivery->lame_until, f->now_secs + LAME_SECS);
+    }
+    return error;
+}
+
+/* `why` the whole group was refused. */
+static void send_singly(struct flush *f, struct copy *c, const struct msghdr *segmented, int why)
 {
     struct packet *p = c->group->first;
 
@@ -180,15 +245,48 @@ static void send_singly(struct flush *f, const struct copy *c, const struct msgh
             .msg_iov = &p->bytes,
             .msg_iovlen = 1,
         };
-        int error;
 
-        do
-            error = sendmsg(f->egress->fd[f->lane], &msg, MSG_DONTWAIT) < 0 ? errno : 0;
-        while (error && try_again(f, error));
+        if (c->from) {
+            msg.msg_control = (char *)segmented->msg_control + TOLD_FROM;
+            msg.msg_controllen = segmented->msg_controllen - TOLD_FROM;
+        }
+        int error = send_from_any(f, c, msg, 1, send_one(f, &msg));
+
+        if (i == 0 && why == EINVAL && error == EINVAL) {
+            count_failed(f, c, c->group->packets, error);
+            return;
+        }
+        if (i == 0)
+            note_fallback(f, c, why);
         if (error)
             count_failed(f, c, 1, error);
         else
             count_sent(f, c, 1, p->bytes.iov_len);
+    }
+}
+
+/* The entry at fault. */
+static void settle_failed(struct flush *f, struct copy *c, const struct msghdr *msg, int error)
+{
+    uint32_t packets = copy_packets(c);
+
+    error = send_from_any(f, c, *msg, packets, error);
+    if (error == 0)
+        count_sent(f, c, packets, copy_bytes(c));
+    else if (may_be_of_segmentation(c, error))
+        send_singly(f, c, msg, error);
+    else
+        count_failed(f, c, packets, error);
+}
+
+/* The entries from `begin` on of a delivery whose address is not there are not told of it either. */
+static void untell(struct batch *b, unsigned begin, const struct delivery *lame)
+{
+    for (unsigned i = begin; i < b->used; i++) {
+        if (b->copy[i].delivery != lame)
+            continue;
+        b->copy[i].from = NULL;
+        add_control(b, &b->header[i].msg_hdr, &b->copy[i]);
     }
 }
 
@@ -221,10 +319,9 @@ void egress_flush(struct egress *e, struct batch *b, struct worker_counters *cou
         }
         if (try_again(&f, error))
             continue;
-        if (falls_back(&f, &b->copy[done], error))
-            send_singly(&f, &b->copy[done], &b->header[done].msg_hdr);
-        else
-            count_failed(&f, &b->copy[done], copy_packets(&b->copy[done]), error);
+        settle_failed(&f, &b->copy[done], &b->header[done].msg_hdr, error);
+        if (b->copy[done].delivery && !b->copy[done].from)
+            untell(b, done + 1, b->copy[done].delivery);
         done++;
     }
 }

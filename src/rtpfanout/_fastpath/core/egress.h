@@ -32,9 +32,18 @@ struct group {
     } control; /* UDP_SEGMENT; not sent with a single packet */
 };
 
+struct local_set;
+
 /* What came of some of a session's copies. */
 struct tally {
     uint64_t packets_sent, bytes_sent, packets_failed, packets_withheld;
+};
+
+/* What goes with a copy that is told from which address to leave: UDP_SEGMENT (not used with a
+ * single packet), and the address behind it. */
+union told {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(uint16_t)) + LOCAL_CONTROL];
 };
 
 /* One send entry: a whole group, or one packet of it where segments don't pass. */
@@ -43,15 +52,21 @@ struct copy {
     struct subscriber *subscriber;
     struct group *group;
     struct packet *packet; /* NULL: the whole group */
+    struct delivery *delivery; /* that says from which IP address it is to leave; NULL: none does */
+    const uint8_t *from;       /* NULL: the kernel chooses, as it hasn't got that one */
     uint8_t lane;          /* it leaves by */
     bool first, last;      /* to the first, the last subscriber served with this group */
 };
 
 struct batch {
     unsigned lanes; /* to choose from; 0 counts as 1 */
+    const struct local_set *local; /* our addresses; NULL: not known */
     unsigned used;
     struct mmsghdr header[EGRESS_BATCH];
     struct copy copy[EGRESS_BATCH];
+    /* Neighbours that leave from the same address with the same group share one. */
+    unsigned told_used;
+    union told told[EGRESS_BATCH];
 };
 
 /* Sockets of one port to send by. What waits for a dead neighbour or in a slow queue holds room in
@@ -81,11 +96,18 @@ bool egress_may_segment(struct subscriber *s, const struct group *g, uint32_t no
  *   ECONNREFUSED               unreachable
  *   EPERM, EACCES              denied: packet filter, policy route, broadcast
  *   EMSGSIZE                   too_big
- *   EINVAL, EAFNOSUPPORT, EDESTADDRREQ   invalid
+ *   EAFNOSUPPORT, EDESTADDRREQ   invalid
+ *   EINVAL                     unreachable where the destination is a definite one: then it is a
+ *                              blackhole route (net/ipv4/fib_semantics.c, fib_props); else
+ *                              invalid
  *   all others                 other
  *
+ * What is told from which address to leave and fails as if this host had not got it, or no route
+ * from it, goes again without, by the kernel's choice. For a second nothing of that delivery is
+ * told then.
+ *
  * But EINVAL, EMSGSIZE and EIO on a segmented entry speak of the segmentation, not of the
- * destination: its packets are sent one by one at once, nothing is lost, and segments
+ * destination, unless the first packet by itself is refused by EINVAL too: its packets are sent one by one at once, nothing is lost, and segments
  * that long (after EIO, all) are not tried again for this subscriber for 60 s.
  *
  * sendmmsg stops at the first entry that fails and tells its errno only to the next call

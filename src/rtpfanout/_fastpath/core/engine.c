@@ -147,11 +147,34 @@ static int open_notices(struct rf_engine *e)
     return awaited_init(&e->proofs.awaited);
 }
 
+/* Of adopted ones too, whoever opened them. */
+static int set_path_mtu(struct rf_engine *e, bool discover)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < e->sock_count; i++)
+        rc = sock_set_path_mtu(&e->sock[i], discover);
+    for (uint32_t i = 0; rc == 0 && i < e->lane_count; i++)
+        rc = sock_set_path_mtu(&e->lane[i], discover);
+    return rc;
+}
+
+/* Bound to one address, that is the answer. */
+static int tell_local(struct rf_engine *e)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && sock_is_wildcard(&e->sock[0]) && i < e->sock_count; i++)
+        rc = sock_tell_local(&e->sock[i]);
+    return rc;
+}
+
 static int engine_init(struct rf_engine *e, const struct rf_config *config)
 {
     int rc;
 
     e->max_subscribers = config->max_subscribers;
+    memcpy(e->egress, config->egress, sizeof e->egress);
     e->worker_count = config->workers;
     e->requested_receive_buffer = port_receive_buffer(config->receive_queue_packets);
     qsbr_init(&e->qsbr);
@@ -163,7 +186,8 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
     e->drops.snmp = (struct snmp){{-1, -1}};
     if ((rc = open_notices(e)) || (rc = session_pool_init(&e->sessions, config->max_sessions)) ||
         (rc = table_init(&e->table, &e->sessions, &e->qsbr)) ||
-        (rc = take_sockets(e, config)) || (rc = take_in_hand(e, config)) || (rc = open_lanes(e)))
+        (rc = take_sockets(e, config)) || (rc = take_in_hand(e, config)) || (rc = open_lanes(e)) ||
+        (rc = set_path_mtu(e, config->discover_path_mtu)) || (rc = tell_local(e)))
         return rc;
     return start_workers(e, config);
 }
@@ -397,9 +421,10 @@ size_t rf_notices(struct rf_engine *e, enum rf_queue queue, struct rf_notice *ou
     return n;
 }
 
-int rf_send(struct rf_engine *e, const struct rf_addr *to, const void *data, size_t len)
+int rf_send(struct rf_engine *e, const struct rf_addr *to, const uint8_t *from, const void *data,
+            size_t len)
 {
-    int rc = sock_send(&e->sock[0], to, data, len);
+    int rc = sock_send(&e->sock[0], to, from, data, len);
 
     pthread_mutex_lock(&e->control);
     *(rc ? &e->control_send_failures : &e->control_sent) += 1;

@@ -11,6 +11,7 @@
 
 struct rf_engine {
     uint32_t max_subscribers;
+    uint8_t egress[16]; /* all zero: none */
     uint32_t requested_receive_buffer;
     uint32_t worker_count, sock_count;
     bool adopted; /* they outlive us */

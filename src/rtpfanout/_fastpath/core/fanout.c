@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "local.h"
+
 enum { SPLIT_MAX = 64 }; /* shares of one session */
 
 int plan_init(struct plan *p, uint32_t packets)
@@ -181,6 +183,30 @@ static uint8_t lane_of(const struct share *s, uint32_t i, unsigned lanes)
     return (uint8_t)(((uint64_t)i * lanes / s->subscribers->count + s->session->index) % lanes);
 }
 
+/* The address that the session's source speaks to, for those it can be for. */
+static const uint8_t *heard_for(const struct session *s, const struct delivery *d)
+{
+    bool is_there = s->heard_interface != 0 && (s->heard_interface == d->interface ||
+                                                s->heard_interface == LOOPBACK_INDEX);
+
+    return is_there && ip_is_ipv4(s->heard) == d->ipv4 ? s->heard : NULL;
+}
+
+/* From which of our addresses the copy is to leave, if that is not left to the kernel. */
+static void choose_address(const struct share *s, const struct batch *b, struct copy *c,
+                           uint32_t now_secs)
+{
+    struct delivery *d =
+        delivery_at(s->subscribers->deliveries, subscriber_delivery(c->subscriber));
+    const uint8_t *from = !d ? NULL : d->interface ? heard_for(s->session, d) : d->from;
+
+    if (!from || (b->local && memcmp(from, b->local->only[d->ipv4], 16) == 0))
+        return;
+    c->delivery = d;
+    if ((int32_t)(now_secs - load_rlx(&d->lame_until)) >= 0)
+        c->from = from;
+}
+
 /* One entry for the subscriber at hand; true when it then has all of the group. */
 static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
 {
@@ -197,6 +223,8 @@ static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, sockle
         .last = s->served == s->last,
     };
 
+    if (s->subscribers->deliveries)
+        choose_address(s, b, &c, now_secs);
     if (s->singly == 0 && s->group->packets > 1 &&
         !egress_may_segment(c.subscriber, s->group, now_secs)) {
         s->packet = s->group->first;

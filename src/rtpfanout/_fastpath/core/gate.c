@@ -73,7 +73,8 @@ static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
         return DROP_no_port;
     enum notice_room room = room_of(g, a);
 
-    if (!mailbox_post_datagram(g->mailbox, room, &a->datagram->source, a->data, a->len))
+    if (!mailbox_post_datagram(g->mailbox, room, &a->datagram->source, a->datagram->local,
+                               a->data, a->len))
         return room == ROOM_KNOWN ? DROP_control_known_full : DROP_control_full;
     g->posted |= 1u << room_queue(room);
     return DROP_control;
@@ -294,6 +295,23 @@ static void count_drop(struct gate *g, const struct arrival *a)
     stats_count_drop(g->counters, a->reason);
 }
 
+/* Copies may be to leave from the address that its source speaks to. */
+static void hear(struct gate *g, const struct arrival *a)
+{
+    const uint8_t *local = a->datagram->local;
+    struct session *s = a->session;
+
+    if (!ip_is_known(local) || !g->local)
+        return;
+    const struct local_set *set = load_acq(g->local);
+
+    if (set->number == s->heard_in && memcmp(s->heard, local, sizeof s->heard) == 0)
+        return;
+    memcpy(s->heard, local, sizeof s->heard);
+    s->heard_interface = local_set_interface(set, local);
+    s->heard_in = set->number;
+}
+
 void gate_pass(struct gate *g)
 {
     for (uint32_t i = 0; i < g->count; i++)
@@ -303,8 +321,10 @@ void gate_pass(struct gate *g)
     for (uint32_t i = 0; i < g->count; i++) {
         struct arrival *a = &g->arrival[i];
 
-        if (admit(g, a))
+        if (admit(g, a)) {
+            hear(g, a);
             continue;
+        }
         g->fair.strangers += a->session == NULL;
         if (!a->handed_over)
             count_drop(g, a);

@@ -18,7 +18,7 @@ enum { OUT_OF_HAND = -1 };
 
 union control {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(int))];
+    char bytes[CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(int)) + LOCAL_CONTROL];
 };
 
 struct ingress {
@@ -124,6 +124,8 @@ static void read_control(const struct msghdr *msg, struct datagram *out)
             memcpy(&segment, CMSG_DATA(c), sizeof segment);
             if (segment > 0)
                 out->segment = (uint32_t)segment;
+        } else {
+            addr_from_control(out->local, c);
         }
     }
 }
@@ -137,6 +139,7 @@ void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out
     out->truncated = msg->msg_flags & MSG_TRUNC;
     out->segment = INGRESS_DATAGRAM;
     out->received_ns = 0;
+    memset(out->local, 0, sizeof out->local);
     read_control(msg, out);
     addr_from_sockaddr(&out->source, &in->name[i]);
 }

@@ -34,6 +34,9 @@ struct datagram {
     /* CLOCK_REALTIME, by the kernel; 0 when it gave none. Of the first packets after no socket
      * of the host had stamps it is the time of reading: the kernel begins to stamp later. */
     uint64_t received_ns;
+    /* Which of our addresses it came to; all zero where the socket is bound to one, see
+     * sock_tell_local. */
+    uint8_t local[16];
 };
 
 /* How many packets that is: 1 of one that was cut short, or has no byte. */

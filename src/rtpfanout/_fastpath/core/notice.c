@@ -110,7 +110,7 @@ static void publish(struct room *r)
 }
 
 bool mailbox_post_datagram(struct mailbox *m, enum notice_room room, const struct rf_addr *source,
-                           const uint8_t *data, size_t len)
+                           const uint8_t local[16], const uint8_t *data, size_t len)
 {
     struct room *r = &m->room[room];
     uint32_t free = free_slots(r);
@@ -126,6 +126,7 @@ bool mailbox_post_datagram(struct mailbox *m, enum notice_room room, const struc
     slot->kind = RF_NOTICE_DATAGRAM;
     slot->handle = 0;
     slot->source = *source;
+    memcpy(slot->local, local, sizeof slot->local);
     slot->len = (uint16_t)len;
     memcpy(slot->data, data, len);
     publish(r);

@@ -72,7 +72,7 @@ static inline enum rf_queue room_queue(enum notice_room room)
 
 /* The worker. False when there is no room; a datagram also when it is too long. */
 bool mailbox_post_datagram(struct mailbox *m, enum notice_room room, const struct rf_addr *source,
-                           const uint8_t *data, size_t len);
+                           const uint8_t local[16], const uint8_t *data, size_t len);
 bool mailbox_post_session(struct mailbox *m, enum rf_notice_kind kind, uint64_t handle,
                           const struct rf_addr *source);
 

@@ -110,6 +110,11 @@ struct session {
         RF_SESSION_REFUSALS(X)
 #undef X
     } dropped;
+    /* Which of our addresses its source speaks to (all zero: not known), and of which interface that
+     * is in the local_set `heard_in`. Written before what it admits is fanned out. */
+    uint8_t heard[16];
+    uint32_t heard_interface;
+    uint64_t heard_in; /* its number */
 };
 
 /* Session records by index, allocated a chunk at a time; a record never moves. */

@@ -173,14 +173,94 @@ int sock_adopt(struct sock *out, int fd)
     return rc;
 }
 
-int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len)
+/* A socket of [::] sends IPv4 too, by IPv4's option. */
+int sock_set_path_mtu(const struct sock *s, bool discover)
 {
-    union sockaddr_any name;
-    socklen_t name_len = addr_to_sockaddr(&name, to, s->family);
+    int v4 = discover ? IP_PMTUDISC_WANT : IP_PMTUDISC_OMIT;
+    int v6 = discover ? IPV6_PMTUDISC_WANT : IPV6_PMTUDISC_OMIT;
 
-    if (name_len == 0)
+    if (s->family == AF_INET6 &&
+        setsockopt(s->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6))
+        return -errno;
+    if (sock_sends_ipv4(s) && setsockopt(s->fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof v4))
+        return -errno;
+    return 0;
+}
+
+int sock_send(const struct sock *s, const struct rf_addr *to, const uint8_t *from, const void *data,
+              size_t len)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[LOCAL_CONTROL];
+    } control;
+    union sockaddr_any name;
+    struct iovec iov = {(void *)data, len};
+    struct msghdr msg = {
+        .msg_name = &name,
+        .msg_namelen = addr_to_sockaddr(&name, to, s->family),
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+    };
+
+    if (msg.msg_namelen == 0)
         return -EAFNOSUPPORT;
-    return sendto(s->fd, data, len, MSG_DONTWAIT, &name.any, name_len) < 0 ? -errno : 0;
+    if (from && ip_is_known(from)) {
+        msg.msg_control = &control;
+        msg.msg_controllen = addr_to_control(&control.align, from, s->family);
+        if (sendmsg(s->fd, &msg, MSG_DONTWAIT) >= 0)
+            return 0;
+        if (!addr_may_be_gone(errno))
+            return -errno;
+        msg.msg_control = NULL;
+        msg.msg_controllen = 0;
+    }
+    return sendmsg(s->fd, &msg, MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+bool sock_is_wildcard(const struct sock *s)
+{
+    static const uint8_t none_v4[16] = {[10] = 0xff, [11] = 0xff};
+
+    return is_ipv6_wildcard(&s->bound) || memcmp(s->bound.ip, none_v4, 16) == 0;
+}
+
+int sock_tell_local(const struct sock *s)
+{
+    int on = 1;
+    int rc = s->family == AF_INET
+                 ? setsockopt(s->fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on)
+                 : setsockopt(s->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
+
+    return rc ? -errno : 0;
+}
+
+int sock_open_probe(int family)
+{
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* Nothing is sent. Disconnected first, or it would keep the address of before (net/ipv4/datagram.c). */
+int sock_probe(int fd, const union sockaddr_any *to, struct rf_addr *from)
+{
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    union sockaddr_any name;
+    socklen_t len = sizeof name;
+    socklen_t to_len = to->any.sa_family == AF_INET ? sizeof to->v4 : sizeof to->v6;
+
+    memset(&name, 0, sizeof name);
+    (void)connect(fd, &none, sizeof none);
+    if (connect(fd, &to->any, to_len) || getsockname(fd, &name.any, &len))
+        return -errno;
+    addr_from_sockaddr(from, &name);
+    return 0;
+}
+
+void sock_close_probe(int fd)
+{
+    close(fd);
 }
 
 void sock_close(struct sock *s)

@@ -32,8 +32,27 @@ bool sock_take_joined_only(const struct sock *s, bool only);
  * afterwards. -EINVAL (no such socket), or -errno. */
 int sock_adopt(struct sock *out, int fd);
 void sock_close(struct sock *s);
-/* One datagram; from any thread. 0 or -errno, -EAGAIN when there is no room for it. */
-int sock_send(const struct sock *s, const struct rf_addr *to, const void *data, size_t len);
+/* One datagram; from any thread. It leaves from `from` (an IP address, NULL or all zero: the kernel
+ * chooses), or, where this host doesn't have that any more, from what the kernel chooses. 0 or
+ * -errno, -EAGAIN when there is no room for it. */
+int sock_send(const struct sock *s, const struct rf_addr *to, const uint8_t *from, const void *data,
+              size_t len);
+/* Not to one address: then what is received tells to which one it came, and what is sent may be told
+ * from which to leave. */
+bool sock_is_wildcard(const struct sock *s);
+/* 0 or -errno. */
+int sock_tell_local(const struct sock *s);
+/* From which address the kernel would send to `to`: asked of a socket made for that by
+ * sock_open_probe(family). 0 or -errno. */
+int sock_open_probe(int family);
+int sock_probe(int fd, const union sockaddr_any *to, struct rf_addr *from);
+void sock_close_probe(int fd);
+
+/* How long a packet may be without being cut, the same for single ones and for UDP_SEGMENT. Usually
+ * what the interface takes, and never "don't fragment" (IP_PMTUDISC_OMIT): then no ICMP
+ * message, which anybody can forge, has a say, and no path that swallows such messages swallows
+ * packets. With `discover` what the kernel has learnt of the path (IP_PMTUDISC_WANT). 0 or -errno. */
+int sock_set_path_mtu(const struct sock *s, bool discover);
 
 /* Whether it can send to addresses of that family. */
 bool sock_sends_ipv4(const struct sock *s);

@@ -264,6 +264,7 @@ int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t 
     pthread_mutex_lock(&e->control);
     qsbr_reclaim(&e->qsbr);
     old = load_rlx(&e->local);
+    set->number = old->number + 1;
     store_rls(&e->local, set); /* pairs with the acquire in is_own */
     qsbr_retire(&e->qsbr, &old->retired);
     pthread_mutex_unlock(&e->control);

@@ -69,6 +69,8 @@
     RF_SEND_FAILURES(RF_FAILED) \
     X(sends) /* send entries the kernel took, of one or more copies each */ \
     RF_GSO_FALLBACKS(RF_GSO_FALLBACK) \
+    X(egress_address_missing) /* of those sent: from another address than they were to leave from, \
+                                 which this host does not have */ \
     X(receives) /* receive buffers filled, of one or more packets each */ \
     X(receive_errors) \
     X(turns) \

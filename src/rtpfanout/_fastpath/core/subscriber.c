@@ -15,6 +15,7 @@ struct subscriber_list *subscriber_list_new(uint32_t count)
 
     if (list) {
         list->count = count;
+        list->deliveries = NULL;
         store_rlx(&list->withheld, 0);
     }
     return list;
@@ -24,6 +25,7 @@ void subscriber_list_free(struct subscriber_list *list)
 {
     for (uint32_t i = 0; i < list->count; i++)
         free(list->item[i]);
+    free(list->deliveries);
     free(list);
 }
 
@@ -32,6 +34,15 @@ static void name_of(union sockaddr_any *out, const struct rf_addr *addr, int fam
 {
     if (addr_to_sockaddr(out, addr, family) == 0)
         addr_to_sockaddr(out, addr, AF_INET6);
+}
+
+uint32_t subscriber_list_deliveries(const struct subscriber_list *list)
+{
+    uint32_t used = 0;
+
+    for (uint32_t i = 0; list->deliveries && i < list->count; i++)
+        used |= UINT32_C(1) << subscriber_delivery(list->item[i]);
+    return used;
 }
 
 /* Names are built from zeroed memory by addr_to_sockaddr, so bytes compare. */
@@ -92,7 +103,8 @@ static int subscriber_new(const struct rf_addr *addr, const struct joining *j, u
     s->segment_limit = UINT16_MAX;
     s->since_ns = since;
     s->lease_until = terms->lease_until;
-    s->class = terms->subscriber_class & 3;
+    store_rlx(&s->traits, terms->subscriber_class & TRAIT_CLASS);
+    subscriber_set_delivery(s, j->delivery);
     store_rlx(&s->withheld, terms->withheld);
     *out = s;
     return 0;
@@ -130,10 +142,14 @@ static int append_new(struct subscriber_list *list, struct name_set *set,
     return 0;
 }
 
-static void renew(struct subscriber *s, const struct rf_terms *terms)
+static void renew(struct subscriber *s, const struct joining *j)
 {
-    s->lease_until = terms->lease_until;
-    s->class = terms->subscriber_class & 3;
+    uint8_t others = load_rlx(&s->traits) & (uint8_t)~TRAIT_CLASS;
+
+    s->lease_until = j->terms->lease_until;
+    store_rlx(&s->traits, others | (j->terms->subscriber_class & TRAIT_CLASS));
+    if (j->delivery != DELIVERY_USUAL)
+        subscriber_set_delivery(s, j->delivery);
 }
 
 static void renew_known(struct name_set *set, const struct rf_addr *addrs, size_t n,
@@ -145,7 +161,7 @@ static void renew_known(struct name_set *set, const struct rf_addr *addrs, size_
         if (added[i])
             continue;
         name_of(&name, &addrs[i], j->family);
-        renew(*name_set_find(set, &name), j->terms);
+        renew(*name_set_find(set, &name), j);
     }
 }
 
@@ -181,6 +197,12 @@ static void give_up(struct subscriber_list *list, uint32_t old_count)
     free(list);
 }
 
+static struct delivery_table *joins_table(const struct subscriber_list *old,
+                                          const struct joining *j)
+{
+    return j->deliveries ? j->deliveries : old->deliveries;
+}
+
 static int add_many(struct subscriber_list *old, const struct rf_addr *addrs, size_t n,
                     const struct joining *j, bool *added, struct subscriber_list **out)
 {
@@ -197,12 +219,13 @@ static int add_many(struct subscriber_list *old, const struct rf_addr *addrs, si
     }
     list->count = old->count;
     store_rlx(&list->withheld, load_rlx(&old->withheld));
+    list->deliveries = joins_table(old, j);
     memcpy(list->item, old->item, old->count * sizeof *list->item);
     rc = append_new(list, &set, addrs, n, j, added);
     if (rc == 0 && j->terms)
         renew_known(&set, addrs, n, j, added);
     free(set.slot);
-    if (rc || list->count == old->count) {
+    if (rc || (list->count == old->count && list->deliveries == old->deliveries)) {
         give_up(list, old->count);
         if (rc == 0)
             *out = old;
@@ -217,13 +240,25 @@ int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs
 {
     struct subscriber *known = n == 1 ? look_along(old, addrs, joining->family) : NULL;
 
-    if (!known)
+    if (!known || joins_table(old, joining) != old->deliveries)
         return add_many(old, addrs, n, joining, added, out);
     if (joining->terms)
-        renew(known, joining->terms);
+        renew(known, joining);
     added[0] = false;
     *out = old;
     return 0;
+}
+
+static bool is_leaving(const struct subscriber *s)
+{
+    return load_rlx(&s->traits) & TRAIT_LEAVING;
+}
+
+static void set_leaving(struct subscriber *s, bool on)
+{
+    uint8_t others = load_rlx(&s->traits) & (uint8_t)~TRAIT_LEAVING;
+
+    store_rlx(&s->traits, (uint8_t)(on ? others | TRAIT_LEAVING : others));
 }
 
 /* Marks those that are to go and collects them in `removed` (room for n). */
@@ -236,9 +271,9 @@ static void mark_leaving(struct name_set *set, const struct rf_addr *addrs, size
         name_of(&name, &addrs[i], family);
         struct subscriber *s = *name_set_find(set, &name);
 
-        found[i] = s && !s->leaving;
+        found[i] = s && !is_leaving(s);
         if (found[i]) {
-            s->leaving = true;
+            set_leaving(s, true);
             removed->item[removed->count++] = s;
         }
     }
@@ -249,8 +284,10 @@ static struct subscriber_list *list_of_staying(const struct subscriber_list *old
     struct subscriber_list *list = subscriber_list_new(count);
     uint32_t at = 0;
 
+    if (list)
+        list->deliveries = old->deliveries;
     for (uint32_t i = 0; list && i < old->count; i++) {
-        if (old->item[i]->leaving)
+        if (is_leaving(old->item[i]))
             continue;
         list->item[at++] = old->item[i];
         if (load_rlx(&old->item[i]->withheld))
@@ -281,7 +318,7 @@ int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *ad
         list = list_of_staying(old, old->count - gone->count);
     if (!list) {
         for (uint32_t i = 0; i < gone->count; i++)
-            gone->item[i]->leaving = false;
+            set_leaving(gone->item[i], false);
         rc = gone->count > 0 ? -ENOMEM : 0;
         free(gone);
         if (rc == 0)
@@ -341,12 +378,26 @@ int subscriber_list_withhold(struct subscriber_list *list, const struct rf_addr 
     return rc;
 }
 
+int subscriber_list_copy(const struct subscriber_list *old, struct delivery_table *deliveries,
+                         struct subscriber_list **out)
+{
+    struct subscriber_list *list = subscriber_list_new(old->count);
+
+    if (!list)
+        return -ENOMEM;
+    list->deliveries = deliveries;
+    store_rlx(&list->withheld, load_rlx(&old->withheld));
+    memcpy(list->item, old->item, old->count * sizeof *list->item);
+    *out = list;
+    return 0;
+}
+
 size_t subscriber_list_shed(struct subscriber_list *list, uint8_t class, bool on)
 {
     size_t changed = 0;
 
     for (uint32_t i = 0; i < list->count; i++) {
-        if (list->item[i]->class == class)
+        if (subscriber_class(list->item[i]) == class)
             changed += set_withheld(list, list->item[i], RF_WITHHELD_SHED, on);
     }
     return changed;

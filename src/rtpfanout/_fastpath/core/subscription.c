@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine.h"
+#include "ways.h"
 
 static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_t n)
 {
@@ -14,20 +14,44 @@ static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_
     return true;
 }
 
-/* `list` in the place of `old`, which it is when nothing changed. */
-static void publish(struct rf_engine *e, struct session *s, struct subscriber_list *old,
-                    struct subscriber_list *list)
+static bool tells_from(const struct rf_terms *terms)
 {
-    if (list == old)
-        return;
-    store_rls(&s->subscribers, list); /* pairs with the acquire in plan_session */
-    qsbr_retire(&e->qsbr, &old->retired);
+    return terms && ip_is_known(terms->from);
+}
+
+/* Under the mutex, of a session that is there. */
+static int add(struct rf_engine *e, struct session *s, const struct rf_addr *addrs, size_t n,
+               struct joining *joining, bool *added)
+{
+    struct subscriber_list *old = load_rlx(&s->subscribers), *list;
+    int number = 0;
+
+    if (tells_from(joining->terms)) {
+        struct delivery wanted = delivery_from(joining->terms->from);
+
+        number = delivery_place(old, &wanted, &joining->deliveries);
+        joining->delivery = number > 0 ? (unsigned)number : DELIVERY_USUAL;
+    }
+    int rc = number < 0 ? number : subscriber_list_add(old, addrs, n, joining, added, &list);
+
+    if (rc) {
+        if (joining->deliveries != old->deliveries)
+            free(joining->deliveries);
+        return rc;
+    }
+    if (list != old && !tells_from(joining->terms)) {
+        struct ways ways = ways_open(e);
+
+        ways_find(&ways, list, old->count, old->deliveries);
+        ways_close(&ways);
+    }
+    subscribers_publish(e, s, old, list);
+    return 0;
 }
 
 int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                           const struct rf_terms *terms, uint64_t now, bool *added)
 {
-    struct subscriber_list *old, *list;
     struct joining joining = {e->sock[0].family, e->max_subscribers, now, terms};
     int rc = -ENOENT;
 
@@ -38,14 +62,10 @@ int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_
     struct session *s = session_by_handle(&e->sessions, handle);
 
     if (s && !(terms && terms->withheld & RF_WITHHELD_REFUSED) &&
-        !reaches_all(&e->sock[0], addrs, n)) {
+        !reaches_all(&e->sock[0], addrs, n))
         rc = -EAFNOSUPPORT;
-    } else if (s) {
-        old = load_rlx(&s->subscribers);
-        rc = subscriber_list_add(old, addrs, n, &joining, added, &list);
-        if (rc == 0)
-            publish(e, s, old, list);
-    }
+    else if (s)
+        rc = add(e, s, addrs, n, &joining, added);
     pthread_mutex_unlock(&e->control);
     return rc;
 }
@@ -69,7 +89,7 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
         old = load_rlx(&s->subscribers);
         rc = subscriber_list_remove(old, addrs, n, e->sock[0].family, found, &list, &removed);
         if (rc == 0)
-            publish(e, s, old, list);
+            subscribers_publish(e, s, old, list);
     }
     pthread_mutex_unlock(&e->control);
     if (removed) {
@@ -95,13 +115,18 @@ static uint32_t first_after(const struct subscriber_list *list, uint64_t after)
     return low;
 }
 
-static struct rf_terms terms_of(struct subscriber *s)
+static struct rf_terms terms_of(const struct subscriber_list *list, struct subscriber *s)
 {
-    return (struct rf_terms){
+    const struct delivery *d = delivery_at(list->deliveries, subscriber_delivery(s));
+    struct rf_terms terms = {
         .lease_until = s->lease_until,
-        .subscriber_class = s->class,
+        .subscriber_class = subscriber_class(s),
         .withheld = load_rlx(&s->withheld),
     };
+
+    if (d)
+        memcpy(terms.from, d->from, sizeof terms.from);
+    return terms;
 }
 
 int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
@@ -122,7 +147,7 @@ int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
             out[n].since_ns = from->since_ns;
             out[n].packets_sent = load_rlx(&from->packets_sent);
             out[n].send_failures = load_rlx(&from->send_failures);
-            out[n++].terms = terms_of(from);
+            out[n++].terms = terms_of(list, from);
         }
         *count = n;
     }
@@ -145,10 +170,54 @@ int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_ad
     for (size_t i = 0; rc == 0 && i < n; i++) {
         found[i] = subscriber[i] != NULL;
         if (found[i])
-            out[i] = terms_of(subscriber[i]);
+            out[i] = terms_of(load_rlx(&s->subscribers), subscriber[i]);
     }
     pthread_mutex_unlock(&e->control);
     free(subscriber);
+    return rc;
+}
+
+/* `found` has room for n. */
+static int deliver(struct rf_engine *e, struct session *s, const struct rf_addr *addrs, size_t n,
+                   const struct delivery *wanted, struct subscriber **found)
+{
+    struct subscriber_list *old = load_rlx(&s->subscribers), *list = old;
+    struct delivery_table *table;
+    int rc = subscriber_list_find(old, addrs, n, e->sock[0].family, found);
+    int number = rc ? rc : delivery_place(old, wanted, &table);
+
+    if (number < 0)
+        return number;
+    if (number > 0 && table != old->deliveries) {
+        rc = subscriber_list_copy(old, table, &list);
+        if (rc) {
+            free(table);
+            return rc;
+        }
+    }
+    subscribers_publish(e, s, old, list); /* first, so that few take the number for the usual */
+    for (size_t i = 0; i < n; i++) {
+        if (found[i])
+            subscriber_set_delivery(found[i], (unsigned)number);
+    }
+    return 0;
+}
+
+int rf_subscribers_deliver(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                           const uint8_t from[16])
+{
+    struct subscriber **found = calloc(n + 1, sizeof(struct subscriber *));
+    struct delivery wanted = delivery_from(from);
+    int rc = found ? -ENOENT : -ENOMEM;
+
+    pthread_mutex_lock(&e->control);
+    qsbr_reclaim(&e->qsbr);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s && found)
+        rc = deliver(e, s, addrs, n, &wanted, found);
+    pthread_mutex_unlock(&e->control);
+    free(found);
     return rc;
 }
 

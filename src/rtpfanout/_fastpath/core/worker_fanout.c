@@ -24,6 +24,7 @@ static void flush(struct worker *w, uint32_t now_secs)
 /* Shares of this worker's turn, or of another's. */
 static void serve(struct worker *w, struct plan *plan, uint32_t share, uint32_t end)
 {
+    w->batch.local = w->gate.local ? load_acq(w->gate.local) : NULL;
     for (; share < end; share++) {
         while (!share_fill(&plan->shares[share], &w->batch, plan->now_secs, w->name_len))
             flush(w, plan->now_secs);

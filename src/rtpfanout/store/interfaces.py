@@ -1,0 +1,90 @@
+"""The names of the interfaces that link-local addresses in the file are of.
+
+An address has the interface's index (RFC 4007), which is another one when the interface is made
+anew or the host starts again; its name stays. A table of its own, made when the first name is
+kept: other versions neither need nor mind it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+SCHEMA = """CREATE TABLE IF NOT EXISTS interface (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL CHECK (typeof(name) = 'text'))"""
+PUT = "INSERT OR REPLACE INTO interface VALUES (?, ?)"
+NOWHERE = 0xF0000000
+"""Plus its index: of an interface that is not there, while another has its index."""
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+# Numbers of ADDRESS_RECORD: four bytes behind the IP address.
+_RENUMBER = """UPDATE OR REPLACE {table} SET address =
+CAST(substr(address, 1, 16) || ?2 || substr(address, 21) AS BLOB) WHERE substr(address, 17, 4) = ?1
+"""
+_SCOPE = re.compile(r"%(\d+)")
+
+
+def names(connection: sqlite3.Connection) -> dict[int, str]:
+    """By index, as it was when an address of it was last given."""
+    if "interface" not in _tables(connection):
+        return {}
+    return dict(connection.execute("SELECT number, name FROM interface"))
+
+
+def renumbered(kept: Mapping[int, str], now: Mapping[str, int]) -> dict[int, int]:
+    """Of `kept`, the indexes that are to change, where interfaces have those of `now`."""
+    taken = set(now.values())
+    found = {}
+    for number, name in kept.items():
+        there = now.get(name)
+        if there is None and number in taken:
+            there = NOWHERE + number % NOWHERE
+        if there is not None and there != number:
+            found[number] = there
+    return found
+
+
+def renumber(connection: sqlite3.Connection, changes: Mapping[int, int]) -> None:
+    """All addresses of these interfaces, in one transaction."""
+    tables = _tables(connection)
+    execute = connection.execute
+    # By way of numbers that nobody has: two interfaces may have changed theirs with each other.
+    steps = {old: NOWHERE // 2 + i for i, old in enumerate(changes)}
+    execute("BEGIN IMMEDIATE")
+    try:
+        for step in (steps, {steps[old]: new for old, new in changes.items()}):
+            for old, new in step.items():
+                ends = old.to_bytes(4, sys.byteorder), new.to_bytes(4, sys.byteorder)
+                for table in tables & {"subscriber", "consent", "delivery"}:
+                    execute(_RENUMBER.format(table=table), ends)
+                execute("UPDATE OR REPLACE interface SET number = ?2 WHERE number = ?1", (old, new))
+        _renumber_sources(connection, changes)
+        execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+
+
+def _renumber_sources(connection: sqlite3.Connection, changes: Mapping[int, int]) -> None:
+    def changed(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return f"%{changes.get(number, number)}"
+
+    rows = connection.execute(
+        "SELECT sequence, source_text, pinned_source FROM session"
+        " WHERE instr(source_text || pinned_source, '%') > 0"
+    ).fetchall()
+    for sequence, source, pinned in rows:
+        values = _SCOPE.sub(changed, source), _SCOPE.sub(changed, pinned), sequence
+        connection.execute(
+            "UPDATE session SET source_text = ?, pinned_source = ? WHERE sequence = ?", values
+        )
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute(_TABLES)}
