@@ -1,5 +1,6 @@
 """Exit codes, and the one place where an error becomes a line on stderr."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -48,7 +49,8 @@ def run_cli(command: Callable[[], object]) -> NoReturn:
     try:
         command()
     except errors.RtpFanoutError as error:
-        print(error_text(error), file=sys.stderr)
+        with contextlib.suppress(BlockingIOError):  # a server waits for nobody who reads its stderr
+            print(error_text(error), file=sys.stderr)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         broken_pipe()
