@@ -215,9 +215,9 @@ class ServerCollector(Collector):
             "total_subscribers", "Subscribers of all sessions.", value=manager.total_subscribers
         )
         for what, value in (
-            ("created", manager.created_total),
-            ("deleted", manager.deleted_total),
-            ("expired", manager.expired_total),
+            ("created", manager.counts["created"]),
+            ("deleted", manager.counts["deleted"]),
+            ("expired", manager.counts["expired"]),
         ):
             yield CounterMetricFamily(
                 f"rtpfanout_sessions_{what}", f"Sessions {what}.", value=value

@@ -39,7 +39,7 @@ def test_a_new_session(manager: SessionManager) -> None:
     assert view.created_at == MOMENT
     assert manager.get(view.session_id) == view
     assert manager.get(view.session_id.upper()) == view
-    assert (manager.active_sessions, manager.created_total) == (1, 1)
+    assert (manager.active_sessions, manager.counts["created"]) == (1, 1)
 
 
 @pytest.mark.parametrize("ssrc", [-1, 2**32])
@@ -53,11 +53,11 @@ def test_a_refused_create_leaves_nothing_behind(manager: SessionManager) -> None
     for source, media_type in (("x", "video"), (SOURCE, ""), ("192.0.2.1:0", "video")):
         with pytest.raises(InvalidArgumentError):
             manager.create(source, 1, media_type)
-    assert (manager.active_sessions, manager.created_total) == (0, 0)
+    assert (manager.active_sessions, manager.counts["created"]) == (0, 0)
     manager.create(SOURCE, 1, "video")
     with pytest.raises(AlreadyExistsError):
         manager.create(SOURCE, 1, "video")
-    assert (manager.active_sessions, manager.created_total) == (1, 1)
+    assert (manager.active_sessions, manager.counts["created"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_delete_wins_once_and_holds_nobody_up(
     assert len(list(manager.all_stats())) == 1
     may_go_on.set()
     deleting.join()
-    assert manager.deleted_total == 1
+    assert manager.counts["deleted"] == 1
     manager.create(SOURCE, 1, "video")
 
 
@@ -210,7 +210,7 @@ def test_idle_sessions_expire(manager: SessionManager, clock: Clock) -> None:
     with pytest.raises(NotFoundError):
         manager.get(old.session_id)
     assert [view.session_id for view in manager.list_page()[0]] == [young.session_id]
-    assert (manager.expired_total, manager.deleted_total) == (1, 0)
+    assert (manager.counts["expired"], manager.counts["deleted"]) == (1, 0)
     assert (manager.active_sessions, manager.total_subscribers) == (1, 0)
 
 

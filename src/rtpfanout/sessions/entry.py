@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
     from rtpfanout.sessions.record import Terms
 
+_log = structlog.stdlib.get_logger(__name__)
 _NO_LEASES: frozenset[int] = frozenset()
 
 
@@ -21,6 +24,16 @@ class Restored:
     refused_subscribers: int = 0
     expired_subscribers: int = 0
     first_reason: str = ""
+
+    def tell(self) -> None:
+        """In one line of the log, if something is refused."""
+        if self.refused_sessions or self.refused_subscribers:
+            _log.warning(
+                "stored sessions or subscribers are refused now: they are kept, and get nothing",
+                sessions=self.refused_sessions,
+                subscribers=self.refused_subscribers,
+                first_reason=self.first_reason,
+            )
 
 
 class Entry:

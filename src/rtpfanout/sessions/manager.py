@@ -167,21 +167,6 @@ class SessionManager(PacketSide):
         """Why the last change could not be written; empty if it could."""
         return self._store.failing
 
-    @property
-    def created_total(self) -> int:
-        """Sessions created since the start."""
-        return self._registry.counts["created"]
-
-    @property
-    def deleted_total(self) -> int:
-        """Sessions deleted by a call since the start."""
-        return self._registry.counts["deleted"]
-
-    @property
-    def expired_total(self) -> int:
-        """Sessions removed by the idle timeout since the start."""
-        return self._registry.counts["expired"]
-
     def create(
         self,
         source_text: str,

@@ -123,13 +123,7 @@ class Restoring:
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
         result = self._result
-        if result.refused_sessions or result.refused_subscribers:
-            _log.warning(
-                "stored sessions or subscribers are refused now: they are kept, and get nothing",
-                sessions=result.refused_sessions,
-                subscribers=result.refused_subscribers,
-                first_reason=result.first_reason,
-            )
+        result.tell()
         registry.counts["restore_refused"] += result.refused_sessions + result.refused_subscribers
         return result
 
