@@ -20,7 +20,7 @@ FIRST_RETRY_SECS = 0.1
 LONGEST_RETRY_SECS = 2.0
 
 _TEXTS = {
-    Reason.NO_SESSION: "no session has this SSRC and key, or several have and it could be any",
+    Reason.NO_SESSION: "the session is gone, or several have this SSRC and move key",
     Reason.UNAVAILABLE: "the server cannot store the move at the moment",
     Reason.ADDRESS: "the server does not take this address as the session's source",
 }
