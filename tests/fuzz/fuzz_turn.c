@@ -32,16 +32,9 @@ enum {
 
 /* What the kernel can answer, and the counter its copies then go to. EAGAIN and EINTR pass. */
 #define ANSWERS(X)         \
-    X(0, other)            \
-    X(EINVAL, unreachable) \
-    X(EMSGSIZE, too_big)   \
-    X(EIO, other)          \
-    X(EPERM, denied)       \
-    X(ENETUNREACH, unreachable) \
-    X(ENOBUFS, no_buffer)  \
-    X(ECONNREFUSED, unreachable) \
-    X(EAGAIN, would_block) \
-    X(EINTR, other)
+    X(0, other) X(EINVAL, unreachable) X(EMSGSIZE, too_big) X(EIO, other) X(EPERM, denied) \
+    X(ENETUNREACH, unreachable) X(ENOBUFS, no_buffer) X(ECONNREFUSED, unreachable)         \
+    X(EAGAIN, would_block) X(EINTR, other)
 
 enum { PASSING_ERRORS = 2 }; /* of one batch: as many as the worker has to bear */
 

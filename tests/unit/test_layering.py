@@ -82,10 +82,10 @@ CORE_LAYERS = (
     {"worker_room", "worker_fanout", "worker_recover", "worker_health"},
     {"engine"},
     {"ways"},
-    {"control", "subscription", "sources"},
+    {"control", "subscription", "sources", "datagrams"},
 )
 SYSTEM_CALLERS = {
-    "ingress", "egress", "sock", "steer", "snmp", "membership", "engine",
+    "ingress", "egress", "sock", "steer", "snmp", "membership", "engine", "datagrams",
     "worker", "worker_room", "worker_fanout", "worker_health",
 }  # fmt: skip
 # Not of the packet path: the random key, and the pause of a writer's grace period.

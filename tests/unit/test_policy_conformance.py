@@ -51,6 +51,12 @@ LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 LOW = 0xFFFF_FFFF
 
 
+def lacks_zone(address: Address) -> bool:
+    """RFC 4007 section 6: without its zone it is no address."""
+    ip = address.ip
+    return ip.version == 6 and ip.is_link_local and address.scope == 0
+
+
 @dataclass(frozen=True)
 class Rules:
     """What an AddressPolicy is made of, `local` being this host's own addresses."""
@@ -81,13 +87,20 @@ class Rules:
             return "malformed"
         if any(self._refuses(ip, address.port) for ip in readings(address.ip)):
             return "denied"
+        if lacks_zone(address):
+            return "malformed"
         reached = self.sends_ipv4 if address.ip.version == 4 else self.sends_ipv6
         return "passes" if reached else "malformed"
 
     def source_passes(self, address: Address) -> bool:
         found = readings(address.ip)
         own = any(self._is_own(ip, address.port) for ip in found)
-        return address.port != 0 and not own and not any(map(sends_nothing, found))
+        return (
+            address.port != 0
+            and not lacks_zone(address)
+            and not own
+            and not any(map(sends_nothing, found))
+        )
 
     def _refuses(self, ip: IPAddress, port: int) -> bool:
         if is_nobody(ip) or self._is_own(ip, port) or is_in(ip, self.deny):
@@ -290,9 +303,11 @@ ports = st.sampled_from([5004, 6000, 6000, 0])
 @given(data=st.data(), ip=addresses, port=ports)
 def test_one_verdict_for_every_spelling(data: st.DataObject, ip: IPAddress, port: int) -> None:
     rules = data.draw(rules_for(ip))
-    expected = rules.subscriber(Address.parse(f"{spellings(ip)[0]}:{port}"))
+    expected: dict[bool, str] = {}  # a link-local address is another with a zone
     for text in spellings(ip):
-        assert verdict(rules.policy, Address.parse(f"{text}:{port}")) == expected, text
+        address = Address.parse(f"{text}:{port}")
+        wanted = expected.setdefault(lacks_zone(address), rules.subscriber(address))
+        assert verdict(rules.policy, address) == wanted, text
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -50,7 +50,7 @@ def test_a_sample_takes_no_descriptor(engine: Engine, limits_as_they_were: tuple
 def test_where_the_kernel_tells_no_memory_there_are_samples(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pressure, "_STATM", "/proc/self/no-such-file")
+    monkeypatch.setattr(pressure, "_STATM", Path("/proc/self/no-such-file"))
     assert pressure.Pressure(engine).sample().memory_bytes == 0
 
 

@@ -248,7 +248,7 @@ def test_a_source_that_is_refused_is_served_when_it_may_be(path: str, clock: Clo
         policy = manager._registry.policy
         object.__setattr__(policy, "ingest", Address.parse("0.0.0.0:5000"))
         object.__setattr__(policy, "is_local", lambda ip: ip in own)
-        manager.on_local_addresses([source.ip])
+        manager.on_local_addresses({source.ip: 2})
         manager.restore()
         assert "own ingest" in manager.get(session_id).refused_reason
         with pytest.raises(AddressDeniedError):
@@ -256,7 +256,7 @@ def test_a_source_that_is_refused_is_served_when_it_may_be(path: str, clock: Clo
         manager.serve_again()
         assert manager.refused == (1, 0)
         own.clear()
-        manager.on_local_addresses([])
+        manager.on_local_addresses({})
         manager.serve_again()
         assert manager.refused == (0, 0)
         assert states(manager, session_id) == {SUBSCRIBER: SENDING}

@@ -33,7 +33,8 @@ from rtpfanout.store.records import (
     runs_of,
     unpack_labels,
 )
-from rtpfanout.store.writer import Store, StoreCounts
+from rtpfanout.store.submission import StoreCounts
+from rtpfanout.store.writer import Store
 
 __all__ = [
     "MEMORY",

@@ -9,8 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,17 +21,14 @@ from rtpfanout.store.files import MEMORY, FileLock
 from rtpfanout.store.heal import abandon, write_anew
 from rtpfanout.store.place import LostError, Place
 from rtpfanout.store.records import (
-    RECORD_BYTES,
     Change,
-    DropSubscribers,
-    PutConsents,
-    PutDeliveries,
     PutSecret,
-    PutSubscribers,
 )
+from rtpfanout.store.submission import StoreCounts, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from rtpfanout.store.records import (
         KeptClock,
@@ -55,32 +51,6 @@ LOOK_SECS = 1.0
 """After so long without a submission the file is looked for all the same."""
 _READ_ALL_AFTER_SECS = 5.0
 SECRET_BYTES = 32
-
-
-@dataclass(slots=True)
-class StoreCounts:
-    """Since the start."""
-
-    committed: int = 0
-    """Submissions that are durable."""
-    failed: int = 0
-    """Submissions that were refused: queue full, disk full, failing sync."""
-    transactions: int = 0
-    """Of those that were committed, each with one fsync."""
-    lost: int = 0
-    """How often the file was removed, replaced, or taken away with its directory."""
-    healed: int = 0
-    """How often it was written anew."""
-
-
-@dataclass(slots=True, eq=False)
-class _Submission:
-    changes: Sequence[Change]
-    revision: int
-    done: Future[int] = field(default_factory=Future)
-
-    def weight(self) -> int:
-        return sum(map(_weight, self.changes))
 
 
 class Store:
@@ -108,7 +78,7 @@ class Store:
         self._secrets: dict[str, bytes] = {}
         self._secrets_lock = threading.Lock()
         self._changed = threading.Condition()
-        self._queue: deque[_Submission] = deque()
+        self._queue: deque[Submission] = deque()
         self._most_queued = most_queued
         self._close_lock = threading.Lock()
         self._counts = StoreCounts()
@@ -225,7 +195,7 @@ class Store:
         fails with UnavailableError, nothing being written: disk full, failing sync, a change
         that can't be written, queue full, store closed.
         """
-        submission = _Submission(changes, revision)
+        submission = Submission(changes, revision)
         with self._changed:
             if self._is_closing:
                 return self._refused(submission, "the store is closed")
@@ -270,7 +240,7 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _refused(self, submission: _Submission, reason: str) -> Future[int]:
+    def _refused(self, submission: Submission, reason: str) -> Future[int]:
         self._counts.failed += 1
         submission.done.set_exception(_unavailable(reason))
         return submission.done
@@ -334,14 +304,14 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 self._database.read_all()
 
-    def _refuse_lost(self, submission: _Submission, lost: str) -> None:
+    def _refuse_lost(self, submission: Submission, lost: str) -> None:
         with self._changed:
             self._counts.failed += 1
         submission.done.set_exception(_unavailable(lost))
 
-    def _next_group(self) -> list[_Submission] | None:
+    def _next_group(self) -> list[Submission] | None:
         """All that wait, up to MOST_RECORDS; empty after LOOK_SECS without any, None at the end."""
-        group: list[_Submission] = []
+        group: list[Submission] = []
         weight = 0
         with self._changed:
             while not self._queue:
@@ -356,7 +326,7 @@ class Store:
                 group.append(self._queue.popleft())
         return group
 
-    def _write_group(self, group: list[_Submission]) -> None:
+    def _write_group(self, group: list[Submission]) -> None:
         error = self._try(group)
         if error is None:
             return
@@ -369,7 +339,7 @@ class Store:
             if single is not None:
                 self._fail(submission, single)
 
-    def _try(self, group: list[_Submission]) -> Exception | None:
+    def _try(self, group: list[Submission]) -> Exception | None:
         changes = (change for submission in group for change in submission.changes)
         revision = max(submission.revision for submission in group)
         try:
@@ -398,7 +368,7 @@ class Store:
             self._database.bury()
             self._is_dirty = False
 
-    def _fail(self, submission: _Submission, error: Exception) -> None:
+    def _fail(self, submission: Submission, error: Exception) -> None:
         reason = str(error) or type(error).__name__
         if isinstance(error, sqlite3.Error) and not self._failing:
             _log.error("the store can't be written", file=self.path, reason=reason)
@@ -415,18 +385,6 @@ class Store:
             self._is_dirty = True
             _log.debug("old answers can't be forgotten", reason=str(error))
         self._note()
-
-
-def _weight(change: Change) -> int:
-    match change:
-        case PutSubscribers() | DropSubscribers():
-            return len(change.records) // RECORD_BYTES
-        case PutConsents():
-            return len(change.consents)
-        case PutDeliveries():
-            return len(change.deliveries)
-        case _:
-            return 1
 
 
 def _unavailable(reason: str) -> UnavailableError:
