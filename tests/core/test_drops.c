@@ -229,7 +229,7 @@ static bool unshare_host(void)
 /* Multicast that the host takes anyway, beside unicast: of several sockets one takes it. */
 static void cast_ipv6(void)
 {
-    enum { SOURCES = 20 };
+    enum { SOURCES = 150 };
     struct rf_addr any = address("::", 0), at;
     struct sock s[GROUP], deaf;
     struct drops d;
