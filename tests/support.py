@@ -356,7 +356,15 @@ class ServerProcess:
             ("bytes_sent", "rtp_bytes_sent_total"),
             ("send_failures", "rtpfanout_send_failures_total"),
         ):
-            assert each.total(f"rtpfanout_session_{one}_total") == total.total(all_of_them), one
+            name = f"rtpfanout_session_{one}_total"
+            if each.total(name) != total.total(all_of_them):  # the page may be a second old
+                each = eventually(
+                    lambda: self.metrics("/metrics/sessions"),
+                    lambda page, name=name, whole=all_of_them: (
+                        page.total(name) == total.total(whole)
+                    ),
+                    f"{name} of all sessions is {total.total(all_of_them)}",
+                )
         for reason in ("overload", "rate_limit", "paused", "latching", "misrouted"):
             of_sessions = sum(
                 value

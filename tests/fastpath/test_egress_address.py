@@ -13,7 +13,7 @@ from fastpath.engines import add, bound_to, packet_of, running, subscribe
 from netns import hosts, inside, link, run
 from support import engine_identities, eventually, requires, requires_root, send_segmented
 
-from rtpfanout import netif
+from rtpfanout import netif, signed
 from rtpfanout.model import Address, parse_ip
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Udp = Callable[..., socket.socket]
 
+HELLO = signed.build_hello(b"nonce...")
 SSRC = 7
 NOWHERE = "192.0.2.1"
 """No address of this host (RFC 5737)."""
@@ -150,8 +151,8 @@ def test_a_notice_tells_where_it_came_to_and_an_answer_leaves_from_there(
 ) -> None:
     asker = udp()
     with running(bind) as e:
-        asker.sendto(b"RFO\x01 well?", ("127.0.0.5", e.bound.port))
-        ((_, source, _),) = eventually(e.notices, bool, "a notice")
+        asker.sendto(HELLO, ("127.0.0.5", e.bound.port))
+        ((_, source, _),) = eventually(e.stranger_notices, bool, "a notice")
         assert source == bound_to(asker)
         assert source.spoken_to == packed("127.0.0.5")
         assert e.send(source, b"well")
@@ -163,8 +164,8 @@ def test_a_notice_tells_where_it_came_to_and_an_answer_leaves_from_there(
 def test_bound_to_one_address_nothing_is_told(udp: Udp) -> None:
     asker = udp()
     with running("127.0.0.5:0") as e:
-        asker.sendto(b"RFO\x01 well?", ("127.0.0.5", e.bound.port))
-        ((_, source, _),) = eventually(e.notices, bool, "a notice")
+        asker.sendto(HELLO, ("127.0.0.5", e.bound.port))
+        ((_, source, _),) = eventually(e.stranger_notices, bool, "a notice")
         assert source.spoken_to == b""
 
 

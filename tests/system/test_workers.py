@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import run
-from support import address_of, rtp_packet, transfer
+from support import address_of, eventually, rtp_packet, transfer
 
 if TYPE_CHECKING:
     import socket
@@ -59,7 +59,11 @@ def test_pinned_workers_serve_every_source(
         packets = [rtp_packet(ssrc, n) for n in range(64)]
         for received in transfer(source, server.ingest_target, packets, subscribers):
             assert received == packets
-        assert server.stats(session_id).packets_sent == 4 * 64
+        eventually(
+            lambda id_=session_id: server.stats(id_).packets_sent,
+            lambda sent: sent == 4 * 64,
+            "all copies are counted",
+        )
     metrics = server.settled(received=8 * 64)
     assert metrics["rtp_packets_sent_total"] == 8 * 4 * 64
     for name in ("receives", "sends"):

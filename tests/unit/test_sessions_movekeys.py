@@ -13,8 +13,10 @@ from support import running_engine
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError
-from rtpfanout.model import Address
+from rtpfanout.model import Address, SourcePolicy
 from rtpfanout.sessions.movekeys import MoveKeys, identity_of
+from rtpfanout.sessions.record import Terms
+from rtpfanout.sessions.source import Source
 from rtpfanout.store import PutMoveCounter, PutSession, Store
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 MOVED = Address.parse("192.0.2.9:5000")
 OTHER_SOURCE = "192.0.2.2:5000"
 THIEF = Address.parse("198.51.100.1:6666")
+
+
+def terms_with(counter: int) -> Terms:
+    source = Source(SourcePolicy.EXACT, SOURCE, Address.parse(SOURCE))
+    return Terms(source=source, move_key=KEY, move_counter=counter)
 
 
 @contextmanager
@@ -188,3 +195,16 @@ def test_no_more_are_kept_than_that(tmp_path: Path) -> None:
         manager._registry.move_keys = keys = MoveKeys(most_kept=1)
         keys.restore(manager._store.move_counters(), [])
         assert keys.settle() == [identity_of(7, bytes([2]) * 16)]
+
+
+def test_the_counter_of_a_shared_key_is_the_highest_of_any() -> None:
+    """A session that was refused comes back with the key of one that is served, which then goes."""
+    keys = MoveKeys()
+    served, refused = terms_with(100), terms_with(50)
+    keys.restore([], [])
+    assert keys.take("a", 7, terms_with(0)) == 0
+    assert keys.take_again("b", 7, refused) == 50
+    keys.give_back("a", 7, served)
+    assert keys.reached(7, refused) == 100
+    keys.give_back("b", 7, refused)
+    assert keys.take("c", 7, terms_with(0)) == 100

@@ -86,10 +86,10 @@ class MoveKeys:
         self._holders.setdefault(identity, []).append(session_id)
         return max(terms.move_counter, self._kept.get(identity, 0))
 
-    def settled(self, ssrc: int, terms: Terms) -> None:
-        """After a `take_again` while running: the counter is with the session."""
-        if terms.move_key:
-            self._kept.pop(identity_of(ssrc, terms.move_key), None)
+    def reached(self, ssrc: int, terms: Terms) -> int:
+        """The highest counter that the session's key has signed, whichever session had it."""
+        kept = self._kept.get(identity_of(ssrc, terms.move_key), 0) if terms.move_key else 0
+        return max(terms.move_counter, kept)
 
     def settle(self) -> list[bytes]:
         """After the last `take_again`: the identities that are forgotten, if there are too many."""
@@ -111,16 +111,16 @@ class MoveKeys:
         identity = identity_of(ssrc, terms.move_key)
         holders = self._holders[identity]
         holders.remove(session_id)
-        if holders:
-            return []
-        del self._holders[identity]
-        if terms.move_counter:
-            self._kept[identity] = terms.move_counter
+        if counter := max(terms.move_counter, self._kept.pop(identity, 0)):
+            self._kept[identity] = counter
+        if not holders:
+            del self._holders[identity]
         return self._forget()
 
     def _forget(self) -> list[bytes]:
         excess = max(0, len(self._kept) - self._most_kept)
-        oldest = [identity for identity, _ in zip(self._kept, range(excess), strict=False)]
+        free = (identity for identity in self._kept if identity not in self._holders)
+        oldest = [identity for identity, _ in zip(free, range(excess), strict=False)]
         for identity in oldest:
             del self._kept[identity]
         return oldest

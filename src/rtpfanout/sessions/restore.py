@@ -356,20 +356,19 @@ class Restoring:
             self._add_session(row, registry.clock.monotonic_ns())
             if self._refused:
                 raise self._refused[0][1]
+            self._served = registry.total_subscribers - registry.refused_subscribers
+            self._add_runs(list(self._wanted(iter(refused.runs))))
+            self._deliver(refused.deliveries)
+            self._insert(row, self._entries[row.sequence])
         except BaseException:
             with registry.lock:
                 registry.keys.discard(key)
+            if entry := self._entries.get(row.sequence):
+                registry.engine.remove_session(entry.handle)
             raise
-        entry = self._entries[row.sequence]
-        self._served = registry.total_subscribers - registry.refused_subscribers
-        self._add_runs(list(self._wanted(iter(refused.runs))))
-        self._deliver(refused.deliveries)
-        self._insert(row, entry)
-        with registry.lock:
-            registry.move_keys.settled(row.ssrc, terms)
         if self._drops:
             registry.journal.submit(self._drops)
-        return registry.by_handle[entry.handle]
+        return registry.by_handle[self._handles[row.sequence]]
 
     # --- for calls ---
 

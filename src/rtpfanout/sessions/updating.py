@@ -86,9 +86,11 @@ class Updating:
                 raise NotFoundError(
                     "no session of this SSRC has the key that signed", field="move_key"
                 )
-            if counter <= terms.move_counter:
+            with registry.lock:
+                reached = registry.move_keys.reached(session.ssrc, terms)
+            if counter <= reached:
                 raise PermissionDeniedError(
-                    f"counter {counter} is not above {terms.move_counter}, which was accepted"
+                    f"counter {counter} is not above {reached}, which was accepted"
                     " already; count every move up",
                     field="counter",
                 )

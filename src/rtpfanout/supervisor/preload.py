@@ -20,6 +20,8 @@ MODULES = (
     "rtpfanout.service",
     "rtpfanout.http",
     "rtpfanout.metrics",
+    "rtpfanout.session_series",
+    "rtpfanout.groups.metrics",
     "rtpfanout.doorman.metrics",
 )
 

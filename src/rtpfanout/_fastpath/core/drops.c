@@ -19,6 +19,8 @@ void drops_begin(struct drops *d, const struct sock *socks, uint32_t count, bool
 {
     *d = (struct drops){0};
     snmp_open(&d->snmp);
+    /* Of adopted ones it is not known since when they drop, but that nobody was reading. */
+    d->near_full = adopted;
     if (!adopted)
         d->before = host_errors(d);
     for (uint32_t i = 0; i < count; i++) {
