@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +70,7 @@ def lie(version: int, ours: Address, theirs: Address) -> None:
 
 def route_to(viewer: str) -> str:
     """As the kernel has it for who asks now, in this thread's namespace."""
-    command = ["ip", "route", "get", viewer]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return run("ip", "route", "get", viewer)
 
 
 class Wire:
