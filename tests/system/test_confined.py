@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import site
 import subprocess
 import sys
-import sysconfig
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
 from support import (
     SETTLE_SECONDS,
     START_SECONDS,
@@ -53,24 +53,62 @@ WITHOUT_PROC = 'mount --make-rprivate / && mount -t tmpfs none /proc && exec "$@
 NOT_THEIRS = ("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "RUNTIME_DIRECTORY")
 
 
-@pytest.fixture
-def python(monkeypatch: pytest.MonkeyPatch) -> str:
-    """One that an ordinary user can run, and which finds the server."""
+def needed_by(name: str) -> set[str]:
+    """The distribution `name` and all that it needs without extras."""
+    found, waiting = set(), [name]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found.add(one)
+            needs = map(Requirement, metadata.requires(one) or [])
+            waiting += [r.name for r in needs if not r.marker or r.marker.evaluate({"extra": ""})]
+    return found
+
+
+def copy_packages(place: Path) -> None:
+    """The package and what it needs, to `place`: a checkout may be root's alone."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(rtpfanout.__file__).parent, place / "rtpfanout", ignore=ignored)
+    for name in needed_by("rtpfanout") - {"rtpfanout"}:
+        for file in metadata.files(name) or []:
+            source = Path(str(file.locate()))
+            if ".." not in file.parts and source.is_file():
+                target = place / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+    for entry in [place, *place.rglob("*")]:
+        entry.chmod(0o755 if entry.is_dir() else 0o644)
+
+
+@pytest.fixture(scope="module")
+def public_packages() -> Iterator[Path]:
+    """Not below pytest's own directories, which only root can pass."""
     requires_root()
+    made = Path(tempfile.mkdtemp(prefix="rtpfanout-test-"))
+    copy_packages(made)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def python(public_packages: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One that an ordinary user can run, and which finds the server."""
     requires("setpriv", "unshare", "nsenter")
-    paths = [str(Path(rtpfanout.__file__).parent.parent), sysconfig.get_paths()["purelib"]]
-    monkeypatch.setenv("PYTHONPATH", ":".join([*paths, *site.getsitepackages()]))
+    monkeypatch.setenv("PYTHONPATH", str(public_packages))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    said = []
     for candidate in (sys.executable, "/usr/bin/python3"):
         tried = subprocess.run(
             # By another program: setpriv itself still runs what only root can.
             [*AS_USER, "sh", "-c", f"{candidate} -c 'import rtpfanout._fastpath, grpc'"],
             capture_output=True,
+            text=True,
             check=False,
+            cwd="/",
         )
         if tried.returncode == 0:
             return candidate
-    _unmet("needs a Python that an ordinary user can run")
+        said.append(f"{candidate}: {tried.stderr.strip()}")
+    _unmet(f"needs a Python that an ordinary user can run ({'; '.join(said)})")
     raise AssertionError
 
 
