@@ -29,21 +29,26 @@ async def housekeep(
     show_local_addresses: Callable[[], None],
     session_timeout_secs: Callable[[], float],
 ) -> None:
-    """Until cancelled. Each apart, because ending sessions and keeping consents wait for a disk
-    that may hang."""
+    """Until cancelled, and then until nothing of it runs any more: what it uses can be closed.
+
+    Each apart, because ending sessions and keeping consents wait for a disk that may hang.
+    """
     pressure = Pressure(engine)
-    await asyncio.gather(
-        _every(HOUSEKEEPING_SECONDS, lambda: manager.on_sample(pressure.sample())),
+    calls: list[tuple[Callable[[], object], float]] = [
+        (lambda: manager.on_sample(pressure.sample()), HOUSEKEEPING_SECONDS),
+        (manager.keep_consents, HOUSEKEEPING_SECONDS),
+        (manager.keep_clock, HOUSEKEEPING_SECONDS),
+        (lambda: _expire_sessions(manager, session_timeout_secs()), HOUSEKEEPING_SECONDS),
+        (manager.serve_again, HOUSEKEEPING_SECONDS),
+        (show_local_addresses, HOUSEKEEPING_SECONDS),
+        (memberships.look, GROUPS_SECONDS),
+    ]
+    async with asyncio.TaskGroup() as tasks:
         # At once, for what was restored may have ended since it was read.
-        _every(HOUSEKEEPING_SECONDS, manager.expire_subscribers, first=0.0),
-        _every(HOUSEKEEPING_SECONDS, manager.keep_consents),
-        _every(HOUSEKEEPING_SECONDS, manager.keep_clock),
-        _every(HOUSEKEEPING_SECONDS, lambda: _expire_sessions(manager, session_timeout_secs())),
-        _every(HOUSEKEEPING_SECONDS, manager.serve_again),
-        _every(HOUSEKEEPING_SECONDS, show_local_addresses),
-        _every(GROUPS_SECONDS, memberships.look),
-        asyncio.to_thread(manager.follow_sources),
-    )
+        tasks.create_task(_every(HOUSEKEEPING_SECONDS, manager.expire_subscribers, first=0.0))
+        for call, seconds in calls:
+            tasks.create_task(_every(seconds, call))
+        tasks.create_task(_once(manager.follow_sources, Seldom(3)))
 
 
 def _expire_sessions(manager: SessionManager, timeout_secs: float) -> None:
@@ -65,7 +70,16 @@ async def _every(seconds: float, call: Callable[[], object], *, first: float | N
     while True:
         await asyncio.sleep(pause)
         pause = seconds
-        try:
-            await asyncio.to_thread(call)
-        except Exception:
-            faults.write(_log.exception, "housekeeping failed")
+        await _once(call, faults)
+
+
+async def _once(call: Callable[[], object], faults: Seldom) -> None:
+    """Whoever cancels this waits for `call`, for no thread can be cancelled."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+    except Exception:
+        faults.write(_log.exception, "housekeeping failed")
