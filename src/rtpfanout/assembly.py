@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,11 +33,24 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def open_engine(settings: Settings, sockets: Sequence[int], in_hand: int | None) -> Engine:
-    """An engine that adopts `sockets`, or opens its own if there are none. Raises StartError.
+@dataclass(frozen=True)
+class Start:
+    """What a server begins with: alone, forked by a supervisor, or in another's place."""
 
-    `in_hand`: where one that died left what it had received and not sent.
-    """
+    settings: Settings
+    sockets: Sequence[int] = ()
+    """Ingress sockets opened before, as _fastpath.open_sockets makes them; none: its own."""
+    in_hand: int | None = None
+    """Of _fastpath.open_in_hand: what a server that died had received and not sent."""
+    trusts_store: bool = False
+    """A server has read it without a fault since this host's start."""
+    waits: bool = False
+    """Another server still runs, whose place this one takes when it is told."""
+
+
+def open_engine(start: Start) -> Engine:
+    """An engine that adopts the sockets, or opens its own if there are none. Raises StartError."""
+    settings = start.settings
     check_cpus(settings.worker_cpus)
     count = worker_count(settings.workers)
     try:
@@ -52,8 +66,8 @@ def open_engine(settings: Settings, sockets: Sequence[int], in_hand: int | None)
             segmentation=settings.segmentation,
             path_mtu_discovery=settings.path_mtu_discovery,
             egress_address=parse_ip(settings.egress_address) if settings.egress_address else None,
-            sockets=sockets,
-            in_hand=in_hand,
+            sockets=start.sockets,
+            in_hand=start.in_hand,
         )
     except OSError as error:
         raise bind_error(error, settings.bind_address, "bind_address") from None

@@ -1,4 +1,4 @@
-"""The server: assembles the packet path, the control API and the HTTP side, in this order.
+"""The server: the packet path, the control API and the HTTP side, begun in this order.
 
 Packets flow before gRPC and the web server are even imported. On the way out the order
 is reversed, after whoever watches our health has been told.
@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout import _fastpath, descriptors, log, stderr
+from rtpfanout import _fastpath, descriptors, log
 from rtpfanout.assembly import (
     address_policy_of,
     http_server,
     limits_of,
     open_engine,
     store_path,
-    totals,
 )
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
@@ -39,8 +37,9 @@ from rtpfanout.workers import Workers, cpus_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from rtpfanout.assembly import Start
     from rtpfanout.auth import Access
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
@@ -57,12 +56,12 @@ _log = structlog.stdlib.get_logger(__name__)
 class Server:
     """One server in the running event loop: `start` it once, then `stop` it once.
 
-    `ingest_address`, `grpc_address` and `metrics_address` (None without metrics) are what
+    `ingress_address`, `grpc_address` and `metrics_address` (None without metrics) are what
     is really bound, once `start` has returned. `finished` is set when a packet loop ends
     by itself, which `failed` tells; a signal handler may set it too.
     """
 
-    ingest_address: Address
+    ingress_address: Address
     grpc_address: Address
     metrics_address: Address | None = None
     engine: _fastpath.Engine
@@ -72,24 +71,9 @@ class Server:
     _local: LocalAddresses | None = None
     _access: Access
 
-    def __init__(
-        self,
-        settings: Settings,
-        sockets: Sequence[int] = (),
-        in_hand: int | None = None,
-        *,
-        trusts_store: bool = False,
-    ) -> None:
-        """`sockets` are ingress sockets opened before, as _fastpath.open_sockets makes them.
-
-        `in_hand`, of _fastpath.open_in_hand, has what a server that died received and did not send.
-
-        `trusts_store`: a server read it without a fault since this host's start.
-        """
-        self.settings = settings
-        self._sockets = sockets
-        self._in_hand = in_hand
-        self._trusts_store = trusts_store
+    def __init__(self, start: Start) -> None:
+        self.settings = start.settings
+        self._start = start
         self._listener: socket.socket | None = None
         self.finished = asyncio.Event()
         self._is_ready = False
@@ -117,13 +101,25 @@ class Server:
         """Packets and calls are taken: not while starting, stopping, or without a packet loop."""
         return self._is_ready and self.is_alive
 
-    async def start(self) -> None:
-        """Returns when packets and calls are taken. Raises StartError, everything undone."""
+    async def start(
+        self,
+        on_packets: Callable[[], object] = lambda: None,
+        our_turn: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Returns when packets and calls are taken. Raises StartError, everything undone.
+
+        `on_packets` is called as soon as packets flow. Who waits for another server to end gives
+        `our_turn`: it is awaited when all that can be done beside that one has been done.
+        """
         try:
             self.prepare()
+            if our_turn:
+                self.catch_up()
+                await our_turn()
             self.start_packets()
-            self.catch_up()
-            self.bind_serving()
+            on_packets()
+            if not our_turn:  # packets first
+                self.catch_up()
             await self.start_serving()
         except BaseException:
             await self.stop()
@@ -132,7 +128,23 @@ class Server:
     def prepare(self) -> None:
         """Everything up to the first packet. Raises StartError."""
         descriptors.raise_limit()
-        self._prepare_packet_path()
+        settings = self.settings
+        self.engine = open_engine(self._start)
+        self.ingress_address = self.engine.bound
+        self._local = LocalAddresses()
+        if self._local.fault:
+            _log.warning("this host's addresses can't be read", reason=self._local.fault)
+        self.store = Store(store_path(settings), trusts=self._start.trusts_store)
+        self.manager = SessionManager(
+            self.engine,
+            self._policy(),
+            self.store,
+            limits=limits_of(settings),
+        )
+        self.manager.restore_packets(self._local.interfaces)
+        self.memberships = Memberships(self.engine, settings.ingest_groups, Kernel())
+        self.memberships.look()
+        self._show_local_addresses()
 
     def start_packets(self) -> None:
         """From here on packets are forwarded."""
@@ -149,7 +161,8 @@ class Server:
     def catch_up(self) -> None:
         """What calls and control datagrams need and packets don't, once after `prepare`.
 
-        Raises StartError.
+        The addresses of the API and of metrics are ours then; nobody is answered yet. Raises
+        StartError.
         """
         restored = self.manager.restore()
         if restored.sessions:
@@ -160,19 +173,18 @@ class Server:
                 subscribers=restored.subscribers,
                 expired_subscribers=restored.expired_subscribers,
             )
-        self._make_doorman()
+        self._bind_serving()
 
-    def bind_serving(self) -> None:
-        """The addresses of the API and of metrics are ours; nobody is answered yet.
-
-        Raises StartError.
-        """
+    def _bind_serving(self) -> None:
+        self._doorman = Doorman(
+            self.engine, self.manager, consent_secs=self.settings.consent.timeout_secs
+        )
         self._bind_control()
         if self.settings.enable_metrics:
             self._bind_http()
 
     async def start_serving(self) -> None:
-        """After `catch_up` and `bind_serving`: from here on calls are taken."""
+        """After `catch_up`: from here on calls are taken."""
         if self._doorman:
             self._doorman.attach(asyncio.get_running_loop())
         if self._control:
@@ -192,7 +204,7 @@ class Server:
         # The keys of the configuration, so that a reader of the log can find the ports.
         _log.info(
             "ready",
-            bind_address=str(self.ingest_address),
+            bind_address=str(self.ingress_address),
             grpc_bind_address=str(self.grpc_address),
             metrics_bind_address=str(self.metrics_address) if self.metrics_address else None,
             pid=os.getpid(),
@@ -270,14 +282,13 @@ class Server:
         self.settings = self.settings.model_copy(update=found)
         if self.store:
             await asyncio.to_thread(self.store.reopen, RESUME_SECONDS)
-        self._make_doorman()
-        self.bind_serving()
+        self._bind_serving()
         await self.start_serving()
 
-    async def stop_packets(self, *, drain: bool = True) -> None:
-        """What was received before leaves; without `drain` it stays in the sockets."""
+    async def stop_packets(self, *, leaves_queue: bool = False) -> None:
+        """What was received before leaves; with `leaves_queue` it stays in the sockets."""
         if self._workers:
-            await asyncio.to_thread(self._workers.stop, drain=drain)
+            await asyncio.to_thread(self._workers.stop, leaves_queue=leaves_queue)
 
     async def stop(self) -> None:
         """Those who watch our health are told first; what was received before leaves."""
@@ -286,33 +297,9 @@ class Server:
         if self._local:
             self._local.close()
 
-    def _prepare_packet_path(self) -> None:
-        settings = self.settings
-        self.engine = open_engine(settings, self._sockets, self._in_hand)
-        self.ingest_address = self.engine.bound
-        self._local = LocalAddresses()
-        if self._local.fault:
-            _log.warning("this host's addresses can't be read", reason=self._local.fault)
-        self.store = Store(store_path(settings), trusts=self._trusts_store)
-        self.manager = SessionManager(
-            self.engine,
-            self._policy(),
-            self.store,
-            limits=limits_of(settings),
-        )
-        self.manager.restore_packets(self._local.interfaces)
-        self.memberships = Memberships(self.engine, settings.ingest_groups, Kernel())
-        self.memberships.look()
-        self._show_local_addresses()
-
     def _policy(self) -> AddressPolicy:
         assert self._local
         return address_policy_of(self.engine, self.settings, self._local.is_local)
-
-    def _make_doorman(self) -> None:
-        self._doorman = Doorman(
-            self.engine, self.manager, consent_secs=self.settings.consent.timeout_secs
-        )
 
     def _bind_control(self) -> None:
         from rtpfanout.auth import Access
@@ -377,30 +364,3 @@ class Server:
         self.manager.on_local_addresses(self._local.addresses(), self._local.changes)
         if self._is_ready:  # calls can change sessions
             self.manager.on_interfaces(self._local.interfaces)
-
-
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. 0 after an orderly end, 1 if the packet loop failed.
-
-    Raises StartError.
-    """
-    stderr.start()
-    log.configure(settings.log.level, settings.log.format)
-    return asyncio.run(_serve(settings))
-
-
-async def _serve(settings: Settings) -> int:
-    server = Server(settings)
-    loop = asyncio.get_running_loop()
-    ends = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) leaves it
-        ends.append(signal.SIGHUP)
-    for number in ends:
-        loop.add_signal_handler(number, server.finished.set)
-    await server.start()
-    await server.finished.wait()
-    _log.info("stopping")
-    await server.drain()
-    await server.stop()
-    _log.info("stopped", **totals(server.engine))
-    return 1 if server.failed else 0

@@ -73,9 +73,6 @@ class Workers:
             for index in range(count)
         ]
 
-    def __len__(self) -> int:
-        return len(self._threads)
-
     @property
     def are_alive(self) -> bool:
         """All packet loops run."""
@@ -86,10 +83,10 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, *, drain: bool = True) -> None:
-        """Returns when every loop has ended, with `drain` after forwarding what was queued."""
+    def stop(self, *, leaves_queue: bool = False) -> None:
+        """Returns when every loop has ended, after forwarding what was queued, or leaving it."""
         self._stopping = True
-        self._engine.stop(drain)
+        self._engine.stop(drain=not leaves_queue)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()

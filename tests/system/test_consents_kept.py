@@ -12,6 +12,7 @@ from support import SETTLE_SECONDS, address_of, eventually, queued, rtp_packet
 
 from rtpfanout import housekeeping
 from rtpfanout import server as server_module
+from rtpfanout.assembly import Start
 from rtpfanout.boot import boot_id
 from rtpfanout.config import Settings
 from rtpfanout.model import Address
@@ -87,7 +88,7 @@ def test_an_orderly_end_keeps_what_was_given_last(
         manager.consent_given(session_id, subscriber, time.monotonic() + 3600)
 
     async def serve() -> None:
-        server = server_module.Server(settings)
+        server = server_module.Server(Start(settings))
         await server.start()
         await asyncio.to_thread(consent, server)
         await server.stop()

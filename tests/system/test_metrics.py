@@ -222,7 +222,7 @@ def test_a_real_prometheus_scrapes_it(prometheus: str, fed: ServerProcess) -> No
 
 
 BROKEN = """
-from rtpfanout import _fastpath, assembly, server
+from rtpfanout import _fastpath, assembly, supervisor
 from rtpfanout.config import load_settings
 
 class Broken(_fastpath.Engine):
@@ -230,13 +230,14 @@ class Broken(_fastpath.Engine):
         raise RuntimeError("a fault in the packet loop")
 
 assembly.Engine = Broken
-raise SystemExit(server.run(load_settings().settings))
+raise SystemExit(supervisor.run(load_settings().settings, load_settings))
 """
 
 
 def test_a_failed_packet_loop_ends_the_server() -> None:
     addresses = ("bind_address", "grpc_bind_address", "metrics_bind_address")
     settings: dict[str, object] = dict.fromkeys(addresses, "127.0.0.1:0")
+    settings["enable_supervisor"] = False
     ended = subprocess.run(
         [sys.executable, "-c", BROKEN],
         env=server_environment(settings),

@@ -9,8 +9,8 @@ import os
 import pytest
 
 from rtpfanout import _fastpath
-from rtpfanout.supervisor import handover, ingress
-from rtpfanout.supervisor.handover import Handover
+from rtpfanout.supervisor import ingress, replacement
+from rtpfanout.supervisor.replacement import Replacement
 from rtpfanout.supervisor.restarts import (
     AT_ONCE,
     FIRST_PAUSE,
@@ -45,7 +45,7 @@ def test_only_a_healthy_life_is_a_new_beginning(
     assert (restarts.pause(was_ready, lived) == 0.0) is forgiven
 
 
-def test_a_handover_is_taken_once_whatever_else_another_version_says(
+def test_what_is_left_is_taken_once_whatever_else_another_version_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     descriptor = os.dup(0)
@@ -53,10 +53,12 @@ def test_a_handover_is_taken_once_whatever_else_another_version_says(
         os.set_inheritable(descriptor, True)
         handed = {"sockets": [descriptor], "link": 7, "server": 4711}
         handed |= {"state": {"pid": 1}, "settings": {"buffer_size": 64}}
-        monkeypatch.setenv(handover.VARIABLE, json.dumps(handed | {"of a later version": 1}))
-        assert Handover.take() == Handover([descriptor], 7, 4711, {"pid": 1}, {"buffer_size": 64})
+        monkeypatch.setenv(replacement.VARIABLE, json.dumps(handed | {"of a later version": 1}))
+        assert Replacement.take() == Replacement(
+            [descriptor], 7, 4711, {"pid": 1}, {"buffer_size": 64}
+        )
         assert not os.get_inheritable(descriptor)
-        assert Handover.take() is None
+        assert Replacement.take() is None
     finally:
         os.close(descriptor)
 

@@ -235,9 +235,7 @@ def _run(config: Path | None, overrides: dict[str, Any]) -> int:
     for warning in loaded.warnings:
         stderr.write(f"warning: {warning}\n".encode())
     try:
-        from rtpfanout import server, supervisor
+        from rtpfanout import supervisor
     except ImportError as error:  # the extension is not compiled; it says what to do
         raise StartError(str(error)) from None
-    if supervisor.is_wanted(loaded.settings):
-        return supervisor.run(loaded.settings, lambda: load_settings(config, overrides).settings)
-    return server.run(loaded.settings)
+    return supervisor.run(loaded.settings, lambda: load_settings(config, overrides).settings)

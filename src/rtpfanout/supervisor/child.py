@@ -1,4 +1,4 @@
-"""The server process under a supervisor: does as it is told, and tells how far it is."""
+"""The server process: does as its supervisor tells it, and tells how far it is."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from rtpfanout.assembly import totals
+from rtpfanout.assembly import Start, totals
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.server import Server
+from rtpfanout.supervisor.link import Link
 from rtpfanout.supervisor.watching import watch_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rtpfanout.supervisor.link import Link
 
 EXIT_FAILED = 1
 _PR_SET_PDEATHSIG = 1
@@ -29,28 +28,30 @@ _TRY_AGAIN_SECONDS = 1.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def main(
-    settings: Settings,
-    sockets: Sequence[int],
-    in_hand: int | None,
-    link: Link,
-    supervisor: int,
-    *,
-    waits: bool,
-    trusts_store: bool,
-) -> NoReturn:
+def alone(settings: Settings) -> int:
+    """Without a supervisor, until a signal. 0 after an orderly end, 1 if the packet loop failed.
+
+    Raises StartError.
+    """
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) leaves it
+        ends.append(signal.SIGHUP)
+    start = Start(settings)
+    return asyncio.run(_serve(Server(start), start, Link.to_nobody(), ends))
+
+
+def main(start: Start, link: Link, supervisor: int) -> NoReturn:
     """In the new process, a child of the process `supervisor`.
 
-    With `waits` a server is still running whose place this one takes: nothing is read or bound
-    before the supervisor says so. `trusts_store`: the one before read it without a fault.
+    If it waits, nothing is read or bound before the supervisor says so.
     """
     code = EXIT_FAILED
     try:
         _die_with(supervisor)
         gc.disable()  # until packets flow: it would copy every page that the fork shares
-        server = Server(settings, sockets, in_hand, trusts_store=trusts_store)
+        server = Server(start)
         watch_workers(server, link)
-        code = asyncio.run(_serve(server, link, waits=waits))
+        code = asyncio.run(_serve(server, start, link, [signal.SIGTERM]))
     except RtpFanoutError as error:
         link.tell("failed", message=error.message, field=error.field)
     except BaseException:
@@ -72,7 +73,8 @@ class _Orders:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        asyncio.get_running_loop().add_reader(link.sock, self._read)
+        if not link.closed:
+            asyncio.get_running_loop().add_reader(link.sock, self._read)
 
     async def next(self) -> dict[str, Any]:
         """The next message; its word is "gone" when the supervisor is."""
@@ -91,32 +93,32 @@ class _Orders:
             self._queue.put_nowait({"word": "gone"})
 
 
-async def _serve(server: Server, link: Link, *, waits: bool) -> int:
+async def _serve(server: Server, start: Start, link: Link, ends: Sequence[signal.Signals]) -> int:
+    """Until it is told to end, or by one of the signals `ends`; the exit code."""
     orders = _Orders(link)
-    if waits:
-        await orders.wait_for("prepare")
-        server.prepare()
-        server.catch_up()
-        server.bind_serving()
+
+    def heed_signals() -> None:
+        for number in ends:
+            asyncio.get_running_loop().add_signal_handler(number, server.finished.set)
+
+    def on_packets() -> None:
+        gc.enable()
+        link.tell("forwarding")
+
+    async def our_turn() -> None:
         link.tell("prepared")
         await orders.wait_for("go")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.finished.set)
-    if not waits:
-        server.prepare()
-    server.start_packets()
-    gc.enable()
-    link.tell("forwarding")
-    try:
-        if not waits:
-            server.catch_up()
-            server.bind_serving()
-        await server.start_serving()
-    except BaseException:
-        await server.stop()
-        raise
+        heed_signals()
+
+    if start.waits:
+        await orders.wait_for("prepare")
+        await server.start(on_packets, our_turn)
+    else:
+        heed_signals()
+        await server.start(on_packets)
     _tell_ready(server, link)
     if await _until_told(server, orders, link) == "hand over":
-        await server.stop_packets(drain=False)
+        await server.stop_packets(leaves_queue=True)
         _log.info("handed over", **totals(server.engine))
         link.tell("handed over")
         return 0
@@ -130,7 +132,7 @@ async def _serve(server: Server, link: Link, *, waits: bool) -> int:
 def _tell_ready(server: Server, link: Link) -> None:
     link.tell(
         "ready",
-        bind_address=str(server.ingest_address),
+        bind_address=str(server.ingress_address),
         grpc_bind_address=str(server.grpc_address),
         metrics_bind_address=str(server.metrics_address) if server.metrics_address else "",
     )

@@ -37,6 +37,14 @@ class Link:
         return cls(one), cls(other)
 
     @classmethod
+    def to_nobody(cls) -> Link:
+        """What it is told nobody hears, and nothing comes."""
+        link, other = cls.pair()
+        link.close()
+        other.close()
+        return link
+
+    @classmethod
     def adopt(cls, descriptor: int) -> Self:
         """An end that was kept open over an exec."""
         os.set_inheritable(descriptor, False)

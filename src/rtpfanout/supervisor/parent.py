@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout import stderr
+from rtpfanout.assembly import Start
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError, StartError
 from rtpfanout.supervisor import ingress, signals
-from rtpfanout.supervisor.handover import Handover
 from rtpfanout.supervisor.link import Link, close_all
 from rtpfanout.supervisor.notify import Notifier
 from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.process import Process, fork_server, reaped
 from rtpfanout.supervisor.reloads import Reloads
+from rtpfanout.supervisor.replacement import Replacement
 from rtpfanout.supervisor.restarts import Restarts
 from rtpfanout.supervisor.signals import Signals
 from rtpfanout.supervisor.statefile import State, StateFile
@@ -77,15 +78,15 @@ class Supervisor:
         self._hangup = Hangup.here()
         self._signals = Signals()
 
-    def run(self, handed: Handover | None) -> int:
-        """The exit code; `handed` by a program in whose place this one was executed.
+    def run(self, left: Replacement | None) -> int:
+        """The exit code; `left` by a program in whose place this one was executed.
 
         Raises StartError if the first server can't start.
         """
         self._signals.listen()
         try:
-            if handed:
-                self._take_over(handed)
+            if left:
+                self._take_over(left)
                 self._reap()  # it may have died meanwhile
             else:
                 self._sockets = ingress.open_or_adopt(self._reloads.settings, self._notifier)
@@ -105,14 +106,11 @@ class Supervisor:
             self._in_hand = ingress.open_in_hand(self._sockets)
         links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
         mine = [*links, *self._signals.descriptors, *stderr.descriptors()]
+        start = Start(
+            self._reloads.settings, self._sockets, self._in_hand, trusts_store=self._trusts_store
+        )
         try:
-            self._server = fork_server(
-                self._reloads.settings,
-                self._sockets,
-                self._in_hand,
-                mine,
-                trusts_store=self._trusts_store,
-            )
+            self._server = fork_server(start, mine)
         except OSError as error:
             self._spawn_at = time.monotonic() + NO_ROOM_SECONDS
             if self._has_room:
@@ -375,9 +373,9 @@ class Supervisor:
         if not isinstance(self._server, Successor):
             return "there is no new server"
         _log.info("upgrading the supervisor", server_pid=self._server.pid)
-        handover = Handover.of(self._server, self._sockets, self._file.state, self._hangup)
+        left = Replacement.of(self._server, self._sockets, self._file.state, self._hangup)
         try:
-            handover.execute()
+            left.execute()
         except OSError as error:
             return (
                 f"the new server runs, but not its supervisor: {sys.executable} can't be executed:"
@@ -385,26 +383,26 @@ class Supervisor:
             )
         return ""
 
-    def _take_over(self, handed: Handover) -> None:
+    def _take_over(self, left: Replacement) -> None:
         """In the new program: what the one before left."""
-        self._sockets = handed.sockets
-        if handed.is_proven:
-            self._reloads.settings = Settings.model_validate(handed.settings)
-            self._in_hand = handed.in_hand
+        self._sockets = left.sockets
+        if left.is_proven:
+            self._reloads.settings = Settings.model_validate(left.settings)
+            self._in_hand = left.in_hand
         else:
             self._reloads.settings = ingress.inherited(
-                self._reloads.settings, handed.settings, self._sockets
+                self._reloads.settings, left.settings, self._sockets
             )
         self._server = Process(
-            handed.server, Link.adopt(handed.link), in_hand=self._in_hand, phase="ready"
+            left.server, Link.adopt(left.link), in_hand=self._in_hand, phase="ready"
         )
         self._was_ready = True
-        self._hangup = Hangup(handed.had_terminal, handed.ignores_hangup)
-        self._file = StateFile(State.of(handed.state))
+        self._hangup = Hangup(left.had_terminal, left.ignores_hangup)
+        self._file = StateFile(State.of(left.state))
         with contextlib.suppress(Exception):  # it is tried again
             self._preload.finish()
         signals.unblock()
-        if handed.is_proven:
+        if left.is_proven:
             self._upgraded("")
         else:  # a version that left it to its successor to replace the server
             self._follow(self._upgrade.ask())

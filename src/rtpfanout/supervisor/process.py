@@ -14,9 +14,9 @@ from rtpfanout.supervisor.link import Link, close_all
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
-    from rtpfanout.config import Settings
+    from rtpfanout.assembly import Start
 
 SILENT_LOOKS = 10
 """After so many without a sign of life it is taken for one that hangs."""
@@ -54,14 +54,7 @@ class Process:
         return str(self.failure["message"]) if self.failure else f"exit code {code}"
 
 
-def fork_server(
-    settings: Settings,
-    sockets: Sequence[int],
-    in_hand: int | None,
-    closed: Iterable[int],
-    *,
-    trusts_store: bool,
-) -> Process:
+def fork_server(start: Start, closed: Iterable[int]) -> Process:
     """A new server. It closes the descriptors `closed`, which are the supervisor's alone.
 
     Raises OSError: there is no room for another process, or for its link.
@@ -83,20 +76,12 @@ def fork_server(
             signals.leave_to_supervisor()
             signals.unblock()
             close_all([ours.sock.fileno(), *closed])
-            child.main(
-                settings,
-                sockets,
-                in_hand,
-                theirs,
-                supervisor,
-                waits=False,
-                trusts_store=trusts_store,
-            )
+            child.main(start, theirs, supervisor)
         finally:
             os._exit(child.EXIT_FAILED)  # never back into the supervisor's loop
     signals.unblock()
     theirs.close()
-    return Process(pid, ours, in_hand)
+    return Process(pid, ours, start.in_hand)
 
 
 def reaped() -> Iterator[tuple[int, int]]:

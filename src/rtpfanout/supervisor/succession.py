@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import structlog
 
 from rtpfanout import log, stderr
+from rtpfanout.assembly import Start
 from rtpfanout.errors import StartError
 from rtpfanout.supervisor import child, ingress, signals
 from rtpfanout.supervisor.link import Link
@@ -47,11 +48,6 @@ class Succession:
     is_terminal: bool
     found: dict[str, str]
     """Addresses of free ports that were found, by key."""
-
-    @staticmethod
-    def is_told() -> bool:
-        """This process is a successor."""
-        return VARIABLE in os.environ
 
     @classmethod
     def take(cls) -> Self | None:
@@ -141,4 +137,4 @@ def succeed(settings: Settings, told: Succession) -> NoReturn:
         settings=settings.model_dump(mode="json"),
         descriptors=[] if in_hand is None else [in_hand],
     )
-    child.main(settings, told.sockets, in_hand, link, supervisor, waits=True, trusts_store=False)
+    child.main(Start(settings, told.sockets, in_hand, waits=True), link, supervisor)

@@ -1,4 +1,4 @@
-"""What a supervisor leaves: to a successor of its server, and to the program that replaces it."""
+"""The supervisor's program replaced by the one that is installed now, and what it leaves to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIABLE = "RTPFANOUT_HANDOVER"
 
 
 @dataclass(frozen=True)
-class Handover:
+class Replacement:
     """Sockets, and a link to the server `server` (its pid), as descriptors; what was known.
 
     The program that gets it may be of another version: no key of it may change. `is_proven`: the
