@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SessionStats,
         SessionView,
         SubscriberView,
+        WatchEvent,
     )
 
 ERROR_DOMAIN = "rtpfanout"
@@ -68,12 +69,12 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
     )
 
 
-def session_event(
-    kind: session_pb2.SessionEvent.Type, revision: int, view: SessionView | None = None
-) -> session_pb2.SessionEvent:
+def session_event(event: WatchEvent) -> session_pb2.SessionEvent:
     """An event of WatchSessions."""
     return session_pb2.SessionEvent(
-        type=kind, revision=revision, session=session_response(view) if view else None
+        type=event.type.name,
+        revision=event.revision,
+        session=session_response(event.view) if event.view else None,
     )
 
 

@@ -21,8 +21,7 @@ from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.audit import Audit, AuditLog
 from rtpfanout.service.turns import Turns
-from rtpfanout.service.watch import session_events
-from rtpfanout.sessions import SCOPE
+from rtpfanout.sessions import SCOPE, watch
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -256,10 +255,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def WatchSessions(  # noqa: N802
         self, request: session_pb2.WatchSessionsRequest
     ) -> AsyncGenerator[session_pb2.SessionEvent]:
-        async for event in session_events(
-            self.manager, request.after_revision, request.label_selector, self._stopping
-        ):
-            yield event
+        events = watch(
+            self.manager.changes,
+            self.manager.list_page,
+            self._stopping,
+            after_revision=request.after_revision,
+            label_selector=request.label_selector,
+        )
+        async for event in events:
+            yield convert.session_event(event)
 
     @_call
     async def IssueJoinToken(  # noqa: N802

@@ -2,7 +2,7 @@
 
 from rtpfanout.sessions.admission import LARGEST_BATCH
 from rtpfanout.sessions.changes import Change, ChangeLog, ChangeType
-from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE, label_selector_of
+from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE
 from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.packet_side import MoveTarget
 from rtpfanout.sessions.registry import Limits
@@ -15,6 +15,7 @@ from rtpfanout.sessions.views import (
     SubscriberState,
     SubscriberView,
 )
+from rtpfanout.sessions.watching import EventType, WatchEvent, watch
 
 __all__ = [
     "DEFAULT_PAGE",
@@ -24,6 +25,7 @@ __all__ = [
     "Change",
     "ChangeLog",
     "ChangeType",
+    "EventType",
     "LatencySummary",
     "Limits",
     "MoveTarget",
@@ -33,5 +35,6 @@ __all__ = [
     "SessionView",
     "SubscriberState",
     "SubscriberView",
-    "label_selector_of",
+    "WatchEvent",
+    "watch",
 ]
