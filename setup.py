@@ -1,16 +1,20 @@
 """Builds the one extension, rtpfanout._fastpath._engine; everything else is in pyproject.toml.
 
 RTPFANOUT_SANITIZE=address,undefined (or thread) builds it instrumented.
+
+`python setup.py build_ext --inplace` compiles again only what a change concerns.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 if sys.platform != "linux":
     sys.exit("rtpfanout runs on Linux only: its packet path uses recvmmsg, sendmmsg and UDP GSO.")
@@ -39,13 +43,6 @@ engine = Extension(
         str(FASTPATH / "_engine.pyx"),
         *sorted(str(path) for path in (FASTPATH / "core").glob("*.c")),
     ],
-    depends=[
-        str(FASTPATH / "values.pxi"),
-        str(FASTPATH / "bulk.pxi"),
-        str(FASTPATH / "proofs.pxi"),
-        str(FASTPATH / "sockets.pxi"),
-        *[str(path) for path in (FASTPATH / "core").glob("*.h")],
-    ],
     include_dirs=[str(FASTPATH / "core")],
     define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", "1")],
     extra_compile_args=compile_args,
@@ -53,7 +50,51 @@ engine = Extension(
     py_limited_api=True,
 )
 
+
+class BuildExt(build_ext):
+    """Compiles each file that changed, or whose headers or options did; as many at once as CPUs.
+
+    The compiler writes the headers of `x.o` to `x.d` (-MMD); we write its options to `x.how`.
+    """
+
+    def build_extensions(self) -> None:
+        self.force = True  # what need not be compiled we tell ourselves; to link takes no time
+        compiler = self.compiler
+        compile_sources = compiler.compile
+
+        def compile_changed(sources: list[str], output_dir: str, **options: object) -> list[str]:
+            options["extra_postargs"] = [*compile_args, "-MMD"]
+            how = repr((compiler.compiler_so, compiler.include_dirs, options))
+
+            def compile_one(source: str) -> str:
+                [target] = compiler.object_filenames([source], output_dir=output_dir)
+                if not is_current(Path(target), how):
+                    compile_sources([source], output_dir=output_dir, **options)
+                    Path(target).with_suffix(".how").write_text(how)
+                return target
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return list(pool.map(compile_one, sources))
+
+        compiler.compile = compile_changed
+        super().build_extensions()
+
+
+def is_current(target: Path, how: str) -> bool:
+    """Whether the object was compiled like that, after the last change to what it is made of."""
+    try:
+        if target.with_suffix(".how").read_text() != how:
+            return False
+        # "x.o: x.c \\\n a.h b.h"
+        made_of = target.with_suffix(".d").read_text().replace("\\\n", " ").split()[1:]
+        compiled = target.stat().st_mtime_ns
+        return all(Path(name).stat().st_mtime_ns < compiled for name in made_of)
+    except OSError:  # the first time, or a header is gone
+        return False
+
+
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize([engine], compiler_directives={"language_level": "3"}),
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
