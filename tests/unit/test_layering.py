@@ -44,7 +44,7 @@ PYTHON_LAYERS = (
         "signed",
         "_fastpath",
     },
-    {"sessions", "workers", "pressure", "auth", "tokens", "receiver", "mover", "groups"},
+    {"sessions", "workers", "pressure", "auth", "receiver", "mover", "groups"},
     {
         "service",
         "convert",

@@ -191,7 +191,7 @@ def test_labels_select(manager: SessionManager) -> None:
         ).session_id
         for n in range(5)
     ]
-    assert manager.labels(ids[1]) == {"vehicle": "rover-1", "n": "1"}
+    assert manager.get(ids[1]).labels == {"vehicle": "rover-1", "n": "1"}
 
     def selected(selector: str, limit: int = 0) -> list[str]:
         found, cursor = manager.list_page(limit, "", selector)
@@ -421,7 +421,7 @@ def test_many_updates_at_once_are_all_there(manager: SessionManager) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(manager.labels(session_id)) == 12
+    assert len(manager.get(session_id).labels) == 12
     read = manager.changes.after(start)
     assert read is not None
     assert [len(change.view.labels) for change in read[0]] == list(range(1, 13))

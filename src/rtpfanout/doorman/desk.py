@@ -34,6 +34,7 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import Consent
 from rtpfanout.seldom import Seldom
+from rtpfanout.sessions import JOIN_SECRET
 from rtpfanout.signed import Claims, Join, Kind, Move, Reason
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Doorman:
         self._consent_us = round(self._consent_secs * 1e6)
         self._monotonic = monotonic
         self._unix_ms = unix_ms
-        self._join_secret = self._secret("join")
+        self._join_secret = self._secret(JOIN_SECRET)
         cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
         self._cookies = ServerCookies(cookie_secret, monotonic)
         self._tell_whom_to_know()
@@ -354,7 +355,7 @@ class Doorman:
     def _ask_for_join_secret(self) -> None:
         if self._join_secret is None:
             with contextlib.suppress(UnavailableError):
-                self._join_secret = self._manager.secret("join")
+                self._join_secret = self._manager.secret(JOIN_SECRET)
                 self._tell_whom_to_know()
 
     def _tell_whom_to_know(self) -> None:

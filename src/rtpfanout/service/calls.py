@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import functools
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -15,7 +14,7 @@ import structlog
 from google.protobuf import empty_pb2
 from grpc_status import rpc_status
 
-from rtpfanout import convert, tokens
+from rtpfanout import convert
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
@@ -269,14 +268,12 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def IssueJoinToken(  # noqa: N802
         self, request: session_pb2.IssueJoinTokenRequest
     ) -> session_pb2.JoinTokenResponse:
-        view = self.manager.get(request.session_id)
-        token, expires_at = tokens.issue(
-            await self._change(self.manager.secret, tokens.SECRET),
-            view.session_id,
+        token, expires_at = await self._change(
+            self.manager.issue_join_token,
+            request.session_id,
             ttl_secs=request.ttl_secs,
             lease_secs=request.lease_secs,
             subscriber_class=request.subscriber_class,
-            now=datetime.now(UTC),
         )
         return session_pb2.JoinTokenResponse(token=token, expires_at=convert.rfc3339(expires_at))
 

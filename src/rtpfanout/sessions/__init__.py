@@ -7,6 +7,7 @@ from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.packet_side import MoveTarget
 from rtpfanout.sessions.registry import Limits
 from rtpfanout.sessions.scope import SCOPE
+from rtpfanout.sessions.tokens import JOIN_SECRET
 from rtpfanout.sessions.views import (
     LatencySummary,
     SessionLatency,
@@ -19,6 +20,7 @@ from rtpfanout.sessions.watching import EventType, WatchEvent, watch
 
 __all__ = [
     "DEFAULT_PAGE",
+    "JOIN_SECRET",
     "LARGEST_BATCH",
     "LARGEST_PAGE",
     "SCOPE",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from rtpfanout.errors import UnavailableError
 from rtpfanout.policy import SUBSCRIBER_FIELD
-from rtpfanout.sessions import fields
+from rtpfanout.sessions import fields, tokens
 from rtpfanout.sessions.admission import Admission, read_address, read_batch
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.clock import Clock
@@ -73,6 +73,7 @@ class SessionManager(PacketSide):
         utc_now: Callable[[], datetime] = _utc_now,
     ) -> None:
         """`limits.sessions` and `limits.fanout` are the engine's."""
+        self._utc_now = utc_now
         self._clock = Clock(monotonic_ns, utc_now, store.kept_clock)
         self._store = store
         store.keep_clock(self._clock.kept)
@@ -254,13 +255,6 @@ class SessionManager(PacketSide):
         with self._registry.found(session_id) as session:
             return self._registry.view(session)
 
-    def labels(self, session_id: str) -> Mapping[str, str]:
-        """Raises InvalidArgumentError, NotFoundError."""
-        if refused := self._refused.find(session_id):
-            return refused.labels
-        with self._registry.found(session_id) as session:
-            return session.terms.labels
-
     def list_page(
         self, limit: int = 0, cursor: str = "", label_selector: str = ""
     ) -> tuple[list[SessionView], str]:
@@ -282,6 +276,17 @@ class SessionManager(PacketSide):
         with self._requests.once("DeleteSession", request_id, canonical) as once:
             if once.earlier is None and not self._refused.delete(canonical, once):
                 self._life.delete(canonical, once)
+
+    def issue_join_token(
+        self, session_id: str, **asked: Unpack[tokens.Asked]
+    ) -> tuple[str, datetime]:
+        """The token by which a receiver joins the session itself, and when it ends.
+
+        Raises InvalidArgumentError, NotFoundError, UnavailableError.
+        """
+        canonical = self.get(session_id).session_id
+        secret = self._store.secret(tokens.JOIN_SECRET)
+        return tokens.issue(secret, canonical, self._utc_now(), **asked)
 
     def add_subscriber(
         self,

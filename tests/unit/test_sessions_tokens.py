@@ -7,11 +7,14 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from managers import MOMENT, SOURCE, Clock, engine_of, manager_of
 
-from rtpfanout import signed, tokens
+from rtpfanout import signed
 from rtpfanout._fastpath import stamp_claims
-from rtpfanout.errors import InvalidArgumentError
+from rtpfanout.errors import InvalidArgumentError, NotFoundError
 from rtpfanout.model import SubscriberClass
+from rtpfanout.sessions import tokens
+from rtpfanout.store import MEMORY, Store
 
 SESSION = str(uuid.UUID(int=9))
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -19,8 +22,7 @@ SECRET = b"s" * 32
 
 
 def issue(**request):
-    given = {"ttl_secs": 0.0, "lease_secs": 0.0, "subscriber_class": ""} | request
-    text, expires_at = tokens.issue(SECRET, SESSION, now=NOW, **given)
+    text, expires_at = tokens.issue(SECRET, SESSION, NOW, **request)
     return signed.Token.parse(text), expires_at
 
 
@@ -69,3 +71,16 @@ def test_an_unknown_class_is_refused():
     with pytest.raises(InvalidArgumentError, match="pilot, recorder or monitor") as caught:
         issue(subscriber_class="vip")
     assert caught.value.field == "subscriber_class"
+
+
+def test_a_token_is_of_a_session_there_is_and_of_the_stores_secret():
+    with engine_of() as engine, Store(MEMORY) as store:
+        manager = manager_of(engine, Clock(), store)
+        session_id = manager.create(SOURCE, 1, "video").session_id
+        text, expires_at = manager.issue_join_token(session_id.upper(), lease_secs=5)
+        token = signed.Token.parse(text)
+        assert token.claims.session_id == session_id
+        assert expires_at == (MOMENT + timedelta(hours=1)).replace(microsecond=678_000)
+        assert token.key == signed.token_key(store.secret(tokens.JOIN_SECRET), token.claims.packed)
+        with pytest.raises(NotFoundError):
+            manager.issue_join_token(SESSION)
