@@ -66,8 +66,8 @@ class Server:
         command = [
             *(sys.executable, "-m", "rtpfanout", "serve", "--log-format", "json"),
             *("--bind-address", "127.0.0.1:0", "--grpc-bind-address", "127.0.0.1:0"),
-            *("--metrics-bind-address", "127.0.0.1:0", "--session-timeout-secs", "0"),
-            *("--store-path", options.store, "--no-enable-supervisor"),
+            *("--metrics-bind-address", "127.0.0.1:0", "--set", "session_timeout_secs=0"),
+            *("--set", f"store.path={options.store}", "--set", "enable_supervisor=false"),
             *("--max-sessions", str(options.sessions)),
             *("--max-fanout-per-session", str(options.subscribers)),
         ]

@@ -42,7 +42,7 @@ def start(state: str, workers: int) -> tuple[subprocess.Popen[str], dict[str, st
     command = [
         *(sys.executable, "-m", "rtpfanout", "serve", "--log-format", "json"),
         *("--bind-address", "127.0.0.1:0", "--grpc-bind-address", "127.0.0.1:0"),
-        *("--metrics-bind-address", "127.0.0.1:0", "--store-path", state),
+        *("--metrics-bind-address", "127.0.0.1:0", "--set", f"store.path={state}"),
         *("--workers", str(workers)),
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

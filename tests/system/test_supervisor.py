@@ -377,6 +377,28 @@ def test_who_is_denied_by_a_reload_gets_nothing_any_more(
     assert server.logged("subscribers withheld: they are refused now, and kept")["count"] == 1
 
 
+def test_what_was_set_on_the_command_line_outlives_reloads_and_upgrades(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--config", str(config), "--set", "limits.max_subscribers=1", "--max-sessions", "1"]
+    monkeypatch.setattr(ServerProcess, "command", [*ServerProcess.command, *flags])
+    server = ServerProcess(store__path=str(tmp_path / "store.db"), max_sessions=5)
+    session = server.create("127.0.0.1:5000", 1, "127.0.0.1:5001")
+    for what in ("reload", "upgrade"):
+        config.write_text("limits.max_subscribers = 9\nlimits.max_subscribers_per_ip = 7\n")
+        done = command(what)
+        assert done.returncode == 0, done.stderr
+        connected(server)
+        for call in (
+            lambda: server.add(session, "127.0.0.1:5002"),
+            lambda: server.create("127.0.0.1:5000", 2),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                call()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    server.stop()
+
+
 def reload_with_signal(config: Path, pid: int, number: int, delay: float) -> None:
     """A reload that denies DENIED, done in the end though process `pid` is stopped until it gets
     a signal after `delay` seconds."""

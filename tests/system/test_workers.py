@@ -94,7 +94,9 @@ def test_without_segmentation_each_copy_is_sent_by_itself(
 
 
 def test_a_cpu_that_does_not_exist_is_one_line_and_code_2() -> None:
-    done = run("serve", "--bind-address", "127.0.0.1:0", "--worker-cpus", f"{AVAILABLE[0]},8191")
+    done = run(
+        "serve", "--bind-address", "127.0.0.1:0", "--set", f"worker_cpus={AVAILABLE[0]},8191"
+    )
     assert done.returncode == 2
     assert done.stderr == (
         "error: worker_cpus: there is no CPU 8191 for this process; "

@@ -50,9 +50,9 @@ def test_help_and_completion_import_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_each_setting_has_a_flag():
-    flags = set(inspect.signature(serve).parameters) - {"config"}
-    assert flags == {key.replace(".", "_") for key in leaf_fields()}
+def test_each_flag_of_serve_is_a_setting():
+    flags = set(inspect.signature(serve).parameters) - {"context", "config", "assigned"}
+    assert flags < {key.replace(".", "_") for key in leaf_fields()}
 
 
 @pytest.mark.parametrize(

@@ -175,17 +175,20 @@ def test_every_key_from_every_place(key: str) -> None:
             loaded("".join(lines) + f"{key} = {json.dumps(value)}"),
             loaded("".join(lines), {variable(key): text}),
             load_settings(written("".join(lines)), {key: value}, {}),
+            load_settings(written("".join(lines)), {}, {}, assigned=[f"{key}={text}"]),
         ):
             assert plain_values(result.settings) == DEFAULTS | beside | {key: value}
         return
     from_file = loaded(f"{key} = {json.dumps(value)}")
     from_environment = loaded(environ={variable(key): text})
     from_flag = load_settings(overrides={key: value}, environ={})
+    assigned = load_settings(environ={}, assigned=[f"{key}={text}"])
     flag = "flag --" + key.replace(".", "-").replace("_", "-")
     for result, origin in (
         (from_file, "server.toml"),
         (from_environment, f"environment variable {variable(key)}"),
         (from_flag, flag),
+        (assigned, "flag --set"),
     ):
         assert plain_values(result.settings) == DEFAULTS | {key: value}
         assert result.origins[key] == origin

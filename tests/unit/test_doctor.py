@@ -318,7 +318,7 @@ def test_the_command_fails_when_a_port_is_taken(taken: Address) -> None:
 def test_a_running_server_is_no_clash() -> None:
     arguments = (
         "--bind-address", "127.0.0.1:0", "--grpc-bind-address", "127.0.0.1:0",
-        "--no-enable-metrics", "--log-format", "json",
+        "--set", "enable_metrics=false", "--log-format", "json",
     )  # fmt: skip
     with background("serve", *arguments) as server:
         address = server.wait_for(r'"bind_address": "([^"]+)"')[1]

@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
+app.command("serve", context_settings=serve.TAKES_ALL)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(session.app, name="session")
 app.add_typer(subscriber.app, name="subscriber")

@@ -81,7 +81,7 @@ def _find(pid: int | None, port: int | None) -> "State":
         looked_in = " or ".join(map(str, statefile.places())) or "any directory"
         raise NotFoundError(
             f"no such server tells of itself in {looked_in}; it must run under its supervisor (not"
-            " --no-enable-supervisor), as this user, and with the same RUNTIME_DIRECTORY"
+            " enable_supervisor = false), as this user, and with the same RUNTIME_DIRECTORY"
         )
     if len(found) > 1:
         listed = ", ".join(f"{state.pid} at {state.bind_address}" for state in found)

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from rtpfanout.config.settings import ENV_PREFIX, ConflictError, Settings, expected, leaf_fields
-from rtpfanout.config.text import environment_name, toml_value
+from rtpfanout.config.text import environment_name, flag_name, toml_value
 from rtpfanout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 FILE_VARIABLE = "RTP_FANOUT_CONFIG"
 DEFAULT_FILES = (
@@ -34,8 +34,8 @@ class LoadedSettings:
     """A checked configuration and where it came from.
 
     `config_file` is None when no file was found. `origins` has an entry per dotted key:
-    ``flag --max-sessions``, ``environment variable RTP_FANOUT__MAX_SESSIONS``, the path of
-    the file, or ``default``. `warnings` are for the log or the terminal, one line each.
+    ``flag --max-sessions``, ``flag --set``, ``environment variable RTP_FANOUT__MAX_SESSIONS``,
+    the path of the file, or ``default``. `warnings` are for the log or the terminal, one line each.
     """
 
     settings: Settings
@@ -48,11 +48,14 @@ def load_settings(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    *,
+    assigned: Iterable[str] = (),
 ) -> LoadedSettings:
     """Layer defaults, file, environment and flags, and check the result.
 
     `config_file` is the value of ``--config``. `overrides` are the other flags by key,
     nested or dotted (``{"log.level": "debug"}``); those that are None were not given.
+    `assigned` are the values of ``--set``, such as ``log.level=debug``: flags, too.
     `environ` is os.environ unless given. Raises ConfigError whose message has one line
     per problem: origin, key, value and what is expected.
     """
@@ -63,6 +66,7 @@ def load_settings(
         gathered.add(_read_file(path), str(path))
     _add_environment(gathered, environ)
     _add_overrides(gathered, overrides or {})
+    _add_assigned(gathered, assigned)
     settings = _validated(gathered)
     if settings is None or gathered.problems:
         raise ConfigError("\n".join(gathered.problems))
@@ -201,7 +205,22 @@ def _add_overrides(gathered: _Gathered, overrides: Mapping[str, Any]) -> None:
     groups = {key.rpartition(".")[0] for key in leaf_fields()}
     for key, value in _flat(overrides, groups):
         if value is not None:
-            gathered.add({key: value}, "flag --" + key.replace(".", "-").replace("_", "-"))
+            gathered.add({key: value}, f"flag {flag_name(key)}")
+
+
+def _add_assigned(gathered: _Gathered, assigned: Iterable[str]) -> None:
+    origin = "flag --set"
+    for text in assigned:
+        key, equals, value = text.partition("=")
+        before = gathered.origin(key)
+        if not equals:
+            gathered.problems.append(f"{origin} {_shown(text)}: expected KEY=VALUE")
+        elif before == origin:
+            gathered.problems.append(f"{origin}: {key} is there twice")
+        elif before.startswith("flag "):
+            gathered.problems.append(f"{origin}: {key} is there twice, as {before} sets it too")
+        else:
+            gathered.add({key: value}, origin)
 
 
 def _validated(gathered: _Gathered) -> Settings | None:

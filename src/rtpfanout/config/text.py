@@ -65,6 +65,22 @@ def environment_name(key: str) -> str:
     return ENV_PREFIX + key.upper().replace(".", "__")
 
 
+def flag_name(key: str) -> str:
+    """The flag that would set a dotted key; `serve` has those that people type, and ``--set``."""
+    return "--" + key.replace(".", "-").replace("_", "-")
+
+
+def assignments() -> dict[str, str]:
+    """What to give ``--set`` instead of the flag of a key: ``store.path=VALUE`` by --store-path."""
+    found = {}
+    for key, field in leaf_fields().items():
+        is_switch = field.annotation is bool
+        found[flag_name(key)] = f"{key}={'true' if is_switch else 'VALUE'}"
+        if is_switch:
+            found[flag_name(f"no.{key}")] = f"{key}=false"
+    return found
+
+
 def _document(settings: Settings, lines_of: Callable[[str, str], list[str]]) -> str:
     lines: list[str] = []
     open_table = ""
