@@ -337,19 +337,19 @@ def test_the_second_of_two_calls_at_once_waits_for_the_first() -> None:
     answers: list[str | None] = []
 
     def first() -> None:
-        with requests.once("M", "id", 1) as once:
+        with requests.once("M", "id", a=1) as once:
             inside.set()
             assert go_on.wait(30)
             once.answer("done")
 
     def second() -> None:
-        with requests.once("M", "id", 1) as once:
+        with requests.once("M", "id", a=1) as once:
             answers.append(once.earlier)
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
     assert inside.wait(30)
-    with pytest.raises(InvalidArgumentError), requests.once("M", "id", 2):
+    with pytest.raises(InvalidArgumentError), requests.once("M", "id", a=2):
         pass
     threads[1].start()
     threads[1].join(0.1)
@@ -363,10 +363,10 @@ def test_the_second_of_two_calls_at_once_waits_for_the_first() -> None:
 def test_answers_are_bounded() -> None:
     requests = Requests(lambda: 0.0, kept=3)
     for n in range(5):
-        with requests.once("M", f"id{n}", n) as once:
+        with requests.once("M", f"id{n}", a=n) as once:
             once.answer(str(n))
     for n, earlier in enumerate([None, None, "2", "3", "4"]):
         if earlier is not None:
-            with requests.once("M", f"id{n}", n) as once:
+            with requests.once("M", f"id{n}", a=n) as once:
                 assert once.earlier == earlier
     assert len(requests._answers) == 3

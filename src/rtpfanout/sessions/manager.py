@@ -45,12 +45,9 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.requests import Once
     from rtpfanout.store import Store, StoreCounts
 
+_SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
 _NO_LABELS: Mapping[str, str] = {}
 _NO_INTERFACES: Mapping[str, int] = {}
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class SessionManager(PacketSide):
@@ -70,7 +67,7 @@ class SessionManager(PacketSide):
         *,
         limits: Limits,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
-        utc_now: Callable[[], datetime] = _utc_now,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`limits.sessions` and `limits.fanout` are the engine's."""
         self._utc_now = utc_now
@@ -198,8 +195,8 @@ class SessionManager(PacketSide):
             "consent": consent,
             "move_key": move_key,
         }
-        call = (source, ssrc, media_type, values)
-        with self._requests.once("CreateSession", request_id, *call) as once:
+        said = {"ssrc": ssrc, "media_type": media_type, **dict(zip(_SOURCE, source, strict=True))}
+        with self._requests.once("CreateSession", request_id, **said, **values) as once:
             if once.earlier is not None:
                 return SessionView.from_json(once.earlier)
             fields.media_type_of(media_type)
@@ -242,8 +239,8 @@ class SessionManager(PacketSide):
         }
         changes = {name: value for name, value in named.items() if value is not None}
         canonical = fields.session_id_of(session_id)
-        call = (canonical, changes, if_revision)
-        with self._requests.once("UpdateSession", request_id, *call) as once:
+        said = {"session_id": canonical, "changes": changes, "if_revision": if_revision}
+        with self._requests.once("UpdateSession", request_id, **said) as once:
             if once.earlier is not None:
                 return SessionView.from_json(once.earlier)
             return self._updating.update(canonical, changes, if_revision, once)
@@ -273,7 +270,7 @@ class SessionManager(PacketSide):
         InvalidArgumentError, NotFoundError, UnavailableError.
         """
         canonical = fields.session_id_of(session_id)
-        with self._requests.once("DeleteSession", request_id, canonical) as once:
+        with self._requests.once("DeleteSession", request_id, session_id=canonical) as once:
             if once.earlier is None and not self._refused.delete(canonical, once):
                 self._life.delete(canonical, once)
 
@@ -303,8 +300,9 @@ class SessionManager(PacketSide):
         NotFoundError, LimitError, AddressDeniedError, UnavailableError.
         """
         canonical = fields.session_id_of(session_id)
-        call = (canonical, address_text, ttl_secs, subscriber_class)
-        with self._requests.once("AddSubscriber", request_id, *call) as once:
+        said = {"session_id": canonical, "subscriber_address": address_text}
+        terms = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
+        with self._requests.once("AddSubscriber", request_id, **said, **terms) as once:
             if once.earlier is not None:
                 return once.earlier == "1"
             kind = fields.subscriber_class_of(subscriber_class)
@@ -324,8 +322,9 @@ class SessionManager(PacketSide):
     ) -> int:
         """The same for 1 to LARGEST_BATCH addresses, all or none; how many are new."""
         canonical = fields.session_id_of(session_id)
-        call = (canonical, list(address_texts), ttl_secs, subscriber_class)
-        with self._requests.once("BatchAddSubscribers", request_id, *call) as once:
+        said = {"session_id": canonical, "subscriber_addresses": list(address_texts)}
+        terms = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
+        with self._requests.once("BatchAddSubscribers", request_id, **said, **terms) as once:
             if once.earlier is not None:
                 return int(once.earlier)
             kind = fields.subscriber_class_of(subscriber_class)
@@ -344,7 +343,8 @@ class SessionManager(PacketSide):
         Raises InvalidArgumentError, NotFoundError (session or subscriber), UnavailableError.
         """
         canonical = fields.session_id_of(session_id)
-        with self._requests.once("RemoveSubscriber", request_id, canonical, address_text) as once:
+        said = {"session_id": canonical, "subscriber_address": address_text}
+        with self._requests.once("RemoveSubscriber", request_id, **said) as once:
             if once.earlier is not None:
                 return
             address = read_address(address_text, SUBSCRIBER_FIELD)
@@ -359,8 +359,8 @@ class SessionManager(PacketSide):
         Raises InvalidArgumentError, NotFoundError (session), UnavailableError.
         """
         canonical = fields.session_id_of(session_id)
-        call = (canonical, list(address_texts))
-        with self._requests.once("BatchRemoveSubscribers", request_id, *call) as once:
+        said = {"session_id": canonical, "subscriber_addresses": list(address_texts)}
+        with self._requests.once("BatchRemoveSubscribers", request_id, **said) as once:
             if once.earlier is not None:
                 return [address_texts[int(i)] for i in once.earlier.split(",") if i]
             addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
