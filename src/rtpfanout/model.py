@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+MOST_WORKERS = 64
+"""Packet loops that one server can have; the engine takes no more."""
+
 LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 """A key or value of a session's labels."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import StartError
+from rtpfanout.model import MOST_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rtpfanout._fastpath import Engine
-
-MOST_WORKERS = 64
 
 _log = structlog.stdlib.get_logger(__name__)
 

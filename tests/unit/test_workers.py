@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 from support import eventually
 
-from rtpfanout._fastpath import Engine
+from rtpfanout._fastpath import Engine, open_in_hand
 from rtpfanout.errors import StartError
-from rtpfanout.model import Address
+from rtpfanout.model import MOST_WORKERS, Address
 from rtpfanout.workers import Workers, check_cpus, cpus_of, worker_count
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def running(count: int, cpus: Sequence[int] = ()) -> Iterator[tuple[Workers, thr
         yield workers, ended
     finally:
         workers.stop()
+
+
+def test_the_engine_takes_as_many_workers_as_can_be_configured_and_no_more() -> None:
+    os.close(open_in_hand(MOST_WORKERS))
+    with pytest.raises(OSError, match="Invalid argument"):
+        open_in_hand(MOST_WORKERS + 1)
 
 
 def tasks() -> dict[str, set[int]]:

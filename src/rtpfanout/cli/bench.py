@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtpfanout.cli.output import Output, OutputFormat, say, write_json, write_table
+from rtpfanout.model import MOST_WORKERS
 
 if TYPE_CHECKING:
     from rtpfanout.cli.bench_run import Cell, Result
@@ -44,7 +45,7 @@ def bench(
         list[int], typer.Option(min=12, max=9000, help="Bytes of an RTP packet.")
     ] = DEFAULT_SIZE,
     workers: Annotated[
-        list[int], typer.Option(min=1, max=64, help="Packet loops.")
+        list[int], typer.Option(min=1, max=MOST_WORKERS, help="Packet loops.")
     ] = DEFAULT_WORKERS,
     device_segments: Annotated[
         bool,

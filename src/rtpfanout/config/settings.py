@@ -11,12 +11,16 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from rtpfanout.config.consent import ConsentSettings
-from rtpfanout.config.limits import LimitsSettings
-from rtpfanout.config.overload import OverloadSettings
-from rtpfanout.config.sections import AddressPolicySettings, LogSettings
-from rtpfanout.config.security import AuthSettings, TlsSettings
-from rtpfanout.config.store import StoreSettings
+from rtpfanout.config.sections import (
+    AddressPolicySettings,
+    AuthSettings,
+    ConsentSettings,
+    LimitsSettings,
+    LogSettings,
+    OverloadSettings,
+    StoreSettings,
+    TlsSettings,
+)
 from rtpfanout.config.types import (
     Cpus,
     Endpoint,
@@ -28,7 +32,7 @@ from rtpfanout.config.types import (
     Switch,
     Text,
 )
-from rtpfanout.model import Address
+from rtpfanout.model import MOST_WORKERS, Address
 
 ENV_PREFIX = "RTP_FANOUT__"
 
@@ -73,7 +77,7 @@ class Settings(BaseSettings):
     workers: Number = Field(
         default=0,
         ge=0,
-        le=64,
+        le=MOST_WORKERS,
         description="Threads that receive and send packets. 0: one for each CPU this process may "
         "use.",
     )

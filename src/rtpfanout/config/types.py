@@ -122,6 +122,12 @@ def _parse_network(entry: object) -> Network:
     return network
 
 
+def _parse_path(value: object) -> object:
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise ValueError(f"{value!r} is not a path")
+    return value
+
+
 def _not_bool(value: object) -> object:
     # Python counts True as the number 1; `max_sessions = true` is a mistake.
     if isinstance(value, bool):
@@ -177,6 +183,7 @@ Texts = Annotated[
     PlainSerializer(list),
     Expected('a list of texts such as ["one", "two"]'),
 ]
+StorePath = Annotated[str, BeforeValidator(_parse_path), Expected('a path, "auto" or ":memory:"')]
 Switch = Annotated[bool, Expected("true or false")]
 Number = Annotated[int, BeforeValidator(_not_bool)]
 Seconds = Annotated[float, BeforeValidator(_not_bool)]

@@ -19,11 +19,14 @@ LEAST_LOST = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The high mark of each measure; 0: it isn't watched. The low mark is `low_share` of it."""
+    """The high mark of each measure; 0: it isn't watched. The low mark is `low_share` of it.
 
-    busy: float = 0.95
+    What is usual is in the configuration.
+    """
+
+    busy: float = 0.0
     """Share of its time that the busiest worker spends in turns, 0 to 1."""
-    kernel_drops: float = 1.0
+    kernel_drops: float = 0.0
     """Datagrams a second that the receive queues had no room for; none below LEAST_LOST."""
     memory_bytes: float = 0.0
     """Resident memory of the process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class Limits:
     sessions: int
     fanout: int
     """Subscribers of one session."""
-    subscribers: int = 10_000_000
+    subscribers: int = sys.maxsize
     subscribers_per_ip: int = 0
     """Subscriptions of one IP address, in all sessions; 0: any number."""
     session_timeout_ns: int = 0
