@@ -36,7 +36,7 @@ def main() -> None:
         order = json.loads(line)
         if "create" in order:
             create = order["create"]
-            subscribers = [Address.parse(text) for text in create["subscribers"]]
+            subscribers = b"".join(Address.parse(text).record for text in create["subscribers"])
             for i in range(create["sessions"]):
                 handle = engine.add_session(
                     Address.parse(create["source"]), create["first_ssrc"] + i, time.monotonic_ns()

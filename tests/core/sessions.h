@@ -2,6 +2,7 @@
 #ifndef TEST_SESSIONS_H
 #define TEST_SESSIONS_H
 
+#include "calls.h"
 #include "endpoints.h"
 #include "table.h"
 
@@ -27,7 +28,7 @@ static inline struct session *session_make(struct session_pool *pool, struct rf_
     CHECK(added != NULL);
     CHECK_EQ(session_new(pool, &source, ssrc, 0, &s), 0);
     old = load_rlx(&s->subscribers);
-    struct joining joining = {AF_INET, n, 0};
+    struct joining joining = {AF_INET, n, 0, &usual_terms};
 
     CHECK_EQ(subscriber_list_add(old, subscribers, n, &joining, added, &list), 0);
     if (list != old)

@@ -6,6 +6,7 @@
 
 #include <sys/mman.h>
 
+#include "calls.h"
 #include "endpoints.h"
 
 static int fail_at; /* counts down; the request that reaches 0 fails. 0: none does */
@@ -175,14 +176,14 @@ static void test_session_add(void)
         /* what a failed call had grown already, it may keep: so blocks are not compared */
         for (int n = 1, rc = -1; rc; n++) {
             fail_at = n;
-            rc = rf_session_add(engine, &source, i, 0, &handle[i]);
+            rc = session_add(engine, &source, i, 0, &handle[i]);
             CHECK_EQ(rc, fail_at == 0 ? -ENOMEM : 0);
             fail_at = 0;
             CHECK(rc == 0 || handle[i] == 0);
             if (rc && i % 64 == 0)
                 check_sessions(handle, i);
         }
-        CHECK_EQ(rf_session_add(engine, &source, i, 0, &again), -EEXIST);
+        CHECK_EQ(session_add(engine, &source, i, 0, &again), -EEXIST);
     }
     check_sessions(handle, N);
     for (uint32_t i = 0; i < N; i++)
@@ -212,11 +213,11 @@ static void test_subscribers(void)
     for (uint32_t i = 0; i < 30; i++)
         addrs[i] = source_of(100 + i);
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
-    CHECK_EQ(rf_session_add(engine, &source, 1, 0, &handle), 0);
-    EACH_FAILURE(4, rf_subscribers_add(engine, handle, addrs, 1, 0, added),
+    CHECK_EQ(session_add(engine, &source, 1, 0, &handle), 0);
+    EACH_FAILURE(4, subscribers_add(engine, handle, addrs, 1, 0, added),
                  check_subscribers(handle, addrs, 0));
     rf_engine_tick(engine, 0, 0, NULL, 0); /* frees what was retired */
-    EACH_FAILURE(33, rf_subscribers_add(engine, handle, addrs, 30, 0, added),
+    EACH_FAILURE(33, subscribers_add(engine, handle, addrs, 30, 0, added),
                  check_subscribers(handle, addrs, 1));
     for (unsigned i = 0; i < 30; i++)
         CHECK_EQ(added[i], i > 0);
@@ -258,7 +259,7 @@ static void test_moves(void)
     for (uint32_t i = 0; i < N; i++) {
         for (int n = 1, rc = -1; rc; n++) {
             fail_at = n;
-            rc = rf_session_add_from(engine, &from, i, 0, &handle[i]);
+            rc = rf_session_add(engine, &from, i, 0, &handle[i]);
             CHECK_EQ(rc, fail_at == 0 ? -ENOMEM : 0);
             fail_at = 0;
         }
@@ -271,9 +272,9 @@ static void test_moves(void)
             CHECK_EQ(rc, fail_at == 0 ? -ENOMEM : 0);
             fail_at = 0;
             if (rc) /* nothing is changed: its old network is still taken */
-                CHECK_EQ(rf_session_add_from(engine, &from, i, 0, &other), -EEXIST);
+                CHECK_EQ(rf_session_add(engine, &from, i, 0, &other), -EEXIST);
         }
-        CHECK_EQ(rf_session_add_from(engine, i % 2 ? &to : &twin, i, 0, &other), -EEXIST);
+        CHECK_EQ(rf_session_add(engine, i % 2 ? &to : &twin, i, 0, &other), -EEXIST);
     }
     check_sessions(handle, N);
     rf_engine_tick(engine, 0, 0, NULL, 0);

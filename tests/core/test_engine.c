@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "atomic.h"
+#include "calls.h"
 #include "endpoints.h"
 #include "identities.h"
 #include "qsbr.h"
@@ -63,7 +64,7 @@ static uint64_t session(struct rf_addr source, uint32_t ssrc)
 {
     uint64_t handle;
 
-    CHECK_EQ(rf_session_add(engine, &source, ssrc, 0, &handle), 0);
+    CHECK_EQ(session_add(engine, &source, ssrc, 0, &handle), 0);
     return handle;
 }
 
@@ -131,10 +132,10 @@ static void test_session_errors_and_handles(void)
 
     setup(2, 1);
     first = session(a, 0);
-    CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST);
+    CHECK_EQ(session_add(engine, &a, 0, 0, &handle), -EEXIST);
     session(b, 0);
-    CHECK_EQ(rf_session_add(engine, &a, 0, 0, &handle), -EEXIST); /* also when there is no room */
-    CHECK_EQ(rf_session_add(engine, &a, 1, 0, &handle), -EAGAIN);
+    CHECK_EQ(session_add(engine, &a, 0, 0, &handle), -EEXIST); /* also when there is no room */
+    CHECK_EQ(session_add(engine, &a, 1, 0, &handle), -EAGAIN);
     CHECK_EQ(handle, 7);
     CHECK_EQ(rf_session_remove(engine, first), 0);
     CHECK_EQ(rf_session_remove(engine, first), -ENOENT);
@@ -160,14 +161,14 @@ static void test_subscriber_errors(void)
         b[i] = address("127.0.0.1", (uint16_t)(10 + i));
     uint64_t handle = session(a, 5);
 
-    CHECK_EQ(rf_subscribers_add(engine, handle + 1, b, 1, 0, added), -ENOENT);
-    CHECK_EQ(rf_subscribers_add(engine, handle, b, 3, 0, added), -EAGAIN);
-    CHECK_EQ(rf_subscribers_add(engine, handle, &other, 1, 0, added), -EAFNOSUPPORT);
+    CHECK_EQ(subscribers_add(engine, handle + 1, b, 1, 0, added), -ENOENT);
+    CHECK_EQ(subscribers_add(engine, handle, b, 3, 0, added), -EAGAIN);
+    CHECK_EQ(subscribers_add(engine, handle, &other, 1, 0, added), -EAFNOSUPPORT);
     CHECK_EQ(rf_subscribers(engine, handle, 0, out, 3, &count), 0);
     CHECK_EQ(count, 0);
-    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, 0, added), 0);
+    CHECK_EQ(subscribers_add(engine, handle, b, 2, 0, added), 0);
     CHECK(added[0] && added[1]);
-    CHECK_EQ(rf_subscribers_add(engine, handle, b, 2, 0, added), 0);
+    CHECK_EQ(subscribers_add(engine, handle, b, 2, 0, added), 0);
     CHECK(!added[0] && !added[1]);
     CHECK_EQ(rf_subscribers(engine, handle, 0, NULL, 0, &count), 0);
     CHECK_EQ(count, 0);
@@ -213,12 +214,12 @@ static void test_families(void)
         CHECK_EQ(rf_engine_new(&config, &engine), 0);
         uint64_t handle = session(four, 1);
 
-        CHECK_EQ(rf_subscribers_add(engine, handle, both, 2, 0, flags),
+        CHECK_EQ(subscribers_add(engine, handle, both, 2, 0, flags),
                  cases[i].ipv4 ? cases[i].ipv4 : cases[i].ipv6);
         CHECK_EQ(rf_session_stats(engine, handle, 0, &stats), 0);
         CHECK_EQ(stats.subscribers, cases[i].ipv4 || cases[i].ipv6 ? 0 : 2);
-        CHECK_EQ(rf_subscribers_add(engine, handle, &four, 1, 0, flags), cases[i].ipv4);
-        CHECK_EQ(rf_subscribers_add(engine, handle, &six, 1, 0, flags), cases[i].ipv6);
+        CHECK_EQ(subscribers_add(engine, handle, &four, 1, 0, flags), cases[i].ipv4);
+        CHECK_EQ(subscribers_add(engine, handle, &six, 1, 0, flags), cases[i].ipv6);
         CHECK_EQ(rf_subscribers_remove(engine, handle, both, 2, flags), 0);
         CHECK_EQ(flags[0], cases[i].ipv4 == 0);
         CHECK_EQ(flags[1], cases[i].ipv6 == 0);
@@ -240,7 +241,7 @@ static void test_removal_of_many_waits_once(void)
     for (uint16_t i = 0; i < N; i++)
         addrs[i] = address("127.0.0.1", i);
     grace_periods = 0;
-    CHECK_EQ(rf_subscribers_add(engine, handle, addrs, N, 0, flags), 0);
+    CHECK_EQ(subscribers_add(engine, handle, addrs, N, 0, flags), 0);
     CHECK_EQ(grace_periods, 0);
     CHECK_EQ(rf_subscribers_remove(engine, handle, addrs, N - 1, flags), 0);
     CHECK_EQ(grace_periods, 1);
@@ -290,7 +291,7 @@ static void come_and_go(uint64_t handle, unsigned page)
 
     CHECK_EQ(rf_subscribers_remove(engine, handle, gone, 2, flags), 0);
     if (page < 20)
-        CHECK_EQ(rf_subscribers_add(engine, handle, &new, 1, 5, flags), 0);
+        CHECK_EQ(subscribers_add(engine, handle, &new, 1, 5, flags), 0);
 }
 
 static void test_paging_while_others_come_and_go(void)
@@ -307,7 +308,7 @@ static void test_paging_while_others_come_and_go(void)
 
         for (uint16_t i = 0; i < N; i++)
             addrs[i] = address("127.0.0.1", i);
-        CHECK_EQ(rf_subscribers_add(engine, handle, addrs, N, 1000, added), 0);
+        CHECK_EQ(subscribers_add(engine, handle, addrs, N, 1000, added), 0);
         read_pages(handle, capacity, leave_it, still);
         read_pages(handle, capacity, come_and_go, moving);
         for (unsigned port = 0; port < 200; port++) {
@@ -345,7 +346,7 @@ static void test_tick_finds_the_idle(void)
 
     setup(10, 1);
     for (uint32_t i = 0; i < 3; i++)
-        CHECK_EQ(rf_session_add(engine, &a, i, 1000 * i, &handle[i]), 0);
+        CHECK_EQ(session_add(engine, &a, i, 1000 * i, &handle[i]), 0);
     CHECK_EQ(rf_engine_tick(engine, 5000, 0, idle, 8), 0); /* 0: never */
     CHECK_EQ(rf_engine_tick(engine, 999, 1000, idle, 8), 0);
     CHECK_EQ(rf_engine_tick(engine, 1000, 1000, idle, 8), 1);
@@ -365,7 +366,7 @@ static void test_one_loop_at_a_time(void)
     int camera = endpoint("127.0.0.1", &from), to = endpoint("127.0.0.1", &viewer);
     uint64_t handle = session(from, 1);
 
-    CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
+    CHECK_EQ(subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
     start();
     rtp_make(p, sizeof p, 1, 1);
     send_to(camera, &bound, p, sizeof p);
@@ -476,7 +477,7 @@ static void test_removal_under_traffic(void)
         unsigned i = round % 4;
 
         handle[i] = session(camera_address, i);
-        CHECK_EQ(rf_subscribers_add(engine, handle[i], &viewer[i], 1, 0, &added), 0);
+        CHECK_EQ(subscribers_add(engine, handle[i], &viewer[i], 1, 0, &added), 0);
         for (uint64_t before = heard; heard == before; heard += heard_by(fd[i]))
             sleep_ms(1);
         if (round % 2)
@@ -531,12 +532,12 @@ static void test_subscriber_removal_in_long_turns(void)
         crowd[i] = address("127.0.1.1", crowd_port.port);
         crowd[i].ip[15] = (uint8_t)(1 + i);
     }
-    CHECK_EQ(rf_subscribers_add(engine, heavy, crowd, CROWD, 0, added), 0);
+    CHECK_EQ(subscribers_add(engine, heavy, crowd, CROWD, 0, added), 0);
     store_rls(&sending, true);
     start();
     CHECK(pthread_create(&sender, NULL, send_always, NULL) == 0);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, 0, added), 0);
+        CHECK_EQ(subscribers_add(engine, handle, &viewer, 1, 0, added), 0);
         for (uint64_t before = heard; heard == before; heard += heard_by(fd))
             sleep_ms(1);
         remove_subscriber(handle, viewer);

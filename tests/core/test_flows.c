@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "core.h"
+#include "calls.h"
 #include "identities.h"
 #include "segments.h"
 
@@ -127,8 +128,8 @@ static void forward_flows(const char *bind_to, const char *from_ip, uint32_t wor
     for (unsigned i = 0; i < FLOWS * SSRCS; i++) {
         if (i % SSRCS == 0)
             fd[i / SSRCS] = endpoint(from_ip, &camera[i / SSRCS]);
-        CHECK_EQ(rf_session_add(server.engine, &camera[i / SSRCS], i, 0, &handle[i]), 0);
-        CHECK_EQ(rf_subscribers_add(server.engine, handle[i], viewers, VIEWERS, 0, added), 0);
+        CHECK_EQ(session_add(server.engine, &camera[i / SSRCS], i, 0, &handle[i]), 0);
+        CHECK_EQ(subscribers_add(server.engine, handle[i], viewers, VIEWERS, 0, added), 0);
     }
     for (unsigned burst = 0; burst < BURSTS; burst++) {
         for (unsigned i = 0; i < FLOWS; i++, packets += SEGMENTS)
@@ -193,8 +194,8 @@ static void test_a_session_on_two_workers_is_whole(void)
     steering = STEERED;
     int from = endpoint("127.0.0.1", &camera), to = endpoint("127.0.0.1", &viewer);
 
-    CHECK_EQ(rf_session_add(server.engine, &camera, 7, 0, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(server.engine, handle, &viewer, 1, 0, &added), 0);
+    CHECK_EQ(session_add(server.engine, &camera, 7, 0, &handle), 0);
+    CHECK_EQ(subscribers_add(server.engine, handle, &viewer, 1, 0, &added), 0);
     for (uint16_t i = 0; i < PACKETS; i++) {
         rtp_make(p, sizeof p, 7, i);
         send_to(from, &server.info.bound, p, sizeof p);

@@ -366,8 +366,8 @@ static bool engine_start(void)
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     rf_engine_socket(engine, &info);
     bound = info.bound;
-    CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
+    CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &handle), 0);
+    CHECK_EQ(subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
     for (uintptr_t i = 0; i < COUNT(loop); i++)
         CHECK(pthread_create(&loop[i], NULL, run_loop, (void *)i) == 0);
     return info.receiving > 1;
@@ -440,7 +440,7 @@ static void *come_and_go(void *unused)
             CHECK_EQ(rf_session_remove(engine, other[i]), 0);
             other[i] = 0;
         } else {
-            CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &other[i]), 0);
+            CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &other[i]), 0);
         }
     }
     return unused;

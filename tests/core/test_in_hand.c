@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "calls.h"
 #include "identities.h"
 #include "ingress.h"
 #include "random.h"
@@ -101,8 +102,8 @@ static struct rf_engine *engine_here(void)
     uint64_t handle;
 
     CHECK_EQ(rf_engine_new(&config, &e), 0);
-    CHECK_EQ(rf_session_add(e, &scene.source_address, SSRC, 0, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(e, handle, scene.subscribers, scene.subscribers_count, 0,
+    CHECK_EQ(session_add(e, &scene.source_address, SSRC, 0, &handle), 0);
+    CHECK_EQ(subscribers_add(e, handle, scene.subscribers, scene.subscribers_count, 0,
                                 added), 0);
     return e;
 }

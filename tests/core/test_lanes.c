@@ -121,8 +121,8 @@ static void send_through(struct rf_engine *e, const struct rf_addr *bound)
 
     for (uint32_t i = 0; i < SUBSCRIBERS; i++)
         subscribers[i] = loopback_address(i, receiver.port);
-    CHECK_EQ(rf_session_add(e, &camera, 7, 1, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(e, handle, subscribers, SUBSCRIBERS, 1, added), 0);
+    CHECK_EQ(session_add(e, &camera, 7, 1, &handle), 0);
+    CHECK_EQ(subscribers_add(e, handle, subscribers, SUBSCRIBERS, 1, added), 0);
     CHECK(pthread_create(&thread, NULL, run, e) == 0);
     for (uint16_t n = 0; n < PACKETS; n++) {
         rtp_make(p, sizeof p, 7, n);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "atomic.h"
+#include "calls.h"
 #include "core.h"
 #include "endpoints.h"
 #include "random.h"
@@ -153,14 +154,14 @@ static void add_viewers(unsigned session, unsigned first, unsigned end)
         bool added;
 
         store_seq(&viewer[session][v].removed, false);
-        CHECK_EQ(rf_subscribers_add(engine, handle[session], &a, 1, 1, &added), 0);
+        CHECK_EQ(subscribers_add(engine, handle[session], &a, 1, 1, &added), 0);
         CHECK(added);
     }
 }
 
 static void add_session(unsigned session)
 {
-    CHECK_EQ(rf_session_add(engine, &camera, session, 1, &handle[session]), 0);
+    CHECK_EQ(session_add(engine, &camera, session, 1, &handle[session]), 0);
 }
 
 /* Every removal is a race with the packets; from its answer on `removed` must hold. */

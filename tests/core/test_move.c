@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "atomic.h"
+#include "calls.h"
 #include "core.h"
 #include "endpoints.h"
 #include "random.h"
@@ -92,7 +93,7 @@ static void *bustle(void *unused)
             CHECK_EQ(rf_session_remove(engine, other[i]), 0);
             other[i] = 0;
         } else {
-            CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &other[i]), 0);
+            CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &other[i]), 0);
         }
         while (rf_notices(engine, RF_QUEUE_KNOWN, &n, 1) == 1)
             ;
@@ -160,8 +161,8 @@ static void move_about(unsigned workers)
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     rf_engine_socket(engine, &info);
     bound = address("127.0.0.1", info.bound.port);
-    CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
+    CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &handle), 0);
+    CHECK_EQ(subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
     for (uintptr_t i = 0; i < workers; i++)
         CHECK(pthread_create(&loop[i], NULL, run_loop, (void *)i) == 0);
     CHECK(pthread_create(&watcher, NULL, view, NULL) == 0);

@@ -160,7 +160,7 @@ static void toggle_session(struct slot *s, unsigned ssrc)
         CHECK_EQ(rf_session_remove(engine, s->handle), 0);
         *s = (struct slot){0};
     } else {
-        CHECK_EQ(rf_session_add(engine, camera, ssrc, clock_now(CLOCK_MONOTONIC), &s->handle), 0);
+        CHECK_EQ(session_add(engine, camera, ssrc, clock_now(CLOCK_MONOTONIC), &s->handle), 0);
     }
 }
 
@@ -172,7 +172,7 @@ static void add_many(struct slot *s, unsigned viewer, uint64_t *random)
 
     for (unsigned i = 0; i < n; i++)
         addrs[i] = loopback_address(i, viewer_port[viewer]);
-    CHECK_EQ(rf_subscribers_add(engine, s->handle, addrs, n, clock_now(CLOCK_MONOTONIC), added), 0);
+    CHECK_EQ(subscribers_add(engine, s->handle, addrs, n, clock_now(CLOCK_MONOTONIC), added), 0);
     for (unsigned i = 0; i < n; i++) {
         CHECK_EQ(added[i], !s->member[i]);
         s->count += added[i];

@@ -1,13 +1,14 @@
 /* session.c: the pool of records, handles, rates, and subscriber lists. */
 #include "session.h"
 
+#include "calls.h"
 #include "endpoints.h"
 
 /* On the usual terms. */
 static int add_to(struct subscriber_list *old, const struct rf_addr *addrs, size_t n, int family,
                   uint32_t max, uint64_t now, bool *added, struct subscriber_list **out)
 {
-    struct joining joining = {family, max, now, NULL};
+    struct joining joining = {family, max, now, &usual_terms};
 
     return subscriber_list_add(old, addrs, n, &joining, added, out);
 }

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "calls.h"
 #include "identities.h"
 #include "segments.h"
 #include "worker.h"
@@ -88,12 +89,12 @@ static void setup(void)
     int from = endpoint("127.0.0.1", &camera);
 
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
-    CHECK_EQ(rf_session_add(engine, &camera, SSRC, 0, &handle), 0);
+    CHECK_EQ(session_add(engine, &camera, SSRC, 0, &handle), 0);
     for (unsigned i = 0; i < SUBSCRIBERS; i++) {
         to[i] = address("127.1.0.1", 9);
         to[i].ip[15] = (uint8_t)i;
     }
-    CHECK_EQ(rf_subscribers_add(engine, handle, to, SUBSCRIBERS, 0, added), 0);
+    CHECK_EQ(subscribers_add(engine, handle, to, SUBSCRIBERS, 0, added), 0);
     for (uint16_t i = 0; i < PACKETS; i++) {
         rtp_make(p, 100u + i, SSRC, i);
         send_to(from, &bound, p, 100u + i);

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "calls.h"
 #include "identities.h"
 #include "letters.h"
 #include "qsbr.h"
@@ -113,7 +114,7 @@ static uint64_t session(struct rf_source source)
 {
     uint64_t handle;
 
-    CHECK_EQ(rf_session_add_from(engine, &source, SSRC, 0, &handle), 0);
+    CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &handle), 0);
     return handle;
 }
 
@@ -121,7 +122,7 @@ static void subscribe(uint64_t handle, struct rf_addr a, uint64_t now)
 {
     bool added;
 
-    CHECK_EQ(rf_subscribers_add(engine, handle, &a, 1, now, &added), 0);
+    CHECK_EQ(subscribers_add(engine, handle, &a, 1, now, &added), 0);
 }
 
 static void move(uint64_t handle, struct rf_source source)
@@ -174,7 +175,7 @@ static void test_moves_between_all_policies(void)
                         send_rtp(fd[k], 1);
                         CHECK_EQ(stats().packets_forwarded - before, admits[now][k]);
                     }
-                    CHECK_EQ(rf_session_add_from(engine, &source[now], SSRC, 0, &other), -EEXIST);
+                    CHECK_EQ(rf_session_add(engine, &source[now], SSRC, 0, &other), -EEXIST);
                 }
                 CHECK_EQ(rf_session_remove(engine, handle), 0);
             }

@@ -261,8 +261,9 @@ static void add_members(bool *member, unsigned first, unsigned n)
 
     for (unsigned i = 0; i < n; i++)
         addrs[i] = address("127.0.0.1", (uint16_t)(first + i));
-    CHECK_EQ(subscriber_list_add(old, addrs, n, &(struct joining){AF_INET, MEMBERS, 0}, added,
-                                 &list), 0);
+    CHECK_EQ(subscriber_list_add(old, addrs, n, &(struct joining){AF_INET, MEMBERS, 0, &usual_terms},
+                                 added, &list),
+             0);
     for (unsigned i = 0; i < n; i++) {
         CHECK_EQ(added[i], !member[first + i]);
         member[first + i] = true;

@@ -72,15 +72,16 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *t)
     return 0;
 }
 
+static struct rf_addr viewers[MOST];
+
 static void setup_with(uint32_t subscribers, bool no_segmentation)
 {
-    static struct rf_addr addrs[MOST];
     struct worker_options options = {
         .receives = true, .no_segmentation = no_segmentation, .busy_poll_ns = UINT64_MAX};
     struct rf_addr at = address("127.0.0.1", 0);
 
     for (uint32_t i = 0; i < subscribers; i++)
-        addrs[i] = loopback_address(i, 9);
+        viewers[i] = loopback_address(i, 9);
     from = endpoint("127.0.0.1", &camera);
     qsbr_init(&qsbr);
     CHECK_EQ(session_pool_init(&pool, 16), 0);
@@ -88,7 +89,7 @@ static void setup_with(uint32_t subscribers, bool no_segmentation)
     CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
     CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
     for (uint32_t ssrc = 1; ssrc <= 2; ssrc++)
-        CHECK_EQ(table_insert(&table, session_make(&pool, camera, ssrc, addrs, subscribers)), 0);
+        CHECK_EQ(table_insert(&table, session_make(&pool, camera, ssrc, viewers, subscribers)), 0);
 }
 
 static void setup(uint32_t subscribers)
@@ -181,10 +182,12 @@ static void test_never_for_few(void)
 static void test_never_for_those_withheld(void)
 {
     setup(100);
-    struct session *s = session_at(&pool, 0);
+    size_t changed;
 
-    for (uint8_t class = 0; class < RF_CLASSES; class++)
-        subscriber_list_shed(load_rlx(&s->subscribers), class, true);
+    CHECK_EQ(subscriber_list_withhold(load_rlx(&session_at(&pool, 0)->subscribers), viewers, 100,
+                                      AF_INET, RF_WITHHELD_SHED, true, &changed),
+             0);
+    CHECK_EQ(changed, 100);
     play("ppm", 5000);
     expect(3, 0, 0);
     CHECK_EQ(load_rlx(&worker.counters.copies_withheld), 300);

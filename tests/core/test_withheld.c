@@ -168,7 +168,9 @@ static void test_lists_count_them(void)
             break;
         default:
             list = old;
-            subscriber_list_shed(old, terms.subscriber_class, random_below(&random, 2));
+            CHECK_EQ(subscriber_list_withhold(old, addrs + first, n, AF_INET, RF_WITHHELD_SHED,
+                                              random_below(&random, 2), &changed),
+                     0);
         }
         if (list != old)
             free(old);
@@ -245,20 +247,24 @@ static void test_silence_under_traffic(void)
         addrs[i] = loopback_address(i, 9);
     store_rls(&finished, false);
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
-    CHECK_EQ(rf_session_add(engine, &source, 1, 0, &handle), 0);
-    CHECK_EQ(rf_subscribers_add(engine, handle, addrs, MOST, 0, added), 0);
+    CHECK_EQ(session_add(engine, &source, 1, 0, &handle), 0);
+    CHECK_EQ(subscribers_add(engine, handle, addrs, MOST, 0, added), 0);
     for (uintptr_t i = 0; i < 2; i++)
         CHECK(pthread_create(&threads[i], NULL, loop, (void *)i) == 0);
     CHECK(pthread_create(&camera, NULL, film, &from) == 0);
     for (unsigned round = 0; round < 100; round++) {
         if (round % 2) {
-            CHECK_EQ(rf_subscribers_shed(engine, handle, RF_CLASS_MONITOR, true, &changed), 0);
+            CHECK_EQ(rf_subscribers_withhold(engine, handle, addrs, MOST, RF_WITHHELD_SHED, true,
+                                             &changed),
+                     0);
             CHECK_EQ(changed, MOST);
             uint64_t attempted = stats_now().copies_attempted;
 
             await_packets(5);
             CHECK_EQ(stats_now().copies_attempted, attempted);
-            CHECK_EQ(rf_subscribers_shed(engine, handle, RF_CLASS_MONITOR, false, &changed), 0);
+            CHECK_EQ(rf_subscribers_withhold(engine, handle, addrs, MOST, RF_WITHHELD_SHED, false,
+                                             &changed),
+                     0);
         } else {
             bool on = round % 4;
 

@@ -132,8 +132,7 @@ static void gate_each_kind(bool check_padding)
     CHECK_EQ(sum.dropped_unknown_ssrc, 1);
     CHECK_EQ(sum.packets_forwarded, check_padding ? 1 : 2);
     CHECK_EQ(sum.bytes_received, 6 * 64 + 11);
-    CHECK_EQ(sum.bytes_forwarded, check_padding ? 64 : 128);
-    CHECK_EQ(sum.bytes_sent, sum.bytes_forwarded);
+    CHECK_EQ(sum.bytes_sent, check_padding ? 64 : 128);
     CHECK_EQ(load_rlx(&s->counters.packets_received), sum.packets_forwarded);
     CHECK(load_rlx(&s->last_packet_ns) != 0);
     if (!check_padding)

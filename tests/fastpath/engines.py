@@ -36,16 +36,21 @@ def local(port: int) -> Address:
     return Address.parse(f"127.0.0.1:{port}")
 
 
+def records_of(*addresses: Address) -> bytes:
+    """As the engine takes them."""
+    return b"".join(address.record for address in addresses)
+
+
 def bound_to(sock: socket.socket) -> Address:
     """Where a test's socket is."""
     host, port, *_ = sock.getsockname()
     return Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
-def subscribe(to: Engine, handle: int, *subscribers: socket.socket | Address) -> list[bool]:
-    """Adds them now; which of them are new."""
+def subscribe(to: Engine, handle: int, *subscribers: socket.socket | Address) -> int:
+    """Adds them now; how many of them are new."""
     addresses = [s if isinstance(s, Address) else bound_to(s) for s in subscribers]
-    return to.add_subscribers(handle, addresses, time.monotonic_ns())
+    return to.add_subscribers(handle, records_of(*addresses), time.monotonic_ns())
 
 
 def add(to: Engine, source: socket.socket | Address, ssrc: int, *subscribers: socket.socket) -> int:

@@ -42,7 +42,7 @@ source, viewer, workers, run, *fds = sys.argv[1:]
 e = Engine(Address.parse("127.0.0.1:0"), max_sessions=9, max_subscribers=9,
            receive_queue_packets=99, workers=int(workers), sockets=[int(fd) for fd in fds])
 handle = e.add_session(Address.parse(source), 1, time.monotonic_ns())
-e.add_subscribers(handle, [Address.parse(viewer)], time.monotonic_ns())
+e.add_subscribers(handle, Address.parse(viewer).record, time.monotonic_ns())
 if run == "run":
     for worker in range(int(workers)):
         threading.Thread(target=e.run, args=(worker,), daemon=True).start()

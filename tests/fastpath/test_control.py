@@ -8,7 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fastpath.engines import add, bound_to, engine, local, subscribe, subscribers_of
+from fastpath.engines import (
+    add,
+    bound_to,
+    engine,
+    local,
+    records_of,
+    subscribe,
+    subscribers_of,
+)
 from support import eventually, receive, rtp_packet, running_engine, target
 
 from rtpfanout.model import Address
@@ -89,21 +97,21 @@ def test_ssrc_is_32_bits(ssrc: int) -> None:
 def test_subscriber_errors_change_nothing() -> None:
     e = engine(max_subscribers=2)
     handle = e.add_session(local(1), 7, 0)
-    assert e.add_subscribers(handle, [], 0) == []
+    assert e.add_subscribers(handle, b"", 0) == 0
     with pytest.raises(BlockingIOError):
-        e.add_subscribers(handle, [local(port) for port in (10, 11, 12)], 0)
+        e.add_subscribers(handle, records_of(*map(local, (10, 11, 12))), 0)
     with pytest.raises(OSError, match="not supported") as family:
-        e.add_subscribers(handle, [local(10), IPV6], 0)
+        e.add_subscribers(handle, records_of(local(10), IPV6), 0)
     assert family.value.errno == errno.EAFNOSUPPORT
+    with pytest.raises(ValueError, match="24 bytes each"):
+        e.add_subscribers(handle, local(10).record[:-1], 0)
     not_addresses: list[Any] = [local(10), "127.0.0.1:11"]
-    with pytest.raises(AttributeError):
-        e.add_subscribers(handle, not_addresses, 0)
     with pytest.raises(AttributeError):
         e.remove_subscribers(handle, not_addresses)
     assert e.subscribers(handle, 0, 10) == []
-    assert e.add_subscribers(handle, [local(10), local(11), local(10)], 0) == [True, True, False]
+    assert e.add_subscribers(handle, records_of(*map(local, (10, 11, 10))), 0) == 2
     for call in (
-        lambda: e.add_subscribers(UNKNOWN, [local(10)], 0),
+        lambda: e.add_subscribers(UNKNOWN, local(10).record, 0),
         lambda: e.subscribers(UNKNOWN, 0, 1),
         lambda: e.remove_subscribers(UNKNOWN, [local(10)]),
     ):
@@ -126,10 +134,10 @@ def test_subscribers_are_those_the_socket_can_reach(bind: str, possible: str, ip
     handle = e.add_session(local(1), 7, 0)
     for version, address in (("4", local(10)), ("6", IPV6)):
         if version in possible:
-            assert e.add_subscribers(handle, [address], 0) == [True]
+            assert e.add_subscribers(handle, address.record, 0) == 1
         else:
             with pytest.raises(OSError, match="not supported"):
-                e.add_subscribers(handle, [address], 0)
+                e.add_subscribers(handle, address.record, 0)
 
 
 def test_pages_of_subscribers() -> None:
@@ -137,9 +145,9 @@ def test_pages_of_subscribers() -> None:
     e = engine()
     handle = e.add_session(local(1), 7, 0)
     addresses = [local(port) for port in range(100, 110)]
-    e.add_subscribers(handle, addresses, 5_000)
+    e.add_subscribers(handle, records_of(*addresses), 5_000)
     e.remove_subscribers(handle, [addresses[3]])
-    e.add_subscribers(handle, [addresses[3]], 5_000)
+    e.add_subscribers(handle, addresses[3].record, 5_000)
     first = e.subscribers(handle, 0, 4)
     rest = e.subscribers(handle, first[-1][1], 1000)
     assert e.subscribers(handle, 0, 0) == []
@@ -184,9 +192,9 @@ def test_addresses_come_back_as_they_went(ipv6: None) -> None:  # noqa: ARG001
         Address.parse(text)
         for text in ("192.0.2.1:1", "[2001:db8::1]:65535", "[fe80::1%1]:9", "[fe80::1%2]:9")
     ]
-    assert e.add_subscribers(handle, addresses, 0) == [True] * 4
+    assert e.add_subscribers(handle, records_of(*addresses), 0) == 4
     assert subscribers_of(e, handle) == addresses
-    assert e.add_subscribers(handle, [Address.parse("[::ffff:192.0.2.1]:1")], 0) == [False]
+    assert e.add_subscribers(handle, Address.parse("[::ffff:192.0.2.1]:1").record, 0) == 0
 
 
 def test_handles_are_never_used_again() -> None:
@@ -287,7 +295,7 @@ def test_control_calls_from_many_threads() -> None:
         try:
             for round_ in range(150):
                 handle = e.add_session(local(1), ssrc, round_)
-                assert e.add_subscribers(handle, [local(5), local(6)], 0) == [True, True]
+                assert e.add_subscribers(handle, records_of(local(5), local(6)), 0) == 2
                 e.tick(round_, 0)
                 assert e.remove_subscribers(handle, [local(5), local(9)]) == [True, False]
                 assert subscribers_of(e, handle) == [local(6)]

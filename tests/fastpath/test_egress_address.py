@@ -120,11 +120,11 @@ def test_who_is_added_as_told_is_served_from_there_at_once(udp: Udp) -> None:
     with running("0.0.0.0:0") as e:
         handle = e.add_session(bound_to(camera), SSRC, time.monotonic_ns())
         record = bound_to(viewer).record
-        e.add_packed_subscribers(handle, record, 1, local=packed("127.0.0.2"))
+        e.add_subscribers(handle, record, 1, local=packed("127.0.0.2"))
         assert served_from(e, camera, "127.0.0.1", viewer) == [{"127.0.0.2"}]
-        e.add_packed_subscribers(handle, record, 2)  # a lease that is renewed: it stays so
+        e.add_subscribers(handle, record, 2)  # a lease that is renewed: it stays so
         assert served_from(e, camera, "127.0.0.1", viewer) == [{"127.0.0.2"}]
-        e.add_packed_subscribers(handle, record, 3, local=packed("127.0.0.4"))
+        e.add_subscribers(handle, record, 3, local=packed("127.0.0.4"))
         assert served_from(e, camera, "127.0.0.1", viewer) == [{"127.0.0.4"}]
 
 
@@ -263,7 +263,7 @@ def test_the_address_that_is_configured_goes_before_the_sources(udp: Udp) -> Non
         with inside(sv), running("0.0.0.0:0", egress_address=parse_ip("10.1.0.200")) as e:
             tell_addresses(e)
             handle = add(e, camera, SSRC, viewer, beyond)
-            e.add_packed_subscribers(
+            e.add_subscribers(
                 handle, bound_to(joined).record, time.monotonic_ns(), local=packed("10.1.0.1")
             )
             assert served_from(e, camera, "10.1.0.100", viewer, beyond, joined) == [

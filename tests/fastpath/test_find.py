@@ -14,8 +14,8 @@ def test_find_subscribers() -> None:
     one, two, three = (Address.parse(f"127.0.0.1:{port}").record for port in (1, 2, 3))
     assert e.find_subscribers(handle, b"") == []
     assert e.find_subscribers(handle, one) == [None]
-    e.add_packed_subscribers(handle, one, 1, lease_until=7, subscriber_class=0, withheld=1)
-    e.add_packed_subscribers(handle, two, 2)
+    e.add_subscribers(handle, one, 1, lease_until=7, subscriber_class=0, withheld=1)
+    e.add_subscribers(handle, two, 2)
     assert e.find_subscribers(handle, one) == [(7, 0, 1)]
     found = e.find_subscribers(handle, two + three + one + two)
     assert found == [(0, 2, 0), None, (7, 0, 1), (0, 2, 0)]
@@ -27,22 +27,6 @@ def test_find_subscribers() -> None:
     e.remove_session(handle)
     with pytest.raises(KeyError):
         e.find_subscribers(handle, one)
-
-
-def test_runs_of_many_sessions() -> None:
-    e = engine()
-    first, second = (e.add_session(local(n), 7, 1) for n in (1, 2))
-    one, two, three = (local(n).record for n in (5, 6, 7))
-    runs = [(first, one + two, 10, 0, 2, 0), (second, three, 20, 9, 0, 1)]
-    e.add_subscriber_runs([*runs, (first, three, 30, 0, 1, 0)])
-    assert e.find_subscribers(first, one + two + three) == [(0, 2, 0), (0, 2, 0), (0, 1, 0)]
-    assert e.find_subscribers(second, three) == [(9, 0, 1)]
-    assert [row[1] for row in e.subscribers(first, 0, 9)] == [10, 11, 30]
-    e.add_subscriber_runs([])
-    with pytest.raises(KeyError):
-        e.add_subscriber_runs([(first + 999, one, 1, 0, 2, 0)])
-    with pytest.raises(ValueError, match="24 bytes each"):
-        e.add_subscriber_runs([(first, one[:-1], 1, 0, 2, 0)])
 
 
 def test_rows_of_many_sessions() -> None:

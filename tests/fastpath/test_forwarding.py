@@ -36,7 +36,7 @@ def test_every_size(udp: Udp) -> None:
     with running_engine(e):
         assert transfer(camera, target(e.bound), packets, viewers, window=2) == [packets] * 3
     stats = e.stats()
-    assert stats["bytes_received"] == stats["bytes_forwarded"] == sum(sizes)
+    assert stats["bytes_received"] == sum(sizes)
     assert stats["bytes_sent"] == 3 * sum(sizes)
 
 

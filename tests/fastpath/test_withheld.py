@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from fastpath.engines import add, bound_to, engine, local, running, subscribe
+from fastpath.engines import add, bound_to, engine, local, records_of, running, subscribe
 from fastpath.test_removal import Camera
 from support import eventually, queued, receive, rtp_packet, running_engine, target
 
+from rtpfanout._fastpath import CLASSES, WITHHELD
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
@@ -19,12 +20,8 @@ if TYPE_CHECKING:
 
     from rtpfanout._fastpath import Engine
 
-CONSENT, SHED, REFUSED = 1, 2, 4
-PILOT, RECORDER, MONITOR = 0, 1, 2
-
-
-def records_of(*addresses: Address) -> bytes:
-    return b"".join(address.record for address in addresses)
+CONSENT, SHED, REFUSED = WITHHELD.values()
+PILOT, RECORDER, MONITOR = CLASSES.values()
 
 
 def terms_of(e: Engine, handle: int) -> dict[Address, tuple[int, int, int]]:
@@ -33,7 +30,7 @@ def terms_of(e: Engine, handle: int) -> dict[Address, tuple[int, int, int]]:
 
 
 def add_on(e: Engine, handle: int, *addresses: Address, **terms: int) -> int:
-    return e.add_packed_subscribers(handle, records_of(*addresses), time.monotonic_ns(), **terms)
+    return e.add_subscribers(handle, records_of(*addresses), time.monotonic_ns(), **terms)
 
 
 def test_terms_are_kept_and_renewed() -> None:
@@ -41,11 +38,10 @@ def test_terms_are_kept_and_renewed() -> None:
     handle = e.add_session(local(1), 1, 0)
     a, b, c = local(10), local(11), local(12)
     assert add_on(e, handle, a, b, lease_until=100, subscriber_class=RECORDER, withheld=1) == 2
-    assert subscribe(e, handle, c) == [True]
+    assert subscribe(e, handle, c) == 1
     assert terms_of(e, handle) == {a: (1, 100, 1), b: (1, 100, 1), c: (MONITOR, 0, 0)}
     assert add_on(e, handle, b, lease_until=200, subscriber_class=PILOT, withheld=2) == 0
     assert add_on(e, handle, b, c, local(13), lease_until=300, subscriber_class=PILOT) == 1
-    assert subscribe(e, handle, a) == [False], "without terms nothing is set anew"
     assert terms_of(e, handle) == {
         a: (1, 100, 1),
         b: (PILOT, 300, 1),
@@ -72,7 +68,6 @@ def test_what_is_refused_changes_no_terms() -> None:
         e.withhold(handle, b"short", CONSENT, True)
     for call in (
         lambda: e.withhold(99, b"", CONSENT, True),
-        lambda: e.shed_class(99, MONITOR, True),
         lambda: e.expired_subscribers(99, 1),
         lambda: e.subscriber_records(99),
     ):
@@ -100,7 +95,7 @@ def test_records_of_all_subscribers(count: int) -> None:
     handle = e.add_session(local(1), 1, 0)
     records = records_of(*(local(10 + n) for n in range(count)))
     if records:
-        e.add_packed_subscribers(handle, records, 5)
+        e.add_subscribers(handle, records, 5)
     assert e.subscriber_records(handle) == records
 
 
@@ -110,15 +105,15 @@ def test_bits_are_set_and_cleared_each_for_itself() -> None:
     a, b, stranger = local(10), local(11), local(99)
     add_on(e, handle, a, subscriber_class=MONITOR, withheld=CONSENT)
     add_on(e, handle, b, subscriber_class=RECORDER)
-    assert e.shed_class(handle, MONITOR, True) == 1
-    assert e.shed_class(handle, MONITOR, True) == 0
-    assert e.shed_class(handle, PILOT, True) == 0
+    assert e.withhold(handle, records_of(a), SHED, True) == 1
+    assert e.withhold(handle, records_of(a), SHED, True) == 0
+    assert e.withhold(handle, records_of(stranger), SHED, True) == 0
     assert e.withhold(handle, records_of(a, b, stranger), CONSENT, True) == 1
     assert {t[2] for t in terms_of(e, handle).values()} == {CONSENT | SHED, CONSENT}
     assert e.withhold(handle, records_of(a), CONSENT, False) == 1
     assert e.withhold(handle, records_of(a), CONSENT, False) == 0
     assert terms_of(e, handle)[a][2] == SHED
-    assert e.shed_class(handle, MONITOR, False) == 1
+    assert e.withhold(handle, records_of(a), SHED, False) == 1
     assert terms_of(e, handle)[a][2] == 0
 
 
@@ -227,7 +222,7 @@ def test_nothing_leaves_after_the_call(udp: Callable[..., socket.socket]) -> Non
         add_on(e, handle, bound_to(other), subscriber_class=PILOT)
         calls = (
             lambda on: e.withhold(handle, records_of(bound_to(viewer)), CONSENT, on),
-            lambda on: e.shed_class(handle, MONITOR, on),
+            lambda on: e.withhold(handle, records_of(bound_to(viewer)), SHED, on),
         )
         traffic.start()
         for race in range(100):

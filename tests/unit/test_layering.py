@@ -67,10 +67,10 @@ SHARED_SIBLINGS = {"convert"}
 
 # Of a .c and .h pair each file may include the other; otherwise only lower lines.
 CORE_LAYERS = (
-    {"atomic", "error", "hash", "rfo", "rtp", "stats_fields"},
+    {"atomic", "hash", "rfo", "rtp", "stats_fields"},
     {"core"},
     {"addr", "cookie", "stats", "steer", "snmp"},
-    {"awaited", "qsbr", "rtcp", "sock", "crew", "notice"},
+    {"awaited", "qsbr", "sock", "crew", "notice"},
     {"port", "rule", "local", "delivery", "drops", "membership"},
     {"subscriber"},
     {"session"},

@@ -104,33 +104,27 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   ``control_sent`` or ``control_send_failures``, not as a copy.
 * ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
   grace period: no packet of that session, or to those subscribers, leaves after.
-* ``add_subscribers`` adds all or none: it returns, for each address, True if it
-  is new and False if it was there already; it raises BlockingIOError when the
-  list would exceed `max_subscribers`. ``add_packed_subscribers`` is the same for
-  addresses written by `model.ADDRESS_RECORD` one behind the other, with no object for
-  each, and returns how many are new. ``remove_subscribers`` returns, for each
-  address, whether it was there.
-* ``add_subscriber_runs(runs)`` is ``add_packed_subscribers`` of many sessions: (handle,
-  records, now_ns, lease_until, subscriber_class, withheld) each. An error leaves those before.
-  ``add_subscriber_rows(handles, rows, offset_ns)`` is the same of (key of `handles`, second,
+* ``add_subscribers`` takes addresses written by `model.ADDRESS_RECORD` one behind the other, adds
+  all or none, and returns how many are new; it raises BlockingIOError when the list would exceed
+  `max_subscribers`. ``remove_subscribers`` returns, for each address, whether it was there.
+* ``add_subscriber_rows(handles, rows, offset_ns)`` is the same of (key of `handles`, second,
   lease, class, now_ns, one record) each, those of a key in one piece; `offset_ns` is to be added to
   leases, nanoseconds or 0 for none, to be CLOCK_MONOTONIC. It answers with (key, how many, the
   last now_ns) for each key that `handles` has, and (key, lease_until) for each lease.
-* ``add_packed_subscribers`` also says on which terms: `lease_until` (seconds of
-  CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (0 pilot, 1 recorder, 2 monitor; others:
+* ``add_subscribers`` also says on which terms: `lease_until` (seconds of
+  CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (`CLASSES`; others:
   OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
   what is withheld. Who is added with bit 4 fits beyond `max_subscribers` and in any family.
   ``expired_subscribers`` gives the records of those whose lease is over; it removes none.
-* Copies leave from `local` (16 bytes as ``Address.packed``) where ``add_packed_subscribers`` or
+* Copies leave from `local` (16 bytes as ``Address.packed``) where ``add_subscribers`` or
   ``deliver_from`` told so. Else from `egress_address`, to subscribers of its family; else from
   the address of ours that the session's source speaks to, if it is of the interface by which the
   subscriber was reached when it was added, or at the last ``follow_sources``; else the kernel
   chooses. It also does where this host has not got the address (``egress_address_missing`` counts
   those copies), and where a session's subscribers have more than 31 of them.
-* ``withhold`` sets or clears bits (1 consent, 2 shed, 4 refused) of subscribers by record,
-  ``shed_class`` bit 2 of all of a class that are there now; both return of how many. With any bit
-  a subscriber gets no copies: they count as ``copies_withheld`` and not as attempted. Switching on
-  releases the GIL and returns after the grace period: nothing leaves to them after.
+* ``withhold`` sets or clears bits (`WITHHELD`) of subscribers by record and returns of how many.
+  With any bit a subscriber gets no copies: they count as ``copies_withheld`` and not as attempted.
+  Switching on releases the GIL and returns after the grace period: nothing leaves to them after.
 * ``find_subscribers`` gives, for each record, None or (lease_until, class, withheld).
 * ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
   withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
@@ -175,10 +169,12 @@ from __future__ import annotations
 
 try:
     from rtpfanout._fastpath._engine import (
+        CLASSES,
         DROP_REASONS,
         LATENCY_BOUNDS_NS,
         SEND_FAILURES,
         SESSION_FIELDS,
+        WITHHELD,
         WORKER_FIELDS,
         Engine,
         make_cookie,
@@ -198,10 +194,12 @@ except ImportError as error:
     raise ImportError(f"rtpfanout._fastpath cannot be loaded: {reason} ({error})") from error
 
 __all__ = [
+    "CLASSES",
     "DROP_REASONS",
     "LATENCY_BOUNDS_NS",
     "SEND_FAILURES",
     "SESSION_FIELDS",
+    "WITHHELD",
     "WORKER_FIELDS",
     "Engine",
     "make_cookie",

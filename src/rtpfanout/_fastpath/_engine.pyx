@@ -33,6 +33,18 @@ WORKER_FIELDS = names(core.rf_worker_field_name)
 SESSION_FIELDS = names(core.rf_session_field_name)
 LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
 
+# What `withheld` and `subscriber_class` are told by.
+WITHHELD = {
+    "consent": core.RF_WITHHELD_CONSENT,
+    "shed": core.RF_WITHHELD_SHED,
+    "refused": core.RF_WITHHELD_REFUSED,
+}
+CLASSES = {
+    "pilot": core.RF_CLASS_PILOT,
+    "recorder": core.RF_CLASS_RECORDER,
+    "monitor": core.RF_CLASS_MONITOR,
+}
+
 include "values.pxi"
 include "bulk.pxi"
 include "proofs.pxi"
@@ -180,7 +192,7 @@ cdef class Engine:
         cdef int rc
         write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
         with nogil:  # a move may be under way, and its grace period
-            rc = core.rf_session_add_from(self.engine, &from_, ssrc, now_ns, &handle)
+            rc = core.rf_session_add(self.engine, &from_, ssrc, now_ns, &handle)
         check(rc)
         return handle
 
@@ -256,32 +268,20 @@ cdef class Engine:
             rc = core.rf_session_remove(self.engine, handle)
         check(rc)
 
-    def add_subscribers(self, uint64_t handle, list addresses, uint64_t now_ns):
-        cdef AddressArray array = AddressArray(addresses)
-        check(
-            core.rf_subscribers_add(
-                self.engine, handle, array.addrs, array.count, now_ns, array.flags
-            )
-        )
-        return array.flag_list()
-
-    def add_packed_subscribers(
+    def add_subscribers(
         self,
         uint64_t handle,
         bytes records,
         uint64_t now_ns,
         *,
         lease_until=0,
-        subscriber_class=2,
+        subscriber_class=core.RF_CLASS_MONITOR,
         withheld=0,
         bytes local=b"",
     ):
         return add_run(
             self.engine, handle, records, now_ns, lease_until, subscriber_class, withheld, local
         )
-
-    def add_subscriber_runs(self, list runs):
-        add_runs(self.engine, runs)
 
     def add_subscriber_rows(self, dict handles, list rows, int64_t offset_ns):
         return add_rows(self.engine, handles, rows, offset_ns)
@@ -303,14 +303,6 @@ cdef class Engine:
 
     def deliver_from(self, uint64_t handle, bytes records, bytes local):
         deliver_run(self.engine, handle, records, local)
-
-    def shed_class(self, uint64_t handle, uint8_t subscriber_class, bint on):
-        cdef size_t changed = 0
-        cdef int rc
-        with nogil:
-            rc = core.rf_subscribers_shed(self.engine, handle, subscriber_class, on, &changed)
-        check(rc)
-        return changed
 
     def expired_subscribers(self, uint64_t handle, uint32_t now_secs):
         return read_expired(self.engine, handle, now_secs)

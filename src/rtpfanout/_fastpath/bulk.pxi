@@ -18,7 +18,7 @@ cdef list add_plain_sessions(
         source.policy = core.RF_EXACT if prefix[i] == 255 else core.RF_NETWORK
         source.exact = source.network.addr = addrs[i]
         source.network.prefix = prefix[i]
-        rc = core.rf_session_add_from(engine, &source, ssrcs[i], now_ns, &handle)
+        rc = core.rf_session_add(engine, &source, ssrcs[i], now_ns, &handle)
         handles.append(handle if rc == 0 else None)
     return handles
 
@@ -48,7 +48,7 @@ cdef size_t add_run(
         terms.withheld = withheld
         write_ip(terms.from_, local)
         with nogil:
-            rc = core.rf_subscribers_add_on(engine, handle, addrs, count, &terms, now_ns, added)
+            rc = core.rf_subscribers_add(engine, handle, addrs, count, &terms, now_ns, added)
         check(rc)
         for i in range(count):
             new += added[i]
@@ -68,12 +68,6 @@ cdef int deliver_run(
     with nogil:
         rc = core.rf_subscribers_deliver(engine, handle, addrs, count, ip)
     return check(rc)
-
-
-cdef int add_runs(core.rf_engine *engine, list runs) except -1:
-    for handle, records, since_ns, lease_until, subscriber_class, withheld in runs:
-        add_run(engine, handle, records, since_ns, lease_until, subscriber_class, withheld, b"")
-    return 0
 
 
 cdef uint32_t lease_second(int64_t lease_ns, int64_t offset_ns):
@@ -133,7 +127,7 @@ cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t off
             if until:
                 leases.append((key, until))
             check(
-                core.rf_subscribers_add_on(engine, handle, addrs, count, &terms, since, added)
+                core.rf_subscribers_add(engine, handle, addrs, count, &terms, since, added)
             )
             last = since + count - 1
             total += count

@@ -122,6 +122,12 @@ cdef extern from "core.h" nogil:
         uint64_t sum_ns
 
     enum:
+        RF_CLASS_PILOT
+        RF_CLASS_RECORDER
+        RF_CLASS_MONITOR
+        RF_WITHHELD_CONSENT
+        RF_WITHHELD_SHED
+        RF_WITHHELD_REFUSED
         RF_GROUP_SOURCES
         RF_LATENCY_BOUNDS
         RF_MAX_WORKERS
@@ -147,8 +153,8 @@ cdef extern from "core.h" nogil:
     int rf_engine_health(rf_engine *e, uint32_t worker, uint64_t now, rf_health *out)
     void rf_engine_latency(rf_engine *e, rf_latency *first, rf_latency *last)
 
-    int rf_session_add_from(rf_engine *e, const rf_source *source, uint32_t ssrc, uint64_t now,
-                            uint64_t *handle)
+    int rf_session_add(rf_engine *e, const rf_source *source, uint32_t ssrc, uint64_t now,
+                       uint64_t *handle)
     int rf_session_move(rf_engine *e, uint64_t handle, const rf_source *source, uint64_t now)
     int rf_session_pause(rf_engine *e, uint64_t handle, rf_bool paused)
     int rf_session_limit(rf_engine *e, uint64_t handle, uint64_t bits_per_second)
@@ -158,13 +164,9 @@ cdef extern from "core.h" nogil:
     int rf_session_latency(rf_engine *e, uint64_t handle, rf_latency *first, rf_latency *last)
     size_t rf_sessions_stats(rf_engine *e, uint64_t now, rf_session_stats *out, size_t capacity)
     int rf_subscribers_add(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
-                           uint64_t now, rf_bool *added)
-    int rf_subscribers_add_on(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
-                              const rf_terms *terms, uint64_t now, rf_bool *added)
+                           const rf_terms *terms, uint64_t now, rf_bool *added)
     int rf_subscribers_withhold(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                                 uint8_t reason, rf_bool on, size_t *changed)
-    int rf_subscribers_shed(rf_engine *e, uint64_t handle, uint8_t subscriber_class, rf_bool on,
-                            size_t *changed)
     int rf_subscribers_find(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                             rf_terms *out, rf_bool *found)
     int rf_subscribers_deliver(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,

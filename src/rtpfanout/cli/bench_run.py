@@ -144,10 +144,11 @@ class _Bench:
             _Source(cell, ssrc, self._engine.bound.port)
             for ssrc in range(1 if cell.workers == 1 else _SOURCES_PER_WORKER * cell.workers)
         ]
+        records = b"".join(address.record for address in subscribers)
         for source in self._sources:
             now = time.monotonic_ns()
             handle = self._engine.add_session(source.address, source.ssrc, now)
-            self._engine.add_subscribers(handle, subscribers, now)
+            self._engine.add_subscribers(handle, records, now)
         self._threads = [
             threading.Thread(target=self._engine.run, args=(i,), daemon=True)
             for i in range(cell.workers)

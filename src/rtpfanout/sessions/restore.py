@@ -255,7 +255,6 @@ class Restoring:
         port = registry.policy.ingest.port
         at_ingest_port = any_at_port(records, port)
         is_counted = bool(registry.limits.subscribers_per_ip)
-        ready = []
         lifted = []
         for run in runs:
             entry = self._entries[run.sequence]
@@ -277,15 +276,19 @@ class Restoring:
                     self._served += added
                     if not fits:
                         lifted.append((entry.handle, records, REFUSED))
-                ready.append(
-                    (entry.handle, records, since, lease_until, run.subscriber_class, withheld)
+                registry.engine.add_subscribers(
+                    entry.handle,
+                    records,
+                    since,
+                    lease_until=lease_until,
+                    subscriber_class=run.subscriber_class,
+                    withheld=withheld,
                 )
                 entry.last_since = since + added - 1
                 entry.subscribers += added
             if entry.is_echo and run.sequence in self._consented:
                 there = self._consented[run.sequence].keys() & split_records(run.records)
                 lifted.append((entry.handle, b"".join(there), CONSENT))
-        registry.engine.add_subscriber_runs(ready)
         for handle, records, reason in lifted:
             registry.engine.withhold(handle, records, reason, False)
 

@@ -318,7 +318,7 @@ class Subscribers:
         local: bytes,
     ) -> None:
         try:
-            self._registry.engine.add_packed_subscribers(
+            self._registry.engine.add_subscribers(
                 session.handle,
                 records,
                 since,
@@ -339,7 +339,7 @@ class Subscribers:
         for record, standing in before.items():
             if standing is not None:
                 lease_until, number, withheld = standing
-                engine.add_packed_subscribers(
+                engine.add_subscribers(
                     session.handle,
                     record,
                     session.last_since,

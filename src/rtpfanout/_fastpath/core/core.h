@@ -236,17 +236,14 @@ int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct 
  * the first, and for the last, subscriber served; one observation per packet in each. */
 void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_latency *last);
 
-/* -EEXIST (SSRC and source are taken, also when there are max_sessions), -EAGAIN (max_sessions),
- * -ENOMEM. */
-int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc,
+/* -EEXIST (SSRC and source are taken, also when there are max_sessions, or a session of that SSRC
+ * has the very same network), -EAGAIN (max_sessions), -EMLINK (RF_SSRC_NETWORKS sessions of that
+ * SSRC have a network already), -EINVAL (prefix), -ENOMEM. */
+int rf_session_add(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle);
-/* The same for any policy. Also -EEXIST (a session of that SSRC has the very same network),
- * -EMLINK (RF_SSRC_NETWORKS sessions of that SSRC have a network already), -EINVAL (prefix). */
-int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
-                        uint64_t now, uint64_t *handle);
 /* Another source, in one step: at no moment are both admitted, and after the return none that
  * only the old one admits. Returns after the grace period. What it had counted goes on.
- * -ENOENT, and as rf_session_add_from says; nothing is changed then. */
+ * -ENOENT, and as rf_session_add says; nothing is changed then. */
 int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
                     uint64_t now);
 /* After a pause has begun, and a grace period, no packet of it leaves. -ENOENT. */
@@ -265,23 +262,18 @@ int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *
 size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_stats *out,
                          size_t capacity);
 
-/* All or none. added[i] tells a new address from one that was there already or stands
- * before in this call; after an error, nothing.
- * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -ENOMEM. */
+/* All or none, on these terms. added[i] tells a new address from one that was there already or
+ * stands before in this call; after an error, nothing. Those that are there already get lease and
+ * class, but what is withheld from them stays. On terms with RF_WITHHELD_REFUSED there is no -EAGAIN
+ * and no -EAFNOSUPPORT: they count, but fit always.
+ * -ENOENT, -EAGAIN (max_subscribers), -EAFNOSUPPORT (the socket can't reach one), -EINVAL (class),
+ * -ENOMEM. */
 int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
-                       uint64_t now, bool *added);
-/* The same on these terms. Those that are there already get its lease and class, but what is
- * withheld from them stays. On terms with RF_WITHHELD_REFUSED there is no -EAGAIN and no
- * -EAFNOSUPPORT: they count, but fit always. -EINVAL (class). */
-int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
-                          const struct rf_terms *terms, uint64_t now, bool *added);
-/* Sets or clears bits of `withheld`, of subscribers by address or of all of a class, which is
- * bit RF_WITHHELD_SHED; `changed` tells of how many. When switching on they return after
- * the grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM. */
+                       const struct rf_terms *terms, uint64_t now, bool *added);
+/* Sets or clears bits of `withheld` of these; `changed` tells of how many. When switching on it
+ * returns after the grace period: no packet leaves to any of them afterwards. -ENOENT, -ENOMEM. */
 int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
                             size_t n, uint8_t reason, bool on, size_t *changed);
-int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
-                        size_t *changed);
 /* found[i] tells whether addrs[i] is a subscriber; if so, out[i] its terms. -ENOENT, -ENOMEM. */
 int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
                         struct rf_terms *out, bool *found);

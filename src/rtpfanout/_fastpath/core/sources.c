@@ -18,14 +18,6 @@ static void end(struct rf_engine *e)
     pthread_mutex_unlock(&e->sources);
 }
 
-int rf_session_add(struct rf_engine *e, const struct rf_addr *source, uint32_t ssrc, uint64_t now,
-                   uint64_t *handle)
-{
-    struct rf_source exact = {.policy = RF_EXACT, .exact = *source};
-
-    return rf_session_add_from(e, &exact, ssrc, now, handle);
-}
-
 static const struct rf_addr *exact_of(const struct rf_source *source)
 {
     return source->policy == RF_EXACT ? &source->exact : NULL;
@@ -55,8 +47,8 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
     return rc;
 }
 
-int rf_session_add_from(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
-                        uint64_t now, uint64_t *handle)
+int rf_session_add(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
+                   uint64_t now, uint64_t *handle)
 {
     struct source_rule *rule;
     int rc = rule_new(source, now, &rule);

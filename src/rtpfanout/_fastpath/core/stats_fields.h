@@ -60,7 +60,6 @@
     X(packets_received) \
     X(bytes_received) \
     X(packets_forwarded) \
-    X(bytes_forwarded) \
     RF_DROP_REASONS(RF_DROPPED) \
     X(copies_attempted) \
     X(copies_withheld) /* not made: consent is missing, or its class is shed */ \

@@ -51,7 +51,7 @@ static bool same_name(const union sockaddr_any *a, const union sockaddr_any *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 
-/* A set of subscribers, open addressing, that lives for one call of subscriber_list_add. */
+/* A set of subscribers, open addressing, that lives for one call: to add, remove or find many. */
 struct name_set {
     struct hash_key key;
     size_t mask;
@@ -87,8 +87,7 @@ static struct subscriber **name_set_find(struct name_set *set, const union socka
 static int subscriber_new(const struct rf_addr *addr, const struct joining *j, uint64_t since,
                           struct subscriber **out)
 {
-    static const struct rf_terms usual = {.subscriber_class = RF_CLASS_MONITOR};
-    const struct rf_terms *terms = j->terms ? j->terms : &usual;
+    const struct rf_terms *terms = j->terms;
     struct subscriber *s = calloc(1, sizeof *s);
 
     if (!s)
@@ -222,7 +221,7 @@ static int add_many(struct subscriber_list *old, const struct rf_addr *addrs, si
     list->deliveries = joins_table(old, j);
     memcpy(list->item, old->item, old->count * sizeof *list->item);
     rc = append_new(list, &set, addrs, n, j, added);
-    if (rc == 0 && j->terms)
+    if (rc == 0)
         renew_known(&set, addrs, n, j, added);
     free(set.slot);
     if (rc || (list->count == old->count && list->deliveries == old->deliveries)) {
@@ -242,8 +241,7 @@ int subscriber_list_add(struct subscriber_list *old, const struct rf_addr *addrs
 
     if (!known || joins_table(old, joining) != old->deliveries)
         return add_many(old, addrs, n, joining, added, out);
-    if (joining->terms)
-        renew(known, joining);
+    renew(known, joining);
     added[0] = false;
     *out = old;
     return 0;
@@ -390,15 +388,4 @@ int subscriber_list_copy(const struct subscriber_list *old, struct delivery_tabl
     memcpy(list->item, old->item, old->count * sizeof *list->item);
     *out = list;
     return 0;
-}
-
-size_t subscriber_list_shed(struct subscriber_list *list, uint8_t class, bool on)
-{
-    size_t changed = 0;
-
-    for (uint32_t i = 0; i < list->count; i++) {
-        if (subscriber_class(list->item[i]) == class)
-            changed += set_withheld(list, list->item[i], RF_WITHHELD_SHED, on);
-    }
-    return changed;
 }

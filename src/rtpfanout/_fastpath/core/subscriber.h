@@ -70,7 +70,6 @@ struct joining {
     int family; /* of the socket that sends to them */
     uint32_t max; /* of the list */
     uint64_t now;
-    /* NULL: a monitor without a lease; those there already are left as they are. */
     const struct rf_terms *terms;
     /* Their delivery in that table, which is to be the list's, also of those there already. With
      * DELIVERY_USUAL these keep theirs, and with NULL the list its table. */
@@ -92,13 +91,12 @@ int subscriber_list_remove(struct subscriber_list *old, const struct rf_addr *ad
 /* found[i] is the subscriber of addrs[i], or NULL. 0 or -ENOMEM. */
 int subscriber_list_find(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,
                          int family, struct subscriber **found);
-/* Sets or clears the bits `reason` of these, in the list that is published now, and of
- * all that are of a class; `*changed` tells of how many. 0 or -ENOMEM. */
+/* Sets or clears the bits `reason` of these, in the list that is published now; `*changed` tells of
+ * how many. 0 or -ENOMEM. */
 int subscriber_list_withhold(struct subscriber_list *list, const struct rf_addr *addrs, size_t n,
                              int family, uint8_t reason, bool on, size_t *changed);
 /* The same list with another table. -ENOMEM. */
 int subscriber_list_copy(const struct subscriber_list *old, struct delivery_table *deliveries,
                          struct subscriber_list **out);
-size_t subscriber_list_shed(struct subscriber_list *list, uint8_t class, bool on);
 
 #endif

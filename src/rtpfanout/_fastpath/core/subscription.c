@@ -16,7 +16,7 @@ static bool reaches_all(const struct sock *s, const struct rf_addr *addrs, size_
 
 static bool tells_from(const struct rf_terms *terms)
 {
-    return terms && ip_is_known(terms->from);
+    return ip_is_known(terms->from);
 }
 
 /* Under the mutex, of a session that is there. */
@@ -49,31 +49,24 @@ static int add(struct rf_engine *e, struct session *s, const struct rf_addr *add
     return 0;
 }
 
-int rf_subscribers_add_on(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
-                          const struct rf_terms *terms, uint64_t now, bool *added)
+int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
+                       const struct rf_terms *terms, uint64_t now, bool *added)
 {
     struct joining joining = {e->sock[0].family, e->max_subscribers, now, terms};
     int rc = -ENOENT;
 
-    if (terms && terms->subscriber_class >= RF_CLASSES)
+    if (terms->subscriber_class >= RF_CLASSES)
         return -EINVAL;
     pthread_mutex_lock(&e->control);
     qsbr_reclaim(&e->qsbr);
     struct session *s = session_by_handle(&e->sessions, handle);
 
-    if (s && !(terms && terms->withheld & RF_WITHHELD_REFUSED) &&
-        !reaches_all(&e->sock[0], addrs, n))
+    if (s && !(terms->withheld & RF_WITHHELD_REFUSED) && !reaches_all(&e->sock[0], addrs, n))
         rc = -EAFNOSUPPORT;
     else if (s)
         rc = add(e, s, addrs, n, &joining, added);
     pthread_mutex_unlock(&e->control);
     return rc;
-}
-
-int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
-                       uint64_t now, bool *added)
-{
-    return rf_subscribers_add_on(e, handle, addrs, n, NULL, now, added);
 }
 
 int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
@@ -221,14 +214,6 @@ int rf_subscribers_deliver(struct rf_engine *e, uint64_t handle, const struct rf
     return rc;
 }
 
-/* A turn may have begun before: who asked for silence has it only after the grace period, also
- * if another call made the change. */
-static void await_silence(struct rf_engine *e, bool on)
-{
-    if (on)
-        qsbr_synchronize(&e->qsbr);
-}
-
 int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
                             size_t n, uint8_t reason, bool on, size_t *changed)
 {
@@ -241,24 +226,11 @@ int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct r
         rc = subscriber_list_withhold(load_rlx(&s->subscribers), addrs, n, e->sock[0].family,
                                       reason, on, changed);
     pthread_mutex_unlock(&e->control);
-    if (rc == 0)
-        await_silence(e, on);
+    /* A turn may have begun before: who asked for silence has it only after the grace period, also
+     * if another call made the change. */
+    if (rc == 0 && on)
+        qsbr_synchronize(&e->qsbr);
     return rc;
-}
-
-int rf_subscribers_shed(struct rf_engine *e, uint64_t handle, uint8_t subscriber_class, bool on,
-                        size_t *changed)
-{
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
-
-    if (s)
-        *changed = subscriber_list_shed(load_rlx(&s->subscribers), subscriber_class, on);
-    pthread_mutex_unlock(&e->control);
-    if (!s)
-        return -ENOENT;
-    await_silence(e, on);
-    return 0;
 }
 
 static bool is_over(const struct subscriber *s, uint32_t now_secs)

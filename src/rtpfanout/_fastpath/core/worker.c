@@ -40,7 +40,6 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     counter_add(&s->counters.bytes_received, a->len);
     store_rlx(&s->last_packet_ns, w->now);
     counter_add(&w->counters.packets_forwarded, 1);
-    counter_add(&w->counters.bytes_forwarded, a->len);
 }
 
 /* How long it has waited since the kernel received it. */
