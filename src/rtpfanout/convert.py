@@ -1,4 +1,4 @@
-"""Protobuf messages from the model, and the one table from errors to gRPC statuses."""
+"""Protobuf messages from the model, and gRPC statuses from errors."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rtpfanout.api import session_pb2
 from rtpfanout.errors import (
-    AbortedError,
-    AddressDeniedError,
-    AlreadyExistsError,
     InvalidArgumentError,
     LimitError,
-    NotFoundError,
-    PermissionDeniedError,
-    RefusedError,
     RtpFanoutError,
-    UnauthenticatedError,
     UnavailableError,
     Violation,
+    codes_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
     from google.protobuf.message import Message
@@ -143,13 +136,14 @@ def error_status(error: RtpFanoutError) -> status_pb2.Status:
 
     Of a request with many entries, a BadRequest names each that is at fault.
     """
-    for kind, (code, detail) in _STATUSES.items():
-        if isinstance(error, kind):
-            details = [detail(error)]
-            if error.violations and detail is not _bad_request:
-                details.append(_bad_request(error))
-            return _status(code, error.message, *details)
-    return internal_status()
+    codes = codes_of(error)
+    code = grpc.StatusCode[codes.status]
+    if code is grpc.StatusCode.INTERNAL:
+        return internal_status()
+    details = [_detail(error, codes.reason)]
+    if error.violations and not isinstance(error, InvalidArgumentError):
+        details.append(_bad_request(error))
+    return _status(code, error.message, *details)
 
 
 def internal_status() -> status_pb2.Status:
@@ -163,6 +157,20 @@ def _status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb
     for detail in details:
         status.details.add().Pack(detail)
     return status
+
+
+def _detail(error: RtpFanoutError, reason: str) -> Message:
+    if isinstance(error, InvalidArgumentError):
+        return _bad_request(error)
+    if isinstance(error, LimitError):
+        return _quota_failure(error)
+    if isinstance(error, UnavailableError):
+        return _retry_info(error)
+    metadata = {"field": error.field} if error.field else {}
+    detail: Message = error_details_pb2.ErrorInfo(
+        reason=reason, domain=ERROR_DOMAIN, metadata=metadata
+    )
+    return detail
 
 
 def _bad_request(error: RtpFanoutError) -> Message:
@@ -180,36 +188,8 @@ def _quota_failure(error: RtpFanoutError) -> Message:
     return detail
 
 
-def _retry_info(error: RtpFanoutError) -> Message:
-    assert isinstance(error, UnavailableError)
+def _retry_info(error: UnavailableError) -> Message:
     delay = duration_pb2.Duration()
     delay.FromNanoseconds(round(error.retry_after * 1e9))
     detail: Message = error_details_pb2.RetryInfo(retry_delay=delay)
     return detail
-
-
-def _error_info(reason: str) -> Callable[[RtpFanoutError], Message]:
-    def build(error: RtpFanoutError) -> Message:
-        metadata = {"field": error.field} if error.field else {}
-        detail: Message = error_details_pb2.ErrorInfo(
-            reason=reason, domain=ERROR_DOMAIN, metadata=metadata
-        )
-        return detail
-
-    return build
-
-
-_STATUSES: dict[
-    type[RtpFanoutError], tuple[grpc.StatusCode, Callable[[RtpFanoutError], Message]]
-] = {
-    InvalidArgumentError: (grpc.StatusCode.INVALID_ARGUMENT, _bad_request),
-    AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, _error_info("SESSION_EXISTS")),
-    NotFoundError: (grpc.StatusCode.NOT_FOUND, _error_info("NOT_FOUND")),
-    LimitError: (grpc.StatusCode.RESOURCE_EXHAUSTED, _quota_failure),
-    AddressDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _error_info("ADDRESS_DENIED")),
-    PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, _error_info("ROLE")),
-    UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, _error_info("UNAUTHENTICATED")),
-    AbortedError: (grpc.StatusCode.ABORTED, _error_info("REVISION")),
-    RefusedError: (grpc.StatusCode.FAILED_PRECONDITION, _error_info("REFUSED")),
-    UnavailableError: (grpc.StatusCode.UNAVAILABLE, _retry_info),
-}

@@ -1,11 +1,13 @@
 """Everything rtpfanout raises on purpose, as one tree.
 
 Each error carries the offending field (if there is one) and a sentence that
-names the next step; `service.py` and `cli/` decide how it reaches the user.
+names the next step. CODES, at the end, says what each is where no exception goes: as the status
+of a call, as the exit code of a command, and as the answer to a datagram.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 
@@ -109,3 +111,58 @@ class UnreachableError(RtpFanoutError):
 
 class PermissionDeniedError(RtpFanoutError):
     """The caller may not do this: its role, or to a client also the address policy."""
+
+
+class ExitCode(enum.IntEnum):
+    """What a command ends with."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    DENIED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What an error is to those who don't get the exception itself."""
+
+    exit_code: ExitCode
+    status: str = "INTERNAL"
+    """Of the call, by gRPC's name; INTERNAL: a caller learns no more."""
+    reason: str = ""
+    """Of google.rpc.ErrorInfo; empty where another detail says it."""
+    denial: str = "ADDRESS"
+    """The answer to a JOIN or a MOVE, by the name of `signed.Reason`."""
+
+
+CODES: dict[type[RtpFanoutError], Codes] = {
+    AddressDeniedError: Codes(ExitCode.DENIED, "PERMISSION_DENIED", "ADDRESS_DENIED"),
+    PermissionDeniedError: Codes(ExitCode.DENIED, "PERMISSION_DENIED", "ROLE"),
+    UnauthenticatedError: Codes(ExitCode.DENIED, "UNAUTHENTICATED", "UNAUTHENTICATED", "EXPIRED"),
+    NotFoundError: Codes(ExitCode.NOT_FOUND, "NOT_FOUND", "NOT_FOUND", "NO_SESSION"),
+    UnavailableError: Codes(ExitCode.UNREACHABLE, "UNAVAILABLE", denial="UNAVAILABLE"),
+    RefusedError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "REFUSED", "UNAVAILABLE"),
+    LimitError: Codes(ExitCode.FAILURE, "RESOURCE_EXHAUSTED", denial="LIMIT"),
+    InvalidArgumentError: Codes(ExitCode.USAGE, "INVALID_ARGUMENT"),
+    AlreadyExistsError: Codes(ExitCode.FAILURE, "ALREADY_EXISTS", "SESSION_EXISTS"),
+    AbortedError: Codes(ExitCode.FAILURE, "ABORTED", "REVISION"),
+    # No server tells these.
+    UnimplementedError: Codes(ExitCode.FAILURE),
+    UnreachableError: Codes(ExitCode.UNREACHABLE),
+    ConfigError: Codes(ExitCode.USAGE),
+    StartError: Codes(ExitCode.USAGE),
+    RtpFanoutError: Codes(ExitCode.FAILURE),
+}
+"""Of two with the same answer to a datagram the first is what a receiver makes of it."""
+
+
+def codes_of(error: RtpFanoutError) -> Codes:
+    """The row of its class, or of the nearest class above."""
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+
+
+def of_denial(denial: str) -> type[RtpFanoutError]:
+    """What a receiver or a source is told by this answer, a name of `signed.Reason`."""
+    return next(kind for kind, codes in CODES.items() if codes.denial == denial)

@@ -10,16 +10,20 @@ import time
 from typing import TYPE_CHECKING
 
 from rtpfanout import signed
-from rtpfanout.errors import RtpFanoutError
+from rtpfanout.errors import of_denial
 from rtpfanout.signed import Answer, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rtpfanout.errors import RtpFanoutError
+
 FIRST_RETRY_SECS = 0.1
 LONGEST_RETRY_SECS = 2.0
 
 _TEXTS = {
+    Reason.EXPIRED: "the server refused the move",
+    Reason.LIMIT: "the server refused the move",
     Reason.NO_SESSION: "the session is gone, or several have this SSRC and move key",
     Reason.UNAVAILABLE: "the server cannot store the move at the moment",
     Reason.ADDRESS: "the server does not take this address as the session's source",
@@ -80,12 +84,9 @@ class Mover:
             return False
         if not answer.is_signed_with(self._key):
             return False
-        if answer.reason is Reason.UNAVAILABLE:
-            self.error = RtpFanoutError(_TEXTS[answer.reason])
-            return True  # and goes on trying
-        self.is_done = True
-        if answer.reason is None:
-            self.error = None
-        else:
-            self.error = RtpFanoutError(_TEXTS.get(answer.reason, "the server refused the move"))
+        # What can't be stored now is tried on.
+        self.is_done = answer.reason is not Reason.UNAVAILABLE
+        self.error = None
+        if answer.reason is not None:
+            self.error = of_denial(answer.reason.name)(_TEXTS[answer.reason])
         return True

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtpfanout.cli.exits import USAGE
 from rtpfanout.cli.output import Output, OutputFormat, say, write, write_json
 
 if TYPE_CHECKING:
@@ -64,14 +63,14 @@ def example(output: Output = OutputFormat.TABLE) -> None:
 
 def _load(config: Path | None) -> "LoadedSettings":
     from rtpfanout.config import load_settings
-    from rtpfanout.errors import ConfigError
+    from rtpfanout.errors import ConfigError, ExitCode
 
     try:
         loaded = load_settings(config)
     except ConfigError as error:
         for line in error.message.splitlines():
             say(f"error: {line}")
-        raise typer.Exit(USAGE) from None
+        raise typer.Exit(ExitCode.USAGE) from None
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     return loaded

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtpfanout.cli.exits import FAILURE
 from rtpfanout.cli.output import Output, OutputFormat, say, write, write_json
+from rtpfanout.errors import ExitCode
 
 if TYPE_CHECKING:
     from rtpfanout.doctor import Finding
@@ -42,7 +42,7 @@ def doctor(
     else:
         _write_report(findings, sysctl_lines(findings))
     if any(finding.level is Level.FAIL for finding in findings):
-        raise typer.Exit(FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 def _json(findings: "list[Finding]") -> dict[str, object]:

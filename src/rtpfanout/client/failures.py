@@ -10,16 +10,11 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from rtpfanout.errors import (
-    AbortedError,
-    AlreadyExistsError,
+    CODES,
+    AddressDeniedError,
     InvalidArgumentError,
-    LimitError,
-    NotFoundError,
-    PermissionDeniedError,
-    RefusedError,
     RtpFanoutError,
     StreamRefusedError,
-    UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
     UnreachableError,
@@ -29,19 +24,14 @@ from rtpfanout.errors import (
 if TYPE_CHECKING:
     from google.rpc import status_pb2
 
-_ERRORS: dict[grpc.StatusCode, type[RtpFanoutError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidArgumentError,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
-    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
-    grpc.StatusCode.ABORTED: AbortedError,
-    grpc.StatusCode.FAILED_PRECONDITION: RefusedError,
+_ERRORS: dict[str, type[RtpFanoutError]] = {
+    codes.status: kind
+    for kind, codes in CODES.items()
+    if kind is not AddressDeniedError  # to a client that is a kind of PermissionDeniedError
+} | {
+    grpc.StatusCode.OUT_OF_RANGE.name: InvalidArgumentError,
+    grpc.StatusCode.INTERNAL.name: RtpFanoutError,
 }
-
-
 _REFUSED = re.compile(r"\bRST_STREAM with error code 7\b")
 
 
@@ -78,7 +68,7 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
             f"check that the server runs and that this is its gRPC address{_tls_advice(reason)}",
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
-    kind = _ERRORS.get(code, RtpFanoutError)
+    kind = _ERRORS.get(code.name, RtpFanoutError)
     if kind is RtpFanoutError:
         message = f"{code.name}: {message}"
     violations = _violations(status, message)

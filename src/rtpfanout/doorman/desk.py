@@ -25,12 +25,11 @@ from rtpfanout.doorman.moves import named_by
 from rtpfanout.doorman.reader import BUSY_BATCH, Reader
 from rtpfanout.doorman.work import Work
 from rtpfanout.errors import (
-    LimitError,
     NotFoundError,
     PermissionDeniedError,
-    RefusedError,
     RtpFanoutError,
     UnavailableError,
+    codes_of,
 )
 from rtpfanout.model import Consent
 from rtpfanout.seldom import Seldom
@@ -210,7 +209,7 @@ class Doorman:
             if error.field == "counter":  # the same move twice, and the other was first
                 self._count("move", "replayed")
                 return
-            reason = Reason.ADDRESS
+            reason = _reason_of(error)
         except RtpFanoutError as error:
             reason = _reason_of(error)
         self._count("move", "denied" if reason else "accepted")
@@ -403,10 +402,4 @@ class Doorman:
 
 
 def _reason_of(error: RtpFanoutError) -> Reason:
-    if isinstance(error, NotFoundError):
-        return Reason.NO_SESSION
-    if isinstance(error, LimitError):
-        return Reason.LIMIT
-    if isinstance(error, UnavailableError | RefusedError):
-        return Reason.UNAVAILABLE
-    return Reason.ADDRESS
+    return Reason[codes_of(error).denial]

@@ -9,18 +9,13 @@ import random
 from typing import TYPE_CHECKING
 
 from rtpfanout import signed
-from rtpfanout.errors import (
-    AddressDeniedError,
-    LimitError,
-    NotFoundError,
-    RtpFanoutError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from rtpfanout.errors import of_denial
 from rtpfanout.signed import Answer, Kind, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rtpfanout.errors import RtpFanoutError
 
 FIRST_RETRY_SECS = 0.25
 LONGEST_RETRY_SECS = 5.0
@@ -37,6 +32,13 @@ _TRIAL_SECS = 0.1
 _JITTER = 0.1
 
 _FINAL = {Reason.EXPIRED, Reason.NO_SESSION, Reason.ADDRESS}
+_TEXTS = {
+    Reason.EXPIRED: "the join token has expired; ask for a new one",
+    Reason.NO_SESSION: "the session is gone; ask for a token of another",
+    Reason.LIMIT: "the session has as many subscribers as it may have",
+    Reason.ADDRESS: "the server's address policy does not let media be sent here",
+    Reason.UNAVAILABLE: "the server takes no subscriber at the moment; try again",
+}
 
 
 class State(enum.Enum):
@@ -136,7 +138,9 @@ class Membership:
     @property
     def error(self) -> RtpFanoutError | None:
         """Why it was denied, in words."""
-        return None if self.reason is None else _error_of(self.reason)
+        if self.reason is None:
+            return None
+        return of_denial(self.reason.name)(_TEXTS[self.reason])
 
     def _ask(self, cookie: bytes) -> bytes:
         nonce = self._new_nonce()
@@ -207,15 +211,3 @@ class Membership:
     def _spread(self, seconds: float) -> float:
         """Many receivers that began together do not go on together."""
         return seconds * self._uniform(1 - _JITTER, 1 + _JITTER)
-
-
-def _error_of(reason: Reason) -> RtpFanoutError:
-    if reason is Reason.EXPIRED:
-        return UnauthenticatedError("the join token has expired; ask for a new one")
-    if reason is Reason.NO_SESSION:
-        return NotFoundError("the session is gone; ask for a token of another")
-    if reason is Reason.LIMIT:
-        return LimitError("the session has as many subscribers as it may have")
-    if reason is Reason.UNAVAILABLE:
-        return UnavailableError("the server takes no subscriber at the moment; try again")
-    return AddressDeniedError("the server's address policy does not let media be sent here")
