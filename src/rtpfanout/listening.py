@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -33,10 +32,14 @@ def listener(address: Address, key: str) -> socket.socket:
 
 def bind_error(error: OSError, address: Address, key: str) -> StartError:
     """What to tell of a bind that failed; `key` is the configuration's."""
+    return StartError(f"cannot bind {address}: {bind_fault(error)}", field=key)
+
+
+def bind_fault(error: OSError) -> str:
+    """Why a bind failed, and what to do."""
     reasons = {
         errno.EADDRINUSE: "the port is in use by another process; stop it or choose another port",
         errno.EACCES: "permission denied; choose a port from 1024 up or grant CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "this host has no such address; choose one of its own, or a wildcard",
     }
-    reason = reasons.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
-    return StartError(f"cannot bind {address}: {reason}", field=key)
+    return reasons.get(error.errno or 0, error.strerror or str(error))

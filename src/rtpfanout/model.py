@@ -52,10 +52,10 @@ class Address:
         """
         match = _IPV6_ENDPOINT.fullmatch(text) or _IPV4_ENDPOINT.fullmatch(text)
         if match is None:
-            raise ValueError(f"{_shown(text)} is not ip:port or [ipv6]:port")
+            raise ValueError(f"{shown(text)} is not ip:port or [ipv6]:port")
         ip = parse_ip(match["host"])
         if (ip.version == 6) != text.startswith("["):
-            raise ValueError(f"{_shown(text)} is not ip:port or [ipv6]:port")
+            raise ValueError(f"{shown(text)} is not ip:port or [ipv6]:port")
         return cls(unmapped(ip), _parse_port(match["port"]))
 
     @classmethod
@@ -106,10 +106,10 @@ def parse_ip(text: str) -> IPAddress:
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{_shown(text)} is not an IPv4 or IPv6 address") from None
+        raise ValueError(f"{shown(text)} is not an IPv4 or IPv6 address") from None
     scope = ip.scope_id if isinstance(ip, ipaddress.IPv6Address) else None
     if scope is not None and not (scope.isascii() and scope.isdigit() and 0 < int(scope) < 2**32):
-        raise ValueError(f"the scope in {_shown(text)} is not an interface index such as %2")
+        raise ValueError(f"the scope in {shown(text)} is not an interface index such as %2")
     return ip
 
 
@@ -122,11 +122,12 @@ def unmapped(ip: IPAddress) -> IPAddress:
 
 def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
-        raise ValueError(f"port {_shown(text)} is not a number from 0 to 65535")
+        raise ValueError(f"port {shown(text)} is not a number from 0 to 65535")
     return int(text)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """`text` as a sentence can quote it, however long it is."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 

@@ -27,7 +27,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 
 PYTHON_LAYERS = (
     {"__init__"},
-    {"model", "errors", "rtp", "stderr"},
+    {"model", "errors", "rtp", "stderr", "filestamp"},
     {"multicast", "networks"},
     {
         "config",
@@ -37,6 +37,7 @@ PYTHON_LAYERS = (
         "boot",
         "crowd",
         "descriptors",
+        "listening",
         "log",
         "seldom",
         "overload",
@@ -54,7 +55,6 @@ PYTHON_LAYERS = (
         "client",
         "doctor",
         "doorman",
-        "listening",
     },
     {"assembly", "housekeeping"},
     {"server"},

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from rtpfanout.errors import ConfigError
+from rtpfanout.filestamp import stamp_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ class Keys:
         """Raises ConfigError if there are none to read."""
         self._path = path
         self._looked_at = time.monotonic()
-        self._stamp = self._stamp_now()
+        self._stamp = stamp_of(self._path)
         self._keys = self._read()
 
     def for_header(self, header: dict[str, Any]) -> list[Key]:
@@ -62,7 +63,7 @@ class Keys:
 
     def _refresh(self) -> None:
         self._looked_at = time.monotonic()
-        stamp = self._stamp_now()  # before the file is read: what is written meanwhile is news
+        stamp = stamp_of(self._path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -81,13 +82,6 @@ class Keys:
         except ValueError as error:
             reason = f"is neither a JWKS nor public keys in PEM: {error}"
         raise ConfigError(f"{self._path} {reason}", field="auth.jwt_keys")
-
-    def _stamp_now(self) -> tuple[int, ...] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def read_keys(data: bytes) -> list[Key]:

@@ -7,13 +7,13 @@ the same user runs it.
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import socket
 from typing import TYPE_CHECKING
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.doctor.finding import Finding, Level
+from rtpfanout.listening import bind_fault
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
@@ -95,11 +95,7 @@ def _clash(host: Host, key: str, address: Address, protocol: str, error: OSError
         by = f"{text} is in use by process {owner.pid}: {owner.command}"
         is_ours = "rtpfanout" in owner.command and "serve" in owner.command.split()
         return Finding(Level.OK if is_ours else Level.FAIL, key, by)
-    if error.errno == errno.EACCES:
-        return Finding(
-            Level.FAIL, key, f"{text} is a privileged port: CAP_NET_BIND_SERVICE is needed"
-        )
-    return Finding(Level.FAIL, key, f"{text}: {os.strerror(error.errno or 0)}")
+    return Finding(Level.FAIL, key, f"{text}: {bind_fault(error)}")
 
 
 def _buffer(

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import load_pem_x509_certificates
 
 from rtpfanout.errors import ConfigError
+from rtpfanout.filestamp import stamp_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -47,7 +48,7 @@ class Files:
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Raises ConfigError."""
-        self._stamp = self._stamps()  # first: what is written meanwhile is news
+        self._stamp = self._stamps()
         contents = {name: self._contents(name) for name in self._paths}
         _check(contents)
         return grpc.ssl_server_certificate_configuration(
@@ -76,15 +77,7 @@ class Files:
             ) from None
 
     def _stamps(self) -> tuple[object, ...]:
-        return tuple(map(_stamp, self._paths.values()))
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+        return tuple(map(stamp_of, self._paths.values()))
 
 
 def _check(contents: dict[str, bytes]) -> None:

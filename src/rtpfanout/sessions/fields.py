@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import LABEL, REQUEST_ID, Consent, MediaType, SubscriberClass
+from rtpfanout.model import LABEL, REQUEST_ID, Consent, MediaType, SubscriberClass, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,11 +24,6 @@ _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 sect
 _LABEL_WORDS = "1 to 63 letters, digits, '-', '_', '.' or '/'"
 
 _Word = TypeVar("_Word", bound=enum.StrEnum)
-
-
-def shown(text: str) -> str:
-    """`text` as a sentence can quote it, however long it is."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def session_id_of(text: str) -> str:

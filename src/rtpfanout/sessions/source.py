@@ -15,6 +15,7 @@ from rtpfanout.model import (
     IPAddress,
     SourcePolicy,
     parse_ip,
+    shown,
     unmapped,
 )
 from rtpfanout.policy import SOURCE_FIELD, canonical_network
@@ -206,7 +207,7 @@ def _policy_of(text: str) -> SourcePolicy:
         return SourcePolicy(text or SourcePolicy.EXACT)
     except ValueError:
         raise InvalidArgumentError(
-            f"{fields.shown(text)} is not exact, ip, cidr or latch", field=POLICY_FIELD
+            f"{shown(text)} is not exact, ip, cidr or latch", field=POLICY_FIELD
         ) from None
 
 
@@ -221,13 +222,13 @@ def _network_of(kind: SourcePolicy, text: str) -> tuple[Network | None, str]:
             raise ValueError
         network = canonical_network(ipaddress.ip_network(text))
     except ValueError as error:
-        reason = str(error) if "host bits" in str(error) else f"{fields.shown(text)} is no network"
+        reason = str(error) if "host bits" in str(error) else f"{shown(text)} is no network"
         raise InvalidArgumentError(
             f"{reason}; source_policy {kind} takes one such as 192.0.2.0/24", field=SOURCE_FIELD
         ) from None
     if "%" in text:
         raise InvalidArgumentError(
-            f"{fields.shown(text)} has a scope, which a network can't have", field=SOURCE_FIELD
+            f"{shown(text)} has a scope, which a network can't have", field=SOURCE_FIELD
         )
     return network, str(network)
 
