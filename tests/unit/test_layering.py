@@ -27,7 +27,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 
 PYTHON_LAYERS = (
     {"__init__"},
-    {"model", "errors", "rtp", "stderr", "filestamp"},
+    {"model", "errors", "rtp", "stderr", "filestamp", "closing"},
     {"multicast", "networks"},
     {
         "config",

@@ -14,7 +14,14 @@ from rtpfanout.client.asynchronous import AsyncSessionClient, AsyncSessionWatch
 from rtpfanout.client.blocking import SessionClient, SessionWatch
 from rtpfanout.client.credentials import Credentials
 from rtpfanout.client.mirror import ChangeKind, SessionChange, SessionMirror
-from rtpfanout.client.requests import BATCH_SIZE, PAGE_SIZE, CreateOptions, UpdateOptions
+from rtpfanout.client.requests import (
+    BATCH_SIZE,
+    PAGE_SIZE,
+    CreateOptions,
+    SubscribeOptions,
+    TokenOptions,
+    UpdateOptions,
+)
 from rtpfanout.client.retry import NO_RETRIES, RetryPolicy
 
 __all__ = [
@@ -31,5 +38,7 @@ __all__ = [
     "SessionClient",
     "SessionMirror",
     "SessionWatch",
+    "SubscribeOptions",
+    "TokenOptions",
     "UpdateOptions",
 ]

@@ -12,12 +12,19 @@ from rtpfanout.client import requests
 from rtpfanout.client.base import BaseClient
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import aiter_items
-from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
+from rtpfanout.client.requests import (
+    PAGE_SIZE,
+    Call,
+    CreateOptions,
+    SubscribeOptions,
+    TokenOptions,
+    UpdateOptions,
+)
 from rtpfanout.client.watch import SILENCE_SECONDS
+from rtpfanout.closing import AsyncClosing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from types import TracebackType
 
     from rtpfanout.api import session_pb2
     from rtpfanout.client.watch import WatchState
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class AsyncSessionClient(BaseClient):
+class AsyncSessionClient(BaseClient, AsyncClosing):
     """SessionClient for asyncio: the same calls as coroutines, with the same meaning.
 
     Belongs to the event loop that it is made in; close it, or use `async with`.
@@ -34,17 +41,6 @@ class AsyncSessionClient(BaseClient):
     _grpc: ClassVar = grpc.aio
     _event: ClassVar = asyncio.Event
     _closed: asyncio.Event
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """End all calls and close the connection."""
@@ -97,17 +93,10 @@ class AsyncSessionClient(BaseClient):
         self,
         session_id: str,
         subscriber_address: str,
-        *,
-        ttl_secs: float = 0.0,
-        subscriber_class: str = "",
-        request_id: str | None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> None:
         """As SessionClient.add_subscriber."""
-        await self._call(
-            requests.add_subscriber(
-                session_id, subscriber_address, ttl_secs, subscriber_class, request_id
-            )
-        )
+        await self._call(requests.add_subscriber(session_id, subscriber_address, options))
 
     async def remove_subscriber(
         self, session_id: str, subscriber_address: str, *, request_id: str | None = None
@@ -119,17 +108,10 @@ class AsyncSessionClient(BaseClient):
         self,
         session_id: str,
         subscriber_addresses: Sequence[str],
-        *,
-        ttl_secs: float = 0.0,
-        subscriber_class: str = "",
-        request_id: str | None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> session_pb2.BatchAddSubscribersResponse:
         """As SessionClient.add_subscribers."""
-        return await self._call(
-            requests.add_subscribers(
-                session_id, subscriber_addresses, ttl_secs, subscriber_class, request_id
-            )
-        )
+        return await self._call(requests.add_subscribers(session_id, subscriber_addresses, options))
 
     async def remove_subscribers(
         self, session_id: str, subscriber_addresses: Sequence[str], *, request_id: str | None = None
@@ -161,15 +143,10 @@ class AsyncSessionClient(BaseClient):
     async def issue_join_token(
         self,
         session_id: str,
-        *,
-        ttl_secs: float = 0.0,
-        lease_secs: float = 0.0,
-        subscriber_class: str = "",
+        **options: Unpack[TokenOptions],
     ) -> session_pb2.JoinTokenResponse:
         """As SessionClient.issue_join_token."""
-        return await self._call(
-            requests.issue_join_token(session_id, ttl_secs, lease_secs, subscriber_class)
-        )
+        return await self._call(requests.issue_join_token(session_id, options))
 
     async def _call(self, call: Call[_T]) -> _T:
         attempts = self._attempts(call)
@@ -186,7 +163,7 @@ class AsyncSessionClient(BaseClient):
             await asyncio.sleep(delay)
 
 
-class AsyncSessionWatch:
+class AsyncSessionWatch(AsyncClosing):
     """SessionWatch for asyncio. Iterate in one task; `close` from any."""
 
     def __init__(
@@ -207,17 +184,6 @@ class AsyncSessionWatch:
     def revision(self) -> int:
         """What a later `watch_sessions(after_revision)` goes on from."""
         return self._state.revision
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the iteration, now."""

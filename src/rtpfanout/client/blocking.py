@@ -13,12 +13,19 @@ from rtpfanout.client import requests
 from rtpfanout.client.base import BaseClient
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import iter_items
-from rtpfanout.client.requests import PAGE_SIZE, Call, CreateOptions, UpdateOptions
+from rtpfanout.client.requests import (
+    PAGE_SIZE,
+    Call,
+    CreateOptions,
+    SubscribeOptions,
+    TokenOptions,
+    UpdateOptions,
+)
 from rtpfanout.client.watch import SILENCE_SECONDS
+from rtpfanout.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
     from rtpfanout.api import session_pb2
     from rtpfanout.client.watch import WatchState
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class SessionClient(BaseClient):
+class SessionClient(BaseClient, Closing):
     """Calls one server. Safe to share between threads; close it, or use `with`.
 
     `target` is the server's gRPC address, "host:port" or "unix:/path"; `timeout` the
@@ -40,17 +47,6 @@ class SessionClient(BaseClient):
     _grpc: ClassVar = grpc
     _event: ClassVar = threading.Event
     _closed: threading.Event
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all calls and close the connection."""
@@ -113,20 +109,13 @@ class SessionClient(BaseClient):
         self,
         session_id: str,
         subscriber_address: str,
-        *,
-        ttl_secs: float = 0.0,
-        subscriber_class: str = "",
-        request_id: str | None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> None:
-        """Copy the session to "ip:port" too; again is no error, and renews `ttl_secs`.
+        """Copy the session to "ip:port" too; again is no error, and sets its options anew.
 
         Raises InvalidArgumentError, NotFoundError, PermissionDeniedError, LimitError.
         """
-        self._call(
-            requests.add_subscriber(
-                session_id, subscriber_address, ttl_secs, subscriber_class, request_id
-            )
-        )
+        self._call(requests.add_subscriber(session_id, subscriber_address, options))
 
     def remove_subscriber(
         self, session_id: str, subscriber_address: str, *, request_id: str | None = None
@@ -138,21 +127,14 @@ class SessionClient(BaseClient):
         self,
         session_id: str,
         subscriber_addresses: Sequence[str],
-        *,
-        ttl_secs: float = 0.0,
-        subscriber_class: str = "",
-        request_id: str | None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> session_pb2.BatchAddSubscribersResponse:
         """Copy the session to 1 to BATCH_SIZE addresses too: to all of them, or to none.
 
         The error's `violations` name each address at fault, as ``subscriber_addresses[17]``.
         Raises what add_subscriber does, and UnimplementedError (an older server).
         """
-        return self._call(
-            requests.add_subscribers(
-                session_id, subscriber_addresses, ttl_secs, subscriber_class, request_id
-            )
-        )
+        return self._call(requests.add_subscribers(session_id, subscriber_addresses, options))
 
     def remove_subscribers(
         self, session_id: str, subscriber_addresses: Sequence[str], *, request_id: str | None = None
@@ -191,19 +173,13 @@ class SessionClient(BaseClient):
     def issue_join_token(
         self,
         session_id: str,
-        *,
-        ttl_secs: float = 0.0,
-        lease_secs: float = 0.0,
-        subscriber_class: str = "",
+        **options: Unpack[TokenOptions],
     ) -> session_pb2.JoinTokenResponse:
-        """A token with which a receiver joins by datagram: a secret, good for `ttl_secs`.
+        """A token with which a receiver joins by datagram: a secret, good for a time.
 
-        `lease_secs`: how long a subscription outlives its last sign of life. Raises
-        InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
+        Raises InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
         """
-        return self._call(
-            requests.issue_join_token(session_id, ttl_secs, lease_secs, subscriber_class)
-        )
+        return self._call(requests.issue_join_token(session_id, options))
 
     def _call(self, call: Call[_T]) -> _T:
         attempts = self._attempts(call)
@@ -217,7 +193,7 @@ class SessionClient(BaseClient):
                 raise failure
 
 
-class SessionWatch:
+class SessionWatch(Closing):
     """The events of WatchSessions, one after the other, over any number of connections.
 
     Iterating connects, and when the connection is lost connects again and goes on after
@@ -246,17 +222,6 @@ class SessionWatch:
     def revision(self) -> int:
         """What a later `watch_sessions(after_revision)` goes on from."""
         return self._state.revision
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the iteration, now."""

@@ -19,7 +19,6 @@ PAGE_SIZE = 1000
 BATCH_SIZE = 1000
 """The most addresses that one call takes."""
 
-_M = TypeVar("_M", bound="Message")
 ResponseT = TypeVar("ResponseT")
 
 
@@ -53,6 +52,30 @@ class UpdateOptions(CreateOptions, total=False):
     if_revision: int
 
 
+class SubscribeOptions(TypedDict, total=False):
+    """What AddSubscriber and BatchAddSubscribers take besides addresses; see session.proto.
+
+    `ttl_secs`: the subscription ends after so long unless it is added again; 0: never.
+    `subscriber_class`: "pilot", "recorder" or "monitor". `request_id`: as CreateOptions.
+    """
+
+    ttl_secs: float
+    subscriber_class: str
+    request_id: str | None
+
+
+class TokenOptions(TypedDict, total=False):
+    """What IssueJoinToken takes besides the session; see session.proto.
+
+    `ttl_secs`: how long the token is good; 0: an hour. `lease_secs`: how long a subscription
+    outlives its last sign of life; 0: 30 s.
+    """
+
+    ttl_secs: float
+    lease_secs: float
+    subscriber_class: str
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[ResponseT]):
     """A request on its way. `repeatable`: carried out twice, it does what once does."""
@@ -67,123 +90,86 @@ def create_session(
 ) -> Call[session_pb2.SessionResponse]:
     if not 0 <= ssrc < 2**32:
         raise InvalidArgumentError(f"{ssrc} is not 0 to {2**32 - 1}", field="ssrc")
-    fields: dict[str, Any] = {
-        "source_address": source_address,
-        "ssrc": ssrc,
-        "media_type": media_type,
-        **options,
-    }
-    return _mutating("CreateSession", session_pb2.CreateSessionRequest, fields)
+    named = {"source_address": source_address, "ssrc": ssrc, "media_type": media_type}
+    return _mutating("CreateSession", **named, **options)
 
 
 def update_session(session_id: str, options: UpdateOptions) -> Call[session_pb2.SessionResponse]:
-    fields: dict[str, Any] = {"session_id": session_id, **options}
-    return _mutating("UpdateSession", session_pb2.UpdateSessionRequest, fields)
+    return _mutating("UpdateSession", session_id=session_id, **options)
 
 
 def get_session(session_id: str) -> Call[session_pb2.SessionResponse]:
-    return Call("GetSession", session_pb2.GetSessionRequest(session_id=session_id))
+    return _reading("GetSession", session_id=session_id)
 
 
 def delete_session(session_id: str, request_id: str | None) -> Call[empty_pb2.Empty]:
-    fields = {"session_id": session_id, "request_id": request_id}
-    return _mutating("DeleteSession", session_pb2.DeleteSessionRequest, fields)
+    return _mutating("DeleteSession", session_id=session_id, request_id=request_id)
 
 
 def list_sessions(
     limit: int, cursor: str, label_selector: str
 ) -> Call[session_pb2.ListSessionsResponse]:
-    fields = {"limit": limit, "cursor": cursor, "label_selector": label_selector}
-    return Call("ListSessions", _message(session_pb2.ListSessionsRequest, fields))
+    return _reading("ListSessions", limit=limit, cursor=cursor, label_selector=label_selector)
 
 
 def add_subscriber(
-    session_id: str,
-    address: str,
-    ttl_secs: float,
-    subscriber_class: str,
-    request_id: str | None,
+    session_id: str, address: str, options: SubscribeOptions
 ) -> Call[empty_pb2.Empty]:
-    fields = {
-        "session_id": session_id,
-        "subscriber_address": address,
-        "ttl_secs": ttl_secs,
-        "subscriber_class": subscriber_class,
-        "request_id": request_id,
-    }
-    return _mutating("AddSubscriber", session_pb2.AddSubscriberRequest, fields)
+    named = {"session_id": session_id, "subscriber_address": address}
+    return _mutating("AddSubscriber", **named, **options)
 
 
 def remove_subscriber(
     session_id: str, address: str, request_id: str | None
 ) -> Call[empty_pb2.Empty]:
-    fields = {"session_id": session_id, "subscriber_address": address, "request_id": request_id}
-    return _mutating("RemoveSubscriber", session_pb2.RemoveSubscriberRequest, fields)
+    named = {"session_id": session_id, "subscriber_address": address}
+    return _mutating("RemoveSubscriber", **named, request_id=request_id)
 
 
 def add_subscribers(
-    session_id: str,
-    addresses: Sequence[str],
-    ttl_secs: float,
-    subscriber_class: str,
-    request_id: str | None,
+    session_id: str, addresses: Sequence[str], options: SubscribeOptions
 ) -> Call[session_pb2.BatchAddSubscribersResponse]:
-    fields = {
-        "session_id": session_id,
-        "subscriber_addresses": addresses,
-        "ttl_secs": ttl_secs,
-        "subscriber_class": subscriber_class,
-        "request_id": request_id,
-    }
-    return _mutating("BatchAddSubscribers", session_pb2.BatchAddSubscribersRequest, fields)
+    named = {"session_id": session_id, "subscriber_addresses": addresses}
+    return _mutating("BatchAddSubscribers", **named, **options)
 
 
 def remove_subscribers(
     session_id: str, addresses: Sequence[str], request_id: str | None
 ) -> Call[session_pb2.BatchRemoveSubscribersResponse]:
-    fields = {
-        "session_id": session_id,
-        "subscriber_addresses": addresses,
-        "request_id": request_id,
-    }
-    return _mutating("BatchRemoveSubscribers", session_pb2.BatchRemoveSubscribersRequest, fields)
+    named = {"session_id": session_id, "subscriber_addresses": addresses}
+    return _mutating("BatchRemoveSubscribers", **named, request_id=request_id)
 
 
 def list_subscribers(
     session_id: str, limit: int, cursor: str
 ) -> Call[session_pb2.ListSubscribersResponse]:
-    fields = {"session_id": session_id, "limit": limit, "cursor": cursor}
-    return Call("ListSubscribers", _message(session_pb2.ListSubscribersRequest, fields))
+    return _reading("ListSubscribers", session_id=session_id, limit=limit, cursor=cursor)
 
 
 def get_session_stats(session_id: str) -> Call[session_pb2.SessionStatsResponse]:
-    return Call("GetSessionStats", session_pb2.GetSessionStatsRequest(session_id=session_id))
+    return _reading("GetSessionStats", session_id=session_id)
 
 
-def issue_join_token(
-    session_id: str, ttl_secs: float, lease_secs: float, subscriber_class: str
-) -> Call[session_pb2.JoinTokenResponse]:
+def issue_join_token(session_id: str, options: TokenOptions) -> Call[session_pb2.JoinTokenResponse]:
     # A token that got lost on its way to us harms nobody: issuing is repeatable.
-    fields = {
-        "session_id": session_id,
-        "ttl_secs": ttl_secs,
-        "lease_secs": lease_secs,
-        "subscriber_class": subscriber_class,
-    }
-    return Call("IssueJoinToken", _message(session_pb2.IssueJoinTokenRequest, fields))
+    return _reading("IssueJoinToken", session_id=session_id, **options)
 
 
-def _mutating(method: str, kind: type[Message], fields: dict[str, Any]) -> Call[Any]:
+def _mutating(method: str, *, request_id: str | None = None, **fields: Any) -> Call[Any]:
     """With a request id the server carries the call out once, however often it comes."""
-    request_id = fields.get("request_id")
     if request_id is None:
         request_id = uuid.uuid4().hex
-    request = _message(kind, {**fields, "request_id": request_id})
+    request = _request(method, {**fields, "request_id": request_id})
     return Call(method, request, repeatable=bool(request_id))
 
 
-def _message(kind: type[_M], fields: dict[str, Any]) -> _M:
+def _reading(method: str, **fields: Any) -> Call[Any]:
+    return Call(method, _request(method, fields))
+
+
+def _request(method: str, fields: dict[str, Any]) -> Message:
     """The message; what no message can hold, the server cannot judge: it is refused here."""
+    kind: type[Message] = getattr(session_pb2, f"{method}Request")
     try:
         return kind(**fields)
     except ValueError:

@@ -14,7 +14,6 @@ from rtpfanout.receiver.membership import SILENCE_SECS, Membership, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from rtpfanout.model import Address
 
@@ -87,12 +86,7 @@ class Receiver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.leave()
         self.close()
 

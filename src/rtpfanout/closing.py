@@ -1,0 +1,38 @@
+"""What ends with its `with` block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+class Closing:
+    """`with` closes it."""
+
+    def close(self) -> None:
+        """End it; twice does no harm."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+class AsyncClosing:
+    """`async with` closes it."""
+
+    def close(self) -> Awaitable[None] | None:
+        """End it; twice does no harm."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        ended = self.close()
+        if ended is not None:
+            await ended
