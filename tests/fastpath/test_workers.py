@@ -58,7 +58,6 @@ def test_a_wide_session_is_served_by_all_and_in_order_for_everyone(udp: Udp) -> 
     assert session["copies_attempted"] == stats["copies_attempted"]
     assert session["bytes_sent"] == stats["bytes_sent"] == copies * 100
     assert sum(first[0]) == sum(last[0]) == len(packets)
-    assert first[1] <= last[1]
     each = {(sent, failed) for _, _, sent, failed, *_ in e.subscribers(handle, 0, subscribers)}
     assert each == {(len(packets), 0)}
 
