@@ -21,7 +21,7 @@ from rtpfanout._fastpath import (
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
     SEND_FAILURES,
-    WORKER_FIELDS,
+    STATS_FIELDS,
 )
 from rtpfanout.sessions.metrics import KeptCollector
 
@@ -38,82 +38,22 @@ STEPS_PER_OCTAVE = 8
 
 GSO_FALLBACK = "gso_fallback_"
 
-# (name without _total, field of Engine.stats, help)
-_COUNTERS = (
-    ("rtp_packets_received", "packets_received", "Datagrams received at the ingest socket."),
-    ("rtp_packets_sent", "packets_sent", "Copies the kernel took for sending."),
-    ("rtp_bytes_received", "bytes_received", "UDP payload bytes received."),
-    ("rtp_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
-    (
-        "rtpfanout_packets_forwarded",
-        "packets_forwarded",
-        "Packets that passed the gate; received = forwarded + dropped.",
-    ),
-    (
-        "rtpfanout_copies_attempted",
-        "copies_attempted",
-        "Copies handed to the kernel; attempted = sent + send failures.",
-    ),
-    (
-        "rtpfanout_copies_withheld",
-        "copies_withheld",
-        "Copies not made: the subscriber's consent is missing, it is shed, or refused.",
-    ),
-    (
-        "rtpfanout_control_sent",
-        "control_sent",
-        "Control datagrams sent from the ingest port; no copies.",
-    ),
-    (
-        "rtpfanout_control_send_failures",
-        "control_send_failures",
-        "Control datagrams the kernel did not take.",
-    ),
-    (
-        "rtpfanout_kernel_receive_drops",
-        "kernel_drops",
-        "Datagrams the kernel dropped because the receive queue was full.",
-    ),
-    (
-        "rtpfanout_kernel_receive_errors",
-        "kernel_errors",
-        "Datagrams the kernel dropped at the socket, but not for a full queue: a wrong checksum.",
-    ),
-    (
-        "rtpfanout_packets_recovered",
-        "packets_recovered",
-        "Packets received, and in hand when the server process before this one died.",
-    ),
-    ("rtpfanout_receive_errors", "receive_errors", "Failed receive system calls."),
-    (
-        "rtpfanout_receives",
-        "receives",
-        "Receive buffers filled, each with one packet or, by GRO, several.",
-    ),
-    (
-        "rtpfanout_sends",
-        "sends",
-        "Sends the kernel took, each with one copy or, by GSO, several to one subscriber.",
-    ),
-    (
-        "rtpfanout_egress_address_missing",
-        "egress_address_missing",
-        "Copies that left from another address of this host than they were to: it hasn't got that.",
-    ),
-    (
-        "rtpfanout_tasks_shared",
-        "tasks_shared",
-        "Parts of a worker's sends that another worker took over.",
-    ),
-    (
-        "rtpfanout_packets_handed_over",
-        "handed_over",
-        "Packets that another worker received than their session's, and passed on to it.",
-    ),
-)
+# Fields of Engine.stats whose metric is not called rtpfanout_<field>.
+_NAMES = {
+    "packets_received": "rtp_packets_received",
+    "packets_sent": "rtp_packets_sent",
+    "bytes_received": "rtp_bytes_received",
+    "bytes_sent": "rtp_bytes_sent",
+    "kernel_drops": "rtpfanout_kernel_receive_drops",
+    "kernel_errors": "rtpfanout_kernel_receive_errors",
+    "handed_over": "rtpfanout_packets_handed_over",
+}
 
 # (name without _total, name in SessionManager.counts, help)
 _CONTROL_COUNTERS = (
+    ("rtpfanout_sessions_created", "created", "Sessions created."),
+    ("rtpfanout_sessions_deleted", "deleted", "Sessions deleted."),
+    ("rtpfanout_sessions_expired", "expired", "Sessions expired."),
     ("rtpfanout_leases_expired", "leases_expired", "Subscribers whose lease was over."),
     ("rtpfanout_sources_pinned", "pinned", "Sources pinned by the first packet of a latch."),
     ("rtpfanout_pins_refused", "pin_refused", "Sources that a latch would not be pinned to."),
@@ -160,8 +100,10 @@ class ServerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One pass over the engine's counters per scrape."""
         stats = self._engine.stats()
-        for name, field, text in _COUNTERS:
-            yield CounterMetricFamily(name, text, value=stats[field])
+        for field, text in STATS_FIELDS.items():
+            if text:  # else it is one of the families below
+                name = _NAMES.get(field, f"rtpfanout_{field}")
+                yield CounterMetricFamily(name, text, value=stats[field])
         yield _by_reason(
             "rtpfanout_packets_dropped",
             "Datagrams received and not forwarded, by reason.",
@@ -177,7 +119,7 @@ class ServerCollector(Collector):
             "Sends of several copies that had to be repeated copy by copy, by reason.",
             {
                 field.removeprefix(GSO_FALLBACK): stats[field]
-                for field in WORKER_FIELDS
+                for field in STATS_FIELDS
                 if field.startswith(GSO_FALLBACK)
             },
         )
@@ -214,14 +156,6 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily(
             "total_subscribers", "Subscribers of all sessions.", value=manager.total_subscribers
         )
-        for what, value in (
-            ("created", manager.counts["created"]),
-            ("deleted", manager.counts["deleted"]),
-            ("expired", manager.counts["expired"]),
-        ):
-            yield CounterMetricFamily(
-                f"rtpfanout_sessions_{what}", f"Sessions {what}.", value=value
-            )
         for name, field, text in _CONTROL_COUNTERS:
             yield CounterMetricFamily(name, text, value=manager.counts.get(field, 0))
         yield CounterMetricFamily(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rtpfanout._fastpath import SESSION_FIELDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -24,21 +26,10 @@ class Family(NamedTuple):
     is_counter: bool = True
 
 
-COUNTERS = (
-    Family(
-        "rtpfanout_session_packets_received",
-        "packets_received",
-        "Packets of the session that were admitted; dropped ones are not among them.",
-    ),
-    Family("rtpfanout_session_packets_sent", "packets_sent", "Copies the kernel took for sending."),
-    Family("rtpfanout_session_bytes_received", "bytes_received", "UDP payload bytes admitted."),
-    Family("rtpfanout_session_bytes_sent", "bytes_sent", "UDP payload bytes of the copies sent."),
-    Family("rtpfanout_session_send_failures", "send_failures", "Copies the kernel refused."),
-    Family(
-        "rtpfanout_session_copies_withheld",
-        "copies_withheld",
-        "Copies not made for subscribers that await consent, are shed or refused.",
-    ),
+COUNTERS = tuple(
+    Family(f"rtpfanout_session_{field}", field, text)
+    for field, text in SESSION_FIELDS.items()
+    if text
 )
 DROPS = Family(
     "rtpfanout_session_packets_dropped",

@@ -97,22 +97,28 @@ static void test_names_in_order_of_the_fields(void)
     struct rf_stats sum = {0};
     size_t i = 0;
 
-#define X(name)                                     \
-    CHECK(strcmp(rf_worker_field_name(i), #name) == 0); \
+#define X(name, help)                                   \
+    CHECK(strcmp(rf_stats_field_name(i), #name) == 0);  \
+    CHECK(strcmp(rf_stats_field_help(i), help) == 0);   \
     counter_add(&c.name, ++i);
     RF_WORKER_FIELDS(X)
 #undef X
-    CHECK(rf_worker_field_name(i) == NULL);
     stats_sum(&sum, &c);
+    CHECK(strcmp(rf_stats_field_name(i), "kernel_drops") == 0);
+    CHECK_EQ(&sum.kernel_drops - &sum.packets_received, i);
+    CHECK(rf_stats_field_name(i + 3) != NULL && rf_stats_field_name(i + 4) == NULL);
+    CHECK(rf_stats_field_help(i + 4) == NULL);
     for (size_t at = 0; at < i; at++) /* the seam reads them by position */
         CHECK_EQ((&sum.packets_received)[at], at + 1);
     i = 0;
-#define X(name)                                      \
+#define X(name, help)                                    \
     CHECK(strcmp(rf_session_field_name(i), #name) == 0); \
     counter_add(&s.name, ++i);
     RF_SESSION_FIELDS(X)
 #undef X
-    CHECK(rf_session_field_name(i) == NULL);
+    CHECK(strcmp(rf_session_field_name(i), "dropped_overload") == 0);
+    CHECK(rf_session_field_help(i) != NULL && rf_session_field_help(i + 8) == NULL);
+    CHECK_EQ(&session.dropped_misrouted - &session.packets_received, i + 7);
     session_counters_read(&session, &s);
     for (size_t at = 0; at < i; at++)
         CHECK_EQ((&session.packets_received)[at], at + 1);

@@ -14,7 +14,7 @@ from rtpfanout._fastpath import (
     LATENCY_BOUNDS_NS,
     SEND_FAILURES,
     SESSION_FIELDS,
-    WORKER_FIELDS,
+    STATS_FIELDS,
     Engine,
 )
 
@@ -25,14 +25,13 @@ def declared() -> dict[str, list[str]]:
     """Each X-macro list of stats_fields.h, lists within lists written out."""
     text = (FASTPATH / "core" / "stats_fields.h").read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).replace("\\\n", " ")
-    lines = dict(
-        re.findall(r"#define RF_(\w+_(?:REASONS|FAILURES|FALLBACKS|FIELDS))\(X\) (.*)", text)
-    )
-    prefixes = dict(re.findall(r"#define (RF_\w+)\(name\) X\((\w+?)##name\)", text))
+    lists = "REASONS|FAILURES|FALLBACKS|FIELDS|DROPS|REFUSALS"
+    lines = dict(re.findall(rf"#define RF_(\w+_(?:{lists}))\(X\) (.*)", text))
+    prefixes = dict(re.findall(r"#define (RF_\w+)\(name\) X\((\w+?)##name, \"\"\)", text))
     found: dict[str, list[str]] = {}
     for name, line in lines.items():
         found[name] = []
-        for nested, by, own in re.findall(r"RF_(\w+)\((RF_\w+)\)|X\((\w+)\)", line):
+        for nested, by, own in re.findall(r"RF_(\w+)\((RF_\w+)\)|X\((\w+)[,)]", line):
             found[name] += (
                 [f"{prefixes[by]}{field}" for field in found[nested]] if nested else [own]
             )
@@ -43,25 +42,18 @@ def test_every_counter_declared_has_its_name() -> None:
     fields = declared()
     assert fields["DROP_REASONS"] == list(DROP_REASONS)
     assert fields["SEND_FAILURES"] == list(SEND_FAILURES)
-    assert fields["WORKER_FIELDS"] == list(WORKER_FIELDS)
-    assert fields["SESSION_FIELDS"] == list(SESSION_FIELDS)
-    assert {f"dropped_{reason}" for reason in DROP_REASONS} < set(WORKER_FIELDS)
-    assert {f"failed_{reason}" for reason in SEND_FAILURES} < set(WORKER_FIELDS)
+    assert fields["WORKER_FIELDS"] + fields["ENGINE_FIELDS"] == list(STATS_FIELDS)
+    drops = [f"dropped_{r}" for r in fields["SESSION_DROPS"] + fields["SESSION_REFUSALS"]]
+    assert fields["SESSION_FIELDS"] + drops == list(SESSION_FIELDS)
+    assert {f"dropped_{reason}" for reason in DROP_REASONS} < set(STATS_FIELDS)
+    assert {f"failed_{reason}" for reason in SEND_FAILURES} < set(STATS_FIELDS)
 
 
 def test_snapshots_have_every_field() -> None:
     e = engine()
     handle = e.add_session(local(1), 1, 5)
     times = {"subscribers", "created_ns", "last_packet_ns", "packets_per_second"}
-    times |= {"dropped_overload", "dropped_rate_limit", "dropped_paused", "dropped_wrong_source"}
-    times |= {"dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted"}
-    assert set(e.stats()) == {
-        *WORKER_FIELDS,
-        "kernel_drops",
-        "kernel_errors",
-        "control_sent",
-        "control_send_failures",
-    }
+    assert list(e.stats()) == list(STATS_FIELDS)
     assert set(e.session_stats(handle, 5)) == {*SESSION_FIELDS, *times}
     assert set(e.all_session_stats(5)[handle]) == {*SESSION_FIELDS, *times}
 

@@ -539,7 +539,7 @@ static void check_session(unsigned i)
 
     session_counters_read(&s, &sessions[i]->counters);
     expected_of[i].copies_attempted = expected_of[i].packets_sent + expected_of[i].send_failures;
-#define X(name) CHECK_EQ(s.name, expected_of[i].name);
+#define X(name, help) CHECK_EQ(s.name, expected_of[i].name);
     RF_SESSION_FIELDS(X)
 #undef X
     for (unsigned v = 0; v < plan[i].viewers; v++) {
@@ -562,7 +562,7 @@ static void check_worker(void)
     RF_SEND_FAILURES(X)
 #undef X
     stats_sum(&sum, &worker.counters);
-#define X(name) CHECK_EQ(sum.name, expected.name);
+#define X(name, help) CHECK_EQ(sum.name, expected.name);
     RF_WORKER_FIELDS(X)
 #undef X
     CHECK_EQ(observations(&worker.latency_first), expected_latencies);

@@ -133,8 +133,8 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   ``subscriber_records`` gives the addresses of all as `model.ADDRESS_RECORD`, oldest first, with
   no object for each.
 * All of these raise KeyError for an unknown handle.
-* ``stats()`` sums the workers' counters by name (`WORKER_FIELDS`): received,
-  forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
+* ``stats()`` sums the workers' counters by name (`STATS_FIELDS`, which also explains them):
+  received, forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
   sent, ``failed_<reason>`` for each of `SEND_FAILURES`, packets ``handed_over`` between
   workers, ``kernel_drops`` (of a full receive queue), ``kernel_errors`` (dropped by the kernel at
   the socket for another reason: a wrong checksum), control datagrams sent. Counters
@@ -155,11 +155,11 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   observation per forwarded packet with a subscriber. ``session_latency`` is the
   same of one session.
 * ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
-  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet), ``packets_per_second``, and
-  ``dropped_<reason>`` for overload, rate_limit, paused, latching, no_port, loop and misrouted:
-  with ``packets_received``, which were admitted, all that came for it. ``dropped_wrong_source``
-  all sessions of the SSRC have in common, each since it was added. Times are CLOCK_MONOTONIC
-  nanoseconds (``time.monotonic_ns()``), passed in by the caller: the core reads no clock.
+  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and ``packets_per_second``.
+  ``packets_received`` were admitted; with the ``dropped_<reason>`` they are all that came for it.
+  ``dropped_wrong_source`` all sessions of the SSRC have in common, each since it was added. Times
+  are CLOCK_MONOTONIC nanoseconds (``time.monotonic_ns()``), passed in by the caller: the core reads
+  no clock.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
   frees memory whose grace period is over, and returns the handles of sessions
   that have been without a packet for `idle_timeout_ns` (0: never).
@@ -174,8 +174,8 @@ try:
         LATENCY_BOUNDS_NS,
         SEND_FAILURES,
         SESSION_FIELDS,
+        STATS_FIELDS,
         WITHHELD,
-        WORKER_FIELDS,
         Engine,
         make_cookie,
         open_in_hand,
@@ -199,8 +199,8 @@ __all__ = [
     "LATENCY_BOUNDS_NS",
     "SEND_FAILURES",
     "SESSION_FIELDS",
+    "STATS_FIELDS",
     "WITHHELD",
-    "WORKER_FIELDS",
     "Engine",
     "make_cookie",
     "open_in_hand",

@@ -5,8 +5,8 @@ from rtpfanout.model import Address, IPAddress
 
 DROP_REASONS: tuple[str, ...]
 SEND_FAILURES: tuple[str, ...]
-WORKER_FIELDS: tuple[str, ...]
-SESSION_FIELDS: tuple[str, ...]
+STATS_FIELDS: dict[str, str]
+SESSION_FIELDS: dict[str, str]
 LATENCY_BOUNDS_NS: tuple[int, ...]
 WITHHELD: dict[str, int]
 CLASSES: dict[str, int]

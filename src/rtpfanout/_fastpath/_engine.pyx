@@ -27,10 +27,14 @@ cdef tuple names(name_function name):
     return tuple(found)
 
 
+cdef dict described(name_function name, name_function help):
+    return dict(zip(names(name), names(help)))
+
+
 DROP_REASONS = names(core.rf_drop_reason_name)
 SEND_FAILURES = names(core.rf_send_failure_name)
-WORKER_FIELDS = names(core.rf_worker_field_name)
-SESSION_FIELDS = names(core.rf_session_field_name)
+STATS_FIELDS = described(core.rf_stats_field_name, core.rf_stats_field_help)
+SESSION_FIELDS = described(core.rf_session_field_name, core.rf_session_field_help)
 LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
 
 # What `withheld` and `subscriber_class` are told by.
@@ -351,12 +355,7 @@ cdef class Engine:
     def stats(self):
         cdef core.rf_stats stats
         core.rf_engine_stats(self.engine, &stats)
-        values = counters(WORKER_FIELDS, &stats.packets_received)
-        values["kernel_drops"] = stats.kernel_drops
-        values["kernel_errors"] = stats.kernel_errors
-        values["control_sent"] = stats.control_sent
-        values["control_send_failures"] = stats.control_send_failures
-        return values
+        return counters(STATS_FIELDS, &stats.packets_received)
 
     def latency(self):
         cdef core.rf_latency first

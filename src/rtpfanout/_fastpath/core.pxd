@@ -77,23 +77,11 @@ cdef extern from "core.h" nogil:
         uint32_t receiving
 
     struct rf_stats:
-        uint64_t packets_received  # first of RF_WORKER_FIELDS; the others follow
-        uint64_t kernel_drops
-        uint64_t kernel_errors
-        uint64_t control_sent
-        uint64_t control_send_failures
+        uint64_t packets_received  # the first counter; the others follow
 
     struct rf_session_stats:
         uint64_t handle
-        uint64_t packets_received  # first of RF_SESSION_FIELDS; the others follow
-        uint64_t dropped_overload
-        uint64_t dropped_rate_limit
-        uint64_t dropped_paused
-        uint64_t dropped_wrong_source
-        uint64_t dropped_latching
-        uint64_t dropped_no_port
-        uint64_t dropped_loop
-        uint64_t dropped_misrouted
+        uint64_t packets_received  # the first counter; the others follow
         uint64_t created_ns
         uint64_t last_packet_ns
         double packets_per_second
@@ -191,8 +179,10 @@ cdef extern from "core.h" nogil:
     size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                           size_t capacity)
 
-    const char *rf_worker_field_name(size_t i)
+    const char *rf_stats_field_name(size_t i)
+    const char *rf_stats_field_help(size_t i)
     const char *rf_session_field_name(size_t i)
+    const char *rf_session_field_help(size_t i)
     const char *rf_drop_reason_name(size_t i)
     const char *rf_send_failure_name(size_t i)
     uint64_t rf_latency_bound(size_t i)

@@ -137,21 +137,13 @@ cdef list find_terms(core.rf_engine *engine, uint64_t handle, bytes records):
         free(found)
 
 
-cdef dict counters(tuple fields, const uint64_t *first):
+cdef dict counters(dict fields, const uint64_t *first):
     return {name: first[i] for i, name in enumerate(fields)}
 
 
 cdef dict session_dict(const core.rf_session_stats *s):
     cdef dict values = counters(SESSION_FIELDS, &s.packets_received)
     values["subscribers"] = s.subscribers
-    values["dropped_overload"] = s.dropped_overload
-    values["dropped_rate_limit"] = s.dropped_rate_limit
-    values["dropped_paused"] = s.dropped_paused
-    values["dropped_wrong_source"] = s.dropped_wrong_source
-    values["dropped_latching"] = s.dropped_latching
-    values["dropped_no_port"] = s.dropped_no_port
-    values["dropped_loop"] = s.dropped_loop
-    values["dropped_misrouted"] = s.dropped_misrouted
     values["created_ns"] = s.created_ns
     values["last_packet_ns"] = s.last_packet_ns
     values["packets_per_second"] = s.packets_per_second

@@ -108,27 +108,19 @@ struct rf_socket_info {
 };
 
 struct rf_stats {
-#define X(name) uint64_t name;
+#define X(name, help) uint64_t name;
     RF_WORKER_FIELDS(X)
+    RF_ENGINE_FIELDS(X)
 #undef X
-    uint64_t kernel_drops; /* datagrams the socket queue had no room for */
-    /* Datagrams that the kernel dropped at the socket for another reason: a wrong checksum, nearly
-     * always. drops.h says how they are told apart. */
-    uint64_t kernel_errors;
-    uint64_t control_sent; /* by rf_send, which are no copies */
-    uint64_t control_send_failures;
 };
 
 struct rf_session_stats {
     uint64_t handle;
-#define X(name) uint64_t name;
+#define X(name, help) uint64_t name;
     RF_SESSION_FIELDS(X)
 #undef X
-    uint64_t dropped_overload; /* packets beyond its share of a server with too much to do */
-    uint64_t dropped_rate_limit;
-    uint64_t dropped_paused;
-    uint64_t dropped_wrong_source; /* of its SSRC, since it is there; none of its sessions has those */
-#define X(name) uint64_t dropped_##name;
+#define X(name) uint64_t dropped_##name; /* wrong_source: of its SSRC, since it is there */
+    RF_SESSION_DROPS(X)
     RF_SESSION_REFUSALS(X)
 #undef X
     uint64_t created_ns;
@@ -331,9 +323,12 @@ int rf_send(struct rf_engine *e, const struct rf_addr *to, const uint8_t *from, 
 size_t rf_engine_tick(struct rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                       size_t capacity);
 
-/* Names of the fields above in order; NULL past the end. */
-const char *rf_worker_field_name(size_t i);
+/* Names of the counters in rf_stats and rf_session_stats, in order, and what they tell ("" where
+ * that is said of a family); NULL past the end. */
+const char *rf_stats_field_name(size_t i);
+const char *rf_stats_field_help(size_t i);
 const char *rf_session_field_name(size_t i);
+const char *rf_session_field_help(size_t i);
 const char *rf_drop_reason_name(size_t i);
 const char *rf_send_failure_name(size_t i);
 /* Inclusive upper bound of latency bucket i in nanoseconds. */

@@ -3,23 +3,43 @@
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
 #define NAME(name) #name,
 
-static const char *const worker_fields[] = {
-#define X(name) #name,
+static const struct {
+    const char *name, *help;
+} stats_fields[] = {
+#define X(name, help) {#name, help},
     RF_WORKER_FIELDS(X)
+    RF_ENGINE_FIELDS(X)
+#undef X
+}, session_fields[] = {
+#define X(name, help) {#name, help},
+    RF_SESSION_FIELDS(X)
+#undef X
+#define X(name) {"dropped_" #name, ""},
+    RF_SESSION_DROPS(X)
+    RF_SESSION_REFUSALS(X)
 #undef X
 };
-static const char *const session_fields[] = {RF_SESSION_FIELDS(NAME)};
 static const char *const drop_reasons[] = {RF_DROP_REASONS(NAME)};
 static const char *const send_failures[] = {RF_SEND_FAILURES(NAME)};
 
-const char *rf_worker_field_name(size_t i)
+const char *rf_stats_field_name(size_t i)
 {
-    return i < COUNT_OF(worker_fields) ? worker_fields[i] : NULL;
+    return i < COUNT_OF(stats_fields) ? stats_fields[i].name : NULL;
+}
+
+const char *rf_stats_field_help(size_t i)
+{
+    return i < COUNT_OF(stats_fields) ? stats_fields[i].help : NULL;
 }
 
 const char *rf_session_field_name(size_t i)
 {
-    return i < COUNT_OF(session_fields) ? session_fields[i] : NULL;
+    return i < COUNT_OF(session_fields) ? session_fields[i].name : NULL;
+}
+
+const char *rf_session_field_help(size_t i)
+{
+    return i < COUNT_OF(session_fields) ? session_fields[i].help : NULL;
 }
 
 const char *rf_drop_reason_name(size_t i)
@@ -83,7 +103,7 @@ void latency_record(struct latency_histogram *h, uint64_t ns, uint64_t n)
 
 void stats_sum(struct rf_stats *sum, struct worker_counters *c)
 {
-#define X(name) sum->name += load_rlx(&c->name);
+#define X(name, help) sum->name += load_rlx(&c->name);
     RF_WORKER_FIELDS(X)
 #undef X
 }
@@ -97,7 +117,7 @@ void latency_sum(struct rf_latency *sum, struct latency_histogram *h)
 
 void session_counters_read(struct rf_session_stats *out, struct session_counters *c)
 {
-#define X(name) out->name = load_rlx(&c->name);
+#define X(name, help) out->name = load_rlx(&c->name);
     RF_SESSION_FIELDS(X)
 #undef X
 }

@@ -22,13 +22,13 @@ enum send_failure {
 };
 
 struct worker_counters {
-#define X(name) counter name;
+#define X(name, help) counter name;
     RF_WORKER_FIELDS(X)
 #undef X
 };
 
 struct session_counters {
-#define X(name) counter name;
+#define X(name, help) counter name;
     RF_SESSION_FIELDS(X)
 #undef X
 };

@@ -1,5 +1,6 @@
-/* Every counter, declared once: X(name) becomes a struct member, a sum, a name and
- * a snapshot field (stats.h, core.h, _engine.pyx by rf_*_name). */
+/* Every counter, declared once: X(name) or X(name, help) becomes a struct member, a sum, a name, a
+ * snapshot field and a metric (stats.h, core.h, _engine.pyx by rf_*_name, metrics.py). Without help
+ * it is no metric of its own: a reason of a family, or a sum of others. */
 #ifndef RF_STATS_FIELDS_H
 #define RF_STATS_FIELDS_H
 
@@ -33,6 +34,13 @@
     X(loop) \
     X(misrouted)
 
+/* Why a packet that came for a session was not admitted, beside those. */
+#define RF_SESSION_DROPS(X) \
+    X(overload) \
+    X(rate_limit) \
+    X(paused) \
+    X(wrong_source)
+
 /* Why the kernel did not take a copy (egress.c holds the errno policy). */
 #define RF_SEND_FAILURES(X) \
     X(would_block) /* the send buffer stayed full */ \
@@ -49,43 +57,56 @@
     X(too_big) /* EMSGSIZE: the same on newer ones */ \
     X(io)      /* EIO: the device can't do the checksums */
 
-#define RF_DROPPED(name) X(dropped_##name)
-#define RF_FAILED(name) X(failed_##name)
-#define RF_GSO_FALLBACK(name) X(gso_fallback_##name)
+#define RF_DROPPED(name) X(dropped_##name, "")
+#define RF_FAILED(name) X(failed_##name, "")
+#define RF_GSO_FALLBACK(name) X(gso_fallback_##name, "")
 
 /* Per worker. In the sums over all of them packets_received = packets_forwarded + sum of
  * dropped_*, and copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. A
  * packet that is handed over is received by one worker, and forwarded or dropped by the other. */
 #define RF_WORKER_FIELDS(X) \
-    X(packets_received) \
-    X(bytes_received) \
-    X(packets_forwarded) \
+    X(packets_received, "Datagrams received at the ingest socket.") \
+    X(bytes_received, "UDP payload bytes received.") \
+    X(packets_forwarded, "Packets that passed the gate; received = forwarded + dropped.") \
     RF_DROP_REASONS(RF_DROPPED) \
-    X(copies_attempted) \
-    X(copies_withheld) /* not made: consent is missing, or its class is shed */ \
-    X(packets_sent) \
-    X(bytes_sent) \
+    X(copies_attempted, "Copies handed to the kernel; attempted = sent + send failures.") \
+    X(copies_withheld, \
+      "Copies not made: the subscriber's consent is missing, it is shed, or refused.") \
+    X(packets_sent, "Copies the kernel took for sending.") \
+    X(bytes_sent, "UDP payload bytes of the copies sent.") \
     RF_SEND_FAILURES(RF_FAILED) \
-    X(sends) /* send entries the kernel took, of one or more copies each */ \
+    X(sends, "Sends the kernel took, each with one copy or, by GSO, several to one subscriber.") \
     RF_GSO_FALLBACKS(RF_GSO_FALLBACK) \
-    X(egress_address_missing) /* of those sent: from another address than they were to leave from, \
-                                 which this host does not have */ \
-    X(receives) /* receive buffers filled, of one or more packets each */ \
-    X(receive_errors) \
-    X(turns) \
-    X(packets_recovered) /* of those received: in hand when a process before died */ \
-    X(lingers) /* turns that waited for the rest of a frame */ \
-    X(tasks_shared) /* of other workers' turns */ \
-    X(handed_over) /* to the workers of their sessions */
+    X(egress_address_missing, \
+      "Copies that left from another address of this host than they were to: it hasn't got that.") \
+    X(receives, "Receive buffers filled, each with one packet or, by GRO, several.") \
+    X(receive_errors, "Failed receive system calls.") \
+    X(turns, "Turns of the packet loops, each with what was received until it began to send.") \
+    X(packets_recovered, \
+      "Packets received, and in hand when the server process before this one died.") \
+    X(lingers, "Turns that waited a little for the rest of a frame.") \
+    X(tasks_shared, "Parts of a worker's sends that another worker took over.") \
+    X(handed_over, \
+      "Packets that another worker received than their session's, and passed on to it.")
+
+/* Of the whole engine, counted under the writer mutex. drops.h says how what the kernel dropped is
+ * told apart. */
+#define RF_ENGINE_FIELDS(X) \
+    X(kernel_drops, "Datagrams the kernel dropped because the receive queue was full.") \
+    X(kernel_errors, \
+      "Datagrams the kernel dropped at the socket, but not for a full queue: a wrong checksum.") \
+    X(control_sent, "Control datagrams sent from the ingest port; no copies.") \
+    X(control_send_failures, "Control datagrams the kernel did not take.")
 
 /* Per session; written by the one worker that owns it. Packets are `received` that were admitted. */
 #define RF_SESSION_FIELDS(X) \
-    X(packets_received) \
-    X(bytes_received) \
-    X(copies_attempted) \
-    X(packets_sent) \
-    X(bytes_sent) \
-    X(send_failures) \
-    X(copies_withheld)
+    X(packets_received, \
+      "Packets of the session that were admitted; dropped ones are not among them.") \
+    X(packets_sent, "Copies the kernel took for sending.") \
+    X(bytes_received, "UDP payload bytes admitted.") \
+    X(bytes_sent, "UDP payload bytes of the copies sent.") \
+    X(copies_attempted, "") \
+    X(send_failures, "Copies the kernel refused.") \
+    X(copies_withheld, "Copies not made for subscribers that await consent, are shed or refused.")
 
 #endif
