@@ -70,9 +70,9 @@ def manager_of(
 
 def deny(manager: SessionManager, network: str) -> None:
     """The address policy denies this network from now on, and nothing else."""
-    registry = manager._registry
-    policy = dataclasses.replace(registry.policy, deny=(ipaddress.ip_network(network),))
-    manager.reconfigure(policy, registry.limits)
+    rules = manager._rules
+    policy = dataclasses.replace(rules.policy, deny=(ipaddress.ip_network(network),))
+    manager.reconfigure(policy, rules.limits)
 
 
 def send(

@@ -169,7 +169,7 @@ def test_delete_wins_once_and_holds_nobody_up(
     session_id = manager.create(SOURCE, 1, "video").session_id
     other = manager.create(SOURCE, 2, "video").session_id
     waiting, may_go_on = threading.Event(), threading.Event()
-    engine = manager._registry.engine
+    engine = manager._life.engine
 
     class SlowEngine:
         def __getattr__(self, name: str) -> object:
@@ -180,7 +180,7 @@ def test_delete_wins_once_and_holds_nobody_up(
             assert may_go_on.wait(30)
             engine.remove_session(handle)
 
-    monkeypatch.setattr(manager._registry, "engine", SlowEngine())
+    monkeypatch.setattr(manager._life, "engine", SlowEngine())
     deleting = threading.Thread(target=manager.delete, args=[session_id])
     deleting.start()
     assert waiting.wait(30)
@@ -221,7 +221,7 @@ def test_stats_and_status_follow_the_packets(manager: SessionManager, clock: Clo
         session_id = manager.create(f"{host}:{port}", 1, "video").session_id
         manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
         assert manager.stats(session_id).seconds_since_last_packet is None
-        ingest = manager._registry.policy.ingest
+        ingest = manager._rules.policy.ingest
         packet = rtp.build(b"x" * 88, ssrc=1, sequence=1, timestamp=1)
         for _ in range(10):
             source.sendto(packet, (str(ingest.ip), ingest.port))
@@ -320,7 +320,7 @@ def test_latency_of_a_session(manager: SessionManager) -> None:
         manager.add_subscribers(
             session_id, ["{}:{}".format(*sock.getsockname()) for sock in (one, two)]
         )
-        ingest = manager._registry.policy.ingest
+        ingest = manager._rules.policy.ingest
         for n in range(10):
             packet = rtp.build(b"x", ssrc=1, sequence=n, timestamp=n)
             source.sendto(packet, (str(ingest.ip), ingest.port))

@@ -15,8 +15,8 @@ from rtpfanout._fastpath import Engine
 from rtpfanout.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError
 from rtpfanout.model import Address, SourcePolicy
 from rtpfanout.sessions.movekeys import MoveKeys, identity_of
-from rtpfanout.sessions.record import Terms
 from rtpfanout.sessions.source import Source
+from rtpfanout.sessions.terms import Terms
 from rtpfanout.store import PutMoveCounter, PutSession, Store
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def test_what_a_store_has_is_kept_though_two_share_a_key(tmp_path: Path) -> None
 def test_no_more_are_kept_than_that(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with restarted(path) as manager:
-        manager._registry.move_keys = MoveKeys(most_kept=2)
+        manager._state.move_keys = MoveKeys(most_kept=2)
         for n in range(4):
             key = bytes([n]) * 16
             session_id = manager.create(SOURCE, 7, "video", move_key=key).session_id
@@ -192,7 +192,7 @@ def test_no_more_are_kept_than_that(tmp_path: Path) -> None:
     with Store(str(path)) as store:
         assert [counter for _, counter in store.move_counters()] == [3, 4]
     with restarted(path) as manager:
-        manager._registry.move_keys = keys = MoveKeys(most_kept=1)
+        manager._state.move_keys = keys = MoveKeys(most_kept=1)
         keys.restore(manager._store.move_counters(), [])
         assert keys.settle() == [identity_of(7, bytes([2]) * 16)]
 

@@ -163,8 +163,8 @@ def test_lowered_limits_withhold_and_room_serves(path: str, clock: Clock) -> Non
     assert numbers(path) == (2, 4)
     with started(path, clock, subscribers=3) as manager:
         assert manager.refused == (0, 1)
-        registry = manager._registry
-        manager.reconfigure(registry.policy, dataclasses.replace(registry.limits, subscribers=4))
+        rules = manager._rules
+        manager.reconfigure(rules.policy, dataclasses.replace(rules.limits, subscribers=4))
         manager.judge_policy()
         assert manager.refused == (0, 0)
 
@@ -245,7 +245,7 @@ def test_a_source_that_is_refused_is_served_when_it_may_be(path: str, clock: Clo
     own: set[Any] = {source.ip}
     with Store(path) as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
-        policy = manager._registry.policy
+        policy = manager._rules.policy
         object.__setattr__(policy, "ingest", Address.parse("0.0.0.0:5000"))
         object.__setattr__(policy, "is_local", lambda ip: ip in own)
         manager.on_local_addresses({source.ip: 2})

@@ -109,34 +109,34 @@ def test_a_cap_for_each_ip(engine: Engine, clock: Clock) -> None:
     manager.add_subscriber(two, "127.0.0.1:3")
     manager.delete(one)
     manager.delete(two)
-    assert not manager._registry.per_ip
+    assert not manager._state.per_ip
 
 
 def test_a_cap_for_each_ip_that_a_reload_brings(engine: Engine, clock: Clock) -> None:
     manager = manager_of(engine, clock)
-    registry = manager._registry
-    uncapped, capped = registry.limits, dataclasses.replace(registry.limits, subscribers_per_ip=2)
+    rules = manager._rules
+    uncapped, capped = rules.limits, dataclasses.replace(rules.limits, subscribers_per_ip=2)
     one, two = (manager.create(SOURCE, n, "video").session_id for n in range(2))
     manager.add_subscriber(one, "127.0.0.1:1")
     manager.add_subscriber(two, "127.0.0.1:1")
     for _ in range(2):
-        manager.reconfigure(registry.policy, capped)
+        manager.reconfigure(rules.policy, capped)
         with pytest.raises(LimitError):
             manager.add_subscriber(two, "127.0.0.1:2")
-        manager.reconfigure(registry.policy, uncapped)
+        manager.reconfigure(rules.policy, uncapped)
         manager.remove_subscriber(one, "127.0.0.1:1")  # and nobody counts
-        manager.reconfigure(registry.policy, capped)
+        manager.reconfigure(rules.policy, capped)
         manager.add_subscriber(one, "127.0.0.1:1")
 
 
 def test_who_was_shed_is_served_again_when_shedding_is_switched_off(
     manager: SessionManager,
 ) -> None:
-    registry = manager._registry
+    rules = manager._rules
     session_id = manager.create(SOURCE, 1, "video").session_id
     texts = [f"127.0.0.1:{port}" for port in (1, 2, 3)]
     manager.add_subscribers(session_id, texts, subscriber_class="monitor")
-    (handle,) = registry.by_handle
+    (handle,) = manager._state.by_handle
     for _ in range(4):
         manager._shedding._step_of(handle, 100, 0.5, 100.0)
 
@@ -144,7 +144,7 @@ def test_who_was_shed_is_served_again_when_shedding_is_switched_off(
         return {view.state for view in manager.list_subscribers(session_id)[0]}
 
     assert SubscriberState.SHED in states()
-    manager.reconfigure(registry.policy, dataclasses.replace(registry.limits, shed=False))
+    manager.reconfigure(rules.policy, dataclasses.replace(rules.limits, shed=False))
     for _ in range(2):
         manager.on_sample(Sample(busy=0.0, kernel_drops=0.0, memory_bytes=0))
         assert states() == {SubscriberState.SENDING}
@@ -230,9 +230,7 @@ def test_joining_consents_and_follows_a_port_change(manager: SessionManager, clo
     clock.now += 3 * SECOND
     assert manager.expire_subscribers() == 1
     with pytest.raises(AddressDeniedError):
-        manager.join(
-            session_id, manager._registry.policy.ingest, lease_secs=10, subscriber_class=""
-        )
+        manager.join(session_id, manager._rules.policy.ingest, lease_secs=10, subscriber_class="")
 
 
 def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
@@ -244,7 +242,7 @@ def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
     manager.add_subscribers(
         session_id, [f"192.0.2.77:{port}", f"192.0.2.77:{port + 1}", SUBSCRIBER]
     )
-    policy = manager._registry.policy
+    policy = manager._rules.policy
     wildcard = Address.parse(f"0.0.0.0:{port}")
     there = {Address.parse("127.0.0.1:1").ip: 1}
     object.__setattr__(policy, "ingest", wildcard)
@@ -277,11 +275,11 @@ def test_a_policy_that_changes_while_somebody_is_added_is_the_one_that_counts(
             manager.judge_policy()
             return record
 
-    manager._registry.admission = Overtaken(manager._registry.policy)
+    manager._rules.admission = Overtaken(manager._rules.policy)
     with pytest.raises(AddressDeniedError):
         manager.add_subscriber(session_id, "127.0.1.9:7000")
     assert addresses(manager, session_id) == []
-    manager._registry.admission = Overtaken(manager._registry.policy)
+    manager._rules.admission = Overtaken(manager._rules.policy)
     manager.add_subscriber(session_id, "127.0.0.9:7000")
 
 

@@ -331,7 +331,7 @@ def test_a_latch_is_pinned_by_the_first_packet(
 
 
 def manager_ingest(manager: SessionManager) -> tuple[str, int]:
-    ingest = manager._registry.policy.ingest
+    ingest = manager._rules.policy.ingest
     return str(ingest.ip), ingest.port
 
 
@@ -456,7 +456,7 @@ def test_what_the_engine_cannot_do_is_not_in_the_store(
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(manager._registry, "engine", Full())
+        patch.setattr(manager._updating, "engine", Full())
         with pytest.raises(MemoryError):
             manager.update(view.session_id, source_address="192.0.2.2:5000", labels={"a": "b"})
     assert manager.get(view.session_id) == view

@@ -5,7 +5,7 @@ from rtpfanout.sessions.changes import Change, ChangeLog, ChangeType
 from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE
 from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.packet_side import MoveTarget
-from rtpfanout.sessions.registry import Limits
+from rtpfanout.sessions.rules import Limits
 from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.tokens import JOIN_SECRET
 from rtpfanout.sessions.views import (

@@ -21,9 +21,11 @@ from rtpfanout.store import StoredDelivery
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rtpfanout._fastpath import Engine
     from rtpfanout.model import Address
+    from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
-    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.state import State
 
 _AWAITED = 0.0
 _KEPT_AT_A_TIME = 1000  # so that the lock is held for moments, and no call waits for many
@@ -32,11 +34,13 @@ _KEPT_AT_A_TIME = 1000  # so that the lock is held for moments, and no call wait
 class Consents:
     """By subscriber and session until when it has consented, in seconds of time.monotonic().
 
-    Guarded by the registry's lock.
+    Guarded by the state's lock.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, state: State, engine: Engine, journal: Journal) -> None:
+        self.state = state
+        self.engine = engine
+        self.journal = journal
         self._until: dict[bytes, dict[str, float]] = {}
         self._due: Deadlines[tuple[bytes, str]] = Deadlines()
         self._unkept: set[tuple[bytes, str]] = set()
@@ -50,7 +54,7 @@ class Consents:
                 new.append(record)
                 self._until[record] = {}
             self._until[record][session_id] = _AWAITED
-        self._registry.engine.await_consent(b"".join(new), True)
+        self.engine.await_consent(b"".join(new), True)
 
     def restored(
         self, session_id: str, records: Iterable[bytes], until: Mapping[bytes, float]
@@ -72,7 +76,7 @@ class Consents:
             if not sessions:
                 del self._until[record]
                 gone.append(record)
-        self._registry.engine.await_consent(b"".join(gone), False)
+        self.engine.await_consent(b"".join(gone), False)
 
     def lasting(self, session_id: str, records: Iterable[bytes]) -> dict[bytes, float]:
         """Of those, who has consented, and until when. The lock is held."""
@@ -81,7 +85,7 @@ class Consents:
 
     def targets(self, address: Address) -> list[str]:
         """The sessions in which `address` is asked for its consent, or has given it."""
-        with self._registry.lock:
+        with self.state.lock:
             return list(self._until.get(address.record, ()))
 
     def give(
@@ -91,7 +95,7 @@ class Consents:
 
         Not empty, `local` is which of our addresses they spoke to: the packets leave from there.
         """
-        with self._registry.lock:
+        with self.state.lock:
             if session.terms.consent is not Consent.ECHO:
                 return
             lifted = []
@@ -111,20 +115,20 @@ class Consents:
 
     def lapse(self, now: float) -> int:
         """Housekeeping: withholds from those whose consent is over; how many."""
-        registry = self._registry
+        state = self.state
         by_session: dict[Session, list[bytes]] = {}
-        with registry.lock:
+        with state.lock:
             for record, session_id in self._due.take(int(now)):
                 until = self._until.get(record, {}).get(session_id, _AWAITED)
-                session = registry.by_id.get(session_id)
+                session = state.by_id.get(session_id)
                 if session is None or until == _AWAITED or until > now:
                     continue
                 self._until[record][session_id] = _AWAITED
                 by_session.setdefault(session, []).append(record)
         for session, records in by_session.items():
             self._withhold(session, records, on=True)  # waits for a grace period
-            with registry.lock:
-                registry.counts["consents_lapsed"] += len(records)
+            with state.lock:
+                state.counts["consents_lapsed"] += len(records)
                 again = [
                     record
                     for record in records
@@ -139,21 +143,21 @@ class Consents:
 
         What it can't take now is tried again the next time.
         """
-        registry = self._registry
+        state = self.state
         kept = 0
         for _ in range(0, len(self._unkept), _KEPT_AT_A_TIME):
-            with registry.lock:
+            with state.lock:
                 some = list(islice(self._unkept, _KEPT_AT_A_TIME))
                 self._unkept.difference_update(some)
                 given = list(self._given(some))
                 if not given:
                     continue
                 spoken_to = list(self._spoken_to(given))
-                written = registry.journal.save_consents(given, spoken_to)
+                written = self.journal.save_consents(given, spoken_to)
             try:
                 written.result()
             except UnavailableError:  # the store has told of it
-                with registry.lock:
+                with state.lock:
                     self._unkept.update(some)
                 break
             kept += len(given)
@@ -161,13 +165,13 @@ class Consents:
 
     def begin(self, session: Session, records: Sequence[bytes]) -> None:
         """All subscribers of a session have to consent from now on; waits for a grace period."""
-        with self._registry.lock:
+        with self.state.lock:
             self.expect(session.session_id, records)
         self._withhold(session, records, on=True)
 
     def end(self, session: Session, records: Sequence[bytes]) -> None:
         """None of them has to any more."""
-        with self._registry.lock:
+        with self.state.lock:
             self.forget(session.session_id, records)
         self._withhold(session, records, on=False)
 
@@ -180,7 +184,7 @@ class Consents:
     def _given(self, keys: Iterable[tuple[bytes, str]]) -> Iterator[tuple[Session, bytes, float]]:
         """What there is of them still: neither gone nor over. The lock is held."""
         for record, session_id in keys:
-            session = self._registry.by_id.get(session_id)
+            session = self.state.by_id.get(session_id)
             until = self._until.get(record, {}).get(session_id, _AWAITED)
             if session is not None and until != _AWAITED:
                 yield session, record, until
@@ -190,7 +194,7 @@ class Consents:
         if self._local.get((record, session.session_id)) == local:
             return
         with contextlib.suppress(KeyError):  # deleted meanwhile
-            self._registry.engine.deliver_from(session.handle, record, local)
+            self.engine.deliver_from(session.handle, record, local)
         self._local[record, session.session_id] = local
 
     def _spoken_to(self, given: Iterable[tuple[Session, bytes, float]]) -> Iterator[StoredDelivery]:
@@ -202,4 +206,4 @@ class Consents:
 
     def _withhold(self, session: Session, records: Sequence[bytes], *, on: bool) -> None:
         with contextlib.suppress(KeyError):  # deleted meanwhile
-            self._registry.engine.withhold(session.handle, b"".join(records), CONSENT, on)
+            self.engine.withhold(session.handle, b"".join(records), CONSENT, on)

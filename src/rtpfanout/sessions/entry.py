@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from rtpfanout.sessions.record import Terms
+    from rtpfanout.sessions.terms import Terms
 
 _log = structlog.stdlib.get_logger(__name__)
 _NO_LEASES: frozenset[int] = frozenset()

@@ -1,6 +1,6 @@
 """The use of the store: sessions and subscribers as it keeps them.
 
-Everything is submitted under the registry's lock, so that the order of the store is the order
+Everything is submitted under the state's lock, so that the order of the store is the order
 in which things happened, and awaited without it.
 """
 
@@ -12,9 +12,9 @@ from rtpfanout.boot import boot_id
 from rtpfanout.model import Address, Consent
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.movekeys import identity_of
-from rtpfanout.sessions.record import Terms
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import read_source
+from rtpfanout.sessions.terms import Terms
 from rtpfanout.store import (
     DropMoveCounters,
     DropSession,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -12,10 +12,11 @@ import structlog
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
-from rtpfanout.sessions.record import Session, Terms
-from rtpfanout.sessions.registry import BusyError
+from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.source import read_source
-from rtpfanout.sessions.updating import (
+from rtpfanout.sessions.state import BusyError
+from rtpfanout.sessions.terms import (
+    Terms,
     engine_source,
     latch_terms,
     read_limits,
@@ -26,63 +27,72 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
 
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.overload import HighWater
+    from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.deadlines import Deadlines
-    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.requests import Once
+    from rtpfanout.sessions.rules import Limits, Rules
+    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.views import SessionView
+    from rtpfanout.sessions.zones import Zones
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Life:
     """Creates and ends sessions."""
 
-    def __init__(
-        self, registry: Registry, subscribers: Subscribers, leases: Deadlines[int]
-    ) -> None:
-        self._registry = registry
-        self._subscribers = subscribers
-        self._leases = leases
+    state: State
+    engine: Engine
+    clock: Clock
+    rules: Rules
+    journal: Journal
+    changes: ChangeLog
+    zones: Zones
+    high_water: HighWater
+    subscribers: Subscribers
+    leases: Deadlines[int]
 
     def read(self, source: tuple[str, str, float, float], values: Mapping[str, Any]) -> Terms:
         """The terms of a session to be; `source` as `read_source` takes it."""
-        read = read_source(*source, self._registry.policy)
+        read = read_source(*source, self.rules.policy)
         return Terms(
             source=read,
             labels=fields.labels_of(values["labels"]),
-            **latch_terms(read, self._registry.clock.wall_secs()),
+            **latch_terms(read, self.clock.wall_secs()),
             **read_limits(values),
         )
 
     def create(self, ssrc: int, media_type: str, terms: Terms, once: Once) -> SessionView:
         """Applied, then written; undone if the store refuses. Nobody sees it before."""
-        registry = self._registry
-        registry.high_water.admit()
-        clock = registry.clock
+        state = self.state
+        self.high_water.admit()
+        clock = self.clock
         kind = fields.media_type_of(media_type)
         session_id = str(uuid.uuid4())
-        if (
-            registry.refused
-            and len(registry.by_id) + len(registry.refused) >= registry.limits.sessions
-        ):
-            raise no_room(registry)
+        if state.refused and len(state.by_id) + len(state.refused) >= self.rules.limits.sessions:
+            raise no_room(state, self.rules.limits)
         now = clock.monotonic_ns()
-        with registry.lock:
+        with state.lock:
             terms = self._claim(session_id, ssrc, terms)
         try:  # without the lock: the engine waits for a move that is under way
-            handle = engine_add(registry, ssrc, terms, now)
+            handle = engine_add(self.engine, state, self.rules.limits, ssrc, terms, now)
         except BaseException:
-            with registry.lock:
+            with state.lock:
                 self._give_up(session_id, ssrc, terms)
             raise
-        with registry.lock:
-            registry.zones.note(terms.source_scopes)
-            registry.sequence += 1
-            slot = registry.changes.begin()
+        with state.lock:
+            self.zones.note(terms.source_scopes)
+            state.sequence += 1
+            slot = self.changes.begin()
             session = Session(
                 session_id=session_id,
-                sequence=registry.sequence,
+                sequence=state.sequence,
                 handle=handle,
                 ssrc=ssrc,
                 media_type=kind,
@@ -93,21 +103,21 @@ class Life:
                 terms=terms,
                 revision=slot.revision,
             )
-            view = registry.view(session)
-            written = registry.journal.save_session(session, once.answer(view.to_json()))
+            view = state.view(session)
+            written = self.journal.save_session(session, once.answer(view.to_json()))
         try:
             written.result()
         except BaseException:
-            registry.engine.remove_session(handle)
-            with registry.lock:
+            self.engine.remove_session(handle)
+            with state.lock:
                 self._give_up(session_id, ssrc, terms)
-                registry.changes.settle(slot, None)
+                self.changes.settle(slot, None)
             raise
-        with registry.lock:
-            registry.insert(session)
-            registry.counts["created"] += 1
+        with state.lock:
+            state.insert(session)
+            state.counts["created"] += 1
             change = Change(slot.revision, ChangeType.CREATED, view, {})
-            registry.changes.settle(slot, change)
+            self.changes.settle(slot, change)
         return view
 
     def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
@@ -115,58 +125,57 @@ class Life:
 
         Raises AlreadyExistsError. The lock is held.
         """
-        registry = self._registry
-        key = ssrc, terms.source.key(terms.pinned)
-        if key in registry.keys:
+        state = self.state
+        key = terms.key(ssrc)
+        if key in state.keys:
             raise source_taken(ssrc, terms)
-        counter = registry.move_keys.take(session_id, ssrc, terms)
-        registry.keys.add(key)
+        counter = state.move_keys.take(session_id, ssrc, terms)
+        state.keys.add(key)
         return replace(terms, move_counter=counter)
 
     def _give_up(self, session_id: str, ssrc: int, terms: Terms) -> None:
         """Another session may have it. The lock is held."""
-        registry = self._registry
-        registry.keys.discard((ssrc, terms.source.key(terms.pinned)))
-        forgotten = registry.move_keys.give_back(session_id, ssrc, terms)
-        registry.journal.forget_move_counters(forgotten)
+        state = self.state
+        state.keys.discard(terms.key(ssrc))
+        forgotten = state.move_keys.give_back(session_id, ssrc, terms)
+        self.journal.forget_move_counters(forgotten)
 
     def delete(self, session_id: str, once: Once) -> None:
         """Returns when no further packet of the session will leave."""
-        registry = self._registry
-        with registry.work(session_id) as session:
-            with registry.lock:
-                slot = registry.changes.begin()
-                written = registry.journal.delete_session(session, once.answer(""))
+        state = self.state
+        with state.work(session_id) as session:
+            with state.lock:
+                slot = self.changes.begin()
+                written = self.journal.delete_session(session, once.answer(""))
             self._end(session, slot, written, "deleted")
 
     def expire_idle(self) -> list[SessionView]:
         """Ends sessions past the idle timeout; they are written off together."""
-        registry = self._registry
-        timeout = registry.limits.session_timeout_ns
+        timeout = self.rules.limits.session_timeout_ns
         ended: list[SessionView] = []
-        idle = registry.engine.tick(registry.clock.monotonic_ns(), timeout)
+        idle = self.engine.tick(self.clock.monotonic_ns(), timeout)
         for start in range(0, len(idle), 1000):
             ended += self._end_together(idle[start : start + 1000])
         return ended
 
     def _end_together(self, handles: list[int]) -> list[SessionView]:
-        registry = self._registry
+        state = self.state
         ended = []
         with ExitStack() as stack:
             going = []
             for handle in handles:
-                with registry.lock:
-                    session = registry.by_handle.get(handle)
+                with state.lock:
+                    session = state.by_handle.get(handle)
                     is_idle = session is not None and self._is_idle(session)
                 if session is None or not is_idle:
                     continue  # deleted by a call meanwhile, not yet created, paused
                 try:
-                    stack.enter_context(registry.work(session.session_id))
+                    stack.enter_context(state.work(session.session_id))
                 except NotFoundError:
                     continue
-                with registry.lock:
-                    slot = registry.changes.begin()
-                    written = registry.journal.delete_session(session, None)
+                with state.lock:
+                    slot = self.changes.begin()
+                    written = self.journal.delete_session(session, None)
                 going.append((session, slot, written))
             for session, slot, written in going:
                 try:
@@ -177,20 +186,19 @@ class Life:
 
     def _is_idle(self, session: Session) -> bool:
         """A pause is no silence of the source, and a new source has all of the timeout."""
-        registry = self._registry
-        age = registry.clock.monotonic_ns() - session.fed_since_ns
-        return not session.terms.paused and age >= registry.limits.session_timeout_ns
+        age = self.clock.monotonic_ns() - session.fed_since_ns
+        return not session.terms.paused and age >= self.rules.limits.session_timeout_ns
 
     def expire_leases(self) -> int:
         """Ends subscribers whose lease is over; how many.
 
         Their deadlines are in the store, so a restart does not bring them back.
         """
-        registry = self._registry
-        now = registry.clock.monotonic_ns() // 10**9
+        state = self.state
+        now = self.clock.monotonic_ns() // 10**9
         ended = 0
-        with registry.lock:
-            due = [registry.by_handle.get(handle) for handle in self._leases.take(now)]
+        with state.lock:
+            due = [state.by_handle.get(handle) for handle in self.leases.take(now)]
         for session in due:
             if session is None:
                 continue
@@ -199,66 +207,67 @@ class Life:
             except NotFoundError:
                 continue
             except BusyError:  # perhaps a renewal
-                with registry.lock:
-                    self._leases.add(now + 1, session.handle)
-        registry.count("leases_expired", ended)
+                with state.lock:
+                    self.leases.add(now + 1, session.handle)
+        state.count("leases_expired", ended)
         return ended
 
     def _expire_leases_of(self, session: Session, now: int) -> int:
-        registry = self._registry
-        expired = self._subscribers.expired(session, now)
+        state = self.state
+        expired = self.subscribers.expired(session, now)
         if not expired:
             return 0
-        with registry.work(session.session_id, frozenset(expired), wait=False):
+        with state.work(session.session_id, frozenset(expired), wait=False):
             # Those that were renewed since we looked stay.
-            still = set(self._subscribers.expired(session, now))
+            still = set(self.subscribers.expired(session, now))
             gone = [record for record in expired if record in still]
-            self._subscribers.write_off(session, gone)
+            self.subscribers.write_off(session, gone)
             return len(gone)
 
     def _end(self, session: Session, slot: Any, written: Future[int], how: str) -> SessionView:
-        registry = self._registry
+        state = self.state
         try:
             written.result()
         except BaseException:
-            with registry.lock:
-                registry.changes.settle(slot, None)
+            with state.lock:
+                self.changes.settle(slot, None)
             raise
-        with registry.lock:
-            view = registry.view(session)
-            self._subscribers.forget_all(session)
-            registry.forget(session)
-            registry.counts[how] += 1
+        with state.lock:
+            view = state.view(session)
+            self.subscribers.forget_all(session)
+            state.forget(session)
+            state.counts[how] += 1
             change = Change(slot.revision, ChangeType.DELETED, view, view.labels)
-            registry.changes.settle(slot, change)
-        registry.engine.remove_session(session.handle)
-        with registry.lock:
+            self.changes.settle(slot, change)
+        self.engine.remove_session(session.handle)
+        with state.lock:
             self._give_up(session.session_id, session.ssrc, session.terms)
         return view
 
 
-def no_room(registry: Registry) -> LimitError:
+def no_room(state: State, limits: Limits) -> LimitError:
     """To be raised. Sessions that are kept and refused hold their places."""
-    most, refused = registry.limits.sessions, len(registry.refused)
+    most, refused = limits.sessions, len(state.refused)
     count = f"{most} sessions, as many as max_sessions allows"
     if refused:
-        count = f"{len(registry.by_id)} sessions and {refused} refused ones; max_sessions is {most}"
+        count = f"{len(state.by_id)} sessions and {refused} refused ones; max_sessions is {most}"
     return LimitError(f"there are {count}", field="max_sessions", limit=most)
 
 
-def engine_add(registry: Registry, ssrc: int, terms: Terms, now_ns: int) -> int:
+def engine_add(
+    engine: Engine, state: State, limits: Limits, ssrc: int, terms: Terms, now_ns: int
+) -> int:
     """The handle of a session in the engine that has all of `terms`.
 
     May wait for a grace period. Raises AlreadyExistsError, LimitError.
     """
-    engine = registry.engine
     address, options = engine_source(terms)
     try:
         handle = engine.add_session(address, ssrc, now_ns, **options)
     except FileExistsError:
         raise source_taken(ssrc, terms) from None
     except BlockingIOError:
-        raise no_room(registry) from None
+        raise no_room(state, limits) from None
     if terms.paused:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:

@@ -8,22 +8,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Unpack
 
 from rtpfanout.errors import UnavailableError
+from rtpfanout.overload import HighWater
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields, tokens
-from rtpfanout.sessions.admission import Admission, read_address, read_batch
+from rtpfanout.sessions.admission import read_address, read_batch
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.journal import Journal
+from rtpfanout.sessions.judge import Judge
+from rtpfanout.sessions.kept import RefusedSessions
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.packet_side import PacketSide
-from rtpfanout.sessions.pages import sessions_page
-from rtpfanout.sessions.refused import Judge, RefusedSessions
-from rtpfanout.sessions.registry import Limits, Registry
+from rtpfanout.sessions.pages import all_stats, sessions_page
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restoring
+from rtpfanout.sessions.rules import Rules
 from rtpfanout.sessions.shedding import Shedding
+from rtpfanout.sessions.state import State
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
@@ -33,8 +36,8 @@ from rtpfanout.sessions.views import (
     SessionView,
     SubscriberView,
     stats_of,
-    view_of,
 )
+from rtpfanout.sessions.zones import Zones
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.entry import Restored
     from rtpfanout.sessions.requests import Once
+    from rtpfanout.sessions.rules import Limits
     from rtpfanout.store import Store, StoreCounts
 
 _SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
@@ -79,20 +83,31 @@ class SessionManager(PacketSide):
         first = store.revision or int(utc_now().timestamp() * 1e6)
         self.changes = ChangeLog(first + UNWRITTEN)
         journal = Journal(store, self.changes)
-        self._registry = Registry(engine, policy, limits, self._clock, journal, self.changes)
-        self._requests = Requests(self._clock.wall_secs)
-        self._leases: Deadlines[int] = Deadlines()
-        self._consents = Consents(self._registry)
-        self._subscribers = Subscribers(self._registry, self._leases, self._consents)
-        self._updating = Updating(self._registry, self._consents)
-        self._shedding = Shedding(self._registry)
-        self._life = Life(self._registry, self._subscribers, self._leases)
-        self._judge = Judge(self._registry)
-        self._refused = RefusedSessions(self._registry, self._new_restoring)
-        self._restoring: Restoring | None = None
+        self._engine, clock = engine, self._clock
+        self._rules = rules = Rules(policy, limits)
+        self._state = state = State(engine, clock)
+        self._zones = zones = Zones(journal)
+        self._high_water = water = HighWater(limits.overload)
+        self._requests = Requests(clock.wall_secs)
+        leases: Deadlines[int] = Deadlines()
+        self._consents = consents = Consents(state, engine, journal)
+        self._subscribers = subscribers = Subscribers(
+            state, engine, clock, rules, journal, zones, water, leases, consents
+        )
+        log = self.changes
+        self._updating = Updating(state, engine, clock, rules, journal, log, zones, consents)
+        self._shedding = Shedding(state, engine, clock, rules)
+        self._life = Life(
+            state, engine, clock, rules, journal, log, zones, water, subscribers, leases
+        )
+        self._judge = Judge(state, engine, rules)
 
-    def _new_restoring(self) -> Restoring:
-        return Restoring(self._registry, self._subscribers, self._consents, self._leases)
+        def new_restoring() -> Restoring:
+            return Restoring(state, engine, clock, rules, journal, subscribers, consents, leases)
+
+        self._refused = RefusedSessions(state, clock, journal, log, new_restoring)
+        self._new_restoring = new_restoring
+        self._restoring: Restoring | None = None
 
     def restore_packets(self, interfaces: Mapping[str, int] = _NO_INTERFACES) -> None:
         """The engine gets what the store has; `restore` has to follow before any call.
@@ -102,7 +117,7 @@ class SessionManager(PacketSide):
         """
         if interfaces:
             with contextlib.suppress(UnavailableError):  # then they are as they were
-                self._registry.zones.restore(self._store.place_interfaces(interfaces))
+                self._zones.restore(self._store.place_interfaces(interfaces))
         self._restoring = self._new_restoring()
         self._restoring.packets(self._store)
 
@@ -122,30 +137,26 @@ class SessionManager(PacketSide):
 
         `limits.sessions` and `limits.fanout` must be what they were: they are the engine's.
         """
-        registry = self._registry
-        admission = Admission(policy)
-        with registry.lock:  # whoever adds a subscriber does so before or after
-            counted = registry.limits.subscribers_per_ip
-            registry.policy = policy
-            registry.admission = admission
-            registry.limits = limits
+        with self._state.lock:
+            counted = self._rules.limits.subscribers_per_ip
+            self._rules.replace(policy, limits)
             if limits.subscribers_per_ip and not counted:
                 self._subscribers.count_anew()
 
     @property
     def active_sessions(self) -> int:
         """Sessions that exist, whether packets arrive or not; refused ones aside."""
-        return len(self._registry.by_id)
+        return len(self._state.by_id)
 
     @property
     def refused(self) -> tuple[int, int]:
         """Sessions and subscribers that are kept, and refused by the configuration."""
-        return len(self._registry.refused), self._registry.refused_subscribers
+        return len(self._state.refused), self._state.refused_subscribers
 
     @property
     def total_subscribers(self) -> int:
         """Subscribers of all sessions."""
-        return self._registry.total_subscribers
+        return self._state.total_subscribers
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -153,7 +164,7 @@ class SessionManager(PacketSide):
         pins refused ("pin_refused"); "leases_expired", "consents_lapsed"; "restore_refused" at the
         start, subscribers "refused" since ("loops_withheld", "policy_withheld"), and "readmitted".
         """
-        return self._registry.counts
+        return self._state.counts
 
     @property
     def store_counts(self) -> StoreCounts:
@@ -249,8 +260,8 @@ class SessionManager(PacketSide):
         """Raises InvalidArgumentError (not a UUID), NotFoundError."""
         if refused := self._refused.find(session_id):
             return refused.view(self._clock)
-        with self._registry.found(session_id) as session:
-            return self._registry.view(session)
+        with self._state.found(session_id) as session:
+            return self._state.view(session)
 
     def list_page(
         self, limit: int = 0, cursor: str = "", label_selector: str = ""
@@ -261,7 +272,7 @@ class SessionManager(PacketSide):
         that exist throughout appear exactly once, whatever comes and goes between pages.
         Raises InvalidArgumentError.
         """
-        return sessions_page(self._registry, limit, cursor, label_selector)
+        return sessions_page(self._state, self._clock, limit, cursor, label_selector)
 
     def delete(self, session_id: str, *, request_id: str = "") -> None:
         """Returns when no further packet of the session will leave.
@@ -307,7 +318,7 @@ class SessionManager(PacketSide):
                 return once.earlier == "1"
             kind = fields.subscriber_class_of(subscriber_class)
             ttl = fields.seconds(ttl_secs, "ttl_secs")
-            admission = self._registry.admission
+            admission = self._rules.admission
             record = admission.record(address_text)
             return self._subscribers.add(canonical, record, admission, ttl, kind, once) == 1
 
@@ -329,7 +340,7 @@ class SessionManager(PacketSide):
                 return int(once.earlier)
             kind = fields.subscriber_class_of(subscriber_class)
             ttl = fields.seconds(ttl_secs, "ttl_secs")
-            admission = self._registry.admission
+            admission = self._rules.admission
             records = admission.records(address_texts)
             return self._subscribers.add(
                 canonical, records, admission, ttl, kind, once, is_batch=True
@@ -391,28 +402,19 @@ class SessionManager(PacketSide):
         """Raises InvalidArgumentError, NotFoundError."""
         if refused := self._refused.find(session_id):
             return refused.stats(self._clock)
-        with self._registry.found(session_id) as session:
+        with self._state.found(session_id) as session:
             now = self._clock.monotonic_ns()
-            values = self._registry.engine.session_stats(session.handle, now)
+            values = self._engine.session_stats(session.handle, now)
             return stats_of(session, values, now)
 
     def latency(self, session_id: str) -> SessionLatency:
         """Raises InvalidArgumentError, NotFoundError."""
         if self._refused.find(session_id):
             return SessionLatency(None, None)
-        with self._registry.found(session_id) as session:
-            (first, _), (last, _) = self._registry.engine.session_latency(session.handle)
+        with self._state.found(session_id) as session:
+            (first, _), (last, _) = self._engine.session_latency(session.handle)
         return SessionLatency(LatencySummary.of(first), LatencySummary.of(last))
 
     def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, each as it is when it is taken."""
-        registry = self._registry
-        with registry.lock:
-            sessions = list(registry.in_order)
-        for session in sessions:
-            with registry.lock:
-                if registry.by_id.get(session.session_id) is not session:
-                    continue
-                now = self._clock.monotonic_ns()
-                values = registry.engine.session_stats(session.handle, now)
-            yield view_of(session, values, now), stats_of(session, values, now)
+        return all_stats(self._state, self._engine, self._clock)

@@ -20,7 +20,7 @@ from rtpfanout.store import MOVE_IDENTITY_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rtpfanout.sessions.record import Terms
+    from rtpfanout.sessions.terms import Terms
     from rtpfanout.store import StoredSession
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -38,7 +38,7 @@ def identity_of(ssrc: int, move_key: bytes) -> bytes:
 
 
 class MoveKeys:
-    """The registry's lock is held throughout."""
+    """The state's lock is held throughout."""
 
     def __init__(self, most_kept: int = MOST_KEPT) -> None:
         self._most_kept = most_kept

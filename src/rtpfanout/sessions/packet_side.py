@@ -10,25 +10,33 @@ import structlog
 from rtpfanout.errors import LimitError, RtpFanoutError
 from rtpfanout.model import Address
 from rtpfanout.sessions import fields
+from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.requests import Once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtpfanout._fastpath import Engine
     from rtpfanout.model import IPAddress
-    from rtpfanout.overload import Sample
+    from rtpfanout.overload import HighWater, Sample
+    from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
+    from rtpfanout.sessions.judge import Judge
+    from rtpfanout.sessions.kept import RefusedSessions
     from rtpfanout.sessions.life import Life
-    from rtpfanout.sessions.refused import Judge, RefusedSessions
-    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.rules import Rules
     from rtpfanout.sessions.shedding import Shedding
+    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.updating import Updating
     from rtpfanout.sessions.views import SessionView
+    from rtpfanout.sessions.zones import Zones
     from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
 _NO_ID = Once("", b"", None, 0)
+_SHOWN_AT_A_TIME = 256  # so that the lock is held for moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,13 @@ class PacketSide:
     `on_source_notice` and all of housekeeping.
     """
 
-    _registry: Registry
+    _state: State
+    _engine: Engine
+    _clock: Clock
+    _rules: Rules
+    _zones: Zones
+    _high_water: HighWater
+    changes: ChangeLog
     _store: Store
     _consents: Consents
     _subscribers: Subscribers
@@ -67,10 +81,10 @@ class PacketSide:
 
     def session_for_move(self, ssrc: int) -> Sequence[MoveTarget]:
         """The sessions of `ssrc` whose source can sign a move."""
-        with self._registry.lock:
+        with self._state.lock:
             return [
                 MoveTarget(session.session_id, session.terms.move_key, session.terms.move_counter)
-                for session in self._registry.by_ssrc.get(ssrc, ())
+                for session in self._state.by_ssrc.get(ssrc, ())
                 if session.terms.move_key
             ]
 
@@ -101,7 +115,7 @@ class PacketSide:
         """
         kind = fields.subscriber_class_of(subscriber_class)
         lease = fields.seconds(lease_secs, "lease_secs")
-        admission = self._registry.admission
+        admission = self._rules.admission
         admission.admitted(address.record)
         before = previous.record if previous and previous != address else None
 
@@ -137,7 +151,7 @@ class PacketSide:
         They leave from the address of ours that it has spoken to. Nothing happens if it need not
         consent. Raises InvalidArgumentError, NotFoundError.
         """
-        with self._registry.found(session_id) as session:
+        with self._state.found(session_id) as session:
             record = address.record
             self._consents.give(session, [record], until_monotonic, address.spoken_to)
 
@@ -158,16 +172,29 @@ class PacketSide:
         It also withholds from those whose consent is over, and shows watchers the sessions
         whose subscribers changed. It never waits for the store.
         """
-        self._consents.lapse(self._registry.clock.monotonic_ns() / 1e9)
+        self._consents.lapse(self._clock.monotonic_ns() / 1e9)
         ended = self._life.expire_leases()
-        self._registry.show_touched()
+        self._show_touched()
         return ended
+
+    def _show_touched(self) -> None:
+        """Notes an UPDATED for each session whose subscribers changed, however often."""
+        more = True
+        while more:
+            with self._state.lock:
+                sessions = self._state.take_touched(_SHOWN_AT_A_TIME)
+                more = bool(sessions)
+                for session in sessions:
+                    slot = self.changes.begin()
+                    view = self._state.view(session)
+                    change = Change(slot.revision, ChangeType.UPDATED, view, view.labels)
+                    self.changes.settle(slot, change)
 
     def keep_clock(self) -> None:
         """Housekeeping: the store learns at once that the host started anew, or its clock was
         set. Waits for nobody.
         """
-        if not self._store.failing and not self._registry.clock.is_kept(self._store.kept_clock):
+        if not self._store.failing and not self._clock.is_kept(self._store.kept_clock):
             self._store.submit([])
 
     def keep_consents(self) -> int:
@@ -180,13 +207,13 @@ class PacketSide:
         """Housekeeping, about once a second, with what was measured since: opens and closes
         the door for newcomers, and sheds subscribers of sessions that had to drop packets.
         """
-        for mark in self._registry.high_water.observe(sample):
+        for mark in self._high_water.observe(sample):
             _log.warning(
                 "overload: nobody new is taken" if mark.is_passed else "overload is over",
                 mark=mark.name,
                 sample=asdict(sample),
             )
-        if self._registry.limits.shed:
+        if self._rules.limits.shed:
             self._shedding.step(sample)
         else:
             self._shedding.release()
@@ -194,12 +221,12 @@ class PacketSide:
     @property
     def overload_marks(self) -> Mapping[str, bool]:
         """Each high-water mark, and whether it is passed."""
-        return {mark.name: mark.is_passed for mark in self._registry.high_water.marks}
+        return {mark.name: mark.is_passed for mark in self._high_water.marks}
 
     @property
     def overload_refused_total(self) -> int:
         """Calls that were refused because a mark was passed."""
-        return self._registry.high_water.refused_total
+        return self._high_water.refused_total
 
     def on_local_addresses(self, addresses: Mapping[IPAddress, int], changes: int = 0) -> int:
         """This host has these addresses, each on the interface of that index.
@@ -209,9 +236,8 @@ class PacketSide:
         counts that), subscribers that are our own ingest because of it get nothing; returns how
         many. Raises OSError.
         """
-        registry = self._registry
         own = dict(addresses)
-        ingest = registry.policy.ingest.ip
+        ingest = self._rules.policy.ingest.ip
         if not ingest.is_unspecified:
             own = {ingest: 0}
         before, now = self._local, (own, changes)
@@ -220,9 +246,9 @@ class PacketSide:
         if before is None or own != before[0]:
             ips = sorted(own, key=str)
             interfaces = [own[ip] for ip in ips]
-            registry.engine.set_local_addresses([Address(ip, 0) for ip in ips], interfaces)
+            self._engine.set_local_addresses([Address(ip, 0) for ip in ips], interfaces)
             if before is not None:
-                registry.engine.follow_sources()
+                self._engine.follow_sources()
         self._local = now
         return 0 if before is None else self.judge_ingest()
 
@@ -232,10 +258,10 @@ class PacketSide:
         Link-local sources and subscribers of one that was removed and made anew get its new index;
         how many.
         """
-        registry = self._registry
-        with registry.lock:
-            changed = registry.zones.moved(now)
-            sessions = list(registry.in_order) if changed else []
+        state = self._state
+        with state.lock:
+            changed = self._zones.moved(now)
+            sessions = list(state.in_order) if changed else []
         count = 0
         for session in sessions:
             try:
@@ -255,18 +281,18 @@ class PacketSide:
         """Once, some time after the start: for whom it matters from which of our addresses packets
         leave, because an interface has several. Changes of the addresses do it again.
         """
-        self._registry.engine.follow_sources()
+        self._engine.follow_sources()
 
     def judge_ingest(self) -> int:
         """What is local may have changed: subscribers that are our own ingest get nothing, those
         that aren't any more do; how many are refused now.
         """
-        registry = self._registry
-        with registry.lock:
-            candidates = [session for session in registry.in_order if session.at_ingest_port]
-            registry.room_for_sessions = True  # a source may not be ours any more
+        state = self._state
+        with state.lock:
+            candidates = [session for session in state.in_order if session.at_ingest_port]
+            state.room_for_sessions = True  # a source may not be ours any more
         refused, _ = self._judge.some(candidates)
-        registry.count("loops_withheld", refused)
+        state.count("loops_withheld", refused)
         return refused
 
     def judge_policy(self) -> int:
@@ -275,18 +301,18 @@ class PacketSide:
 
         About 0.4 us for each that there is; it never waits for the store.
         """
-        registry = self._registry
+        state = self._state
         refused, _ = self._judge.all()
-        registry.count("policy_withheld", refused)
+        state.count("policy_withheld", refused)
         self._refused.serve_again()
         return refused
 
     def serve_again(self) -> None:
         """Housekeeping, about once a second: what is refused may be served, since others went."""
-        registry = self._registry
-        if registry.room_for_sessions and registry.refused:
+        state = self._state
+        if state.room_for_sessions and state.refused:
             self._refused.serve_again()
-        if registry.has_room:
-            registry.has_room = False
-            if registry.refused_subscribers:
+        if state.has_room:
+            state.has_room = False
+            if state.refused_subscribers:
                 self._judge.all(only_refused=True)

@@ -11,46 +11,64 @@ from rtpfanout.sessions import fields
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession, in_order
-from rtpfanout.sessions.registry import BY_SEQUENCE
+from rtpfanout.sessions.state import BY_SEQUENCE
+from rtpfanout.sessions.views import stats_of, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from rtpfanout.sessions.registry import Registry
-    from rtpfanout.sessions.views import SessionView
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.sessions.clock import Clock
+    from rtpfanout.sessions.state import State
+    from rtpfanout.sessions.views import SessionStats, SessionView
 
 _Either = Session | RefusedSession
 
 
 def sessions_page(
-    registry: Registry, limit: int, cursor: str, label_selector: str
+    state: State, clock: Clock, limit: int, cursor: str, label_selector: str
 ) -> tuple[list[SessionView], str]:
     """See SessionManager.list_page."""
     size = fields.page_size(limit)
     after = CursorKind.SESSIONS.read(cursor)
     selector = fields.label_selector_of(label_selector)
     page: list[_Either] = []
-    with registry.lock:
-        start = bisect.bisect_right(registry.in_order, after, key=BY_SEQUENCE)
-        served = islice(registry.in_order, start, None)
+    with state.lock:
+        start = bisect.bisect_right(state.in_order, after, key=BY_SEQUENCE)
+        served = islice(state.in_order, start, None)
         found: Iterable[_Either] = served
-        if registry.refused:
-            found = heapq.merge(served, in_order(registry.refused, after), key=BY_SEQUENCE)
+        if state.refused:
+            found = heapq.merge(served, in_order(state.refused, after), key=BY_SEQUENCE)
         for session in found:
             if fields.matches(_labels(session), selector):
                 page.append(session)
                 if len(page) > size:
                     break
-        views = [_view(registry, session) for session in page[:size]]
+        views = [_view(state, clock, session) for session in page[:size]]
     is_last = len(page) <= size
     return views, "" if is_last else CursorKind.SESSIONS.write(page[size - 1].sequence)
+
+
+def all_stats(
+    state: State, engine: Engine, clock: Clock
+) -> Iterator[tuple[SessionView, SessionStats]]:
+    """See SessionManager.all_stats."""
+    with state.lock:
+        sessions = list(state.in_order)
+    for session in sessions:
+        with state.lock:
+            if state.by_id.get(session.session_id) is not session:
+                continue
+            now = clock.monotonic_ns()
+            values = engine.session_stats(session.handle, now)
+        yield view_of(session, values, now), stats_of(session, values, now)
 
 
 def _labels(session: _Either) -> dict[str, str]:
     return dict(session.labels if isinstance(session, RefusedSession) else session.terms.labels)
 
 
-def _view(registry: Registry, session: _Either) -> SessionView:
+def _view(state: State, clock: Clock, session: _Either) -> SessionView:
     if isinstance(session, RefusedSession):
-        return session.view(registry.clock)
-    return registry.view(session)
+        return session.view(clock)
+    return state.view(session)

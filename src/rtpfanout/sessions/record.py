@@ -5,47 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rtpfanout.model import Consent, MediaType
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
-    from rtpfanout.model import Address
-    from rtpfanout.sessions.source import Source
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What UpdateSession can change: replaced as a whole, so that readers see one or the other."""
-
-    source: Source
-    pinned: Address | None = None
-    latch_until: float = 0.0
-    """Of LATCH: until when the first packet may pin the source; seconds since the epoch."""
-    paused: bool = False
-    ingest_limit_bps: int = 0
-    max_subscribers: int = 0
-    consent: Consent = Consent.NONE
-    move_key: bytes = b""
-    move_counter: int = 0
-    """Of the last signed move that was accepted."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def feeder(self) -> Address | None:
-        """The one address that packets come from, if there is only one."""
-        return self.source.address or self.pinned
-
-    @property
-    def source_scopes(self) -> set[int]:
-        """The indexes of the interfaces that its link-local addresses are of."""
-        return {address.scope for address in (self.source.base, self.pinned) if address} - {0}
+    from rtpfanout.model import Address, MediaType
+    from rtpfanout.sessions.terms import Terms
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """What the engine does not keep; everything changes under the registry's lock."""
+    """What the engine does not keep; everything changes under the state's lock."""
 
     session_id: str
     sequence: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -31,16 +31,20 @@ from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
-from rtpfanout.sessions.updating import source_taken
+from rtpfanout.sessions.terms import source_taken
 from rtpfanout.sessions.views import CONSENT, REFUSED
 from rtpfanout.store import DropSubscribers, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
-    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.journal import Journal
+    from rtpfanout.sessions.rules import Rules
+    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.store import (
         Change,
@@ -61,6 +65,7 @@ _HIGHEST_SSRC = _LATEST_LEASE = 2**32 - 1  # seconds, as the engine has them
 FAULTS = (RtpFanoutError, ValueError, OverflowError)  # the latter two of what nobody wrote
 
 
+@dataclass(eq=False, slots=True)
 class Restoring:
     """Used once, at the start, by one thread: first `packets`, then `calls`.
 
@@ -68,32 +73,29 @@ class Restoring:
     object that only calls need: about 5 us a session instead of 40.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        subscribers: Subscribers,
-        consents: Consents,
-        leases: Deadlines[int],
-    ) -> None:
-        self._registry = registry
-        self._subscribers = subscribers
-        self._consents = consents
-        self._leases = leases
-        self._result = Restored()
-        self._drops: list[Change] = []
-        self._refused: list[tuple[StoredSession, Exception]] = []
-        self._entries: dict[int, Entry] = {}  # by sequence, as the handles
-        self._handles: dict[int, int] = {}
-        # By sequence, of sessions that are refused.
-        self._undelivered: dict[int, list[StoredDelivery]] = defaultdict(list)
-        self._has_echo = False
-        # By sequence and record until when, in seconds of time.monotonic().
-        self._consented: dict[int, dict[bytes, float]] = defaultdict(dict)
-        self._served = 0  # subscribers
+    state: State
+    engine: Engine
+    clock: Clock
+    rules: Rules
+    journal: Journal
+    subscribers: Subscribers
+    consents: Consents
+    leases: Deadlines[int]
+    _result: Restored = field(default_factory=Restored)
+    _drops: list[Change] = field(default_factory=list)
+    _refused: list[tuple[StoredSession, Exception]] = field(default_factory=list)
+    _entries: dict[int, Entry] = field(default_factory=dict)  # by sequence, as the handles
+    _handles: dict[int, int] = field(default_factory=dict)
+    # By sequence, of sessions that are refused.
+    _undelivered: dict[int, list[StoredDelivery]] = field(default_factory=lambda: defaultdict(list))
+    _has_echo: bool = False
+    # By sequence and record until when, in seconds of time.monotonic().
+    _consented: dict[int, dict[bytes, float]] = field(default_factory=lambda: defaultdict(dict))
+    _served: int = 0  # subscribers
 
     def packets(self, store: Store) -> None:
         """The engine has all that the store has, or what of it is still admitted."""
-        self._registry.sequence = store.sequence
+        self.state.sequence = store.sequence
         self._add_sessions(store)
         if self._has_echo:
             self._read_consents(store)
@@ -105,33 +107,33 @@ class Restoring:
 
     def calls(self, store: Store) -> Restored:
         """Calls find it, and what is refused."""
-        registry = self._registry
+        state = self.state
         rows = store.sessions()
-        with registry.lock:
-            registry.move_keys.restore(store.move_counters(), rows)
+        with state.lock:
+            state.move_keys.restore(store.move_counters(), rows)
         for row in rows:
             entry = self._entries.pop(row.sequence, None)
             if entry is not None:
                 self._insert(row, entry)
-        with registry.lock:
-            registry.journal.forget_move_counters(registry.move_keys.settle())
+        with state.lock:
+            self.journal.forget_move_counters(state.move_keys.settle())
         for row, error in self._refused:
             runs = list(runs_of(store.subscribers_of(row.sequence)))
-            registry.refused[row.session_id] = RefusedSession(
+            state.refused[row.session_id] = RefusedSession(
                 row, runs, str(error), self._undelivered.get(row.sequence, ())
             )
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
         result = self._result
         result.tell()
-        registry.counts["restore_refused"] += result.refused_sessions + result.refused_subscribers
+        state.counts["restore_refused"] += result.refused_sessions + result.refused_subscribers
         return result
 
     # --- for packets ---
 
     def _add_sessions(self, store: Store) -> None:
         """Those with a plain source, which are most, together; the others one by one."""
-        now = self._registry.clock.monotonic_ns()
+        now = self.clock.monotonic_ns()
         others: set[int] = set()
         rows = store.sources()
         while some := list(islice(rows, _AT_A_TIME)):
@@ -143,7 +145,7 @@ class Restoring:
 
     def _add_plain(self, rows: list[StoredSource], now: int) -> Iterator[int]:
         """Yields the sequences of those that take more than this."""
-        engine = self._registry.engine
+        engine = self.engine
         plain, ssrcs, sources, prefixes = [], [], [], bytearray()
         for row in rows:
             source = plain_source(row) if row.consent in _CONSENTS else None
@@ -168,10 +170,10 @@ class Restoring:
 
     def _add_session(self, row: StoredSession, now: int) -> None:
         try:
-            terms = terms_of(row, self._registry.policy)
+            terms = terms_of(row, self.rules.policy)
             if terms.ingest_limit_bps < 0:
                 raise ValueError(f"ingest_limit_bps is {terms.ingest_limit_bps}")
-            handle = engine_add(self._registry, row.ssrc, terms, now)
+            handle = engine_add(self.engine, self.state, self.rules.limits, row.ssrc, terms, now)
         except FAULTS as error:
             self._refuse_session(row, error)
             return
@@ -181,7 +183,7 @@ class Restoring:
         self._enter(row.sequence, entry)
 
     def _read_consents(self, store: Store) -> None:
-        now = self._registry.clock.monotonic_ns()
+        now = self.clock.monotonic_ns()
         for sequence, record, until in store.consents(boot_id(), now):
             self._consented[sequence][record] = math.inf if until == FOREVER_NS else until / 1e9
 
@@ -195,9 +197,8 @@ class Restoring:
 
         Then it is `_add_runs` that adds, which takes three times as long; some may be there.
         """
-        registry = self._registry
-        limits = registry.limits
-        clock = registry.clock
+        limits = self.rules.limits
+        clock = self.clock
         now = clock.wall_ns()
         addresses = [row[5] for row in rows]
         records = b"".join(addresses)
@@ -210,8 +211,8 @@ class Restoring:
         ):
             return False
         try:
-            registry.admission.admitted(records)
-            done, leases = registry.engine.add_subscriber_rows(
+            self.rules.admission.admitted(records)
+            done, leases = self.engine.add_subscriber_rows(
                 self._handles, rows, clock.monotonic_of(0)
             )
         except (RtpFanoutError, BlockingIOError, OverflowError):  # policy, limit, damage
@@ -223,7 +224,7 @@ class Restoring:
             self._served += added
         for sequence, until in leases:
             self._entries[sequence].leases |= {until}
-        ingest_port = registry.policy.ingest.port
+        ingest_port = self.rules.policy.ingest.port
         if any_at_port(records, ingest_port):
             port = port_bytes(ingest_port)
             for sequence in {row[0] for row in rows if row[5][PORT] == port}:
@@ -233,7 +234,7 @@ class Restoring:
 
     def _wanted(self, runs: Iterator[SubscriberRun]) -> Iterator[SubscriberRun]:
         """Those of sessions that are there, with leases that aren't over."""
-        now = self._registry.clock.wall_ns()
+        now = self.clock.wall_ns()
         for run in runs:
             if run.sequence not in self._entries:
                 continue
@@ -245,16 +246,15 @@ class Restoring:
 
     def _add_runs(self, runs: list[SubscriberRun]) -> None:
         """Looks at all records at once where it can: one by one costs several times as much."""
-        registry = self._registry
         records = b"".join([run.records for run in runs])
         try:
-            registry.admission.admitted(records)
+            self.rules.admission.admitted(records)
             looks = False
         except RtpFanoutError:
             looks = True
-        port = registry.policy.ingest.port
+        port = self.rules.policy.ingest.port
         at_ingest_port = any_at_port(records, port)
-        is_counted = bool(registry.limits.subscribers_per_ip)
+        is_counted = bool(self.rules.limits.subscribers_per_ip)
         lifted = []
         for run in runs:
             entry = self._entries[run.sequence]
@@ -267,7 +267,7 @@ class Restoring:
                 added = len(records) // RECORD_BYTES
                 since = max(run.since_ns, entry.last_since + 1)
                 # Who is refused takes no room from who is served, whatever came first.
-                fits = entry.subscribers + added <= registry.limits.fanout
+                fits = entry.subscribers + added <= self.rules.limits.fanout
                 withheld = (CONSENT if entry.is_echo else 0) | (0 if fits else REFUSED)
                 if is_refused:
                     withheld |= REFUSED
@@ -276,7 +276,7 @@ class Restoring:
                     self._served += added
                     if not fits:
                         lifted.append((entry.handle, records, REFUSED))
-                registry.engine.add_subscribers(
+                self.engine.add_subscribers(
                     entry.handle,
                     records,
                     since,
@@ -290,11 +290,11 @@ class Restoring:
                 there = self._consented[run.sequence].keys() & split_records(run.records)
                 lifted.append((entry.handle, b"".join(there), CONSENT))
         for handle, records, reason in lifted:
-            registry.engine.withhold(handle, records, reason, False)
+            self.engine.withhold(handle, records, reason, False)
 
     def _lease_until(self, entry: Entry, lease_ns: int) -> int:
         """In seconds of time.monotonic()."""
-        until = min(round(self._registry.clock.monotonic_of(lease_ns) / 1e9), _LATEST_LEASE)
+        until = min(round(self.clock.monotonic_of(lease_ns) / 1e9), _LATEST_LEASE)
         entry.leases |= {until}
         return until
 
@@ -304,10 +304,10 @@ class Restoring:
         """(records, whether they are refused): by the policy, if it `looks`, by the limits, and
         by the session's source, which is no subscriber of its own.
         """
-        limits = self._registry.limits
+        limits = self.rules.limits
         left, reason = run.records, ""
         if looks:
-            left, reason = self._registry.admission.divide(left)
+            left, reason = self.rules.admission.divide(left)
         if entry.feeder is not None and entry.feeder in left:
             reason = reason or "loop"
             left = b"".join(r for r in split_records(left) if r != entry.feeder)
@@ -340,49 +340,49 @@ class Restoring:
             else:
                 self._undelivered[sequence].append(each)
         for (handle, local), records in by_address.items():
-            self._registry.engine.deliver_from(handle, b"".join(records), local)
+            self.engine.deliver_from(handle, b"".join(records), local)
 
     # --- while running ---
 
     def again(self, refused: RefusedSession) -> Session:
         """One that is kept is served. Raises one of FAULTS: it is refused still."""
-        registry = self._registry
+        state = self.state
         row = refused.row
-        terms = terms_of(row, registry.policy)
+        terms = terms_of(row, self.rules.policy)
         MediaType(row.media_type)
-        key = row.ssrc, terms.source.key(terms.pinned)
-        with registry.lock:
-            if key in registry.keys:
+        key = terms.key(row.ssrc)
+        with state.lock:
+            if key in state.keys:
                 raise source_taken(row.ssrc, terms)
-            registry.keys.add(key)
+            state.keys.add(key)
         try:
-            self._add_session(row, registry.clock.monotonic_ns())
+            self._add_session(row, self.clock.monotonic_ns())
             if self._refused:
                 raise self._refused[0][1]
-            self._served = registry.total_subscribers - registry.refused_subscribers
+            self._served = state.total_subscribers - state.refused_subscribers
             self._add_runs(list(self._wanted(iter(refused.runs))))
             self._deliver(refused.deliveries)
             self._insert(row, self._entries[row.sequence])
         except BaseException:
-            with registry.lock:
-                registry.keys.discard(key)
+            with state.lock:
+                state.keys.discard(key)
             if entry := self._entries.get(row.sequence):
-                registry.engine.remove_session(entry.handle)
+                self.engine.remove_session(entry.handle)
             raise
         if self._drops:
-            registry.journal.submit(self._drops)
-        return registry.by_handle[self._handles[row.sequence]]
+            self.journal.submit(self._drops)
+        return state.by_handle[self._handles[row.sequence]]
 
     # --- for calls ---
 
     def _insert(self, row: StoredSession, entry: Entry) -> None:
-        registry = self._registry
-        clock = registry.clock
+        state = self.state
+        clock = self.clock
         try:
-            terms = entry.terms or terms_of(row, registry.policy)
+            terms = entry.terms or terms_of(row, self.rules.policy)
             media_type = MediaType(row.media_type)
         except FAULTS as error:
-            registry.engine.remove_session(entry.handle)
+            self.engine.remove_session(entry.handle)
             self._refuse_session(row, error)
             return
         session = Session(
@@ -400,20 +400,20 @@ class Restoring:
             last_since=entry.last_since,
             at_ingest_port=entry.at_ingest_port,
         )
-        registry.keys.add(registry.key_of(session))
+        state.keys.add(terms.key(row.ssrc))
         for lease in entry.leases:
-            self._leases.add(lease, entry.handle)
-        with registry.lock:
-            counter = registry.move_keys.take_again(session.session_id, session.ssrc, terms)
+            self.leases.add(lease, entry.handle)
+        with state.lock:
+            counter = state.move_keys.take_again(session.session_id, session.ssrc, terms)
             session.terms = replace(terms, move_counter=counter)
-            registry.insert(session)
-            self._subscribers.count_restored(session, entry.subscribers, entry.records)
+            state.insert(session)
+            self.subscribers.count_restored(session, entry.subscribers, entry.records)
             if entry.refused:
-                registry.recount_refused(session)
+                state.recount_refused(session)
             if session.terms.consent is Consent.ECHO:
                 records = split_records(entry.records)
-                self._consents.expect(session.session_id, records)
+                self.consents.expect(session.session_id, records)
                 until = self._consented.get(row.sequence, {})
-                self._consents.restored(session.session_id, records, until)
+                self.consents.restored(session.session_id, records, until)
         self._result.sessions += 1
         self._result.subscribers += entry.subscribers - entry.refused

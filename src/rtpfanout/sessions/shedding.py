@@ -12,9 +12,12 @@ from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
 from rtpfanout.sessions.views import CLASSES, SHED
 
 if TYPE_CHECKING:
+    from rtpfanout._fastpath import Engine
     from rtpfanout.model import SubscriberClass
     from rtpfanout.overload import Sample
-    from rtpfanout.sessions.registry import Registry
+    from rtpfanout.sessions.clock import Clock
+    from rtpfanout.sessions.rules import Rules
+    from rtpfanout.sessions.state import State
 
 _Members = dict["SubscriberClass", list[bytes]]
 _log = structlog.stdlib.get_logger(__name__)
@@ -23,19 +26,22 @@ _log = structlog.stdlib.get_logger(__name__)
 class Shedding:
     """Called by one thread, about once a second; each step waits for a grace period."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, state: State, engine: Engine, clock: Clock, rules: Rules) -> None:
+        self.state = state
+        self.engine = engine
+        self.clock = clock
+        self.rules = rules
         self._policy = SheddingPolicy()
         self._dropped: dict[int, int] = {}
         self._dropped_in_all = 0
         self._forwarded: dict[int, int] = {}  # at the last step, if sessions were looked at then
-        self._last_ns = registry.clock.monotonic_ns()
+        self._last_ns = self.clock.monotonic_ns()
 
     def step(self, sample: Sample) -> None:
         """Sheds where packets go on being dropped, brings back what there is room for again."""
-        engine = self._registry.engine
+        engine = self.engine
         in_all = engine.stats()["dropped_overload"]
-        now_ns = self._registry.clock.monotonic_ns()
+        now_ns = self.clock.monotonic_ns()
         seconds = max(0.001, (now_ns - self._last_ns) / 1e9)
         self._last_ns = now_ns
         forwarded, self._forwarded = self._forwarded, {}
@@ -84,15 +90,15 @@ class Shedding:
 
     def _carry_out(self, handle: int, step: Step, sending: _Members, shed: _Members) -> None:
         """The newest go first, and come back last."""
-        registry = self._registry
+        state = self.state
         kind = step.subscriber_class
         chosen = sending[kind][-step.count :] if step.shed else shed[kind][: step.count]
-        registry.engine.withhold(handle, b"".join(chosen), SHED, step.shed)
-        with registry.lock:
-            registry.counts["shed" if step.shed else "unshed"] += len(chosen)
-            session = registry.by_handle.get(handle)
+        self.engine.withhold(handle, b"".join(chosen), SHED, step.shed)
+        with state.lock:
+            state.counts["shed" if step.shed else "unshed"] += len(chosen)
+            session = state.by_handle.get(handle)
             if session is not None:
-                registry.touch(session)
+                state.touch(session)
         _log.warning(
             "subscribers shed" if step.shed else "subscribers served again",
             session_id=session.session_id if session else None,
@@ -105,7 +111,7 @@ class Shedding:
         """Records by class, oldest first: those that get copies, and those that are shed."""
         sending: _Members = defaultdict(list)
         shed: _Members = defaultdict(list)
-        rows = self._registry.engine.subscribers(handle, 0, self._registry.limits.fanout)
+        rows = self.engine.subscribers(handle, 0, self.rules.limits.fanout)
         for address, _since, _sent, _failed, number, _lease, withheld in rows:
             if withheld & SHED:
                 shed[CLASSES[number]].append(address.record)

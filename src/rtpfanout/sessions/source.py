@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import AddressDeniedError, InvalidArgumentError, PermissionDeniedError
+from rtpfanout.errors import AddressDeniedError, InvalidArgumentError
 from rtpfanout.model import (
     ADDRESS_RECORD,
     IPV4_PREFIX,
@@ -23,16 +23,12 @@ from rtpfanout.sessions import fields
 
 if TYPE_CHECKING:
     from rtpfanout.policy import AddressPolicy, Network
-    from rtpfanout.sessions.record import Terms
     from rtpfanout.store import StoredSource
 
 POLICY_FIELD = "source_policy"
 DEFAULT_LATCH_WINDOW_SECS = 60.0
 EXACT_PREFIX = 255
 """To Engine.add_sessions: one address and port."""
-
-Key = tuple[bytes, int, int, int]
-"""(16 bytes, scope, port, prefix): two sessions of one SSRC may not have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +63,6 @@ class Source:
     def relatch_after_ns(self) -> int:
         """As the engine takes it."""
         return round(self.relatch_after_secs * 1e9)
-
-    def key(self, pinned: Address | None) -> Key:
-        """What no other session of the same SSRC may have."""
-        exact = self.address or pinned
-        if exact is not None:
-            return exact.packed, exact.scope, exact.port, -1
-        if self.network is None:
-            return bytes(16), 0, 0, -2
-        base = Address(self.network.network_address, 0)
-        offset = 96 if self.network.version == 4 else 0
-        return base.packed, base.scope, 0, offset + self.network.prefixlen
 
     def admits(self, address: Address) -> bool:
         """Whether `address` is in the network; no IPv4 address is in ::/0."""
@@ -171,31 +156,10 @@ def _packed(host: str) -> bytes | None:
         return None
 
 
-def moved(terms: Terms, address: Address) -> Terms:
-    """`terms` with a source that signed its move to `address`.
-
-    Raises PermissionDeniedError: a network doesn't move, and `address` is outside.
-    """
-    source = terms.source
-    if source.policy is SourcePolicy.EXACT:
-        return replace(terms, source=replace(source, text=str(address), address=address))
-    if source.policy is SourcePolicy.IP:
-        network = _network_of_one(address.ip)
-        return replace(terms, source=replace(source, text=str(address.ip), network=network))
-    if source.policy is SourcePolicy.LATCH:
-        return replace(terms, pinned=address)
-    if not source.admits(address):
-        raise PermissionDeniedError(
-            f"{address} is outside {source.text}, and a source_policy of cidr stays there",
-            field=SOURCE_FIELD,
-        )
-    return terms
-
-
-def refuse_loop(address: Address, field: str) -> None:
-    """Raises AddressDeniedError: `address` is the session's source and its subscriber."""
+def loop_error(address: Address, field: str) -> AddressDeniedError:
+    """To be raised: `address` is the session's source and its subscriber."""
     other = "source" if field != SOURCE_FIELD else "subscriber"
-    raise AddressDeniedError(
+    return AddressDeniedError(
         f"{address} is a {other} of this session, so its packets would come back in a loop;"
         " send and receive on different ports",
         field=field,
@@ -216,7 +180,7 @@ def _network_of(kind: SourcePolicy, text: str) -> tuple[Network | None, str]:
         return None, ""
     if kind is SourcePolicy.IP or (kind is SourcePolicy.LATCH and "/" not in text):
         ip = _ip_of(text, kind)
-        return _network_of_one(ip), str(ip)
+        return network_of_one(ip), str(ip)
     try:
         if "/" not in text:
             raise ValueError
@@ -242,7 +206,8 @@ def _ip_of(text: str, kind: SourcePolicy) -> IPAddress:
         ) from None
 
 
-def _network_of_one(ip: IPAddress) -> Network:
+def network_of_one(ip: IPAddress) -> Network:
+    """That address and no other."""
     if ip.version == 4:
         return ipaddress.IPv4Network(ip)
     return ipaddress.IPv6Network(ip)

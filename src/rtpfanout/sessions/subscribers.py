@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
@@ -22,20 +23,25 @@ from rtpfanout.sessions.admission import (
     split_records,
 )
 from rtpfanout.sessions.cursor import CursorKind
-from rtpfanout.sessions.refused import refusal_of
-from rtpfanout.sessions.source import refuse_loop
+from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.views import CLASSES, CONSENT, REFUSED, SubscriberState, SubscriberView
 from rtpfanout.sessions.zones import in_zone, scopes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.overload import HighWater
     from rtpfanout.sessions.admission import Admission
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
+    from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
-    from rtpfanout.sessions.registry import Registry
     from rtpfanout.sessions.requests import Once
+    from rtpfanout.sessions.rules import Rules
+    from rtpfanout.sessions.state import State
+    from rtpfanout.sessions.zones import Zones
 
     Standing = tuple[int, int, int]
     """Of a subscriber: (lease_until, class, withheld)."""
@@ -45,13 +51,19 @@ CLASS_NUMBERS = {kind: number for number, kind in enumerate(SubscriberClass)}
 _IP_BYTES = 16
 
 
+@dataclass(eq=False, slots=True)
 class Subscribers:
     """The calls about subscribers; `leases` are the seconds at which a session has some to end."""
 
-    def __init__(self, registry: Registry, leases: Deadlines[int], consents: Consents) -> None:
-        self._registry = registry
-        self._leases = leases
-        self._consents = consents
+    state: State
+    engine: Engine
+    clock: Clock
+    rules: Rules
+    journal: Journal
+    zones: Zones
+    high_water: HighWater
+    leases: Deadlines[int]
+    consents: Consents
 
     def add(
         self,
@@ -73,33 +85,33 @@ class Subscribers:
         Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError (a loop),
         UnavailableError.
         """
-        registry = self._registry
-        clock = registry.clock
+        state = self.state
+        clock = self.clock
         each = split_records(records)
-        with registry.work(session_id, frozenset(each)) as session:
-            with registry.lock:
-                if admission is not registry.admission:  # the policy has changed meanwhile
-                    registry.admission.admitted(records)
+        with state.work(session_id, frozenset(each)) as session:
+            with state.lock:
+                if admission is not self.rules.admission:  # the policy has changed meanwhile
+                    self.rules.admission.admitted(records)
                 self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
                 before = self._standings(session, each)
                 new = [record for record, standing in before.items() if standing is None]
                 if new:  # who renews a lease is not new
-                    registry.high_water.admit()
+                    self.high_water.admit()
                 self._check_room(session, new)
                 now = clock.monotonic_ns()
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
                 since = max(clock.wall_ns(now), session.last_since + 1)
                 withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
-                registry.zones.note(scopes_of(records))
+                self.zones.note(scopes_of(records))
                 self._engine_add(session, records, since, lease_until, kind, withheld, local)
                 session.last_since = since + len(each) - 1  # as the store counts
-                session.at_ingest_port |= any_at_port(records, registry.policy.ingest.port)
+                session.at_ingest_port |= any_at_port(records, self.rules.policy.ingest.port)
                 self._count(session, new, 1)
                 if withheld:
-                    self._consents.expect(session.session_id, new)
+                    self.consents.expect(session.session_id, new)
                 if lease_until:
-                    self._leases.add(lease_until, session.handle)
-                written = registry.journal.save_subscribers(
+                    self.leases.add(lease_until, session.handle)
+                written = self.journal.save_subscribers(
                     session,
                     records,
                     since,
@@ -114,11 +126,11 @@ class Subscribers:
             except RtpFanoutError:
                 self._undo(session, before)
                 raise
-            with registry.lock:
-                registry.touch(session)
+            with state.lock:
+                state.touch(session)
             if consent_given and session.terms.consent is Consent.ECHO:
                 until = now / 1e9 + ttl_secs if ttl_secs else math.inf
-                self._consents.give(session, each, until, local)
+                self.consents.give(session, each, until, local)
         return len(new)
 
     def remove(
@@ -129,9 +141,9 @@ class Subscribers:
         Only of a batch an answer is kept though none was: the indexes of those that weren't.
         Raises InvalidArgumentError, NotFoundError (session), UnavailableError.
         """
-        registry = self._registry
-        with registry.work(session_id, frozenset(records)) as session:
-            with registry.lock:
+        state = self.state
+        with state.work(session_id, frozenset(records)) as session:
+            with state.lock:
                 standings = self._standings(session, records)
                 there = [record for record, standing in standings.items() if standing is not None]
                 left = set(there)
@@ -142,7 +154,7 @@ class Subscribers:
                 if not there and not (is_batch and once.has_id):
                     return found
                 text = ",".join(str(i) for i, was_there in enumerate(found) if not was_there)
-                written = registry.journal.delete_subscribers(
+                written = self.journal.delete_subscribers(
                     session, b"".join(there), once.answer(text)
                 )
             written.result()
@@ -151,22 +163,22 @@ class Subscribers:
 
     def drop(self, session: Session, records: Sequence[bytes]) -> None:
         """Subscribers that are written off already; waits for a grace period."""
-        registry = self._registry
-        registry.engine.remove_subscribers(session.handle, addresses_of(records))
-        with registry.lock:
+        state = self.state
+        self.engine.remove_subscribers(session.handle, addresses_of(records))
+        with state.lock:
             self._count(session, records, -1)
-            registry.made_room(session)
-            self._consents.forget(session.session_id, records)
-            registry.touch(session)
+            state.made_room(session)
+            self.consents.forget(session.session_id, records)
+            state.touch(session)
 
     def write_off(self, session: Session, records: Sequence[bytes]) -> None:
         """Ends those that a restart would not bring back either, whether or not that is written.
 
         Nobody is waited for but the packet path: a disk that hangs keeps no packets coming.
         """
-        registry = self._registry
-        with registry.lock:
-            registry.journal.delete_subscribers(session, b"".join(records), None)
+        state = self.state
+        with state.lock:
+            self.journal.delete_subscribers(session, b"".join(records), None)
         self.drop(session, records)
 
     def move_zones(self, session_id: str, moved: Mapping[int, int]) -> int:
@@ -174,30 +186,30 @@ class Subscribers:
 
         Nobody misses a packet by it: while there is no interface none leaves.
         """
-        registry = self._registry
-        with registry.work(session_id) as session:
-            records = b"".join(records_of(registry, session))
+        state = self.state
+        with state.work(session_id) as session:
+            records = b"".join(records_of(self.engine, session))
             if not scopes_of(records) & moved.keys():
                 return 0
-            with registry.lock:
+            with state.lock:
                 there = self._standings(session, split_records(records))
-                lasting = self._consents.lasting(session.session_id, there)
+                lasting = self.consents.lasting(session.session_id, there)
             renamed = {r: in_zone(address_of(r), moved).record for r in there}
             renamed = {old: new for old, new in renamed.items() if new != old}
             self.write_off(session, list(renamed))
-            with registry.lock:
+            with state.lock:
                 for old, new in renamed.items():
                     self._add_again(session, new, there[old])
                 for old, until in lasting.items():
                     if old in renamed:
-                        self._consents.give(session, [renamed[old]], until)
+                        self.consents.give(session, [renamed[old]], until)
                 if session.refused:
-                    registry.recount_refused(session)
+                    state.recount_refused(session)
         return len(renamed)
 
     def _add_again(self, session: Session, record: bytes, standing: Standing | None) -> None:
         """With the lease, the class and the consent that it had elsewhere. The lock is held."""
-        registry, clock = self._registry, self._registry.clock
+        clock = self.clock
         if standing is None or any(self._standings(session, [record]).values()):
             return
         lease_until, number, withheld = standing
@@ -207,27 +219,25 @@ class Subscribers:
         session.last_since = since
         self._count(session, [record], 1)
         if session.terms.consent is Consent.ECHO:
-            self._consents.expect(session.session_id, [record])
+            self.consents.expect(session.session_id, [record])
         lease_ns = clock.wall_ns(lease_until * 10**9) if lease_until else 0
-        registry.journal.save_subscribers(session, record, since, lease_ns, number, None)
+        self.journal.save_subscribers(session, record, since, lease_ns, number, None)
 
     def expired(self, session: Session, now_secs: int) -> list[bytes]:
         """Those whose lease is over, whether or not a call is about to renew it."""
         try:
-            return split_records(
-                self._registry.engine.expired_subscribers(session.handle, now_secs)
-            )
+            return split_records(self.engine.expired_subscribers(session.handle, now_secs))
         except KeyError:  # deleted meanwhile
             return []
 
     def page(self, session_id: str, limit: int, cursor: str) -> tuple[list[SubscriberView], str]:
         """See SessionManager.list_subscribers."""
-        registry = self._registry
+        state = self.state
         size = fields.page_size(limit)
         after = CursorKind.SUBSCRIBERS.read(cursor)
-        with registry.found(session_id) as session:
-            rows = registry.engine.subscribers(session.handle, after, size + 1)
-        clock = registry.clock
+        with state.found(session_id) as session:
+            rows = self.engine.subscribers(session.handle, after, size + 1)
+        clock = self.clock
         page = rows[:size]
         views = [
             SubscriberView(
@@ -238,40 +248,48 @@ class Subscribers:
                 subscriber_class=CLASSES[number],
                 expires_at=clock.moment(clock.wall_ns(lease * 10**9)) if lease else None,
                 state=SubscriberState.of(withheld),
-                refused_reason=refusal_of(registry, session, address) if withheld & REFUSED else "",
+                refused_reason=self._refusal(session, address) if withheld & REFUSED else "",
             )
             for address, since, sent, failures, number, lease, withheld in page
         ]
         return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
 
+    def _refusal(self, session: Session, address: Address) -> str:
+        """Why one with the bit REFUSED has it."""
+        if session.terms.feeder == address:
+            return loop_error(address, SUBSCRIBER_FIELD).message
+        return self.rules.admission.refusal(address.record) or (
+            "is beyond max_fanout_per_session or limits.max_subscribers; raise them, or remove"
+            " others"
+        )
+
     def forget_all(self, session: Session) -> None:
         """Of a session that is about to go: what is counted by address; the lock is held."""
-        registry = self._registry
-        if registry.limits.subscribers_per_ip or session.terms.consent is Consent.ECHO:
-            records = records_of(registry, session)
+        if self.rules.limits.subscribers_per_ip or session.terms.consent is Consent.ECHO:
+            records = records_of(self.engine, session)
             self._count_ips(records, -1)
-            self._consents.forget(session.session_id, records)
+            self.consents.forget(session.session_id, records)
 
     def count_restored(self, session: Session, count: int, records: bytes) -> None:
         """Those that the store had; `records` where addresses are counted. The lock is held."""
         session.subscribers += count
-        self._registry.total_subscribers += count
-        if self._registry.limits.subscribers_per_ip:
+        self.state.total_subscribers += count
+        if self.rules.limits.subscribers_per_ip:
             self._count_ips(split_records(records), 1)
 
     def count_anew(self) -> None:
         """By address, which is not done without a limit. The lock is held."""
-        registry = self._registry
-        registry.per_ip.clear()
-        for session in registry.in_order:
-            self._count_ips(records_of(registry, session), 1)
+        state = self.state
+        state.per_ip.clear()
+        for session in state.in_order:
+            self._count_ips(records_of(self.engine, session), 1)
 
     def _standings(
         self, session: Session, records: Sequence[bytes]
     ) -> dict[bytes, Standing | None]:
         """By record, None for those that are no subscribers; each once. The lock is held."""
         distinct = list(dict.fromkeys(records))
-        found = self._registry.engine.find_subscribers(session.handle, b"".join(distinct))
+        found = self.engine.find_subscribers(session.handle, b"".join(distinct))
         return dict(zip(distinct, found, strict=True))
 
     def _refuse_loop(self, session: Session, records: Sequence[bytes], field: str) -> None:
@@ -280,27 +298,27 @@ class Subscribers:
                 continue
             if field == BATCH_FIELD:
                 field = f"{BATCH_FIELD}[{list(records).index(feeder.record)}]"
-            refuse_loop(feeder, field)
+            raise loop_error(feeder, field)
 
     def _check_room(self, session: Session, new: Sequence[bytes]) -> None:
         """Raises LimitError naming the limit; the engine looks after max_fanout_per_session."""
-        registry = self._registry
-        limits = registry.limits
+        state = self.state
+        limits = self.rules.limits
         most = session.terms.max_subscribers
         if new and most and session.subscribers + len(new) > most:
             raise _full(session, f"the {most} of its max_subscribers", "max_subscribers", most)
-        if registry.total_subscribers + len(new) > limits.subscribers:
+        if state.total_subscribers + len(new) > limits.subscribers:
             raise LimitError(
-                f"there are {registry.total_subscribers} subscribers in all, and would be more"
+                f"there are {state.total_subscribers} subscribers in all, and would be more"
                 f" than the {limits.subscribers} of limits.max_subscribers",
                 field="limits.max_subscribers",
                 limit=limits.subscribers,
             )
         if limits.subscribers_per_ip:
             for ip, count in Counter(record[:_IP_BYTES] for record in new).items():
-                if registry.per_ip[ip] + count > limits.subscribers_per_ip:
+                if state.per_ip[ip] + count > limits.subscribers_per_ip:
                     raise LimitError(
-                        f"{Address.unpack(ip, 0).ip} has {registry.per_ip[ip]} subscriptions, and"
+                        f"{Address.unpack(ip, 0).ip} has {state.per_ip[ip]} subscriptions, and"
                         f" would have more than the {limits.subscribers_per_ip} of"
                         " limits.max_subscribers_per_ip",
                         field="limits.max_subscribers_per_ip",
@@ -318,7 +336,7 @@ class Subscribers:
         local: bytes,
     ) -> None:
         try:
-            self._registry.engine.add_subscribers(
+            self.engine.add_subscribers(
                 session.handle,
                 records,
                 since,
@@ -328,13 +346,13 @@ class Subscribers:
                 local=local,
             )
         except BlockingIOError:
-            most = self._registry.limits.fanout
+            most = self.rules.limits.fanout
             name = "max_fanout_per_session"
             raise _full(session, f"the {most} of {name}", name, most) from None
 
     def _undo(self, session: Session, before: dict[bytes, Standing | None]) -> None:
         """As it was: the new ones are gone, the others have the lease and class they had."""
-        engine = self._registry.engine
+        engine = self.engine
         self.drop(session, [record for record, standing in before.items() if standing is None])
         for record, standing in before.items():
             if standing is not None:
@@ -349,23 +367,23 @@ class Subscribers:
                 )
 
     def _count(self, session: Session, records: Sequence[bytes], sign: int) -> None:
-        registry = self._registry
+        state = self.state
         # The count of a session deleted meanwhile left the total as a whole.
-        if registry.by_id.get(session.session_id) is not session:
+        if state.by_id.get(session.session_id) is not session:
             return
         session.subscribers += sign * len(records)
-        registry.total_subscribers += sign * len(records)
+        state.total_subscribers += sign * len(records)
         self._count_ips(records, sign)
 
     def _count_ips(self, records: Sequence[bytes], sign: int) -> None:
-        registry = self._registry
-        if not registry.limits.subscribers_per_ip:
+        state = self.state
+        if not self.rules.limits.subscribers_per_ip:
             return
         for record in records:
             ip = record[:_IP_BYTES]
-            registry.per_ip[ip] += sign
-            if registry.per_ip[ip] <= 0:
-                del registry.per_ip[ip]
+            state.per_ip[ip] += sign
+            if state.per_ip[ip] <= 0:
+                del state.per_ip[ip]
 
 
 def addresses_of(records: Sequence[bytes]) -> list[Address]:
@@ -373,9 +391,9 @@ def addresses_of(records: Sequence[bytes]) -> list[Address]:
     return [address_of(record) for record in records]
 
 
-def records_of(registry: Registry, session: Session) -> list[bytes]:
+def records_of(engine: Engine, session: Session) -> list[bytes]:
     """All subscribers of a session."""
-    return split_records(registry.engine.subscriber_records(session.handle))
+    return split_records(engine.subscriber_records(session.handle))
 
 
 def not_a_subscriber(session_id: str, address: Address) -> NotFoundError:

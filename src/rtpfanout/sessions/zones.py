@@ -23,7 +23,7 @@ _SCOPE = range(16, 20)
 
 
 class Zones:
-    """The interfaces of which there are, or were, link-local addresses. Guarded by the registry's
+    """The interfaces of which there are, or were, link-local addresses. Guarded by the state's
     lock."""
 
     def __init__(self, journal: Journal) -> None:

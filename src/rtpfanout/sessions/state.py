@@ -1,101 +1,61 @@
-"""What all calls share: the sessions, the totals, who is at work on which, and the clock."""
+"""What there is: the sessions and their indexes, the totals, and who is at work on which."""
 
 from __future__ import annotations
 
 import bisect
-import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import NotFoundError
-from rtpfanout.overload import HighWater
-from rtpfanout.overload import Limits as OverloadLimits
-from rtpfanout.sessions.admission import RECORD_BYTES, Admission
-from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.admission import RECORD_BYTES
 from rtpfanout.sessions.fields import matches, session_id_of
 from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import REFUSED, view_of
-from rtpfanout.sessions.zones import Zones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
     from rtpfanout._fastpath import Engine
-    from rtpfanout.policy import AddressPolicy
-    from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.clock import Clock
-    from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.refused import RefusedSession
-    from rtpfanout.sessions.source import Key
+    from rtpfanout.sessions.rules import Limits
+    from rtpfanout.sessions.terms import Key
     from rtpfanout.sessions.views import SessionView
 
 BY_SEQUENCE = attrgetter("sequence")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many there may be. `sessions` and `fanout` are the engine's too."""
-
-    sessions: int
-    fanout: int
-    """Subscribers of one session."""
-    subscribers: int = sys.maxsize
-    subscribers_per_ip: int = 0
-    """Subscriptions of one IP address, in all sessions; 0: any number."""
-    session_timeout_ns: int = 0
-    """0: never."""
-    overload: OverloadLimits = field(default_factory=OverloadLimits)
-    """While one of its marks is passed nobody new is taken."""
-    shed: bool = True
-    """Whether subscribers are shed where packets of their session had to be dropped."""
 
 
 class BusyError(Exception):
     """Somebody is at work, perhaps waiting for a disk that hangs."""
 
 
-class Registry:
+class State:
     """The sessions and their indexes. `lock` guards all of it and is held for moments only:
 
     never while the store or a grace period is awaited. Whoever needs a session to stay as it
     is meanwhile does its `work` on it.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        policy: AddressPolicy,
-        limits: Limits,
-        clock: Clock,
-        journal: Journal,
-        changes: ChangeLog,
-    ) -> None:
-        self.engine = engine
-        self.policy = policy
-        self.admission = Admission(policy)
-        self.limits = limits
-        self.clock = clock
-        self.journal = journal
-        self.changes = changes
-        self.zones = Zones(journal)
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
         self.lock = threading.Condition()
         self.by_id: dict[str, Session] = {}
         self.by_handle: dict[int, Session] = {}
         self.by_ssrc: dict[int, set[Session]] = {}
         self.in_order: list[Session] = []  # by sequence, which only grows
-        self.keys: set[tuple[int, Key]] = set()
+        self.keys: set[Key] = set()
         self.move_keys = MoveKeys()
         self.sequence = 0
         self.total_subscribers = 0
         self.per_ip: Counter[bytes] = Counter()  # only with limits.subscribers_per_ip
         self.counts: Counter[str] = Counter()
-        self.high_water = HighWater(limits.overload)
         self._touched: dict[Session, None] = {}
         self.refused: dict[str, RefusedSession] = {}
         self.refused_subscribers = 0
@@ -202,7 +162,7 @@ class Registry:
     def recount_refused(self, session: Session) -> None:
         """After a change. The lock is held."""
         if self.by_id.get(session.session_id) is session:
-            records = self.engine.withheld_records(session.handle, REFUSED)
+            records = self._engine.withheld_records(session.handle, REFUSED)
             number = len(records) // RECORD_BYTES
             self.refused_subscribers += number - session.refused
             session.refused = number
@@ -213,21 +173,16 @@ class Registry:
         if session.refused:
             self.recount_refused(session)
 
-    def room_to_serve(self, session: Session) -> int:
+    def room_to_serve(self, session: Session, limits: Limits) -> int:
         """How many of its refused subscribers fit into the limits. The lock is held."""
         served = session.subscribers - session.refused
         served_in_all = self.total_subscribers - self.refused_subscribers
-        limits = self.limits
         return max(0, min(limits.fanout - served, limits.subscribers - served_in_all))
-
-    def key_of(self, session: Session) -> tuple[int, Key]:
-        """What no other session may have at this moment."""
-        return session.ssrc, session.terms.source.key(session.terms.pinned)
 
     def view(self, session: Session) -> SessionView:
         """As it is now. The lock is held, or nobody else has the session yet."""
-        now = self.clock.monotonic_ns()
-        return view_of(session, self.engine.session_stats(session.handle, now), now)
+        now = self._clock.monotonic_ns()
+        return view_of(session, self._engine.session_stats(session.handle, now), now)
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to `counts`; the lock is not held."""
@@ -239,16 +194,9 @@ class Registry:
         if self.by_id.get(session.session_id) is session:
             self._touched[session] = None
 
-    def show_touched(self, at_a_time: int = 256) -> None:
-        """Notes an UPDATED for each session whose subscribers changed, however often."""
-        while True:
-            with self.lock:
-                for _ in range(min(at_a_time, len(self._touched))):
-                    session = next(iter(self._touched))
-                    del self._touched[session]
-                    slot = self.changes.begin()
-                    view = self.view(session)
-                    change = Change(slot.revision, ChangeType.UPDATED, view, view.labels)
-                    self.changes.settle(slot, change)
-                if not self._touched:
-                    return
+    def take_touched(self, most: int) -> list[Session]:
+        """Some of those whose subscribers changed, however often; the lock is held."""
+        some = list(islice(self._touched, most))
+        for session in some:
+            del self._touched[session]
+        return some

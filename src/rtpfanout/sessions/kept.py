@@ -1,0 +1,130 @@
+"""The calls about sessions that are kept and not served, and how those are served again."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rtpfanout.errors import LimitError, RtpFanoutError
+from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.fields import page_size, session_id_of
+from rtpfanout.sessions.refused import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.clock import Clock
+    from rtpfanout.sessions.journal import Journal
+    from rtpfanout.sessions.refused import RefusedSession
+    from rtpfanout.sessions.requests import Once
+    from rtpfanout.sessions.restore import Restoring
+    from rtpfanout.sessions.state import State
+    from rtpfanout.sessions.views import SubscriberView
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class RefusedSessions:
+    """The calls about sessions that are kept and not served; each answers None for others."""
+
+    state: State
+    clock: Clock
+    journal: Journal
+    changes: ChangeLog
+    restoring: Callable[[], Restoring]
+    """Makes one that can bring a session back."""
+    _at_work: threading.Lock = field(default_factory=threading.Lock)
+
+    def find(self, session_id: str) -> RefusedSession | None:
+        """Raises InvalidArgumentError."""
+        canonical = session_id_of(session_id)
+        with self.state.lock:
+            return self.state.find_refused(canonical)
+
+    def delete(self, canonical_id: str, once: Once) -> bool:
+        """Whether it was one of them. Raises UnavailableError."""
+        state = self.state
+        with self._at_work:
+            with state.lock:
+                found = state.find_refused(canonical_id)
+                if found is None:
+                    return False
+                slot = self.changes.begin()
+                written = self.journal.delete_session(found, once.answer(""))
+            try:
+                written.result()
+            except BaseException:
+                with state.lock:
+                    self.changes.settle(slot, None)
+                raise
+            with state.lock:
+                del state.refused[canonical_id]
+                state.room_for_sessions = True
+                state.counts["deleted"] += 1
+                view = found.view(self.clock)
+                change = Change(slot.revision, ChangeType.DELETED, view, view.labels)
+                self.changes.settle(slot, change)
+        return True
+
+    def remove_subscribers(
+        self, canonical_id: str, records: Sequence[bytes], once: Once
+    ) -> list[bool] | None:
+        """Which of them were subscribers. Raises UnavailableError."""
+        state = self.state
+        with self._at_work:
+            with state.lock:
+                found = state.find_refused(canonical_id)
+                if found is None:
+                    return None
+                there = found.has(records)
+                text = ",".join(str(i) for i, was_there in enumerate(there) if not was_there)
+                gone = b"".join(r for r, was in zip(records, there, strict=True) if was)
+                written = self.journal.delete_subscribers(found, gone, once.answer(text))
+            written.result()
+            found.remove(records)
+        return there
+
+    def page(
+        self, session_id: str, limit: int, cursor: str
+    ) -> tuple[list[SubscriberView], str] | None:
+        """See SessionManager.list_subscribers."""
+        size = page_size(limit)
+        after = CursorKind.SUBSCRIBERS.read(cursor)
+        found = self.find(session_id)
+        if found is None:
+            return None
+        page = found.page(self.clock, after, size + 1)
+        is_last = len(page) <= size
+        views = [view for _, view in page[:size]]
+        return views, "" if is_last else CursorKind.SUBSCRIBERS.write(page[size - 1][0])
+
+    def serve_again(self) -> int:
+        """Each that today's configuration has nothing against any more; how many."""
+        state = self.state
+        served = 0
+        with self._at_work:
+            with state.lock:
+                state.room_for_sessions = False
+                waiting = list(in_order(state.refused, 0))
+            for refused in waiting:
+                try:
+                    session = self.restoring().again(refused)
+                except LimitError as error:
+                    refused.reason = str(error)
+                    break  # nor is there room for the others
+                except (RtpFanoutError, ValueError, OverflowError) as error:
+                    refused.reason = str(error)
+                    continue
+                with state.lock:
+                    del state.refused[refused.session_id]
+                    state.touch(session)
+                served += 1
+                _log.info("session served again", session_id=session.session_id)
+        state.count("readmitted", served)
+        return served
