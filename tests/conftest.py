@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from selection import (  # noqa: F401  # hooks of pytest
+    pytest_addoption,
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 from support import ServerProcess, udp_socket
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+
+# Hundreds of servers are started: that each of them compiled all our modules took half of the time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes is the machine's affair.
 settings.register_profile(

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Objects = tuple["Path", list["Path"]]
+SANITIZED = [
+    pytest.param(
+        variant,
+        marks=pytest.mark.slow("the core built anew under sanitizers, and many times slower"),
+    )
+    for variant in build.VARIANTS
+    if variant != "plain"
+]
 
 
 def demand(missing: str | None) -> None:
@@ -40,8 +48,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Objects]:
     return objects
 
 
-@pytest.mark.parametrize("variant", build.VARIANTS)
 @pytest.mark.parametrize("program", build.programs())
+@pytest.mark.parametrize("variant", ["plain", *SANITIZED])
 @pytest.mark.timeout(300 + build.TIMEOUT)
 def test_program(program: str, variant: str, core: Callable[[str], Objects]) -> None:
     demand(build.missing(variant))

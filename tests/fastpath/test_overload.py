@@ -40,7 +40,7 @@ def flood(camera: socket.socket, e: Engine, ssrcs: list[int], stop: threading.Ev
         time.sleep(0.001)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("shares settle in seconds of flood")
 @pytest.mark.timeout(240)
 def test_every_session_gets_the_same_share(udp: Callable[..., socket.socket]) -> None:
     """Eight sessions of 400 subscribers without segmentation are more than a core can send."""

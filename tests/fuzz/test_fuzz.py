@@ -53,6 +53,7 @@ def test_corpus(target: str, tmp_path: Path) -> None:
     assert f"{len(corpus(target))} inputs" in result.stdout
 
 
+@pytest.mark.slow("builds the core for libFuzzer, and runs it as often as makes sense")
 @pytest.mark.parametrize("target", RUNS)
 @pytest.mark.timeout(1200)
 def test_fuzz(target: str, tmp_path: Path) -> None:

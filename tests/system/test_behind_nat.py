@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SSRC = 0xA11CE
 PER_SECOND = 200
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("a receiver redials when it has heard nothing for seconds")
 
 
 class Home:

@@ -189,7 +189,7 @@ def test_concurrent_control_calls_keep_the_totals_right(server: ServerProcess) -
     assert metrics["total_subscribers"] == each.total("rtpfanout_session_subscribers")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("sets up 10,000 sessions")
 def test_ten_thousand_sessions_of_one_subscriber(server: ServerProcess, udp: MakeSocket) -> None:
     source, sessions = udp(), 10_000
     subscribers = [udp() for _ in range(50)]
@@ -222,7 +222,7 @@ def test_ten_thousand_sessions_of_one_subscriber(server: ServerProcess, udp: Mak
     assert counted == [3] * sessions
 
 
-@pytest.mark.slow
+@pytest.mark.slow("reads 1,000 sockets")
 @pytest.mark.usefixtures("many_files")
 def test_one_session_of_a_thousand_subscribers(server: ServerProcess, udp: MakeSocket) -> None:
     source = udp()

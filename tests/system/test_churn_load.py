@@ -44,7 +44,10 @@ IN_FLIGHT = 12 * BURST
 UDP_SEGMENT, UDP_GRO = 103, 104
 HEADERS = 28  # IPv4 and UDP
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 if FULL else 300)]
+pytestmark = [
+    pytest.mark.slow("2,000 removals, each with its proof in a capture"),
+    pytest.mark.timeout(900 if FULL else 300),
+]
 
 
 class Camera:

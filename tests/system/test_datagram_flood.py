@@ -43,7 +43,7 @@ MEMBERS = 10
 ROUNDS = 15  # one renewal each; more than 20 at once from one address are too many
 BURST = 50
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("floods as fast as a thread sends, for seconds")
 
 
 def malformed() -> list[bytes]:

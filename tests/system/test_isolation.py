@@ -48,7 +48,10 @@ UDP_GRO = 104
 SO_TIMESTAMPNS = 35
 IP_PKTINFO = 8
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow("a neighbour is known to be dead after seconds"),
+    pytest.mark.timeout(300),
+]
 
 
 class UnprivilegedServer(ServerProcess):

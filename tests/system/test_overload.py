@@ -140,7 +140,7 @@ def more_than_can_be_sent(crowd: Crowd) -> Iterator[None]:
         sender.join()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("monitors are shed and come back by what seconds of load show")
 @pytest.mark.timeout(300)
 def test_monitors_are_shed_while_it_lasts_and_come_back_when_it_is_over(
     start_server: StartServer, udp: MakeSocket
@@ -172,7 +172,7 @@ def test_monitors_are_shed_while_it_lasts_and_come_back_when_it_is_over(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow("monitors are shed and come back by what seconds of load show")
 @pytest.mark.timeout(300)
 def test_a_hiccup_sheds_nobody(start_server: StartServer, udp: MakeSocket) -> None:
     """One burst is many times what can be sent in the second before packets are dropped for it;

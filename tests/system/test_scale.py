@@ -33,7 +33,7 @@ def addresses(session: int) -> list[str]:
     return [f"10.{session}.{n // 250}.{n % 250}:{6000 + session}" for n in range(SUBSCRIBERS)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("sets up 200,000 subscribers")
 def test_many_sessions_of_many_subscribers(
     start_server: Callable[..., ServerProcess], udp: Callable[..., socket.socket], tmp_path: Path
 ) -> None:

@@ -105,7 +105,7 @@ class Obedient:
         return self.process.stdout.readline().strip()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills at many moments, each followed by a look at all that is stored")
 @pytest.mark.timeout(600)
 def test_killed_at_any_moment_all_that_was_acknowledged_is_there(tmp_path: Path) -> None:
     path = tmp_path / "s.db"

@@ -67,9 +67,27 @@ def opened(path: Path) -> tuple[int, Contents]:
         return store.revision, contents(store)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_cut_at_every_byte_of_the_last_transactions(memory_path: Path) -> None:
+HEADER, FRAME = 32, 24 + 4096  # of SQLite's log: "The WAL File Format"
+
+
+def near_a_border(cut: int) -> bool:
+    """Whether it is within eight bytes of where a frame, or what is in it, begins."""
+    of_frame = (cut - HEADER) % FRAME
+    return of_frame <= 24 + 8 or of_frame >= FRAME - 8
+
+
+@pytest.mark.parametrize(
+    "every_byte",
+    [
+        pytest.param(False, id="borders"),
+        pytest.param(
+            True,
+            id="every_byte",
+            marks=[pytest.mark.slow("opens a store per byte"), pytest.mark.timeout(600)],
+        ),
+    ],
+)
+def test_cut_anywhere_in_the_last_transactions(memory_path: Path, every_byte: bool) -> None:
     whole = memory_path / "s.db"
     states = filled(whole, 4)
     log = Path(f"{whole}-wal").read_bytes()
@@ -78,7 +96,10 @@ def test_cut_at_every_byte_of_the_last_transactions(memory_path: Path) -> None:
     target = memory_path / "cut.db"
     shutil.copy(whole, target)
     base = target.read_bytes()
+    assert (start - HEADER) % FRAME == 0
     for cut in range(start, len(log) + 1):
+        if not (every_byte or near_a_border(cut)):
+            continue
         target.write_bytes(base)
         Path(f"{target}-wal").write_bytes(log[:cut])
         revision, found = opened(target)
