@@ -1,8 +1,9 @@
 """The server under a supervisor: crashes, upgrades and reloads that packets don't notice.
 
-`parent` is the supervisor, `child` the server that it forks (`process`) or, in an upgrade, starts
-from what is installed (`succession`), `link` what they say to each other. `upgrade` and `reloads`
-decide, without I/O; `replacement` executes the next program, the last step. `ingress` has the
+`parent` is the supervisor, `child` the server process; `link` is what they say to each other.
+`servers` has those that there are: forked here (`process`) or, in an upgrade, started from what is
+installed (`succession`). `upgrade` and `reloads` decide, without I/O; the last step of an upgrade
+is the `replacement` of the supervisor's program. `signals` are what it acts on. `ingress` has the
 sockets, `preload` what is imported before a fork; `watching` ends a server with a packet loop that
 is stuck, `restarts` says how soon another server follows a dead one, `terminal` what SIGHUP means;
 `notify` is for systemd, `statefile` for the commands that look for a server.

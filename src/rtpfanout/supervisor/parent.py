@@ -30,6 +30,7 @@ from rtpfanout.supervisor.process import Process, fork_server, reaped
 from rtpfanout.supervisor.reloads import Reloads
 from rtpfanout.supervisor.replacement import Replacement
 from rtpfanout.supervisor.restarts import Restarts
+from rtpfanout.supervisor.servers import Servers
 from rtpfanout.supervisor.signals import Signals
 from rtpfanout.supervisor.statefile import State, StateFile
 from rtpfanout.supervisor.succession import Successor
@@ -58,8 +59,7 @@ class Supervisor:
         self._reloads = Reloads(settings)
         self._reload = reload
         self._notifier = Notifier()
-        self._server: Process | None = None  # who reads the sockets, or is about to
-        self._successor: Successor | None = None  # who waits to take its place
+        self._servers = Servers()
         self._upgrade = Upgrade()
         self._sockets: list[int] = []
         self._in_hand: int | None = None  # of the servers that are forked here, one after another
@@ -104,13 +104,11 @@ class Supervisor:
         self._spawn_at = _NEVER
         if self._in_hand is None:
             self._in_hand = ingress.open_in_hand(self._sockets)
-        links = [p.link.sock.fileno() for p in self._processes() if not p.link.closed]
-        mine = [*links, *self._signals.descriptors, *stderr.descriptors()]
-        start = Start(
-            self._reloads.settings, self._sockets, self._in_hand, trusts_store=self._trusts_store
-        )
+        mine = [*self._servers.by_link(), *self._signals.descriptors, *stderr.descriptors()]
+        settings = self._reloads.settings
+        start = Start(settings, self._sockets, self._in_hand, trusts_store=self._trusts_store)
         try:
-            self._server = fork_server(start, mine)
+            server = self._servers.current = fork_server(start, mine)
         except OSError as error:
             self._spawn_at = time.monotonic() + NO_ROOM_SECONDS
             if self._has_room:
@@ -118,15 +116,12 @@ class Supervisor:
             self._has_room = False
             return
         self._has_room = True
-        self._file.state.server_pid = self._server.pid
+        self._file.state.server_pid = server.pid
         self._file.write()
-
-    def _processes(self) -> list[Process]:
-        return [process for process in (self._server, self._successor) if process]
 
     def _turn(self) -> bool:
         """One wait for something to happen, and what follows; True at the end."""
-        links = {p.link.sock.fileno(): p for p in self._processes() if not p.link.closed}
+        links = self._servers.by_link()
         ends = min(self._kill_at, self._step_ends, self._spawn_at, self._look_at)
         patience = 0.0 if self._preload.is_due else max(0.0, ends - time.monotonic())
         wakes = self._signals.descriptors[0]
@@ -140,12 +135,12 @@ class Supervisor:
         self._on_time(time.monotonic())
         if not readable:
             self._preload.step()
-        return self._stopping and not self._processes()
+        return self._stopping and not self._servers
 
     def _on_time(self, now: float) -> None:
         if now >= self._kill_at:
             self._kill_at = _NEVER
-            for process in self._processes():
+            for process in self._servers:
                 _log.error("server process does not end, it is killed", server_pid=process.pid)
                 process.signal(signal.SIGKILL)
         if now >= self._step_ends:
@@ -161,7 +156,7 @@ class Supervisor:
         """A server that lives has a thread which says so twice a second."""
         if self._hangup.has_come_true():
             self._stop()
-        if server := self._server:
+        if server := self._servers.current:
             if server.hangs(now):
                 _log.error(
                     "server process shows no sign of life, it is killed", server_pid=server.pid
@@ -193,8 +188,7 @@ class Supervisor:
         self._spawn_at = self._step_ends = _NEVER
         self._notifier.stopping()
         self._kill_at = time.monotonic() + self._reloads.settings.drain_secs + STOP_SECONDS
-        for process in self._processes():
-            process.signal(signal.SIGTERM)
+        self._servers.signal(signal.SIGTERM)
 
     def _on_reload(self) -> None:
         self._notifier.reloading()
@@ -207,39 +201,37 @@ class Supervisor:
             self._reloaded(error.message, [])
             return
         # One that still starts was forked with what was before, and hears it when it is ready.
-        if answer := self._reloads.ask(wanted, self._server.link if self._server else None):
+        server = self._servers.current
+        if answer := self._reloads.ask(wanted, server.link if server else None):
             self._reloaded(*answer)
 
     def _reloaded(self, error: str, needs_restart: Sequence[str]) -> None:
-        state = self._file.state
-        state.reloads += 1
-        state.error = error
-        state.needs_restart = list(needs_restart)
-        self._file.write()
+        self._file.reloaded(error, needs_restart)
         self._notifier.ready("configuration not reloaded" if error else "configuration reloaded")
 
     # -- processes that end
 
     def _reap(self) -> None:
         for pid, code in reaped():
-            for process in self._processes():
-                if process.pid == pid:
-                    self._listen_to(process)  # its last words
-                    process.link.close()
-            if self._server and self._server.pid == pid:
-                self._server_ended(self._server, code)
-            elif self._successor and self._successor.pid == pid:
-                self._successor_ended(self._successor, code)
+            if not (process := self._servers.of(pid)):
+                continue
+            self._listen_to(process)  # its last words
+            process.link.close()
+            successor = self._servers.successor
+            if process is self._servers.current:
+                self._server_ended(process, code)
+            elif successor and process is successor:
+                self._successor_ended(successor, code)
 
     def _server_ended(self, server: Process, code: int) -> None:
-        self._server = None
+        self._servers.current = None
         reason = server.reason(code)
         self._trusts_store = server.phase == "ready"
         if isinstance(server, Successor):  # of another version
             server.forget()
             self._in_hand = ingress.fitting_memory(server.in_hand, self._in_hand, self._sockets)
         if self._stopping:
-            self._exit_code = 0 if code == 0 or self._successor else 1
+            self._exit_code = 0 if code == 0 or self._servers.successor else 1
             return
         for answer in self._reloads.server_ended():
             self._reloaded(*answer)
@@ -262,7 +254,7 @@ class Supervisor:
         self._notifier.status("the server process ended, another one starts")
 
     def _successor_ended(self, successor: Successor, code: int) -> None:
-        self._successor = None
+        self._servers.successor = None
         reason = successor.reason(code)
         successor.forget()
         if successor.in_hand is not None:
@@ -287,13 +279,13 @@ class Supervisor:
                 self._advance(process, message)
 
     def _advance(self, process: Process, message: dict[str, Any]) -> None:
-        if process is self._server:
+        if process is self._servers.current:
             if process.phase == "ready":
                 self._on_ready(process, message)
             self._follow(self._upgrade.server_said(process.phase))
-        elif process is self._successor:
+        elif process is self._servers.successor:
             if process.phase == "waiting":
-                self._successor.waits(message)
+                process.waits(message)
             else:
                 close_all(message.get("descriptors", ()))
             self._follow(self._upgrade.successor_said(process.phase))
@@ -312,7 +304,8 @@ class Supervisor:
     # -- upgrade
 
     def _refusal(self) -> str:
-        if self._stopping or not self._server or self._server.phase != "ready":
+        server = self._servers.current
+        if self._stopping or not server or server.phase != "ready":
             return "the server is not ready; try again"
         if ingress.forgets(self._reloads.settings):
             return "store.path keeps nothing, an upgrade would forget all sessions"
@@ -329,51 +322,41 @@ class Supervisor:
 
     def _carry_out(self, order: Order) -> str:
         """Why it can't be, or ""."""
+        server, successor = self._servers.current, self._servers.successor
         match order:
             case Order.START:
-                return self._start_successor()
-            case Order.SUSPEND | Order.HAND_OVER | Order.RESUME if self._server:
-                return self._server.link.tell(order.name.lower().replace("_", " "))
-            case Order.PREPARE if self._successor:
-                return self._successor.link.tell("prepare")
+                return self._servers.start_successor(self._sockets, self._reloads.settings)
+            case Order.SUSPEND | Order.HAND_OVER | Order.RESUME if server:
+                return server.link.tell(order.name.lower().replace("_", " "))
+            case Order.PREPARE if successor:
+                return successor.link.tell("prepare")
             case Order.PROMOTE:
                 return self._promote()
             case Order.EXECUTE:
                 return self._execute()
-            case Order.KILL_SUCCESSOR if self._successor:
-                self._successor.signal(signal.SIGKILL)
-            case Order.KILL_SERVER if self._server:
-                self._server.signal(signal.SIGKILL)
+            case Order.KILL_SUCCESSOR if successor:
+                successor.signal(signal.SIGKILL)
+            case Order.KILL_SERVER if server:
+                server.signal(signal.SIGKILL)
             case Order.SPAWN:
                 self._spawn()
             case Order.REPORT:
                 self._upgraded(self._upgrade.reason)
         return ""
 
-    def _start_successor(self) -> str:
-        """Tries the version that is installed now, while everything goes on."""
-        found = {key: str(getattr(self._reloads.settings, key)) for key in ingress.FREE_PORTS}
-        try:
-            self._successor = Successor(self._sockets, found)
-        except OSError as error:
-            return f"the new version can't be started: {error.strerror}; try again"
-        return ""
-
     def _promote(self) -> str:
-        """It takes the place; the one before has stopped, and its end is no news."""
-        if not self._successor or not self._server:
+        if not (server := self._servers.promote()):
             return "there is no successor"
-        self._server.link.close()
-        self._server, self._successor = self._successor, None
-        self._file.state.server_pid = self._server.pid
-        return self._server.link.tell("go")
+        self._file.state.server_pid = server.pid
+        return server.link.tell("go")
 
     def _execute(self) -> str:
         """Replaces this program by the one that is installed now; returns only if it can't."""
-        if not isinstance(self._server, Successor):
+        server = self._servers.current
+        if not isinstance(server, Successor):
             return "there is no new server"
-        _log.info("upgrading the supervisor", server_pid=self._server.pid)
-        left = Replacement.of(self._server, self._sockets, self._file.state, self._hangup)
+        _log.info("upgrading the supervisor", server_pid=server.pid)
+        left = Replacement.of(server, self._sockets, self._file.state, self._hangup)
         try:
             left.execute()
         except OSError as error:
@@ -393,7 +376,7 @@ class Supervisor:
             self._reloads.settings = ingress.inherited(
                 self._reloads.settings, left.settings, self._sockets
             )
-        self._server = Process(
+        self._servers.current = Process(
             left.server, Link.adopt(left.link), in_hand=self._in_hand, phase="ready"
         )
         self._was_ready = True
@@ -408,11 +391,8 @@ class Supervisor:
             self._follow(self._upgrade.ask())
 
     def _upgraded(self, error: str) -> None:
-        state = self._file.state
-        state.upgrades += 1
-        state.error = error
-        self._file.write()
+        self._file.upgraded(error)
         if error:
             _log.error("not upgraded, the server goes on", reason=error)
         else:
-            _log.info("upgraded", server_pid=state.server_pid)
+            _log.info("upgraded", server_pid=self._file.state.server_pid)

@@ -9,12 +9,15 @@ import os
 import stat
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from rtpfanout.errors import StartError
 from rtpfanout.store import state_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SHARED = Path("/tmp")  # noqa: S108 (looked into with care, never written to)
 
@@ -128,6 +131,19 @@ class StateFile:
         self._name = f"{state.pid}.json"
         self._directory: Path | None = None
         self._was_told = False
+
+    def upgraded(self, error: str) -> None:
+        """Or not, for the reason `error`."""
+        self.state.upgrades += 1
+        self.state.error = error
+        self.write()
+
+    def reloaded(self, error: str, needs_restart: Sequence[str]) -> None:
+        """Or not, for the reason `error`; the keys that it could not apply."""
+        self.state.reloads += 1
+        self.state.error = error
+        self.state.needs_restart = list(needs_restart)
+        self.write()
 
     def write(self) -> None:
         """Best effort: the server does without, after a line of the log that says so."""

@@ -66,10 +66,11 @@ class Successor(Process):
 
     settings: dict[str, Any]
 
-    def __init__(self, sockets: Sequence[int], found: dict[str, str]) -> None:
-        """Starts it. Raises OSError."""
+    def __init__(self, sockets: Sequence[int], settings: Settings) -> None:
+        """Starts it, beside a server with these settings. Raises OSError."""
         ours, theirs = Link.pair()
         self._errors = os.memfd_create("rtpfanout-errors", os.MFD_CLOEXEC)
+        found = {key: str(getattr(settings, key)) for key in ingress.FREE_PORTS}
         told = Succession(
             list(sockets), theirs.sock.fileno(), os.dup(stderr.STDERR), stderr.is_terminal(), found
         )
