@@ -1,4 +1,4 @@
-"""A doorman with a fake engine and manager, in virtual time."""
+"""A doorman with a fake engine and signals, in virtual time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import os
 import uuid
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 from rtpfanout import signed
 from rtpfanout.doorman import Doorman
@@ -30,7 +29,7 @@ class Target:
     counter: int = 0
 
 
-class FakeManager:
+class FakeSignals:
     def __init__(self, disk_is_full: bool = False) -> None:
         self.targets: dict[int, list[Target]] = {}
         self.consenting: dict[Address, list[str]] = {}
@@ -39,10 +38,10 @@ class FakeManager:
         self.consent = Consent.NONE
         self.disk_is_full = disk_is_full
 
-    def get(self, session_id):
+    def asks_consent(self, _session_id):
         if isinstance(self.error, NotFoundError):
             raise self.error
-        return SimpleNamespace(session_id=session_id, consent=self.consent)
+        return self.consent is Consent.ECHO
 
     def session_for_move(self, ssrc):
         return self.targets.get(ssrc, ())
@@ -56,8 +55,8 @@ class FakeManager:
     def join(self, session_id, address, *, lease_secs, subscriber_class, previous):
         self._called("join", session_id, address, lease_secs, subscriber_class, previous)
 
-    def remove_subscriber(self, *arguments):
-        self._called("remove_subscriber", *arguments)
+    def leave(self, *arguments):
+        self._called("leave", *arguments)
 
     def consent_targets(self, address):
         return self.consenting.get(address, ())
@@ -106,11 +105,11 @@ class Scene:
 
     def __init__(self, *, disk_is_full: bool = False, **options) -> None:
         self.now = 1000.0
-        self.manager = FakeManager(disk_is_full)
+        self.signals = FakeSignals(disk_is_full)
         self.engine = FakeEngine()
         self.door = Doorman(
             self.engine,
-            self.manager,
+            self.signals,
             monotonic=lambda: self.now,
             unix_ms=lambda: round(self.now * 1000) + 1_700_000_000_000,
             **options,
@@ -137,7 +136,7 @@ class Scene:
         claims = Claims(
             session_id, token_id, lease_ms, self.unix_ms + ttl_ms, SubscriberClass.RECORDER
         )
-        return Token(claims, signed.token_key(self.manager.secret("join"), claims.packed))
+        return Token(claims, signed.token_key(self.signals.secret("join"), claims.packed))
 
     def cookie(self, token, source=HERE):
         """By asking for it."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.groups import Memberships
-    from rtpfanout.sessions import SessionManager
+    from rtpfanout.sessions import Housekeeping
 
 HOUSEKEEPING_SECONDS = 1.0
 GROUPS_SECONDS = 2.0
@@ -24,7 +24,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 async def housekeep(
     engine: Engine,
-    manager: SessionManager,
+    sessions: Housekeeping,
     memberships: Memberships,
     show_local_addresses: Callable[[], None],
     session_timeout_secs: Callable[[], float],
@@ -35,24 +35,24 @@ async def housekeep(
     """
     pressure = Pressure(engine)
     calls: list[tuple[Callable[[], object], float]] = [
-        (lambda: manager.on_sample(pressure.sample()), HOUSEKEEPING_SECONDS),
-        (manager.keep_consents, HOUSEKEEPING_SECONDS),
-        (manager.keep_clock, HOUSEKEEPING_SECONDS),
-        (lambda: _expire_sessions(manager, session_timeout_secs()), HOUSEKEEPING_SECONDS),
-        (manager.serve_again, HOUSEKEEPING_SECONDS),
+        (lambda: sessions.on_sample(pressure.sample()), HOUSEKEEPING_SECONDS),
+        (sessions.keep_consents, HOUSEKEEPING_SECONDS),
+        (sessions.keep_clock, HOUSEKEEPING_SECONDS),
+        (lambda: _expire_sessions(sessions, session_timeout_secs()), HOUSEKEEPING_SECONDS),
+        (sessions.serve_again, HOUSEKEEPING_SECONDS),
         (show_local_addresses, HOUSEKEEPING_SECONDS),
         (memberships.look, GROUPS_SECONDS),
     ]
     async with asyncio.TaskGroup() as tasks:
         # At once, for what was restored may have ended since it was read.
-        tasks.create_task(_every(HOUSEKEEPING_SECONDS, manager.expire_subscribers, first=0.0))
+        tasks.create_task(_every(HOUSEKEEPING_SECONDS, sessions.expire_subscribers, first=0.0))
         for call, seconds in calls:
             tasks.create_task(_every(seconds, call))
-        tasks.create_task(_once(manager.follow_sources, Seldom(3)))
+        tasks.create_task(_once(sessions.follow_sources, Seldom(3)))
 
 
-def _expire_sessions(manager: SessionManager, timeout_secs: float) -> None:
-    for view in manager.expire_idle():
+def _expire_sessions(sessions: Housekeeping, timeout_secs: float) -> None:
+    for view in sessions.expire_idle():
         _log.info(
             "session expired",
             session_id=view.session_id,

@@ -161,12 +161,12 @@ class ServerCollector(Collector):
         yield CounterMetricFamily(
             "rtpfanout_overload_refused",
             "Sessions and subscribers refused because a high-water mark was passed.",
-            value=manager.overload_refused_total,
+            value=manager.housekeeping.overload_refused_total,
         )
         marks = GaugeMetricFamily(
             "rtpfanout_overload_mark_passed", "1 while nobody new is taken.", labels=("mark",)
         )
-        for mark, is_passed in manager.overload_marks.items():
+        for mark, is_passed in manager.housekeeping.overload_marks.items():
             marks.add_metric((mark,), is_passed)
         yield marks
         yield from KeptCollector(manager).collect()

@@ -177,7 +177,7 @@ class Server:
 
     def _bind_serving(self) -> None:
         self._doorman = Doorman(
-            self.engine, self.manager, consent_secs=self.settings.consent.timeout_secs
+            self.engine, self.manager.signals, consent_secs=self.settings.consent.timeout_secs
         )
         self._bind_control()
         if self.settings.enable_metrics:
@@ -194,7 +194,7 @@ class Server:
         self._housekeeping = asyncio.create_task(
             housekeep(
                 self.engine,
-                self.manager,
+                self.manager.housekeeping,
                 self.memberships,
                 self._show_local_addresses,
                 lambda: self.settings.session_timeout_secs,
@@ -239,7 +239,7 @@ class Server:
         await asyncio.to_thread(self.memberships.reconfigure, self.settings.ingest_groups)
         refused = 0
         if any(key.startswith(("address_policy.", "limits.")) for key in live):
-            refused = await asyncio.to_thread(self.manager.judge_policy)
+            refused = await asyncio.to_thread(self.manager.housekeeping.judge_policy)
         _log.info(
             "configuration reloaded",
             changed=live,
@@ -271,7 +271,7 @@ class Server:
         await self._stop_http()
         if self.store:
             if was_serving:
-                await asyncio.to_thread(self.manager.keep_consents)
+                await asyncio.to_thread(self.manager.housekeeping.keep_consents)
             await asyncio.to_thread(self.store.close)
 
     async def resume_serving(self) -> None:
@@ -361,6 +361,6 @@ class Server:
     def _show_local_addresses(self) -> None:
         """Costs one system call while they are what they were."""
         assert self._local
-        self.manager.on_local_addresses(self._local.addresses(), self._local.changes)
+        self.manager.housekeeping.on_local_addresses(self._local.addresses(), self._local.changes)
         if self._is_ready:  # calls can change sessions
-            self.manager.on_interfaces(self._local.interfaces)
+            self.manager.housekeeping.on_interfaces(self._local.interfaces)

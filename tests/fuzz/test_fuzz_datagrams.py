@@ -63,8 +63,8 @@ def test_changed_datagrams() -> None:
     chance = random.Random(seed)
     print(f"\nseed {seed}", file=sys.stderr)
     scene = Scene()
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
-    scene.manager.consenting[HERE] = [SESSION]
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.consenting[HERE] = [SESSION]
     known = seeds(scene)
     unchanged = set(known)
     begin = time.monotonic()
@@ -82,7 +82,7 @@ def test_changed_datagrams() -> None:
         scene.now -= 0.1 if scene.now > 1010 else 0.0
     scene.door.stop()
     print(f"{RUNS / (time.monotonic() - begin):,.0f} datagrams/s", file=sys.stderr)
-    assert {call[0] for call in scene.manager.calls} <= {"consent_given"}, "an echo's nonce is free"
+    assert {call[0] for call in scene.signals.calls} <= {"consent_given"}, "an echo's nonce is free"
     assert not any(
         count
         for (kind, outcome), count in scene.door.counts.items()

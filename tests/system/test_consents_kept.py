@@ -85,7 +85,7 @@ def test_an_orderly_end_keeps_what_was_given_last(
         manager = server.manager
         session_id = manager.create("127.0.0.1:5000", SSRC, "video", consent="echo").session_id
         manager.add_subscriber(session_id, str(subscriber))
-        manager.consent_given(session_id, subscriber, time.monotonic() + 3600)
+        manager.signals.consent_given(session_id, subscriber, time.monotonic() + 3600)
 
     async def serve() -> None:
         server = server_module.Server(Start(settings))

@@ -1,4 +1,4 @@
-"""The doorman against a fake engine and manager, in virtual time."""
+"""The doorman against a fake engine and signals, in virtual time."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def move(scene, *, key=KEY, ssrc=7, counter=1, late_ms=0):
 
 
 def test_a_signed_move_moves_and_is_acknowledged(scene):
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
     (data,) = scene.take(move(scene, counter=5), THERE)
-    assert scene.manager.calls == [("move_source", SESSION, THERE, 5, KEY)]
+    assert scene.signals.calls == [("move_source", SESSION, THERE, 5, KEY)]
     answer = Answer.parse(data)
     assert answer.is_signed_with(KEY)
     assert (answer.reason, answer.nonce) == (None, (5).to_bytes(8))
@@ -76,40 +76,40 @@ def test_a_signed_move_moves_and_is_acknowledged(scene):
     ],
 )
 def test_a_bad_move_moves_nothing_and_is_met_with_silence(scene, change, outcome):
-    scene.manager.targets = {7: [Target(SESSION, KEY, 4)], 9: [Target(OTHER_SESSION, b"y" * 32)]}
+    scene.signals.targets = {7: [Target(SESSION, KEY, 4)], 9: [Target(OTHER_SESSION, b"y" * 32)]}
     assert scene.take(move(scene, **{"counter": 5} | change)) == []
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
     assert scene.counted() == {("move", outcome): 1}
 
 
 def test_a_move_whose_mac_alone_is_wrong_is_refused(scene):
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
     data = move(scene)
     for position in (8, 12, 16, 24, 32, 63):
         changed = bytearray(data)
         changed[position] ^= 1
         assert scene.take(bytes(changed)) == []
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
     assert scene.take(move(scene, late_ms=30_000)), "the edge of the window is inside"
 
 
 def test_the_session_whose_key_signed_moves_among_those_of_one_ssrc(scene):
-    scene.manager.targets[7] = [Target(OTHER_SESSION, b"other key 123456"), Target(SESSION, KEY)]
+    scene.signals.targets[7] = [Target(OTHER_SESSION, b"other key 123456"), Target(SESSION, KEY)]
     assert scene.take(move(scene))
-    assert scene.manager.calls == [("move_source", SESSION, HERE, 1, KEY)]
+    assert scene.signals.calls == [("move_source", SESSION, HERE, 1, KEY)]
 
 
 def test_a_move_that_names_several_sessions_moves_none(scene):
     other = b"other key 123456"
-    scene.manager.targets[7] = [Target(SESSION, KEY, 3), Target("c", other), Target("d", KEY, 4)]
+    scene.signals.targets[7] = [Target(SESSION, KEY, 3), Target("c", other), Target("d", KEY, 4)]
     (data,) = scene.take(move(scene, counter=5))
     answer = Answer.parse(data)
     assert answer.is_signed_with(KEY)
     assert (answer.reason, answer.nonce) == (Reason.NO_SESSION, (5).to_bytes(8))
     assert scene.take(move(scene, counter=4)) == [], "below one of theirs: it is replayed"
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
     assert scene.take(move(scene, key=other)), "that one has its own"
-    assert scene.manager.calls == [("move_source", "c", HERE, 1, other)]
+    assert scene.signals.calls == [("move_source", "c", HERE, 1, other)]
     for _ in range(40):  # nobody is answered without end, nor each time in the log
         scene.take(move(scene, counter=5), THERE)
     counted = scene.counted()
@@ -129,8 +129,8 @@ def test_a_move_that_names_several_sessions_moves_none(scene):
     ],
 )
 def test_who_signed_right_is_told_why_not(scene, error, reason):
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
-    scene.manager.error = error
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.error = error
     (data,) = scene.take(move(scene))
     assert Answer.parse(data).reason is reason
     assert Answer.parse(data).is_signed_with(KEY)
@@ -140,8 +140,8 @@ def test_who_signed_right_is_told_why_not(scene, error, reason):
 
 
 def test_an_error_nobody_meant_is_counted_and_answered_with_silence(scene):
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
-    scene.manager.error = RuntimeError("a fault")
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.error = RuntimeError("a fault")
     assert scene.take(move(scene)) == []
     assert scene.counted() == {("move", "failed"): 1}
 
@@ -150,40 +150,40 @@ def test_an_error_nobody_meant_is_counted_and_answered_with_silence(scene):
 
 
 def test_consent_lasts_from_the_cookie_s_making(scene):
-    scene.manager.consenting[HERE] = [SESSION, OTHER_SESSION]
+    scene.signals.consenting[HERE] = [SESSION, OTHER_SESSION]
     (challenge,) = scene.take(signed.build_hello(NONCE))
-    assert scene.manager.calls == [], "a hello alone is no consent"
+    assert scene.signals.calls == [], "a hello alone is no consent"
     nonce, cookie = signed.parse_challenge(challenge)
     assert nonce == NONCE
     scene.now += 10
     (data,) = scene.take(signed.build_echo(NONCE, cookie))
-    assert scene.manager.calls == [
+    assert scene.signals.calls == [
         ("consent_given", SESSION, HERE, 1028.0),
         ("consent_given", OTHER_SESSION, HERE, 1028.0),
     ]
     answer = Answer.parse(data)
     assert answer.is_signed_with(cookie)
     assert answer.lifetime_ms == 18_000
-    scene.manager.calls.clear()
+    scene.signals.calls.clear()
     assert scene.take(signed.build_echo(NONCE, answer.cookie))
-    assert scene.manager.calls[0] == ("consent_given", SESSION, HERE, 1038.0)
+    assert scene.signals.calls[0] == ("consent_given", SESSION, HERE, 1038.0)
 
 
 def test_a_replayed_echo_prolongs_nothing(scene):
-    scene.manager.consenting[HERE] = [SESSION]
+    scene.signals.consenting[HERE] = [SESSION]
     (challenge,) = scene.take(signed.build_hello(NONCE))
     _, cookie = signed.parse_challenge(challenge)
     for _ in range(5):
         scene.take(signed.build_echo(NONCE, cookie))
         scene.now += 5
-    assert {call[3] for call in scene.manager.calls} == {1028.0}
+    assert {call[3] for call in scene.signals.calls} == {1028.0}
     scene.now = 1028.0
     (again,) = scene.take(signed.build_echo(NONCE, cookie))
     assert signed.kind_of(again) is Kind.CHALLENGE
 
 
 def test_strangers_hear_nothing(scene):
-    scene.manager.consenting[HERE] = [SESSION]
+    scene.signals.consenting[HERE] = [SESSION]
     (challenge,) = scene.take(signed.build_hello(NONCE))
     _, cookie = signed.parse_challenge(challenge)
     for data in (
@@ -198,25 +198,25 @@ def test_strangers_hear_nothing(scene):
         signed.MAGIC + b"\xff" * 60,
     ):
         assert scene.take(data, VICTIM) == []
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
 
 
 def test_a_cookie_of_another_address_earns_a_challenge_only(scene):
-    scene.manager.consenting = {HERE: [SESSION], THERE: [SESSION]}
+    scene.signals.consenting = {HERE: [SESSION], THERE: [SESSION]}
     (challenge,) = scene.take(signed.build_hello(NONCE), HERE)
     _, cookie = signed.parse_challenge(challenge)
     (answer,) = scene.take(signed.build_echo(NONCE, cookie), THERE)
     assert signed.kind_of(answer) is Kind.CHALLENGE
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
 
 
 def test_a_shorter_consent_is_shorter():
     scene = Scene(consent_secs=3)
-    scene.manager.consenting[HERE] = [SESSION]
+    scene.signals.consenting[HERE] = [SESSION]
     (challenge,) = scene.take(signed.build_hello(NONCE))
     _, cookie = signed.parse_challenge(challenge)
     assert Answer.parse(scene.take(signed.build_echo(NONCE, cookie))[0]).lifetime_ms == 1000
-    assert scene.manager.calls == [("consent_given", SESSION, HERE, 1001.0)]
+    assert scene.signals.calls == [("consent_given", SESSION, HERE, 1001.0)]
 
 
 # --- signed join
@@ -225,13 +225,13 @@ def test_a_shorter_consent_is_shorter():
 def test_a_join_without_cookie_yields_a_challenge_and_with_one_a_place(scene):
     token = scene.token()
     cookie = scene.cookie(token)
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
     answer = scene.join(token, cookie=cookie)
-    assert scene.manager.calls == [("join", SESSION, HERE, 30.0, "recorder", None)]
+    assert scene.signals.calls == [("join", SESSION, HERE, 30.0, "recorder", None)]
     assert (answer.reason, answer.lifetime_ms) == (None, 30_000)
     scene.now += 10
     assert scene.join(token, cookie=answer.cookie).lifetime_ms == 30_000
-    assert len(scene.manager.calls) == 2, "the cookie that came with the ACK renews"
+    assert len(scene.signals.calls) == 2, "the cookie that came with the ACK renews"
 
 
 def test_a_forged_source_aims_no_media(scene):
@@ -243,7 +243,7 @@ def test_a_forged_source_aims_no_media(scene):
         (answer,) = scene.take(data, VICTIM)
         assert signed.kind_of(answer) is Kind.CHALLENGE
         assert len(answer) <= len(data)
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
 
 
 def test_a_lost_answer_is_given_again_and_a_replay_renews_nothing(scene):
@@ -252,7 +252,7 @@ def test_a_lost_answer_is_given_again_and_a_replay_renews_nothing(scene):
     assert scene.join(token, cookie=cookie)
     scene.now += 5
     assert scene.join(token, cookie=cookie).lifetime_ms == 25_000
-    assert len(scene.manager.calls) == 1
+    assert len(scene.signals.calls) == 1
 
 
 def test_the_place_moves_with_the_receiver(scene):
@@ -260,10 +260,10 @@ def test_the_place_moves_with_the_receiver(scene):
     old = scene.join(token)
     scene.now += 1
     scene.join(token, THERE)
-    assert scene.manager.calls[-1] == ("join", SESSION, THERE, 30.0, "recorder", HERE)
+    assert scene.signals.calls[-1] == ("join", SESSION, THERE, 30.0, "recorder", HERE)
     assert scene.join(token, HERE, cookie=old.cookie) is None, "a straggler doesn't move it back"
     assert scene.counted()["join", "replayed"] == 1
-    assert len(scene.manager.calls) == 2
+    assert len(scene.signals.calls) == 2
 
 
 def test_after_a_leave_a_straggling_join_brings_nothing_back(scene):
@@ -273,7 +273,7 @@ def test_after_a_leave_a_straggling_join_brings_nothing_back(scene):
     answer = scene.join(token)
     left = scene.join(token, cookie=answer.cookie, leave=True)
     assert left.reason is None
-    assert scene.manager.calls[-1] == ("remove_subscriber", SESSION, str(HERE))
+    assert scene.signals.calls[-1] == ("leave", SESSION, HERE)
     assert scene.join(token, cookie=first) is None
     scene.now += 1
     assert scene.join(token).reason is None, "but it may come again"
@@ -284,15 +284,15 @@ def test_two_receivers_whose_nat_swaps_their_ports_keep_their_places(scene):
     scene.join(one, HERE)
     scene.join(two, THERE)
     scene.join(one, THERE)
-    assert scene.manager.calls[-1][-2:] == ("recorder", HERE), "its former place is given up"
+    assert scene.signals.calls[-1][-2:] == ("recorder", HERE), "its former place is given up"
     scene.join(two, HERE)
-    assert scene.manager.calls[-1][-2:] == ("recorder", None), "but not what is the other's now"
+    assert scene.signals.calls[-1][-2:] == ("recorder", None), "but not what is the other's now"
     scene.join(two, HERE, leave=True)
-    assert scene.manager.calls[-1] == ("remove_subscriber", SESSION, str(HERE))
+    assert scene.signals.calls[-1] == ("leave", SESSION, HERE)
     scene.join(two, THERE)
-    calls = len(scene.manager.calls)
+    calls = len(scene.signals.calls)
     scene.join(one, THERE, leave=True)
-    assert len(scene.manager.calls) == calls, "the other has joined from there since"
+    assert len(scene.signals.calls) == calls, "the other has joined from there since"
 
 
 def test_a_leave_of_what_is_gone_is_fine_and_needs_a_cookie(scene):
@@ -301,7 +301,7 @@ def test_a_leave_of_what_is_gone_is_fine_and_needs_a_cookie(scene):
         scene.take(signed.build_join(token, nonce=NONCE, leave=True))[0]
     ) is Kind.CHALLENGE  # fmt: skip
     cookie = scene.cookie(token)
-    scene.manager.error = NotFoundError("gone")
+    scene.signals.error = NotFoundError("gone")
     assert scene.join(token, cookie=cookie, leave=True).reason is None
 
 
@@ -323,21 +323,21 @@ def test_an_expired_token_is_denied(scene):
     scene.now += 1
     answer = scene.join(token, cookie=answer.cookie)
     assert answer.reason is Reason.EXPIRED
-    assert len(scene.manager.calls) == 2
+    assert len(scene.signals.calls) == 2
 
 
 def test_joining_a_session_with_consent_is_consent_and_no_longer_than_an_echo(scene):
-    scene.manager.consent = Consent.ECHO
+    scene.signals.consent = Consent.ECHO
     assert scene.join(scene.token(lease_ms=3_600_000)).lifetime_ms == 28_000
-    assert scene.manager.calls == [("join", SESSION, HERE, 28.0, "recorder", None)]
+    assert scene.signals.calls == [("join", SESSION, HERE, 28.0, "recorder", None)]
     assert scene.join(scene.token(lease_ms=5000, token_id=b"87654321")).lifetime_ms == 5000
 
 
 def test_a_move_that_another_thread_was_faster_with_is_a_replay(scene):
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
-    scene.manager.error = PermissionDeniedError("not above", field="counter")
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.error = PermissionDeniedError("not above", field="counter")
     assert scene.take(move(scene)) == []
-    scene.manager.error = PermissionDeniedError("outside", field="source_address")
+    scene.signals.error = PermissionDeniedError("outside", field="source_address")
     assert Answer.parse(scene.take(move(scene))[0]).reason is Reason.ADDRESS
     assert scene.counted() == {("move", "replayed"): 1, ("move", "denied"): 1}
 
@@ -351,12 +351,12 @@ def test_cookies_outlive_the_process(scene):
 
 def test_a_full_disk_at_the_first_start_keeps_nobody_from_consenting():
     scene = Scene(disk_is_full=True)
-    scene.manager.consenting[HERE] = [SESSION]
+    scene.signals.consenting[HERE] = [SESSION]
     (challenge,) = scene.take(signed.build_hello(NONCE))
     _, cookie = signed.parse_challenge(challenge)
     assert scene.take(signed.build_echo(NONCE, cookie))
     assert scene.take(signed.build_join(Scene().token(), nonce=NONCE)) == []
-    scene.manager.disk_is_full = False
+    scene.signals.disk_is_full = False
     token = scene.token()
     assert scene.take(signed.build_join(token, nonce=NONCE)) == []
     assert scene.join(token).reason is None, "as soon as there is room"
@@ -366,7 +366,7 @@ def test_a_full_disk_at_the_first_start_keeps_nobody_from_consenting():
 
 
 def test_one_address_that_asks_too_often_is_ignored(scene):
-    scene.manager.consenting = {HERE: [SESSION], THERE: [SESSION]}
+    scene.signals.consenting = {HERE: [SESSION], THERE: [SESSION]}
     answers = [scene.take(signed.build_hello(NONCE)) for _ in range(1000)]
     assert sum(map(len, answers)) == 200
     assert scene.counted() == {("hello", "challenged"): 200, ("hello", "limited"): 800}
@@ -376,7 +376,7 @@ def test_one_address_that_asks_too_often_is_ignored(scene):
 
 
 def test_what_others_send_in_its_name_does_not_keep_a_receiver_out(scene):
-    scene.manager.consenting[HERE] = [SESSION]
+    scene.signals.consenting[HERE] = [SESSION]
     token = scene.token()
     answer = scene.join(token)
     (data,) = scene.take(signed.build_hello(NONCE))
@@ -390,14 +390,14 @@ def test_what_others_send_in_its_name_does_not_keep_a_receiver_out(scene):
 
 
 def test_one_who_is_verified_may_not_ask_without_end_either(scene):
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
     answered = sum(len(scene.take(move(scene, counter=n + 1))) for n in range(100))
     assert answered == 20
     assert scene.counted() == {("move", "accepted"): 20, ("move", "limited"): 80}
 
 
 def test_moves_among_many_sessions_are_rationed_and_nothing_else_is(scene):
-    scene.manager.targets[7] = [Target(SESSION, KEY)] * 1600
+    scene.signals.targets[7] = [Target(SESSION, KEY)] * 1600
     token = scene.token()
     forged = move(scene, key=b"w" * 32)
     for number in range(1000):
@@ -435,16 +435,16 @@ def test_a_renewal_is_asked_for_no_more_than_its_share(scene):
 )
 def test_junk_is_counted_once_and_never_answered(data):
     scene = Scene()
-    scene.manager.targets[7] = [Target(SESSION, KEY)]
+    scene.signals.targets[7] = [Target(SESSION, KEY)]
     assert scene.take(data) == []
-    assert scene.manager.calls == []
+    assert scene.signals.calls == []
     assert sum(scene.door.counts.values()) == 1
 
 
 def test_other_notices_reach_the_manager(scene):
     scene.door.handle(("source", 5, HERE))
     scene.door.stop()
-    assert scene.manager.calls == [("on_source_notice", 5, HERE)]
+    assert scene.signals.calls == [("on_source_notice", 5, HERE)]
     assert scene.counted() == {("source", "accepted"): 1}
 
 

@@ -51,7 +51,7 @@ class Play:
                 assert self.member.receive(answer, self.scene.now)
 
     def joins(self):
-        return [call for call in self.scene.manager.calls if call[0] == "join"]
+        return [call for call in self.scene.signals.calls if call[0] == "join"]
 
 
 def test_two_round_trips_make_a_member_and_one_each_ten_seconds_keeps_it():
@@ -116,11 +116,11 @@ def test_consent_is_given_and_renewed():
     play = Play(token=False)
     play.run(3)
     assert all(kind is Kind.HELLO for _, kind in play.sent), "a stranger hears nothing"
-    play.scene.manager.consenting[HERE] = [SESSION]
+    play.scene.signals.consenting[HERE] = [SESSION]
     play.run(100)
     assert play.member.state is State.MEMBER
     assert play.sent[-1][1] is Kind.ECHO
-    untils = [call[3] for call in play.scene.manager.calls]
+    untils = [call[3] for call in play.scene.signals.calls]
     assert untils == sorted(untils)
     assert all(b - a < 28 for a, b in itertools.pairwise(untils)), "never a gap"
     play.member.leave(play.scene.now)
@@ -135,7 +135,7 @@ def test_it_leaves():
     play.member.leave(play.scene.now)
     play.run(1)
     assert play.member.state is State.LEFT
-    assert play.scene.manager.calls[-1] == ("remove_subscriber", SESSION, str(HERE))
+    assert play.scene.signals.calls[-1] == ("remove_subscriber", SESSION, str(HERE))
     assert play.member.poll(play.scene.now + 100) is None
 
 
@@ -148,13 +148,13 @@ def test_it_leaves():
 )
 def test_a_denial_is_told(error, state, kind):
     play = Play()
-    play.scene.manager.error = error
+    play.scene.signals.error = error
     play.run(20)
     assert play.member.state is state
     assert isinstance(play.member.error, kind)
     asked = len(play.sent)
     assert asked <= 8
-    play.scene.manager.error = None
+    play.scene.signals.error = None
     play.run(20)
     if state is State.ASKING:
         assert play.member.state is State.MEMBER
@@ -210,7 +210,7 @@ class HelloForger:
 
     def __init__(self, per_second, *, only_own_nonces=False, fakes=0) -> None:
         self.scene = Scene()
-        self.scene.manager.consenting[HERE] = [SESSION]
+        self.scene.signals.consenting[HERE] = [SESSION]
         self.random = random.Random(per_second)
         self.member = Membership(None, self.scene.now, uniform=self.random.uniform)
         self.every_ms = 1000 / per_second
@@ -262,7 +262,7 @@ def test_who_says_hello_in_its_name_does_not_keep_it_from_consenting(per_second,
 
 def test_a_member_and_one_with_a_token_heed_no_foreign_challenge():
     for play in (Play(), Play(token=False)):
-        play.scene.manager.consenting[HERE] = [SESSION]
+        play.scene.signals.consenting[HERE] = [SESSION]
         play.run(3)
         assert play.member.state is State.MEMBER
         before = play.member.next_poll
@@ -294,7 +294,7 @@ def test_an_answer_to_a_join_is_none_to_a_leave():
     assert play.member.state is State.LEAVING
     play.run(1)
     assert play.member.state is State.LEFT
-    assert play.scene.manager.calls[-1][0] == "remove_subscriber"
+    assert play.scene.signals.calls[-1][0] == "remove_subscriber"
 
 
 def test_media_is_not_swallowed():
@@ -309,7 +309,7 @@ def test_media_is_not_swallowed():
 class Vehicle:
     def __init__(self) -> None:
         self.scene = Scene()
-        self.scene.manager.targets[7] = [Target(SESSION, KEY)]
+        self.scene.signals.targets[7] = [Target(SESSION, KEY)]
         self.mover = mover.Mover(KEY, 7, unix_ns=lambda: self.scene.unix_ms * 1_000_000)
 
     def run(self, seconds, heard=True):
@@ -334,7 +334,7 @@ def test_a_move_is_told_until_it_is_confirmed():
     vehicle.run(2)
     assert vehicle.mover.is_done
     assert vehicle.mover.error is None
-    counters = [call[3] for call in vehicle.scene.manager.calls]
+    counters = [call[3] for call in vehicle.scene.signals.calls]
     assert counters == sorted(set(counters)), "every try is signed anew"
     vehicle.mover.move(vehicle.scene.now)
     assert vehicle.run(1) == 1
@@ -342,15 +342,15 @@ def test_a_move_is_told_until_it_is_confirmed():
 
 def test_a_refused_move_says_why_and_a_full_disk_is_waited_for():
     vehicle = Vehicle()
-    vehicle.scene.manager.error = NotFoundError("gone")
+    vehicle.scene.signals.error = NotFoundError("gone")
     vehicle.mover.move(vehicle.scene.now)
     assert vehicle.run(5) == 1
     assert "gone" in str(vehicle.mover.error)
-    vehicle.scene.manager.error = UnavailableError("full")
+    vehicle.scene.signals.error = UnavailableError("full")
     vehicle.mover.move(vehicle.scene.now)
     assert vehicle.run(5) > 3
     assert not vehicle.mover.is_done
-    vehicle.scene.manager.error = None
+    vehicle.scene.signals.error = None
     vehicle.run(5)
     assert vehicle.mover.is_done
     assert vehicle.mover.error is None

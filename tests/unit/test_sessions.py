@@ -190,7 +190,7 @@ def test_delete_wins_once_and_holds_nobody_up(
     manager.add_subscriber(other, SUBSCRIBER)
     manager.remove_subscriber(other, SUBSCRIBER)
     assert [view.session_id for view in manager.list_page()[0]] == [other]
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     assert len(list(manager.all_stats())) == 1
     may_go_on.set()
     deleting.join()
@@ -203,9 +203,9 @@ def test_idle_sessions_expire(manager: SessionManager, clock: Clock) -> None:
     manager.add_subscriber(old.session_id, SUBSCRIBER)
     clock.now += 29 * SECOND
     young = manager.create(SOURCE, 2, "video")
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     clock.now += SECOND
-    (expired,) = manager.expire_idle()
+    (expired,) = manager.housekeeping.expire_idle()
     assert (expired.session_id, expired.subscriber_count) == (old.session_id, 1)
     with pytest.raises(NotFoundError):
         manager.get(old.session_id)

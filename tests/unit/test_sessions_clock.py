@@ -68,7 +68,7 @@ class Host:
         return session_id
 
     def left(self, manager: SessionManager, session_id: str) -> list[str]:
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         return sorted(str(v.address) for v in manager.list_subscribers(session_id)[0])
 
 
@@ -151,7 +151,7 @@ def test_a_boot_after_the_clock_was_set(host: Host) -> None:
     host.wall = RIGHT
     with host.server() as manager:
         host.wall += timedelta(days=1)  # and once more, while it runs and writes nothing
-        manager.keep_clock()
+        manager.housekeeping.keep_clock()
     host.wait(1800)
     host.boot()
     with host.server() as manager:

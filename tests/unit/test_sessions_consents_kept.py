@@ -53,7 +53,7 @@ def states(manager: SessionManager) -> dict[str, SubscriberState]:
 
 
 def give(manager: SessionManager, session_id: str, address: str, clock: Clock, secs: float) -> None:
-    manager.consent_given(session_id, Address.parse(address), clock.now / 1e9 + secs)
+    manager.signals.consent_given(session_id, Address.parse(address), clock.now / 1e9 + secs)
 
 
 def asking(manager: SessionManager, *addresses: str, ttl_secs: float = 0.0) -> str:
@@ -76,26 +76,28 @@ def test_who_has_consented_gets_packets_at_once_and_until_then(path: str, clock:
         give(manager, session_id, texts[0], clock, 20)
         give(manager, session_id, texts[1], clock, 5)
         give(manager, session_id, texts[2], clock, 5)
-        assert manager.keep_consents() == 3
+        assert manager.housekeeping.keep_consents() == 3
         give(manager, session_id, texts[2], clock, 20.5)
-        assert manager.keep_consents() == 1
-        assert manager.keep_consents() == 0
+        assert manager.housekeeping.keep_consents() == 1
+        assert manager.housekeeping.keep_consents() == 0
     clock.now += 8 * SECOND
     with started(path, clock) as manager:
         assert states(manager) == dict(
             zip(texts, [SENDING, AWAITING, SENDING, AWAITING], strict=True)
         )
-        assert all(manager.consent_targets(Address.parse(text)) == [session_id] for text in texts)
+        assert all(
+            manager.signals.consent_targets(Address.parse(text)) == [session_id] for text in texts
+        )
         give(manager, session_id, texts[3], clock, 30)  # who is asked anew may answer
         clock.now += 11 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         assert list(states(manager).values()) == [SENDING, AWAITING, SENDING, SENDING]
         clock.now += SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         assert list(states(manager).values()) == [AWAITING, AWAITING, SENDING, SENDING]
         give(manager, session_id, texts[2], clock, 20)
         clock.now += 2 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         assert list(states(manager).values()) == [AWAITING, AWAITING, SENDING, SENDING]
         assert manager.counts["consents_lapsed"] == 1
 
@@ -108,7 +110,7 @@ def test_packets_flow_before_calls_do_and_to_nobody_else(path: str, clock: Clock
             session_id = manager.create(texts[0], 1, "video", consent="echo").session_id
             manager.add_subscribers(session_id, texts[1:])
             give(manager, session_id, texts[1], clock, 20)
-            manager.keep_consents()
+            manager.housekeeping.keep_consents()
         with Store(path) as store, engine_of() as engine:
             manager = manager_of(engine, clock, store)
             manager.restore_packets()
@@ -129,7 +131,7 @@ def test_consents_of_another_boot_count_for_nothing(
     with started(path, clock) as manager:
         session_id = asking(manager, SUBSCRIBER)
         give(manager, session_id, SUBSCRIBER, clock, 20)
-        manager.keep_consents()
+        manager.housekeeping.keep_consents()
     boot.boot_id.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(boot.Path, "read_bytes", lambda _: b"another\n")
@@ -161,13 +163,15 @@ def test_where_no_boot_can_be_told_nothing_outlives_the_process(
 def test_without_an_end_it_lasts_as_long_as_the_boot(path: str, clock: Clock) -> None:
     with started(path, clock) as manager:
         session_id = asking(manager)
-        manager.join(session_id, Address.parse(SUBSCRIBER), lease_secs=0, subscriber_class="")
-        manager.keep_consents()
+        manager.signals.join(
+            session_id, Address.parse(SUBSCRIBER), lease_secs=0, subscriber_class=""
+        )
+        manager.housekeeping.keep_consents()
     clock.now += 10**6 * SECOND
     with started(path, clock) as manager:
         assert states(manager) == {SUBSCRIBER: SENDING}
         clock.now += 10**6 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         assert states(manager) == {SUBSCRIBER: SENDING}
         assert manager._consents._until[Address.parse(SUBSCRIBER).record][session_id] == math.inf
 
@@ -175,13 +179,15 @@ def test_without_an_end_it_lasts_as_long_as_the_boot(path: str, clock: Clock) ->
 def test_joining_is_kept_with_its_lease(path: str, clock: Clock) -> None:
     with started(path, clock) as manager:
         session_id = asking(manager)
-        manager.join(session_id, Address.parse(SUBSCRIBER), lease_secs=10, subscriber_class="pilot")
-        manager.keep_consents()
+        manager.signals.join(
+            session_id, Address.parse(SUBSCRIBER), lease_secs=10, subscriber_class="pilot"
+        )
+        manager.housekeeping.keep_consents()
     clock.now += 8 * SECOND
     with started(path, clock) as manager:
         assert states(manager) == {SUBSCRIBER: SENDING}
         clock.now += 3 * SECOND
-        assert manager.expire_subscribers() == 1
+        assert manager.housekeeping.expire_subscribers() == 1
     assert rows(path) == 0
 
 
@@ -191,7 +197,7 @@ def test_a_consent_goes_with_its_subscriber(path: str, clock: Clock, way: str) -
     with started(path, clock) as manager:
         session_id = asking(manager, SUBSCRIBER, ttl_secs=5 if way == "lease" else 0)
         give(manager, session_id, SUBSCRIBER, clock, 28)
-        assert manager.keep_consents() == 1
+        assert manager.housekeeping.keep_consents() == 1
         give(manager, session_id, SUBSCRIBER, clock, 28.5)  # still to be kept when it goes
         if way == "removed":
             manager.remove_subscriber(session_id, SUBSCRIBER)
@@ -201,11 +207,11 @@ def test_a_consent_goes_with_its_subscriber(path: str, clock: Clock, way: str) -
             manager.update(session_id, consent="none")
         elif way == "lease":
             clock.now += 8 * SECOND
-            assert manager.expire_subscribers() == 1
+            assert manager.housekeeping.expire_subscribers() == 1
         else:
             clock.now += 31 * SECOND
-            assert len(manager.expire_idle()) == 1
-        assert manager.keep_consents() == 0
+            assert len(manager.housekeeping.expire_idle()) == 1
+        assert manager.housekeeping.keep_consents() == 0
         if way == "consent":
             manager.update(session_id, consent="echo")
         elif way in ("deleted", "idle"):
@@ -213,7 +219,7 @@ def test_a_consent_goes_with_its_subscriber(path: str, clock: Clock, way: str) -
         else:
             manager.add_subscriber(session_id, SUBSCRIBER)
         assert states(manager) == {SUBSCRIBER: AWAITING}
-        assert manager.keep_consents() == 0
+        assert manager.housekeeping.keep_consents() == 0
     assert rows(path) == 0
     with started(path, clock) as manager:
         assert states(manager) == {SUBSCRIBER: AWAITING}
@@ -224,7 +230,7 @@ def test_todays_policy_goes_before_consent(path: str, clock: Clock) -> None:
         session_id = asking(manager, SUBSCRIBER, "10.0.0.1:1")
         for text in (SUBSCRIBER, "10.0.0.1:1"):
             give(manager, session_id, text, clock, 28)
-        manager.keep_consents()
+        manager.housekeeping.keep_consents()
     assert rows(path) == 2
     with started(path, clock, denied="10.0.0.0/8") as manager:
         assert states(manager) == {SUBSCRIBER: SENDING, "10.0.0.1:1": SubscriberState.REFUSED}
@@ -237,18 +243,18 @@ def test_who_is_refused_may_consent_and_gets_nothing_all_the_same(path: str, clo
     with started(path, clock) as manager:
         session_id = asking(manager, SUBSCRIBER)
         deny(manager, "127.0.0.0/8")
-        assert manager.judge_policy() == 1
+        assert manager.housekeeping.judge_policy() == 1
         give(manager, session_id, SUBSCRIBER, clock, 28)
         assert states(manager) == {SUBSCRIBER: SubscriberState.REFUSED}
         deny(manager, "10.0.0.0/8")
-        assert manager.judge_policy() == 0
+        assert manager.housekeeping.judge_policy() == 0
         assert states(manager) == {SUBSCRIBER: SENDING}
         deny(manager, "127.0.0.0/8")
-        manager.judge_policy()
+        manager.housekeeping.judge_policy()
         clock.now += 29 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         deny(manager, "10.0.0.0/8")
-        manager.judge_policy()
+        manager.housekeeping.judge_policy()
         assert states(manager) == {SUBSCRIBER: AWAITING}
 
 
@@ -259,18 +265,18 @@ def test_a_store_that_fails_costs_nothing_but_the_consents(path: str, clock: Clo
         give(manager, session_id, SUBSCRIBER, clock, 25)
         store.refuses = True
         for _ in range(3):
-            assert manager.keep_consents() == 0
+            assert manager.housekeeping.keep_consents() == 0
             assert states(manager) == {SUBSCRIBER: SENDING}
         store.refuses = False
-        assert manager.keep_consents() == 1  # it is made up for
+        assert manager.housekeeping.keep_consents() == 1  # it is made up for
         give(manager, session_id, SUBSCRIBER, clock, 28)
         store.refuses = True
-        assert manager.keep_consents() == 0
+        assert manager.housekeeping.keep_consents() == 0
     clock.now += 23 * SECOND
     with started(path, clock) as manager:
         assert states(manager) == {SUBSCRIBER: SENDING}
         clock.now += 3 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         assert states(manager) == {SUBSCRIBER: AWAITING}
 
 
@@ -283,13 +289,13 @@ def test_a_full_disk_is_told_once_and_calls_go_on(path: str, clock: Clock) -> No
         (pages,) = disk.execute("PRAGMA page_count").fetchone()
         disk.execute(f"PRAGMA max_page_count = {pages}")
         with capture_logs() as log:
-            assert [manager.keep_consents() for _ in range(3)] == [0, 0, 0]
+            assert [manager.housekeeping.keep_consents() for _ in range(3)] == [0, 0, 0]
         assert [entry["log_level"] for entry in log] == ["error"]
-        assert manager.store_counts.failed == 3
+        assert manager.store.counts().failed == 3
         manager.update(session_id, paused=True)
         manager.add_subscriber(session_id, "127.0.0.1:1")
         disk.execute("PRAGMA max_page_count = 100000")
-        assert manager.keep_consents() == 1
+        assert manager.housekeeping.keep_consents() == 1
     with started(path, clock) as manager:
         assert states(manager) == {SUBSCRIBER: SENDING, "127.0.0.1:1": AWAITING}
 
@@ -299,10 +305,10 @@ def test_who_comes_again_after_a_write_that_failed_is_asked(path: str, clock: Cl
         manager = manager_of(engine, clock, store)
         session_id = asking(manager, SUBSCRIBER, ttl_secs=5)
         give(manager, session_id, SUBSCRIBER, clock, 28)
-        assert manager.keep_consents() == 1
+        assert manager.housekeeping.keep_consents() == 1
         clock.now += 8 * SECOND
         store.refuses = True
-        assert manager.expire_subscribers() == 1  # a full disk keeps no packets coming
+        assert manager.housekeeping.expire_subscribers() == 1  # a full disk keeps no packets coming
         with pytest.raises(UnavailableError):
             manager.add_subscriber(session_id, SUBSCRIBER)
         store.refuses = False
@@ -322,7 +328,7 @@ def test_what_is_given_while_consent_is_switched_off_is_not_kept(
 
         def end(session: Session, records: Sequence[bytes]) -> None:
             give(manager, session_id, SUBSCRIBER, clock, 20)
-            manager.keep_consents()
+            manager.housekeeping.keep_consents()
             begun(session, records)
 
         monkeypatch.setattr(manager._consents, "end", end)
@@ -341,7 +347,7 @@ def test_more_than_are_written_at_a_time(path: str, clock: Clock) -> None:
             manager.add_subscribers(session_id, texts[start : start + 500])
         for text in texts[:2300]:
             give(manager, session_id, text, clock, 20)
-        assert manager.keep_consents() == 2300
+        assert manager.housekeeping.keep_consents() == 2300
     with Store(path) as store, engine_of(fanout=2500) as engine:
         manager = manager_of(engine, clock, store, fanout=2500)
         manager.restore()
@@ -391,14 +397,14 @@ def test_a_crash_gives_nobody_packets_who_had_none(steps: list[tuple[str, str, i
                 manager.update(session_id, consent=what)
             elif step == "pass":
                 clock.now += number * SECOND
-                manager.expire_subscribers()
+                manager.housekeeping.expire_subscribers()
             elif step == "keep":
-                manager.keep_consents()
+                manager.housekeeping.keep_consents()
                 kept = {text for text, state in there.items() if state is SENDING}
             elif step == "crash":
                 store.submit([]).result(30)
                 manager = begun(store, clock)
-                manager.expire_subscribers()
+                manager.housekeeping.expire_subscribers()
                 after = states(manager)
                 before = {text for text, state in there.items() if state is SENDING}
                 sending = {text for text, state in after.items() if state is SENDING}

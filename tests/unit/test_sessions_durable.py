@@ -83,10 +83,10 @@ def test_nothing_stays_applied_when_the_store_refuses(
         lambda: manager.add_subscribers(session_id, ["127.0.0.1:1", SUBSCRIBER], ttl_secs=900),
         lambda: manager.add_subscriber(session_id, SUBSCRIBER, subscriber_class="monitor"),
         lambda: manager.remove_subscriber(session_id, SUBSCRIBER),
-        lambda: manager.move_source(session_id, Address.parse("192.0.2.2:5000"), 1, key),
+        lambda: manager.signals.move_source(session_id, Address.parse("192.0.2.2:5000"), 1, key),
         lambda: manager.create("192.0.2.2:5000", 1, "video", move_key=b"l" * 16),
         lambda: manager.update(session_id, move_key=b"l" * 16),
-        lambda: manager.join(
+        lambda: manager.signals.join(
             session_id, Address.parse("127.0.0.1:9"), lease_secs=5, subscriber_class=""
         ),
     ):
@@ -96,7 +96,7 @@ def test_nothing_stays_applied_when_the_store_refuses(
         assert (manager.active_sessions, manager.total_subscribers) == (1, 1)
         assert len(engine.all_session_stats(clock.now)) == 1
     clock.now += 31 * SECOND
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     assert manager.active_sessions == 1
     store.refuses = False
     assert manager.changes.after(read) == ([], manager.changes.revision)
@@ -230,7 +230,7 @@ def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
             request_id="c1",
         )
         (handle,) = engine.all_session_stats(clock.now)
-        assert manager.on_source_notice(handle, Address.parse("192.0.2.3:9"))
+        assert manager.signals.on_source_notice(handle, Address.parse("192.0.2.3:9"))
         gone = manager.create(SOURCE, 8, "video")
         plain = manager.create("192.0.2.7", 8, "video", source_policy="ip")
         manager.delete(gone.session_id)
@@ -241,7 +241,7 @@ def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
         clock.now += 2 * SECOND
         manager.add_subscriber(plain.session_id, "[::ffff:127.0.0.1]:3", subscriber_class="pilot")
         manager.add_subscriber(latch.session_id, SUBSCRIBER)
-        secret = manager.secret("join")
+        secret = manager.signals.secret("join")
         before = manager.list_page()[0]
         rows = manager.list_subscribers(plain.session_id)[0]
         revision = manager.changes.revision
@@ -267,11 +267,11 @@ def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
         assert manager.total_subscribers == 3
         assert manager.changes.revision > revision
         assert manager.changes.after(revision) is None
-        assert manager.secret("join") == secret
-        assert manager.session_for_move(7)[0].move_key == b"k" * 20
+        assert manager.signals.secret("join") == secret
+        assert manager.signals.session_for_move(7)[0].move_key == b"k" * 20
         assert manager.stats(plain.session_id).uptime_seconds == 13
         clock.now += 90 * SECOND
-        assert manager.expire_subscribers() == 1
+        assert manager.housekeeping.expire_subscribers() == 1
         with pytest.raises(AlreadyExistsError):
             manager.create("192.0.2.7", 8, "video", source_policy="ip")
         same = manager.create(
@@ -333,8 +333,8 @@ def test_subscribers_that_a_changed_policy_refuses_are_kept(tmp_path: Path, cloc
         manager.add_subscriber(other, SUBSCRIBER)
         before = manager.get(other).revision
         deny(manager, "127.0.1.0/24")
-        assert manager.judge_policy() == 75
-        assert manager.judge_policy() == 0
+        assert manager.housekeeping.judge_policy() == 75
+        assert manager.housekeeping.judge_policy() == 0
         assert served(manager, many) == texts[::2]
         assert manager.get(many).subscriber_count == 150
         assert manager.get(many).refused_subscribers == 75
@@ -377,7 +377,7 @@ def test_what_restores_in_bulk_is_as_it_was(
             assert [manager.get(each) for each in ids] == views
             assert all(session.at_ingest_port for session in manager._state.in_order)
             clock.now += 28 * SECOND
-            assert manager.expire_subscribers() == 2
+            assert manager.housekeeping.expire_subscribers() == 2
             with pytest.raises(AlreadyExistsError):
                 manager.create(text, 1, "video", source_policy=policy)
 
@@ -389,7 +389,7 @@ def test_an_expired_lease_is_gone_from_the_store(tmp_path: Path, clock: Clock) -
         session_id = manager.create(SOURCE, 1, "video").session_id
         manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5)
         clock.now += 8 * SECOND
-        assert manager.expire_subscribers() == 1
+        assert manager.housekeeping.expire_subscribers() == 1
     with Store(path) as store:
         assert list(store.subscribers()) == []
 
@@ -403,7 +403,7 @@ def test_a_renewal_that_meets_the_end_of_its_lease_counts(
     renewed, expired = race(
         store,
         lambda: manager.add_subscriber(session_id, SUBSCRIBER, ttl_secs=5),
-        manager.expire_subscribers,
+        manager.housekeeping.expire_subscribers,
     )
     assert (renewed, expired) == (False, 0)
     assert subscribers(manager, session_id) == [SUBSCRIBER]
@@ -418,14 +418,14 @@ def test_a_disk_that_hangs_keeps_no_packets_coming(
     manager.add_subscriber(session_id, SUBSCRIBER)
     manager.add_subscriber(session_id, "127.0.0.1:1", ttl_secs=5)
     manager.add_subscriber(other, SUBSCRIBER, ttl_secs=5)
-    manager.consent_given(session_id, Address.parse(SUBSCRIBER), clock.now / 1e9 + 5)
+    manager.signals.consent_given(session_id, Address.parse(SUBSCRIBER), clock.now / 1e9 + 5)
     store.is_open.clear()
     while store.entered.acquire(blocking=False):
         pass
     thread, outcome = started(lambda: manager.update(session_id, labels={"a": "b"}))
     assert store.entered.acquire(timeout=30)
     clock.now += 8 * SECOND
-    assert manager.expire_subscribers() == 1
+    assert manager.housekeeping.expire_subscribers() == 1
     assert subscribers(manager, other) == []
     waiting = manager.list_subscribers(session_id)[0]
     assert [view.state for view in waiting] == [SubscriberState.AWAITING_CONSENT] * 2
@@ -434,7 +434,7 @@ def test_a_disk_that_hangs_keeps_no_packets_coming(
     thread.join(30)
     assert outcome[0].labels == {"a": "b"}
     clock.now += SECOND
-    assert manager.expire_subscribers() == 1
+    assert manager.housekeeping.expire_subscribers() == 1
     assert subscribers(manager, session_id) == [SUBSCRIBER]
 
 
@@ -462,7 +462,7 @@ def test_packets_come_before_calls(tmp_path: Path, clock: Clock) -> None:
         assert manager.list_page()[0] == before
         assert manager.total_subscribers == 6
         clock.now += 101 * SECOND
-        assert manager.expire_subscribers() == 3
+        assert manager.housekeeping.expire_subscribers() == 3
 
 
 def test_a_restart_of_many_sessions(tmp_path: Path, clock: Clock) -> None:

@@ -51,33 +51,33 @@ def restarted(path: Path) -> Iterator[SessionManager]:
 def is_replayed(manager: SessionManager, session_id: str, counter: int) -> bool:
     before = manager.get(session_id).source_address
     with pytest.raises(PermissionDeniedError) as error:
-        manager.move_source(session_id, THIEF, counter, KEY)
+        manager.signals.move_source(session_id, THIEF, counter, KEY)
     return error.value.field == "counter" and manager.get(session_id).source_address == before
 
 
 def test_the_same_key_again_opens_nothing(manager: SessionManager) -> None:
     session_id = manager.create(SOURCE, 7, "video", move_key=KEY).session_id
-    manager.move_source(session_id, MOVED, 1000, KEY)
+    manager.signals.move_source(session_id, MOVED, 1000, KEY)
     manager.update(session_id, move_key=KEY)
     assert is_replayed(manager, session_id, 1000)
     manager.update(session_id, move_key=KEY, request_id="whole-state", labels={"a": "b"})
     assert is_replayed(manager, session_id, 1000)
     manager.update(session_id, move_key=OTHER_KEY)
-    manager.move_source(session_id, MOVED, 1, OTHER_KEY)
+    manager.signals.move_source(session_id, MOVED, 1, OTHER_KEY)
     manager.update(session_id, move_key=b"")
     manager.update(session_id, move_key=KEY)
     assert is_replayed(manager, session_id, 1000)
-    manager.move_source(session_id, MOVED, 1001, KEY)
+    manager.signals.move_source(session_id, MOVED, 1001, KEY)
 
 
 def test_neither_does_another_session_with_the_key(manager: SessionManager) -> None:
     first = manager.create(SOURCE, 7, "video", move_key=KEY).session_id
-    manager.move_source(first, MOVED, 1000, KEY)
+    manager.signals.move_source(first, MOVED, 1000, KEY)
     manager.delete(first)
     again = manager.create(SOURCE, 7, "video", move_key=KEY).session_id
     assert is_replayed(manager, again, 1000)
     other_ssrc = manager.create(SOURCE, 8, "video", move_key=KEY).session_id
-    manager.move_source(other_ssrc, MOVED, 1, KEY)
+    manager.signals.move_source(other_ssrc, MOVED, 1, KEY)
 
 
 @pytest.mark.parametrize("counter", [5, 2**63 - 1, 2**63, 2**64 - 2])
@@ -86,7 +86,7 @@ def test_nor_a_restart_whatever_the_counter(tmp_path: Path, counter: int) -> Non
     path = tmp_path / "s.db"
     with restarted(path) as manager:
         session_id = manager.create(SOURCE, 7, "video", move_key=KEY).session_id
-        manager.move_source(session_id, MOVED, counter, KEY)
+        manager.signals.move_source(session_id, MOVED, counter, KEY)
     with restarted(path) as manager:
         assert is_replayed(manager, session_id, counter)
         manager.update(session_id, move_key=OTHER_KEY)
@@ -95,7 +95,7 @@ def test_nor_a_restart_whatever_the_counter(tmp_path: Path, counter: int) -> Non
     with restarted(path) as manager:
         session_id = manager.create(SOURCE, 7, "video", move_key=KEY).session_id
         assert is_replayed(manager, session_id, counter)
-        manager.move_source(session_id, MOVED, counter + 1, KEY)
+        manager.signals.move_source(session_id, MOVED, counter + 1, KEY)
 
 
 def test_a_store_that_knows_only_sessions_counters(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_one_key_names_one_session_of_an_ssrc(manager: SessionManager) -> None:
     with pytest.raises(AlreadyExistsError):
         manager.update(second, move_key=KEY, labels={"nothing": "changes"})
     assert manager.get(second).labels == {}
-    assert {target.move_key for target in manager.session_for_move(7)} == {KEY, OTHER_KEY}
+    assert {target.move_key for target in manager.signals.session_for_move(7)} == {KEY, OTHER_KEY}
     manager.create(SOURCE, 8, "video", move_key=KEY)
     manager.create("192.0.2.3:5000", 7, "video")
     with pytest.raises(AlreadyExistsError):  # for its source: the key is not taken by that
@@ -144,17 +144,17 @@ def test_of_many_at_once_one_gets_the_key(manager: SessionManager) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert [target.session_id for target in manager.session_for_move(7)] == made
+    assert [target.session_id for target in manager.signals.session_for_move(7)] == made
 
 
 def test_a_move_by_a_key_that_is_no_more(manager: SessionManager) -> None:
     session_id = manager.create(SOURCE, 7, "video", move_key=KEY).session_id
     manager.update(session_id, move_key=OTHER_KEY)
     with pytest.raises(NotFoundError):
-        manager.move_source(session_id, THIEF, 1, KEY)
+        manager.signals.move_source(session_id, THIEF, 1, KEY)
     manager.update(session_id, move_key=b"")
     with pytest.raises(NotFoundError):
-        manager.move_source(session_id, THIEF, 1, b"")
+        manager.signals.move_source(session_id, THIEF, 1, b"")
     assert manager.get(session_id).source_address == SOURCE
 
 
@@ -168,7 +168,7 @@ def test_what_a_store_has_is_kept_though_two_share_a_key(tmp_path: Path) -> None
         store.submit([PutSession(row) for row in rows]).result()
     for _ in range(2):
         with restarted(path) as manager:
-            assert {target.counter for target in manager.session_for_move(7)} == {30}
+            assert {target.counter for target in manager.signals.session_for_move(7)} == {30}
             assert manager.active_sessions == 3
             manager.update(rows[0].session_id, labels={"kept": "it"}, move_key=KEY)
             with pytest.raises(AlreadyExistsError):
@@ -177,7 +177,7 @@ def test_what_a_store_has_is_kept_though_two_share_a_key(tmp_path: Path) -> None
         manager.delete(rows[2].session_id)
         manager.update(rows[1].session_id, move_key=OTHER_KEY)
         assert is_replayed(manager, rows[0].session_id, 30)
-        manager.move_source(rows[0].session_id, MOVED, 31, KEY)
+        manager.signals.move_source(rows[0].session_id, MOVED, 31, KEY)
 
 
 def test_no_more_are_kept_than_that(tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_no_more_are_kept_than_that(tmp_path: Path) -> None:
         for n in range(4):
             key = bytes([n]) * 16
             session_id = manager.create(SOURCE, 7, "video", move_key=key).session_id
-            manager.move_source(session_id, MOVED, n + 1, key)
+            manager.signals.move_source(session_id, MOVED, n + 1, key)
             manager.delete(session_id)
     with Store(str(path)) as store:
         assert [counter for _, counter in store.move_counters()] == [3, 4]
     with restarted(path) as manager:
         manager._state.move_keys = keys = MoveKeys(most_kept=1)
-        keys.restore(manager._store.move_counters(), [])
+        keys.restore(manager.store.move_counters(), [])
         assert keys.settle() == [identity_of(7, bytes([2]) * 16)]
 
 

@@ -89,14 +89,14 @@ def test_who_is_denied_is_kept_with_lease_class_and_place(path: str, clock: Cloc
         with pytest.raises(LimitError):  # they hold their places
             manager.add_subscriber(session_id, "127.0.0.1:9")
         deny(manager, NOBODY)
-        assert manager.judge_policy() == 0
+        assert manager.housekeeping.judge_policy() == 0
         assert set(states(manager, session_id).values()) == {SENDING}
         assert manager.refused == (0, 0)
         assert manager.counts["readmitted"] == 2
         deny(manager, "10.0.0.0/8")
-        assert manager.judge_policy() == 2
+        assert manager.housekeeping.judge_policy() == 2
         clock.now += 62 * SECOND  # leases go on running
-        assert manager.expire_subscribers() == 3
+        assert manager.housekeeping.expire_subscribers() == 3
         assert (manager.total_subscribers, manager.refused) == (2, (0, 0))
 
 
@@ -105,7 +105,7 @@ def test_who_is_denied_can_be_removed(path: str, clock: Clock) -> None:
         session_id = create(manager)
         manager.add_subscribers(session_id, [*DENIED, SUBSCRIBER])
         deny(manager, "10.0.0.0/8")
-        assert manager.judge_policy() == 2
+        assert manager.housekeeping.judge_policy() == 2
         manager.remove_subscriber(session_id, DENIED[0])
         assert states(manager, session_id) == {DENIED[1]: REFUSED, SUBSCRIBER: SENDING}
         assert manager.get(session_id).refused_subscribers == 1
@@ -126,7 +126,7 @@ def test_what_is_of_the_wrong_family_is_kept(path: str, clock: Clock) -> None:
         manager.add_subscribers(session_id, [six, SUBSCRIBER])
     with started(path, clock) as manager:
         assert states(manager, session_id) == {six: REFUSED, SUBSCRIBER: SENDING}
-        manager.judge_policy()
+        manager.housekeeping.judge_policy()
         assert states(manager, session_id) == {six: REFUSED, SUBSCRIBER: SENDING}
         manager.remove_subscriber(session_id, six)
         assert states(manager, session_id) == {SUBSCRIBER: SENDING}
@@ -149,23 +149,23 @@ def test_lowered_limits_withhold_and_room_serves(path: str, clock: Clock) -> Non
         assert "max_fanout_per_session" in reasons[4]
         with pytest.raises(LimitError):
             manager.add_subscriber(session_id, "127.0.0.9:1")
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert list(states(manager, session_id).values()).count(REFUSED) == 2
         manager.remove_subscriber(session_id, texts[0])
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert list(states(manager, session_id).values()) == [REFUSED, SENDING, SENDING, SENDING]
         deny(manager, NOBODY)
-        manager.judge_policy()
+        manager.housekeeping.judge_policy()
         assert states(manager, session_id)[texts[1]] is REFUSED  # for want of room, now
         manager.remove_subscriber(session_id, texts[2])
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert set(states(manager, session_id).values()) == {SENDING}
     assert numbers(path) == (2, 4)
     with started(path, clock, subscribers=3) as manager:
         assert manager.refused == (0, 1)
         rules = manager._rules
         manager.reconfigure(rules.policy, dataclasses.replace(rules.limits, subscribers=4))
-        manager.judge_policy()
+        manager.housekeeping.judge_policy()
         assert manager.refused == (0, 0)
 
 
@@ -199,25 +199,25 @@ def test_sessions_beyond_the_limit_are_kept(path: str, clock: Clock) -> None:
             manager.remove_subscriber(ids[2], "127.0.0.1:4")
         manager.remove_subscriber(ids[2], SUBSCRIBER)
         assert states(manager, ids[2]) == {}
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert manager.refused == (2, 0)
         manager.delete(ids[0])  # makes room for the oldest
         with pytest.raises(LimitError, match="refused"):
             create(manager, 9)
         read = manager.changes.revision
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert manager.get(ids[2]).status == "idle"
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         assert [each.view.session_id for each in (manager.changes.after(read) or ([],))[0]] == [
             ids[2]
         ]
         manager.delete(ids[1])
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert states(manager, ids[3]) == {SUBSCRIBER: SENDING, DENIED[0]: REFUSED}
         assert (manager.active_sessions, manager.refused) == (2, (0, 1))
         manager.add_subscriber(ids[3], "127.0.0.1:4")
         clock.now += 3602 * SECOND
-        assert manager.expire_subscribers() == 1
+        assert manager.housekeeping.expire_subscribers() == 1
     assert numbers(path) == (2, 2)
 
 
@@ -248,16 +248,16 @@ def test_a_source_that_is_refused_is_served_when_it_may_be(path: str, clock: Clo
         policy = manager._rules.policy
         object.__setattr__(policy, "ingest", Address.parse("0.0.0.0:5000"))
         object.__setattr__(policy, "is_local", lambda ip: ip in own)
-        manager.on_local_addresses({source.ip: 2})
+        manager.housekeeping.on_local_addresses({source.ip: 2})
         manager.restore()
         assert "own ingest" in manager.get(session_id).refused_reason
         with pytest.raises(AddressDeniedError):
             create(manager)
-        manager.serve_again()
+        manager.housekeeping.serve_again()
         assert manager.refused == (1, 0)
         own.clear()
-        manager.on_local_addresses({})
-        manager.serve_again()
+        manager.housekeeping.on_local_addresses({})
+        manager.housekeeping.serve_again()
         assert manager.refused == (0, 0)
         assert states(manager, session_id) == {SUBSCRIBER: SENDING}
         with pytest.raises(AlreadyExistsError):
@@ -273,5 +273,5 @@ def test_start_after_start_nothing_is_lost(path: str, clock: Clock) -> None:
         with started(path, clock, "10.0.0.0/8", sessions=1, fanout=1) as manager:
             assert set(states(manager, session_id).values()) == {REFUSED}
             assert manager.refused == (1, 2)
-            manager.expire_subscribers()
+            manager.housekeeping.expire_subscribers()
     assert numbers(path) == (2, 2)

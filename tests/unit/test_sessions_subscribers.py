@@ -41,13 +41,13 @@ def test_a_lease_ends_unless_it_is_renewed(manager: SessionManager, clock: Clock
     assert last.expires_at is None
     clock.now += 8 * SECOND
     assert not manager.add_subscriber(session_id, "127.0.0.1:1", ttl_secs=10)
-    assert manager.expire_subscribers() == 0
+    assert manager.housekeeping.expire_subscribers() == 0
     clock.now += 4 * SECOND
-    assert manager.expire_subscribers() == 1
+    assert manager.housekeeping.expire_subscribers() == 1
     assert addresses(manager, session_id) == ["127.0.0.1:1", "127.0.0.1:3"]
     manager.add_subscriber(session_id, "127.0.0.1:1")  # without a lease again
     clock.now += 100 * SECOND
-    assert manager.expire_subscribers() == 0
+    assert manager.housekeeping.expire_subscribers() == 0
     assert (manager.total_subscribers, manager.counts["leases_expired"]) == (2, 1)
 
 
@@ -105,7 +105,7 @@ def test_a_cap_for_each_ip(engine: Engine, clock: Clock) -> None:
     manager.remove_subscriber(two, "127.0.0.1:1")
     manager.add_subscriber(two, "127.0.0.1:2", ttl_secs=5)
     clock.now += 7 * SECOND
-    assert manager.expire_subscribers() == 1
+    assert manager.housekeeping.expire_subscribers() == 1
     manager.add_subscriber(two, "127.0.0.1:3")
     manager.delete(one)
     manager.delete(two)
@@ -138,7 +138,7 @@ def test_who_was_shed_is_served_again_when_shedding_is_switched_off(
     manager.add_subscribers(session_id, texts, subscriber_class="monitor")
     (handle,) = manager._state.by_handle
     for _ in range(4):
-        manager._shedding._step_of(handle, 100, 0.5, 100.0)
+        manager.housekeeping.shedding._step_of(handle, 100, 0.5, 100.0)
 
     def states() -> set[SubscriberState]:
         return {view.state for view in manager.list_subscribers(session_id)[0]}
@@ -146,7 +146,7 @@ def test_who_was_shed_is_served_again_when_shedding_is_switched_off(
     assert SubscriberState.SHED in states()
     manager.reconfigure(rules.policy, dataclasses.replace(rules.limits, shed=False))
     for _ in range(2):
-        manager.on_sample(Sample(busy=0.0, kernel_drops=0.0, memory_bytes=0))
+        manager.housekeeping.on_sample(Sample(busy=0.0, kernel_drops=0.0, memory_bytes=0))
         assert states() == {SubscriberState.SENDING}
     assert manager.counts["shed"] == manager.counts["unshed"] > 0
 
@@ -161,8 +161,8 @@ def test_consent_comes_before_packets_and_lapses(
         ).session_id
         manager.add_subscriber(session_id, str(address))
         assert manager.list_subscribers(session_id)[0][0].state is SubscriberState.AWAITING_CONSENT
-        assert manager.consent_targets(address) == [session_id]
-        assert manager.consent_targets(Address.parse(SUBSCRIBER)) == []
+        assert manager.signals.consent_targets(address) == [session_id]
+        assert manager.signals.consent_targets(Address.parse(SUBSCRIBER)) == []
 
         def forwarded(count: int) -> None:
             send(source, engine, 1)
@@ -172,65 +172,67 @@ def test_consent_comes_before_packets_and_lapses(
 
         forwarded(1)
         eventually(lambda: manager.stats(session_id).copies_withheld, lambda n: n == 1, "no copy")
-        manager.consent_given(session_id, address, clock.now / 1e9 + 30)
+        manager.signals.consent_given(session_id, address, clock.now / 1e9 + 30)
         assert manager.list_subscribers(session_id)[0][0].state is SubscriberState.SENDING
         forwarded(2)
         subscriber.recv(100)
         clock.now += 20 * SECOND
-        manager.consent_given(session_id, address, clock.now / 1e9 + 30)
+        manager.signals.consent_given(session_id, address, clock.now / 1e9 + 30)
         clock.now += 20 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         forwarded(3)
         subscriber.recv(100)
         clock.now += 11 * SECOND
-        manager.expire_subscribers()
+        manager.housekeeping.expire_subscribers()
         forwarded(4)
         eventually(lambda: manager.stats(session_id).copies_withheld, lambda n: n == 2, "lapsed")
         assert queued(subscriber) == []
         assert manager.counts["consents_lapsed"] == 1
-        manager.consent_given(session_id, address, clock.now / 1e9 + 30)
+        manager.signals.consent_given(session_id, address, clock.now / 1e9 + 30)
         forwarded(5)
         subscriber.recv(100)
         manager.remove_subscriber(session_id, str(address))
-        assert manager.consent_targets(address) == []
-        manager.consent_given(session_id, address, clock.now / 1e9 + 30)
+        assert manager.signals.consent_targets(address) == []
+        manager.signals.consent_given(session_id, address, clock.now / 1e9 + 30)
 
 
 def test_consent_can_be_asked_for_later(manager: SessionManager) -> None:
     session_id = manager.create(SOURCE, 1, "video").session_id
     address = Address.parse(SUBSCRIBER)
     manager.add_subscriber(session_id, SUBSCRIBER)
-    assert manager.consent_targets(address) == []
+    assert manager.signals.consent_targets(address) == []
     manager.update(session_id, consent="echo")
     assert manager.list_subscribers(session_id)[0][0].state is SubscriberState.AWAITING_CONSENT
-    assert manager.consent_targets(address) == [session_id]
+    assert manager.signals.consent_targets(address) == [session_id]
     manager.update(session_id, consent="none")
     assert manager.list_subscribers(session_id)[0][0].state is SubscriberState.SENDING
     manager.update(session_id, consent="echo")
     manager.delete(session_id)
-    assert manager.consent_targets(address) == []
+    assert manager.signals.consent_targets(address) == []
 
 
 def test_joining_consents_and_follows_a_port_change(manager: SessionManager, clock: Clock) -> None:
     session_id = manager.create(SOURCE, 1, "video", consent="echo", max_subscribers=1).session_id
     one, two = Address.parse("127.0.0.1:1"), Address.parse("127.0.0.1:2")
-    manager.join(session_id, one, lease_secs=10, subscriber_class="pilot")
+    manager.signals.join(session_id, one, lease_secs=10, subscriber_class="pilot")
     (view,) = manager.list_subscribers(session_id)[0]
     assert (view.state, view.subscriber_class) == (SubscriberState.SENDING, SubscriberClass.PILOT)
-    manager.join(session_id, two, lease_secs=10, subscriber_class="pilot", previous=one)
+    manager.signals.join(session_id, two, lease_secs=10, subscriber_class="pilot", previous=one)
     assert addresses(manager, session_id) == ["127.0.0.1:2"]
     with pytest.raises(LimitError):
-        manager.join(session_id, one, lease_secs=10, subscriber_class="")
+        manager.signals.join(session_id, one, lease_secs=10, subscriber_class="")
     clock.now += 8 * SECOND
-    manager.join(session_id, two, lease_secs=10, subscriber_class="pilot", previous=one)
+    manager.signals.join(session_id, two, lease_secs=10, subscriber_class="pilot", previous=one)
     clock.now += 8 * SECOND
-    assert manager.expire_subscribers() == 0
+    assert manager.housekeeping.expire_subscribers() == 0
     (view,) = manager.list_subscribers(session_id)[0]
     assert view.state is SubscriberState.SENDING
     clock.now += 3 * SECOND
-    assert manager.expire_subscribers() == 1
+    assert manager.housekeeping.expire_subscribers() == 1
     with pytest.raises(AddressDeniedError):
-        manager.join(session_id, manager._rules.policy.ingest, lease_secs=10, subscriber_class="")
+        manager.signals.join(
+            session_id, manager._rules.policy.ingest, lease_secs=10, subscriber_class=""
+        )
 
 
 def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
@@ -247,17 +249,17 @@ def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
     there = {Address.parse("127.0.0.1:1").ip: 1}
     object.__setattr__(policy, "ingest", wildcard)
     object.__setattr__(policy, "is_local", lambda ip: ip in there)
-    assert manager.on_local_addresses(there) == 0
+    assert manager.housekeeping.on_local_addresses(there) == 0
     there[Address.parse("192.0.2.77:1").ip] = 2
-    assert manager.on_local_addresses(there) == 1
+    assert manager.housekeeping.on_local_addresses(there) == 1
     states = [view.state for view in manager.list_subscribers(session_id)[0]]
     assert states == [SubscriberState.REFUSED, SubscriberState.SENDING, SubscriberState.SENDING]
     assert manager.counts["loops_withheld"] == 1
-    assert manager.on_local_addresses(there) == 0
+    assert manager.housekeeping.on_local_addresses(there) == 0
     with pytest.raises(AddressDeniedError):
         manager.add_subscriber(session_id, f"192.0.2.77:{port}")
     del there[Address.parse("192.0.2.77:1").ip]
-    assert manager.on_local_addresses(there) == 0
+    assert manager.housekeeping.on_local_addresses(there) == 0
     assert {view.state for view in manager.list_subscribers(session_id)[0]} == {
         SubscriberState.SENDING
     }
@@ -272,7 +274,7 @@ def test_a_policy_that_changes_while_somebody_is_added_is_the_one_that_counts(
         def record(self, text: str) -> bytes:
             record = super().record(text)
             deny(manager, "127.0.1.0/24")
-            manager.judge_policy()
+            manager.housekeeping.judge_policy()
             return record
 
     manager._rules.admission = Overtaken(manager._rules.policy)

@@ -310,10 +310,10 @@ def test_a_latch_is_pinned_by_the_first_packet(
         notices = eventually(engine.notices, bool, "a notice")
         ((what, handle, source),) = notices
         assert what == "source"
-        assert not manager.on_source_notice(handle, Address.parse("192.0.2.1:1"))
+        assert not manager.signals.on_source_notice(handle, Address.parse("192.0.2.1:1"))
         with pytest.raises(AddressDeniedError):
             manager.add_subscriber(view.session_id, "{}:{}".format(*manager_ingest(manager)))
-        assert manager.on_source_notice(handle, source)
+        assert manager.signals.on_source_notice(handle, source)
         pinned = manager.get(view.session_id)
         assert str(pinned.pinned_source) == "{}:{}".format(*one.getsockname())
         assert pinned.source_address == "127.0.0.1"
@@ -321,13 +321,13 @@ def test_a_latch_is_pinned_by_the_first_packet(
         send(one, engine, 1)
         subscriber.recv(100)
         assert queued(subscriber) == []
-        assert not manager.on_source_notice(handle, Address.parse("127.0.0.1:9"))
+        assert not manager.signals.on_source_notice(handle, Address.parse("127.0.0.1:9"))
         with pytest.raises(AddressDeniedError):
             manager.add_subscriber(view.session_id, str(pinned.pinned_source))
     again = manager.update(view.session_id, latch_window_secs=3)
     assert again.pinned_source is None
     clock.now += 4 * SECOND
-    assert not manager.on_source_notice(handle, Address.parse("127.0.0.1:9"))
+    assert not manager.signals.on_source_notice(handle, Address.parse("127.0.0.1:9"))
 
 
 def manager_ingest(manager: SessionManager) -> tuple[str, int]:
@@ -341,12 +341,12 @@ def test_another_source_is_pinned_after_a_silence(
     view = manager.create("", 1, "video", source_policy="latch", relatch_after_secs=10)
     (handle,) = engine.all_session_stats(clock.now)
     first, second = Address.parse("127.0.0.1:7"), Address.parse("127.0.0.2:8")
-    assert manager.on_source_notice(handle, first)
+    assert manager.signals.on_source_notice(handle, first)
     clock.now += 9 * SECOND
-    assert not manager.on_source_notice(handle, second)
+    assert not manager.signals.on_source_notice(handle, second)
     clock.now += SECOND
-    assert manager.on_source_notice(handle, second)
-    assert not manager.on_source_notice(handle, first)
+    assert manager.signals.on_source_notice(handle, second)
+    assert not manager.signals.on_source_notice(handle, first)
     assert manager.get(view.session_id).pinned_source == second
     assert manager.counts["pinned"] == 2
 
@@ -357,26 +357,26 @@ KEY = b"k" * 32
 def test_a_signed_move(manager: SessionManager) -> None:
     view = manager.create(SOURCE, 7, "video", move_key=KEY)
     manager.create("192.0.2.2:5000", 7, "video")
-    (target,) = manager.session_for_move(7)
+    (target,) = manager.signals.session_for_move(7)
     assert (target.session_id, target.move_key, target.counter) == (view.session_id, KEY, 0)
-    assert manager.session_for_move(8) == []
-    manager.move_source(view.session_id, Address.parse("192.0.2.3:5001"), 5, KEY)
+    assert manager.signals.session_for_move(8) == []
+    manager.signals.move_source(view.session_id, Address.parse("192.0.2.3:5001"), 5, KEY)
     assert manager.get(view.session_id).source_address == "192.0.2.3:5001"
-    assert manager.session_for_move(7)[0].counter == 5
+    assert manager.signals.session_for_move(7)[0].counter == 5
     with pytest.raises(PermissionDeniedError):
-        manager.move_source(view.session_id, Address.parse(SOURCE), 5, KEY)
+        manager.signals.move_source(view.session_id, Address.parse(SOURCE), 5, KEY)
     with pytest.raises(AlreadyExistsError):
-        manager.move_source(view.session_id, Address.parse("192.0.2.2:5000"), 6, KEY)
+        manager.signals.move_source(view.session_id, Address.parse("192.0.2.2:5000"), 6, KEY)
     with pytest.raises(InvalidArgumentError):
-        manager.move_source(view.session_id, Address.parse("224.0.0.1:5000"), 6, KEY)
+        manager.signals.move_source(view.session_id, Address.parse("224.0.0.1:5000"), 6, KEY)
     manager.update(view.session_id, source_policy="ip", source_address="192.0.2.3")
-    manager.move_source(view.session_id, Address.parse("192.0.2.4:9"), 6, KEY)
+    manager.signals.move_source(view.session_id, Address.parse("192.0.2.4:9"), 6, KEY)
     assert manager.get(view.session_id).source_address == "192.0.2.4"
     manager.update(view.session_id, source_policy="cidr", source_address="10.0.0.0/8")
-    manager.move_source(view.session_id, Address.parse("10.1.2.3:9"), 7, KEY)
+    manager.signals.move_source(view.session_id, Address.parse("10.1.2.3:9"), 7, KEY)
     with pytest.raises(PermissionDeniedError):
-        manager.move_source(view.session_id, Address.parse("11.1.2.3:9"), 8, KEY)
-    assert manager.session_for_move(7)[0].counter == 7
+        manager.signals.move_source(view.session_id, Address.parse("11.1.2.3:9"), 8, KEY)
+    assert manager.signals.session_for_move(7)[0].counter == 7
 
 
 def test_the_log_has_every_change_in_order(manager: SessionManager) -> None:
@@ -388,8 +388,8 @@ def test_the_log_has_every_change_in_order(manager: SessionManager) -> None:
     for port in range(3):
         manager.add_subscriber(one, f"127.0.0.1:{6000 + port}")
     manager.remove_subscriber(one, "127.0.0.1:6000")
-    manager.expire_subscribers()
-    manager.expire_subscribers()
+    manager.housekeeping.expire_subscribers()
+    manager.housekeeping.expire_subscribers()
     manager.update(one, labels={"v": "2"})
     manager.delete(one)
     read = manager.changes.after(start)
@@ -431,16 +431,16 @@ def test_a_paused_session_does_not_expire(manager: SessionManager, clock: Clock)
     session_id = manager.create(SOURCE, 1, "video").session_id
     manager.update(session_id, paused=True)
     clock.now += 100 * SECOND
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     manager.update(session_id, paused=False)
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     clock.now += 29 * SECOND
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     manager.update(session_id, source_address="192.0.2.2:5000")
     clock.now += 29 * SECOND
-    assert manager.expire_idle() == []
+    assert manager.housekeeping.expire_idle() == []
     clock.now += SECOND
-    assert len(manager.expire_idle()) == 1
+    assert len(manager.housekeeping.expire_idle()) == 1
 
 
 def test_what_the_engine_cannot_do_is_not_in_the_store(
@@ -469,7 +469,7 @@ def test_what_the_engine_cannot_do_is_not_in_the_store(
             receive_queue_packets=64,
         ),
         clock,
-        manager._store,
+        manager.store,
     )
     again.restore()
     assert again.get(view.session_id) == view

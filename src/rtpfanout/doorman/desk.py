@@ -1,4 +1,4 @@
-"""The Doorman: takes the engine's notices, verifies datagrams, tells the SessionManager.
+"""The Doorman: takes the engine's notices, verifies datagrams, tells the signals of sessions.
 
 Silent to strangers: an answer goes only to an address that awaits consent, or to who proves
 a token or a session's key, and is never longer than what it answers. Who returned a cookie
@@ -31,7 +31,6 @@ from rtpfanout.errors import (
     UnavailableError,
     codes_of,
 )
-from rtpfanout.model import Consent
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import JOIN_SECRET
 from rtpfanout.signed import Claims, Join, Kind, Move, Reason
@@ -40,9 +39,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable, Sequence
 
+    from rtpfanout._fastpath import Engine
     from rtpfanout.doorman.members import TokenId
-    from rtpfanout.doorman.needs import Mailbox, MoveTarget, Rules
     from rtpfanout.model import Address
+    from rtpfanout.sessions import MoveTarget, Signals
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -51,7 +51,7 @@ MOVE_WINDOW_MS = 30_000
 COOKIE_US = 30_000_000
 """How long a cookie serves for joining."""
 LATE_SECS = 2.0
-"""How late the SessionManager may act on the end of a consent or a lease: it looks once a
+"""How late housekeeping may act on the end of a consent or a lease: it looks once a
 second, at whole seconds. What is granted ends earlier by that."""
 
 VERIFICATIONS_PER_SECOND = 20_000
@@ -77,8 +77,8 @@ class Doorman:
 
     def __init__(
         self,
-        engine: Mailbox,
-        manager: Rules,
+        engine: Engine,
+        signals: Signals,
         *,
         consent_secs: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -86,13 +86,13 @@ class Doorman:
     ) -> None:
         """`consent_secs`: after so long without an echo an address gets no more packets.
 
-        Asks the manager for its secrets, which may wait for the store. If that can't keep new
+        Asks the signals for their secrets, which may wait for the store. If that can't keep new
         ones, cookies are of this process only and nobody joins until it can.
         """
         self.counts = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
         self.answers = dict.fromkeys(ANSWERS, 0)
         self._engine = engine
-        self._manager = manager
+        self._signals = signals
         self._consent_secs = consent_secs - LATE_SECS
         self._consent_us = round(self._consent_secs * 1e6)
         self._monotonic = monotonic
@@ -143,7 +143,7 @@ class Doorman:
             self._on_datagram(*details)
         else:
             handle, source = details
-            self._submit(what, handle, self._manager.on_source_notice, handle, source)
+            self._submit(what, handle, self._signals.on_source_notice, handle, source)
 
     def _on_datagram(self, source: Address, data: bytes) -> None:
         try:
@@ -168,7 +168,7 @@ class Doorman:
         move = Move.parse(data)
         if abs(self._unix_ms() - move.time_ms) > MOVE_WINDOW_MS:
             return "stale"
-        targets = self._manager.session_for_move(move.ssrc)
+        targets = self._signals.session_for_move(move.ssrc)
         if not targets:
             return "unknown"
         # The list may be long: thousands of cameras with one factory SSRC.
@@ -204,7 +204,7 @@ class Doorman:
     def _move(self, target: MoveTarget, move: Move, source: Address) -> None:
         reason = None
         try:
-            self._manager.move_source(target.session_id, source, move.counter, target.move_key)
+            self._signals.move_source(target.session_id, source, move.counter, target.move_key)
         except PermissionDeniedError as error:
             if error.field == "counter":  # the same move twice, and the other was first
                 self._count("move", "replayed")
@@ -217,13 +217,13 @@ class Doorman:
 
     def _on_hello(self, source: Address, data: bytes) -> str | None:
         nonce = signed.parse_hello(data)
-        if not self._manager.consent_targets(source):
+        if not self._signals.consent_targets(source):
             return "unknown"
         return self._challenge(source, nonce)
 
     def _on_echo(self, source: Address, data: bytes) -> str | None:
         nonce, cookie = signed.parse_echo(data)
-        if not self._manager.consent_targets(source):
+        if not self._signals.consent_targets(source):
             return "unknown"
         made_us = self._cookies.made_at(cookie, source)
         if made_us is None or not self._cookies.is_valid(made_us, self._consent_us):
@@ -234,9 +234,9 @@ class Doorman:
 
     def _consent(self, source: Address, nonce: bytes, cookie: bytes, made_us: int) -> None:
         """Counted from when the cookie left, so that a replayed echo prolongs nothing."""
-        for session_id in self._manager.consent_targets(source):
+        for session_id in self._signals.consent_targets(source):
             with contextlib.suppress(NotFoundError):  # deleted meanwhile
-                self._manager.consent_given(session_id, source, (made_us + self._consent_us) / 1e6)
+                self._signals.consent_given(session_id, source, (made_us + self._consent_us) / 1e6)
         self._count("echo", "accepted")
         self._answer(
             source,
@@ -286,7 +286,7 @@ class Doorman:
             else:
                 lease_secs = self._lease_secs(claims)
                 lease_until = now + lease_secs
-                self._manager.join(
+                self._signals.join(
                     claims.session_id,
                     source,
                     lease_secs=lease_secs,
@@ -319,7 +319,7 @@ class Doorman:
     def _lease_secs(self, claims: Claims) -> float:
         """Where consent is asked for, joining is consent, and no longer than any other."""
         lease_secs = claims.lease_ms / 1000
-        if self._manager.get(claims.session_id).consent is Consent.ECHO:
+        if self._signals.asks_consent(claims.session_id):
             lease_secs = min(lease_secs, self._consent_secs)
         return lease_secs
 
@@ -333,7 +333,7 @@ class Doorman:
         reason = None
         try:
             if member is None or member.address is None or self._members.holds(token, source):
-                self._manager.remove_subscriber(join.claims.session_id, str(source))
+                self._signals.leave(join.claims.session_id, source)
         except NotFoundError:
             pass  # it is gone, as asked
         except RtpFanoutError as error:
@@ -346,7 +346,7 @@ class Doorman:
 
     def _secret(self, name: str) -> bytes | None:
         try:
-            return self._manager.secret(name)
+            return self._signals.secret(name)
         except UnavailableError as error:
             _log.warning("the store keeps no secret", name=name, reason=error.message)
             return None
@@ -354,7 +354,7 @@ class Doorman:
     def _ask_for_join_secret(self) -> None:
         if self._join_secret is None:
             with contextlib.suppress(UnavailableError):
-                self._join_secret = self._manager.secret(JOIN_SECRET)
+                self._join_secret = self._signals.secret(JOIN_SECRET)
                 self._tell_whom_to_know()
 
     def _tell_whom_to_know(self) -> None:

@@ -9,7 +9,7 @@ from rtpfanout.signed import move_key_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtpfanout.doorman.needs import MoveTarget
+    from rtpfanout.sessions import MoveTarget
     from rtpfanout.signed import Move
 
 _MOST_KEYS = 4  # of one SSRC and one key id: more than one is chance

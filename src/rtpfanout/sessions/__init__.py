@@ -3,10 +3,11 @@
 from rtpfanout.sessions.admission import LARGEST_BATCH
 from rtpfanout.sessions.changes import Change, ChangeLog, ChangeType
 from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE
+from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.manager import SessionManager
-from rtpfanout.sessions.packet_side import MoveTarget
 from rtpfanout.sessions.rules import Limits
 from rtpfanout.sessions.scope import SCOPE
+from rtpfanout.sessions.signals import MoveTarget, Signals
 from rtpfanout.sessions.tokens import JOIN_SECRET
 from rtpfanout.sessions.views import (
     LatencySummary,
@@ -28,6 +29,7 @@ __all__ = [
     "ChangeLog",
     "ChangeType",
     "EventType",
+    "Housekeeping",
     "LatencySummary",
     "Limits",
     "MoveTarget",
@@ -35,6 +37,7 @@ __all__ = [
     "SessionManager",
     "SessionStats",
     "SessionView",
+    "Signals",
     "SubscriberState",
     "SubscriberView",
     "WatchEvent",

@@ -14,7 +14,6 @@ from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.source import read_source
-from rtpfanout.sessions.state import BusyError
 from rtpfanout.sessions.terms import (
     Terms,
     engine_source,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from rtpfanout.overload import HighWater
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.clock import Clock
-    from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.rules import Limits, Rules
@@ -56,7 +54,6 @@ class Life:
     zones: Zones
     high_water: HighWater
     subscribers: Subscribers
-    leases: Deadlines[int]
 
     def read(self, source: tuple[str, str, float, float], values: Mapping[str, Any]) -> Terms:
         """The terms of a session to be; `source` as `read_source` takes it."""
@@ -188,41 +185,6 @@ class Life:
         """A pause is no silence of the source, and a new source has all of the timeout."""
         age = self.clock.monotonic_ns() - session.fed_since_ns
         return not session.terms.paused and age >= self.rules.limits.session_timeout_ns
-
-    def expire_leases(self) -> int:
-        """Ends subscribers whose lease is over; how many.
-
-        Their deadlines are in the store, so a restart does not bring them back.
-        """
-        state = self.state
-        now = self.clock.monotonic_ns() // 10**9
-        ended = 0
-        with state.lock:
-            due = [state.by_handle.get(handle) for handle in self.leases.take(now)]
-        for session in due:
-            if session is None:
-                continue
-            try:
-                ended += self._expire_leases_of(session, now)
-            except NotFoundError:
-                continue
-            except BusyError:  # perhaps a renewal
-                with state.lock:
-                    self.leases.add(now + 1, session.handle)
-        state.count("leases_expired", ended)
-        return ended
-
-    def _expire_leases_of(self, session: Session, now: int) -> int:
-        state = self.state
-        expired = self.subscribers.expired(session, now)
-        if not expired:
-            return 0
-        with state.work(session.session_id, frozenset(expired), wait=False):
-            # Those that were renewed since we looked stay.
-            still = set(self.subscribers.expired(session, now))
-            gone = [record for record in expired if record in still]
-            self.subscribers.write_off(session, gone)
-            return len(gone)
 
     def _end(self, session: Session, slot: Any, written: Future[int], how: str) -> SessionView:
         state = self.state

@@ -16,16 +16,18 @@ from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
+from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
 from rtpfanout.sessions.kept import RefusedSessions
+from rtpfanout.sessions.leases import Leases
 from rtpfanout.sessions.life import Life
-from rtpfanout.sessions.packet_side import PacketSide
 from rtpfanout.sessions.pages import all_stats, sessions_page
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restoring
 from rtpfanout.sessions.rules import Rules
 from rtpfanout.sessions.shedding import Shedding
+from rtpfanout.sessions.signals import Signals
 from rtpfanout.sessions.state import State
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
 from rtpfanout.sessions.updating import Updating
@@ -47,14 +49,14 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.entry import Restored
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.rules import Limits
-    from rtpfanout.store import Store, StoreCounts
+    from rtpfanout.store import Store
 
 _SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
 _NO_LABELS: Mapping[str, str] = {}
 _NO_INTERFACES: Mapping[str, int] = {}
 
 
-class SessionManager(PacketSide):
+class SessionManager:
     """Creates, finds and ends sessions. Every method may be called from any thread.
 
     Everything raised is of `errors.py`. What changes something returns when the change is in the
@@ -76,38 +78,39 @@ class SessionManager(PacketSide):
         """`limits.sessions` and `limits.fanout` are the engine's."""
         self._utc_now = utc_now
         self._clock = Clock(monotonic_ns, utc_now, store.kept_clock)
-        self._store = store
+        self.store = store
         store.keep_clock(self._clock.kept)
         # A store that is new begins at the time, in µs: a watcher of what was here before it
         # must not find its revision among ours.
         first = store.revision or int(utc_now().timestamp() * 1e6)
         self.changes = ChangeLog(first + UNWRITTEN)
-        journal = Journal(store, self.changes)
-        self._engine, clock = engine, self._clock
+        self._engine, clock, log = engine, self._clock, self.changes
         self._rules = rules = Rules(policy, limits)
         self._state = state = State(engine, clock)
-        self._zones = zones = Zones(journal)
-        self._high_water = water = HighWater(limits.overload)
         self._requests = Requests(clock.wall_secs)
-        leases: Deadlines[int] = Deadlines()
+        water = HighWater(limits.overload)
+        journal = Journal(store, log)
+        self._zones = zones = Zones(journal)
         self._consents = consents = Consents(state, engine, journal)
-        self._subscribers = subscribers = Subscribers(
-            state, engine, clock, rules, journal, zones, water, leases, consents
-        )
-        log = self.changes
-        self._updating = Updating(state, engine, clock, rules, journal, log, zones, consents)
-        self._shedding = Shedding(state, engine, clock, rules)
-        self._life = Life(
-            state, engine, clock, rules, journal, log, zones, water, subscribers, leases
-        )
-        self._judge = Judge(state, engine, rules)
+        due: Deadlines[int] = Deadlines()
+        core = state, engine, clock, rules
+        subscribers = Subscribers(*core, journal, zones, water, due, consents)
+        updating = Updating(*core, journal, log, zones, consents)
+        life = Life(*core, journal, log, zones, water, subscribers)
+        self._subscribers, self._updating, self._life = subscribers, updating, life
 
         def new_restoring() -> Restoring:
-            return Restoring(state, engine, clock, rules, journal, subscribers, consents, leases)
+            return Restoring(*core, journal, subscribers, consents, due)
 
-        self._refused = RefusedSessions(state, clock, journal, log, new_restoring)
         self._new_restoring = new_restoring
         self._restoring: Restoring | None = None
+        self._refused = refused = RefusedSessions(state, clock, journal, log, new_restoring)
+        self.signals = Signals(*core, store, consents, subscribers, updating, self._remove)
+        shedding, leases = Shedding(*core), Leases(state, clock, due, subscribers)
+        self.housekeeping = Housekeeping(
+            *core, store, log, zones, water, subscribers, consents, updating, shedding, life,
+            leases, Judge(state, engine, rules), refused,
+        )  # fmt: skip
 
     def restore_packets(self, interfaces: Mapping[str, int] = _NO_INTERFACES) -> None:
         """The engine gets what the store has; `restore` has to follow before any call.
@@ -117,23 +120,23 @@ class SessionManager(PacketSide):
         """
         if interfaces:
             with contextlib.suppress(UnavailableError):  # then they are as they were
-                self._zones.restore(self._store.place_interfaces(interfaces))
+                self._zones.restore(self.store.place_interfaces(interfaces))
         self._restoring = self._new_restoring()
-        self._restoring.packets(self._store)
+        self._restoring.packets(self.store)
 
     def restore(self) -> Restored:
         """What the store has, for packets and calls. To be called once, before any call."""
         if self._restoring is None:
             self.restore_packets()
         assert self._restoring
-        self._requests.restore(self._store.answers())
-        restored = self._restoring.calls(self._store)
-        self.keep_clock()
+        self._requests.restore(self.store.answers())
+        restored = self._restoring.calls(self.store)
+        self.housekeeping.keep_clock()
         self._restoring = None
         return restored
 
     def reconfigure(self, policy: AddressPolicy, limits: Limits) -> None:
-        """Judge by other rules from now on; `judge_policy` applies them to what exists.
+        """Judge by other rules from now on; Housekeeping.judge_policy applies them to what exists.
 
         `limits.sessions` and `limits.fanout` must be what they were: they are the engine's.
         """
@@ -165,16 +168,6 @@ class SessionManager(PacketSide):
         start, subscribers "refused" since ("loops_withheld", "policy_withheld"), and "readmitted".
         """
         return self._state.counts
-
-    @property
-    def store_counts(self) -> StoreCounts:
-        """What the store did since the start."""
-        return self._store.counts()
-
-    @property
-    def store_failing(self) -> str:
-        """Why the last change could not be written; empty if it could."""
-        return self._store.failing
 
     def create(
         self,
@@ -293,7 +286,7 @@ class SessionManager(PacketSide):
         Raises InvalidArgumentError, NotFoundError, UnavailableError.
         """
         canonical = self.get(session_id).session_id
-        secret = self._store.secret(tokens.JOIN_SECRET)
+        secret = self.store.secret(tokens.JOIN_SECRET)
         return tokens.issue(secret, canonical, self._utc_now(), **asked)
 
     def add_subscriber(

@@ -53,11 +53,11 @@ class KeptCollector(Collector):
             "Subscribers that are kept and get no packet: the configuration refuses them.",
             value=subscribers,
         )
-        counts = self._manager.store_counts
+        counts = self._manager.store.counts()
         for name, field, text in _STORE_COUNTERS:
             yield CounterMetricFamily(name, text, value=getattr(counts, field))
         yield GaugeMetricFamily(
             "rtpfanout_store_failing",
             "1 while the last change could not be written.",
-            value=bool(self._manager.store_failing),
+            value=bool(self._manager.store.failing),
         )

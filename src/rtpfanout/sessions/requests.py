@@ -48,6 +48,10 @@ class Once:
         return self.given
 
 
+NO_ID = Once("", b"", None, 0)
+"""Of what nobody can ask for twice."""
+
+
 class Requests:
     """The answers. Thread-safe."""
 
@@ -75,7 +79,7 @@ class Requests:
         """
         request_id = request_id_of(request_id)
         if not request_id:
-            yield Once("", b"", None, 0)
+            yield NO_ID
             return
         digest = digest_of(method, said)
         earlier = self._enter(request_id, digest, lambda: digest_before(method, said))

@@ -7,23 +7,19 @@ until the new one does.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from rtpfanout.errors import (
     AbortedError,
-    NotFoundError,
-    PermissionDeniedError,
-    RtpFanoutError,
 )
 from rtpfanout.model import Consent, SourcePolicy
 from rtpfanout.policy import SOURCE_FIELD
-from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
-from rtpfanout.sessions.requests import Once
+from rtpfanout.sessions.requests import NO_ID, Once
 from rtpfanout.sessions.source import loop_error, read_source
 from rtpfanout.sessions.subscribers import records_of
 from rtpfanout.sessions.terms import (
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rtpfanout._fastpath import Engine
-    from rtpfanout.model import Address
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
@@ -52,9 +47,6 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.zones import Zones
 
 _log = structlog.stdlib.get_logger(__name__)
-_NO_ID = Once("", b"", None, 0)
-_MOST_REFUSALS, _MOST_PINS = 10, 1000
-"""Lines a minute about those who knock at a latch: anybody can."""
 
 
 @dataclass(eq=False, slots=True)
@@ -69,8 +61,6 @@ class Updating:
     changes: ChangeLog
     zones: Zones
     consents: Consents
-    _refusals: Seldom = field(default_factory=lambda: Seldom(_MOST_REFUSALS))
-    _pins: Seldom = field(default_factory=lambda: Seldom(_MOST_PINS))
 
     def update(
         self, session_id: str, changes: Mapping[str, Any], if_revision: int, once: Once
@@ -88,31 +78,7 @@ class Updating:
             if after == session.terms and not once.has_id:
                 with state.lock:
                     return state.view(session)
-            return self._change(session, after, once)
-
-    def move(self, session_id: str, address: Address, counter: int, move_key: bytes) -> None:
-        """A move that the source signed with that key.
-
-        Raises NotFoundError (the key is another by now), PermissionDeniedError (an old counter).
-        """
-        state = self.state
-        self.rules.policy.check_source(address)
-        with state.work(session_id) as session:
-            terms = session.terms
-            if not move_key or move_key != terms.move_key:
-                raise NotFoundError(
-                    "no session of this SSRC has the key that signed", field="move_key"
-                )
-            with state.lock:
-                reached = state.move_keys.reached(session.ssrc, terms)
-            if counter <= reached:
-                raise PermissionDeniedError(
-                    f"counter {counter} is not above {reached}, which was accepted"
-                    " already; count every move up",
-                    field="counter",
-                )
-            self._change(session, replace(moved(terms, address), move_counter=counter), _NO_ID)
-        state.count("moved")
+            return self.change(session, after, once)
 
     def move_zones(self, session_id: str, changed: Mapping[int, int]) -> bool:
         """Interfaces have other indexes now: so has a link-local source; whether it was one.
@@ -124,55 +90,8 @@ class Updating:
             address = terms.feeder or terms.source.base
             if address is None or (now := in_zone(address, changed)) == address:
                 return False
-            self._change(session, moved(terms, now), _NO_ID)
+            self.change(session, moved(terms, now), NO_ID)
         return True
-
-    def pin(self, handle: int, address: Address) -> bool:
-        """The first packet of a latch came from `address`; whether it is pinned now."""
-        state = self.state
-        with state.lock:
-            found = state.by_handle.get(handle)
-        if found is None:
-            return False
-        try:
-            with state.work(found.session_id) as session:
-                if not self._may_pin(session, address):
-                    return False
-                self.rules.policy.check_source(address)
-                self._change(session, replace(session.terms, pinned=address), _NO_ID)
-        except NotFoundError:
-            return False  # deleted meanwhile
-        except RtpFanoutError as error:
-            state.count("pin_refused")
-            self._refusals.write(
-                _log.warning,
-                "source not pinned",
-                session_id=found.session_id,
-                reason=error.message,
-            )
-            return False
-        state.count("pinned")
-        self._pins.write(
-            _log.info, "source pinned", session_id=found.session_id, source=str(address)
-        )
-        return True
-
-    def _may_pin(self, session: Session, address: Address) -> bool:
-        terms = session.terms
-        source = terms.source
-        if source.policy is not SourcePolicy.LATCH or not source.admits(address):
-            return False
-        clock = self.clock
-        if terms.pinned is None:
-            return clock.wall_secs() <= terms.latch_until
-        now = clock.monotonic_ns()
-        last = self.engine.session_stats(session.handle, now)["last_packet_ns"]
-        silence = now - max(int(last), session.fed_since_ns)
-        return (
-            terms.pinned != address
-            and source.relatch_after_ns > 0
-            and silence >= source.relatch_after_ns
-        )
 
     def _read(self, terms: Terms, changes: Mapping[str, Any]) -> Terms:
         """`terms` with the changes, each checked."""
@@ -200,7 +119,7 @@ class Updating:
             return {"source": source}  # whoever is pinned stays so
         return {"source": source} | latch_terms(source, self.clock.wall_secs())
 
-    def _change(self, session: Session, after: Terms, once: Once) -> SessionView:
+    def change(self, session: Session, after: Terms, once: Once) -> SessionView:
         """Writes `after`, then applies it; nobody else is at work on the session."""
         state = self.state
         before = session.terms
