@@ -28,10 +28,10 @@ from typing import Any
 import grpc
 from control import counters, pipelined
 
-from rtpfanout import rtp
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.api import session_pb2_grpc
 from rtpfanout.sessions import changes
+from rtpfanout.traffic import rtp
 
 WARM_UP_SHARE = 0.25
 SAMPLE_S = 5.0

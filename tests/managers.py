@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rtpfanout import netif, rtp
+from rtpfanout import netif
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import UnavailableError
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits, SessionManager
 from rtpfanout.store import MEMORY, Store
+from rtpfanout.traffic import rtp
 
 if TYPE_CHECKING:
     import socket

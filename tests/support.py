@@ -19,9 +19,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from rtpfanout import rtp
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.model import Address
+from rtpfanout.traffic import rtp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +72,7 @@ def eventually(read: Callable[[], _T], is_right: Callable[[_T], bool], what: str
 
 
 def rtp_packet(ssrc: int, sequence: int = 0, payload: bytes = b"payload", **header: Any) -> bytes:
-    """An RTP packet; `header` as in rtpfanout.rtp.build (csrcs, extension, padding, ...)."""
+    """An RTP packet; `header` as in rtp.build (csrcs, extension, padding, ...)."""
     header.setdefault("timestamp", 3000 * sequence)
     return rtp.build(payload, ssrc=ssrc, sequence=sequence, **header)
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from support import address_of, eventually, queued, receive, rtp_packet
 
-from rtpfanout import rtp
+from rtpfanout.traffic import rtp
 
 if TYPE_CHECKING:
     import socket

@@ -10,7 +10,7 @@ import dpkt
 import pytest
 from cli_support import background, receiver, run, run_json
 
-from rtpfanout import rtp
+from rtpfanout.traffic import rtp
 
 
 @pytest.fixture
@@ -240,10 +240,10 @@ def test_ipv6():
         (("send", "127.0.0.1:9", "--rate", "9", "--frame-rate", "9"), 2, "not both"),
         (("send", "127.0.0.1:9", "--pcap", "/missing"), 2, "/missing: No such file"),
         (("send", "127.0.0.1:9", "--pcap", "/missing", "--burst", "3"), 2, "--pcap"),
-        (("send", "127.0.0.1:9", "--bind", "198.51.100.1:0"), 2, "no interface"),
+        (("send", "127.0.0.1:9", "--bind", "198.51.100.1:0"), 2, "no such address"),
         (("send", "127.0.0.1:9", "--bind", "[::1]:0"), 2, "both IPv6"),
         (("recv", "127.0.0.1:65536"), 2, "65536"),
-        (("recv", "198.51.100.1:0"), 2, "no interface"),
+        (("recv", "198.51.100.1:0"), 2, "no such address"),
     ],
 )
 def test_mistakes_get_a_reason_and_an_exit_code(arguments, code, words):
@@ -258,8 +258,8 @@ def test_a_port_in_use_is_said_so(listener):
     done = run("recv", target_of(listener))
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: cannot bind {target_of(listener)}: the port is in use; "
-        "choose another or end the program that has it\n"
+        f"error: cannot bind {target_of(listener)}: the port is in use by another process; "
+        "stop it or choose another port\n"
     )
 
 

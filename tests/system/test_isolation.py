@@ -31,7 +31,7 @@ from support import (
     udp_socket,
 )
 
-from rtpfanout.rtp import STAMP_SIZE, Stamp, pack_stamp, read_stamp
+from rtpfanout.traffic.rtp import STAMP_SIZE, Stamp, pack_stamp, read_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

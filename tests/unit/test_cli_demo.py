@@ -6,9 +6,9 @@ import time
 import pytest
 
 from rtpfanout.cli.demo import faults
-from rtpfanout.cli.demo_scene import Camera, Viewer
-from rtpfanout.cli.source import TestSource
 from rtpfanout.model import Address
+from rtpfanout.traffic.scene import Camera, Viewer
+from rtpfanout.traffic.source import TestSource
 
 
 def replayed(change):

@@ -27,7 +27,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 
 PYTHON_LAYERS = (
     {"__init__"},
-    {"model", "errors", "rtp", "stderr", "filestamp", "closing"},
+    {"model", "errors", "stderr", "filestamp", "closing"},
     {"multicast", "networks"},
     {
         "config",
@@ -56,7 +56,7 @@ PYTHON_LAYERS = (
         "doctor",
         "doorman",
     },
-    {"assembly", "housekeeping"},
+    {"assembly", "housekeeping", "traffic"},
     {"server"},
     {"supervisor"},
     {"cli"},

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from managers import MOMENT, SECOND, SOURCE, SUBSCRIBER, Clock, manager_of
 from support import eventually, udp_socket
 
-from rtpfanout import rtp
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
     AddressDeniedError,
@@ -28,6 +27,7 @@ from rtpfanout.errors import (
 from rtpfanout.model import ACTIVE_WINDOW_NS, Address, MediaType, SessionStatus
 from rtpfanout.sessions import LARGEST_PAGE, SessionLatency, SessionManager
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.traffic import rtp
 
 
 def test_a_new_session(manager: SessionManager) -> None:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtpfanout import rtp, signed
+from rtpfanout import signed
 from rtpfanout.model import SubscriberClass
 from rtpfanout.signed import Answer, Claims, Join, Kind, Move, Reason, Token
+from rtpfanout.traffic import rtp
 
 EXAMPLES = 1_000_000 if os.environ.get("RTPFANOUT_FUZZ") == "full" else 300
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtpfanout.cli.output import Output, OutputFormat, say, write_json, write_table
+from rtpfanout.cli.output import Output, OutputFormat, say, shown_ms, write_json, write_table
 from rtpfanout.model import MOST_WORKERS
 
 if TYPE_CHECKING:
-    from rtpfanout.cli.bench_run import Cell, Result
+    from rtpfanout.traffic.measuring import Cell, Result
 
 DEFAULT_SUBSCRIBERS = [10, 100]
 DEFAULT_BURST = [14]
@@ -74,7 +74,7 @@ def bench(
     is what the kernel accounts to the workers; kernels with IRQ_TIME_ACCOUNTING leave the
     delivery over loopback out of it, for both.
     """
-    from rtpfanout.cli.bench_run import Cell, measure
+    from rtpfanout.traffic.measuring import Cell, measure
 
     cells = [
         Cell(*row, device_segments) for row in itertools.product(subscribers, burst, size, workers)
@@ -110,8 +110,8 @@ def _row(result: "Result") -> list[object]:
         round(plain.copies_per_cpu_second),
         f"{result.ratio:.2f}",
         f"{fast.copies_per_send:.1f}",
-        "-" if late.p50_ms is None else f"{late.p50_ms:.3f}",
-        "-" if late.p99_ms is None else f"{late.p99_ms:.3f}",
+        shown_ms(late.p50_ms),
+        shown_ms(late.p99_ms),
         _note(result),
     ]
 

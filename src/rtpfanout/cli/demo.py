@@ -15,20 +15,21 @@ from rtpfanout.cli.output import (
     message_dict,
     rich_table,
     say,
+    shown_ms,
     write_json,
     write_table,
 )
-from rtpfanout.cli.stop import StopFlag
 from rtpfanout.errors import RtpFanoutError
+from rtpfanout.traffic.stopping import StopFlag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
 
-    from rtpfanout.cli.demo_scene import Camera, Viewer
-    from rtpfanout.cli.demo_server import DemoServer
     from rtpfanout.client import SessionClient
+    from rtpfanout.traffic.demo_server import DemoServer
+    from rtpfanout.traffic.scene import Camera, Viewer
 
 SUBSCRIBERS = ("recording", "inference", "monitoring")
 FRAME_RATE = 30
@@ -69,10 +70,10 @@ def demo(
 
 
 def _run(stop: StopFlag, duration: float | None) -> dict[str, Any]:
-    from rtpfanout.cli.demo_scene import Camera, Viewer
-    from rtpfanout.cli.demo_server import DemoServer
-    from rtpfanout.cli.source import TestSource
     from rtpfanout.client import SessionClient
+    from rtpfanout.traffic.demo_server import DemoServer
+    from rtpfanout.traffic.scene import Camera, Viewer
+    from rtpfanout.traffic.source import TestSource
 
     say("starting the server ...")
     with ExitStack() as stack:
@@ -151,8 +152,6 @@ def _live_table(
     rates: "Sequence[float]",
     elapsed: float,
 ) -> "Table":
-    from rtpfanout.cli.recv import shown_ms
-
     rows = [
         (
             viewer.name,
@@ -258,8 +257,6 @@ def faults(
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    from rtpfanout.cli.recv import shown_ms
-
     camera = report["camera"]
     rows = [
         (

@@ -128,6 +128,11 @@ def _field_value(message: Any, field: Any) -> Any:
     return message_dict(value)
 
 
+def shown_ms(value: float | None) -> str:
+    """Milliseconds for people."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def age(created_at: str) -> str:
     """``42s``, ``17m``, ``3h`` or ``12d`` since an RFC 3339 time."""
     try:

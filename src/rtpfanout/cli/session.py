@@ -193,7 +193,7 @@ def _watch_stats(
 ) -> None:
     from rtpfanout.cli.live import LiveView
     from rtpfanout.cli.output import rich_table
-    from rtpfanout.cli.stop import StopFlag
+    from rtpfanout.traffic.stopping import StopFlag
 
     drawn = output is OutputFormat.TABLE and sys.stdout.isatty()
     header_due = output is OutputFormat.TABLE

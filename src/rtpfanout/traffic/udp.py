@@ -4,13 +4,14 @@ Large buffer, arrival times taken by the kernel, and a count of what the kernel
 had to drop because the buffer was full.
 """
 
-import errno
 import socket
 import struct
 from contextlib import suppress
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from rtpfanout.closing import Closing
 from rtpfanout.errors import StartError
+from rtpfanout.listening import bind_fault
 from rtpfanout.model import Address
 
 # <asm-generic/socket.h>; the socket module does not export these.
@@ -31,7 +32,7 @@ class Datagram(NamedTuple):
     arrival_ns: int
 
 
-class ReceiveSocket:
+class ReceiveSocket(Closing):
     """A bound UDP socket; `receive` waits at most 0.1 s."""
 
     def __init__(self, bind: Address) -> None:
@@ -70,12 +71,6 @@ class ReceiveSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
 
 def open_socket(bind: Address) -> socket.socket:
     """A UDP socket bound to `bind`; "[::]" takes IPv4 too. Raises StartError."""
@@ -86,7 +81,7 @@ def open_socket(bind: Address) -> socket.socket:
         udp.bind(bind.sockaddr)
     except OSError as error:
         udp.close()
-        raise StartError(f"cannot bind {bind}: {_bind_advice(error)}") from None
+        raise StartError(f"cannot bind {bind}: {bind_fault(error)}") from None
     return udp
 
 
@@ -115,12 +110,3 @@ def enlarge_receive_buffer(udp: socket.socket, size: int) -> None:
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     with suppress(PermissionError):
         udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-
-
-def _bind_advice(error: OSError) -> str:
-    advice = {
-        errno.EADDRINUSE: "the port is in use; choose another or end the program that has it",
-        errno.EACCES: "no permission; choose a port above 1023",
-        errno.EADDRNOTAVAIL: "no interface of this machine has that address",
-    }
-    return advice.get(error.errno or 0, error.strerror or str(error))

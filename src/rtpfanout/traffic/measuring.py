@@ -7,14 +7,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
-from rtpfanout import rtp
-from rtpfanout._fastpath import LATENCY_BOUNDS_NS, Engine
+from rtpfanout._fastpath import Engine
 from rtpfanout.errors import StartError
 from rtpfanout.model import Address
+from rtpfanout.sessions import LatencySummary
+from rtpfanout.traffic import rtp
 
 # <linux/udp.h>; the socket module does not export these.
 _UDP_SEGMENT = 103
@@ -202,10 +203,11 @@ class _Bench:
         self._drain()
         copies = self._engine.stats()["packets_sent"] - stats["packets_sent"]
         counts = [after - was for after, was in zip(self._last(), before, strict=True)]
+        summary = LatencySummary.of(counts)
         return Latency(
             copies_per_second=copies / elapsed,
-            p50_ms=_percentile_ms(counts, 0.50),
-            p99_ms=_percentile_ms(counts, 0.99),
+            p50_ms=summary.p50_seconds * 1e3 if summary else None,
+            p99_ms=summary.p99_seconds * 1e3 if summary else None,
         )
 
     def _flood(self, seconds: float) -> int:
@@ -283,15 +285,3 @@ def _wait_until(due: float) -> None:
     while (left := due - time.monotonic()) > 0:
         if left > _SPIN_SECONDS:
             time.sleep(left - _SPIN_SECONDS)
-
-
-def _percentile_ms(counts: Sequence[int], share: float) -> float | None:
-    """Upper bound of the bucket it falls in; None without observations or above all bounds."""
-    left = share * sum(counts)
-    if left == 0:
-        return None
-    for count, bound in zip(counts, LATENCY_BOUNDS_NS, strict=False):
-        left -= count
-        if left <= 0:
-            return bound / 1e6
-    return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtpfanout import rtp
+from rtpfanout.traffic import rtp
 
 
 def test_fixed_header_is_laid_out_as_in_rfc_3550():

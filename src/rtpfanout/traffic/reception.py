@@ -4,7 +4,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rtpfanout.rtp import RtpPacket, read_stamp
+from rtpfanout.traffic.rtp import RtpPacket, read_stamp
 
 _MAX_DROPOUT = 3000
 _MAX_MISORDER = 1000

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from rtpfanout import rtp
+from rtpfanout.traffic import rtp
 
 MIN_SIZE = rtp.MIN_HEADER + rtp.STAMP_SIZE
 MAX_SIZE = 65_507

@@ -3,35 +3,26 @@
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-import typer
-
-from rtpfanout.cli.output import say
-from rtpfanout.cli.udp import bound_address, open_socket, source_for
 from rtpfanout.model import Address
 from rtpfanout.mover import Mover
+from rtpfanout.traffic.udp import bound_address, open_socket, source_for
 
 _FIRST_ANSWER_SECS = 2.0
-
-
-def read_move_key(path: Path, ssrc: int) -> Mover:
-    """The file's bytes as they are, as `session create` reads them."""
-    try:
-        return Mover(path.read_bytes(), ssrc)
-    except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise typer.BadParameter(f"{path}: {error}") from None
 
 
 class MovingSocket:
     """What `send` needs of a socket; SIGUSR1 makes it take another port and say so."""
 
-    def __init__(self, target: Address, bind: Address | None, mover: Mover) -> None:
+    def __init__(
+        self, target: Address, bind: Address | None, mover: Mover, tell: Callable[[str], object]
+    ) -> None:
+        """`tell` is given a line of what became of each move."""
+        self._tell = tell
         self._target = target.sockaddr
         self._bind = bind or source_for(target)
         self._mover = mover
@@ -61,7 +52,7 @@ class MovingSocket:
             self._turn()
             time.sleep(0.005)
         if not self._mover.is_done:
-            say(
+            self._tell(
                 "the server has not confirmed the signed move: check the key, the SSRC and that "
                 "the clocks differ by less than 30 s; still trying"
             )
@@ -96,7 +87,7 @@ class MovingSocket:
                 self._mover.receive(self._socket.recv(2048, socket.MSG_DONTWAIT))
         if self._mover.is_done:
             self._told = True
-            say(
+            self._tell(
                 str(self._mover.error)
                 if self._mover.error
                 else f"the server takes packets from {self.address} now"

@@ -1,37 +1,30 @@
 """Receiving as a member: the socket of `recv` keeps its place at a server meanwhile."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
-import typer
-
 from rtpfanout import receiver, signed
-from rtpfanout.cli.output import say
-from rtpfanout.cli.udp import Datagram, ReceiveSocket
 from rtpfanout.errors import UnreachableError
 from rtpfanout.model import Address
+from rtpfanout.traffic.udp import Datagram, ReceiveSocket
 
 _LEAVE_SECS = 1.0
-
-
-def parse_token(text: str) -> signed.Token:
-    """A join token, or the file that holds it as @FILE, which `ps` does not show."""
-    try:
-        if text.startswith("@"):
-            text = Path(text[1:]).read_text().strip()
-        return signed.Token.parse(text)
-    except OSError as error:
-        raise typer.BadParameter(f"{text[1:]}: {error.strerror}") from None
-    except ValueError as error:  # not text at all is one, too
-        raise typer.BadParameter(str(error)) from None
 
 
 class MemberSocket:
     """A ReceiveSocket that joins, or consents without a token, and leaves at the end."""
 
-    def __init__(self, udp: ReceiveSocket, server: Address, token: signed.Token | None) -> None:
+    def __init__(
+        self,
+        udp: ReceiveSocket,
+        server: Address,
+        token: signed.Token | None,
+        tell: Callable[[str], object],
+    ) -> None:
+        """`tell` is given a line of how it stands with the server."""
+        self._tell = tell
         self._udp = udp
         self._server = server
         self._member = receiver.Membership(token, time.monotonic())
@@ -87,12 +80,12 @@ class MemberSocket:
             raise member.error
         text = member.error.message if member.error else None
         if text is not None and text != self._told:
-            say(f"not yet: {text}")
+            self._tell(f"not yet: {text}")
         self._told = text
         if (member.state is receiver.State.MEMBER) != self._is_member:
             self._is_member = not self._is_member
             self._was_member = True
-            say(
+            self._tell(
                 f"the server {self._server} sends here"
                 if self._is_member
                 else f"the server {self._server} does not answer any more; still asking"

@@ -8,7 +8,7 @@ from captures import MICROSECONDS, NANOSECONDS, block, interface, option, packet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtpfanout.cli.capture_file import CaptureFile, Frame, NoCaptureError
+from rtpfanout.traffic.capture_file import CaptureFile, Frame, NoCaptureError
 
 SECOND = 10**9
 TICKS, OFFSET = 9, 14

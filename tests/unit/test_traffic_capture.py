@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtpfanout import rtp
-from rtpfanout.cli.capture import Capture
 from rtpfanout.errors import ConfigError
+from rtpfanout.traffic import rtp
+from rtpfanout.traffic.capture import Capture
 
 
 def packet(sequence, ssrc=1):

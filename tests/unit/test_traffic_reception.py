@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtpfanout.cli.reception import Jitter, Latencies, Seen, SequenceTracker
+from rtpfanout.traffic.reception import Jitter, Latencies, Seen, SequenceTracker
 
 
 def tracked(sequences):

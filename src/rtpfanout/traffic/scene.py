@@ -4,11 +4,11 @@ import threading
 import time
 from typing import Any, Self
 
-from rtpfanout import rtp
-from rtpfanout.cli.reception import Latencies, SequenceTracker
-from rtpfanout.cli.source import TestSource
-from rtpfanout.cli.udp import ReceiveSocket, bound_address, open_socket
 from rtpfanout.model import Address
+from rtpfanout.traffic import rtp
+from rtpfanout.traffic.reception import Latencies, SequenceTracker
+from rtpfanout.traffic.source import TestSource
+from rtpfanout.traffic.udp import ReceiveSocket, bound_address, open_socket
 
 _LOOPBACK = Address.parse("127.0.0.1:0")
 _REMEMBERED = 1 << 13

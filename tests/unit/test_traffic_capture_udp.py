@@ -7,7 +7,7 @@ from captures import ethernet, ip4, ip6, udp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtpfanout.cli.capture_udp import UdpPayloads
+from rtpfanout.traffic.capture_udp import UdpPayloads
 
 ETHERNET = 1
 PAYLOAD = random.Random(1).randbytes(4000)

@@ -1,19 +1,9 @@
-"""How a command that goes on ends: by --count or --duration, or when it is told to.
-
-On SIGINT, SIGTERM and SIGHUP it ends at a place of the program's choosing.
-"""
+"""How what goes on ends: on SIGINT, SIGTERM and SIGHUP, at a place of the program's choosing."""
 
 import signal
 import time
 from types import FrameType
-from typing import Annotated, Any, Self
-
-import typer
-
-Count = Annotated[int | None, typer.Option(min=1, help="End after this many packets.")]
-Duration = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="End after this long.")
-]
+from typing import Any, Self
 
 _LONGEST_SLEEP = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

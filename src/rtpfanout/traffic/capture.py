@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from rtpfanout import rtp
-from rtpfanout.cli.capture_file import CaptureFile, NoCaptureError
-from rtpfanout.cli.capture_udp import UdpPayloads
-from rtpfanout.cli.source import Due
 from rtpfanout.errors import ConfigError
+from rtpfanout.traffic import rtp
+from rtpfanout.traffic.capture_file import CaptureFile, NoCaptureError
+from rtpfanout.traffic.capture_udp import UdpPayloads
+from rtpfanout.traffic.source import Due
 
 _SECOND = 1_000_000_000
 
@@ -30,7 +30,7 @@ class Capture:
         self.merged = 0
         self.cut_short = False
         self.damage = ""
-        self._path = path
+        self.path = path
         self._ssrc = ssrc
         self._cuts = _Cuts()
         self._payloads = UdpPayloads()
@@ -49,12 +49,12 @@ class Capture:
                 yield due, partial(bytes, data)
                 number += 1
         except OSError as error:
-            raise ConfigError(f"{self._path}: {error.strerror}", field="--pcap") from None
+            raise ConfigError(f"{self.path}: {error.strerror}", field="--pcap") from None
         except NoCaptureError as error:
-            raise ConfigError(f"{self._path} {error}", field="--pcap") from None
+            raise ConfigError(f"{self.path} {error}", field="--pcap") from None
         if number == 0:
             raise ConfigError(
-                f"{self._path} has no RTP packet to send{self._why_none()}", field="--pcap"
+                f"{self.path} has no RTP packet to send{self._why_none()}", field="--pcap"
             )
 
     def told(self) -> list[str]:
@@ -62,17 +62,17 @@ class Capture:
         lines = []
         if self.skipped:
             lines.append(
-                f"passed over {self.skipped} packets of {self._path} that are not the RTP to send"
+                f"passed over {self.skipped} packets of {self.path} that are not the RTP to send"
             )
         if self.fragments:
             lines.append(f"{self.fragments} of them are IP fragments of which it lacks the others")
         if self.merged:
             lines.append(
-                f"{self.merged} frames of {self._path} were packets that the host had merged "
+                f"{self.merged} frames of {self.path} were packets that the host had merged "
                 "(GSO, GRO); each was sent alone"
             )
         if self.cut_short:
-            lines.append(f"{self._path} is cut short: its last frame is not whole and was left out")
+            lines.append(f"{self.path} is cut short: its last frame is not whole and was left out")
         return lines
 
     def _why_none(self) -> str:
@@ -83,7 +83,7 @@ class Capture:
         return ": it is cut short" if self.cut_short else ""
 
     def _datagrams(self) -> Iterator[tuple[int, bytes]]:
-        with self._path.open("rb") as opened:
+        with self.path.open("rb") as opened:
             file = CaptureFile(opened)
             for frame in file:
                 payload, is_fragment = self._payloads.take(frame.link_type, frame.data)

@@ -1,0 +1,123 @@
+"""What arrives at one socket, counted by SSRC."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rtpfanout.traffic import rtp
+from rtpfanout.traffic.reception import Reception
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtpfanout.traffic.joining import MemberSocket
+    from rtpfanout.traffic.stopping import StopFlag
+    from rtpfanout.traffic.udp import ReceiveSocket
+
+MAX_SSRCS = 10_000
+
+
+class Receptions:
+    """Counts the datagrams of one socket by SSRC."""
+
+    def __init__(self, udp: ReceiveSocket | MemberSocket, clock_rate: int) -> None:
+        self.packets = 0
+        self.not_rtp = 0
+        self.uncounted = 0  # packets of SSRCs beyond MAX_SSRCS
+        self.by_ssrc: dict[int, Reception] = {}
+        self._udp = udp
+        self._clock_rate = clock_rate
+        self._begin = time.monotonic()
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._begin
+
+    @property
+    def lost(self) -> int:
+        """Sequence numbers missing, over all SSRCs."""
+        return sum(reception.sequence.lost for reception in self.by_ssrc.values())
+
+    @property
+    def distinct(self) -> int:
+        """Packets without their duplicates, over all SSRCs."""
+        return self.packets - sum(r.sequence.duplicates for r in self.by_ssrc.values())
+
+    def run(
+        self,
+        stop: StopFlag,
+        limit: int | None,
+        duration: float | None,
+        look: Callable[[], object],
+    ) -> None:
+        """Receive until stopped, `limit` packets in all, or for `duration` seconds.
+
+        `look` is called after each of them, and ten times a second at least.
+        """
+        end = None if duration is None else time.monotonic() + duration
+        while not stop and (limit is None or self.packets < limit):
+            if end is not None and time.monotonic() >= end:
+                break
+            datagram = self._udp.receive()
+            if datagram is not None:
+                self._count(datagram.data, datagram.arrival_ns)
+            look()
+        if stop:
+            self._drain()
+        self._seconds = self.seconds
+
+    def summary(self) -> dict[str, Any]:
+        """All counts, ready for JSON."""
+        return {
+            "address": str(self._udp.address),
+            "seconds": round(self._seconds, 3),
+            "packets": self.packets,
+            "lost": self.lost,
+            "not_rtp": self.not_rtp,
+            "kernel_drops": self._udp.kernel_drops,
+            "sources": [
+                {
+                    "ssrc": ssrc,
+                    "packets": reception.packets,
+                    "bytes": reception.bytes,
+                    "lost": reception.sequence.lost,
+                    "reordered": reception.sequence.reordered,
+                    "duplicates": reception.sequence.duplicates,
+                    "restarts": reception.sequence.restarts,
+                    "jitter_ms": round(reception.jitter.milliseconds, 4),
+                    "latency_ms": {
+                        "count": reception.latency.count,
+                        "p50": reception.latency.percentile_ms(50),
+                        "p99": reception.latency.percentile_ms(99),
+                        "max": reception.latency.max_ms,
+                    },
+                }
+                for ssrc, reception in self.by_ssrc.items()
+            ],
+        }
+
+    def _drain(self) -> None:
+        """Count what had arrived when the end came; it still waits in the kernel."""
+        end_ns = time.time_ns()
+        while datagram := self._udp.receive(wait=False):
+            if datagram.arrival_ns > end_ns:
+                break
+            self._count(datagram.data, datagram.arrival_ns)
+
+    def _count(self, data: bytes, arrival_ns: int) -> None:
+        try:
+            packet = rtp.parse(data, strict=False)
+        except ValueError:
+            self.not_rtp += 1
+            return
+        reception = self.by_ssrc.get(packet.ssrc)
+        if reception is None:
+            if len(self.by_ssrc) >= MAX_SSRCS:
+                self.uncounted += 1
+                return
+            reception = self.by_ssrc[packet.ssrc] = Reception(self._clock_rate)
+        reception.add(packet, len(data), arrival_ns)
+        self.packets += 1
