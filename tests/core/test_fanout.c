@@ -17,6 +17,8 @@ static struct plan plan;
 static struct batch batch;
 static struct latency_histogram latency_first, latency_last;
 
+static bool gso; /* each test begins with it */
+
 static void setup(uint32_t subscribers)
 {
     static struct rf_addr addrs[MOST];
@@ -26,6 +28,7 @@ static void setup(uint32_t subscribers)
     CHECK_EQ(session_pool_init(&pool, 100), 0);
     session = session_make(&pool, address("192.0.2.1", 1), 1, addrs, subscribers);
     CHECK_EQ(plan_init(&plan, PACKETS), 0);
+    gso = true;
     plan.now_secs = 1000;
     memset(packets, 0, sizeof packets);
     memset(&batch, 0, sizeof batch);
@@ -45,13 +48,13 @@ static void run_of(const uint32_t *lengths, uint32_t n, uint32_t gap)
     uint8_t *at = bytes;
 
     CHECK(n <= PACKETS);
+    session->run = (struct run){NULL, NULL};
     for (uint32_t i = 0; i < n; i++) {
         packets[i].bytes = (struct iovec){at, lengths[i]};
-        packets[i].next = i + 1 < n ? &packets[i + 1] : NULL;
+        run_append(&session->run, &packets[i], gso);
         at += lengths[i] + gap;
         CHECK(at <= bytes + sizeof bytes);
     }
-    session->run = (struct run){packets, &packets[n - 1]};
 }
 
 static void run_of_equal(uint32_t length, uint32_t n)
@@ -156,7 +159,7 @@ static void test_groups_by_the_rules(void)
         if (cases[i].then)
             lengths[n++] = cases[i].then;
         run_of(lengths, n, 0);
-        plan_session(&plan, session, true, false);
+        plan_session(&plan, session, false);
         CHECK_EQ(plan.groups_used, cases[i].groups);
         CHECK_EQ(plan.groups[0].packets, cases[i].first);
         check_groups(n, true);
@@ -173,8 +176,8 @@ static void test_groups_of_random_runs(void)
     setup(1);
     for (unsigned round = 0; round < 5000; round++) {
         uint32_t n = 1 + random_below(&random, 200), kinds = 1 + random_below(&random, 4);
-        bool gso = random_below(&random, 8) > 0;
 
+        gso = random_below(&random, 8) > 0;
         for (uint32_t i = 0; i < n; i++)
             lengths[i] = 12 + 320 * random_below(&random, kinds) + round % 700;
         run_of(lengths, n, random_below(&random, 3) == 0 ? 16 : 0);
@@ -183,7 +186,7 @@ static void test_groups_of_random_runs(void)
                 packets[i].bytes.iov_base = bytes + random_below(&random, 1000);
         }
         plan_clear(&plan);
-        plan_session(&plan, session, gso, false);
+        plan_session(&plan, session, false);
         check_groups(n, gso);
         CHECK_EQ(plan.entries, plan.groups_used);
     }
@@ -196,20 +199,20 @@ static void test_neighbours_share_an_iovec(void)
 
     setup(1);
     run_of(lengths, 5, 0);
-    plan_session(&plan, session, true, false);
+    plan_session(&plan, session, false);
     CHECK_EQ(plan.groups[0].iov_count, 1);
     CHECK_EQ(plan.groups[0].iov[0].iov_len, 460);
 
     plan_clear(&plan);
     run_of(lengths, 5, 1); /* a byte between them */
-    plan_session(&plan, session, true, false);
+    plan_session(&plan, session, false);
     CHECK_EQ(plan.groups_used, 1);
     CHECK_EQ(plan.groups[0].iov_count, 5);
 
     plan_clear(&plan);
     run_of(lengths, 5, 0);
     packets[0].next = &packets[2]; /* packet 1 is another session's */
-    plan_session(&plan, session, true, false);
+    plan_session(&plan, session, false);
     CHECK_EQ(plan.groups[0].iov_count, 2);
     CHECK_EQ(plan.groups[0].packets, 4);
     teardown();
@@ -258,8 +261,9 @@ static void test_shares_cover_each_subscriber_once(void)
 
         setup(count);
         session->rotation = i * 7919;
+        gso = false;
         run_of_equal(100, groups);
-        plan_session(&plan, session, false, split);
+        plan_session(&plan, session, split);
         CHECK_EQ(plan.groups_used, groups);
         CHECK_EQ(plan.entries, (uint64_t)groups * count);
         CHECK(plan.shares_used >= 1 && plan.shares_used <= (split ? SPLIT_MAX : 1));
@@ -291,7 +295,7 @@ static void test_who_comes_first_rotates(void)
         setup(count);
         for (uint32_t run = 0; run < 13; run++) {
             run_of_equal(100, 1);
-            plan_session(&plan, session, true, false);
+            plan_session(&plan, session, false);
             CHECK(share_fill(&plan.shares[0], &batch, plan.now_secs, NAME_LEN));
             for (uint32_t i = 0; i < count; i++)
                 CHECK(batch.copy[i].subscriber == subscriber_at((run + i) % count));
@@ -302,11 +306,36 @@ static void test_who_comes_first_rotates(void)
     }
 }
 
+/* As packets of before would be sent to one who asks for them: nobody else's turn comes sooner. */
+static void test_a_run_to_one_alone(void)
+{
+    struct run run;
+
+    setup(5);
+    run_of_equal(100, 70);
+    run = session->run;
+    session->run = (struct run){NULL, NULL};
+    for (uint32_t i = 0; i < 5; i++) {
+        plan_clear(&plan);
+        plan_run(&plan, session, &run,
+                 (struct audience){load_rlx(&session->subscribers), .rotation = i, .end = 1}, true);
+        CHECK_EQ(plan.entries, 2); /* of 64 and 6 packets */
+        CHECK_EQ(plan.shares_used, 1);
+        CHECK(share_fill(&plan.shares[0], &batch, plan.now_secs, sizeof(struct sockaddr_in)));
+        CHECK_EQ(batch.used, 2);
+        CHECK(batch.copy[0].subscriber == subscriber_at(i));
+        CHECK(batch.copy[1].subscriber == subscriber_at(i) && batch.copy[1].last);
+        batch_settle(&batch, 1);
+    }
+    CHECK_EQ(session->rotation, 0);
+    teardown();
+}
+
 static void test_no_subscribers_no_copies(void)
 {
     setup(0);
     run_of_equal(100, 3);
-    plan_session(&plan, session, true, true);
+    plan_session(&plan, session, true);
     CHECK_EQ(plan.shares_used + plan.groups_used + plan.entries, 0);
     teardown();
 }
@@ -324,8 +353,9 @@ static void test_batch_boundaries(void)
         unsigned batches = 1, copies = 0;
 
         setup(cases[i].subscribers);
+        gso = false;
         run_of_equal(100, cases[i].groups);
-        plan_session(&plan, session, false, false);
+        plan_session(&plan, session, false);
         while (!share_fill(&plan.shares[0], &batch, plan.now_secs, NAME_LEN)) {
             CHECK_EQ(batch.used, EGRESS_BATCH);
             copies += batch.used;
@@ -349,7 +379,7 @@ static void test_singles_for_a_limited_subscriber(void)
         subscriber_at(1)->segment_limit = 99;
         subscriber_at(1)->probe_at = plan.now_secs + 1;
         run_of_equal(100, 5);
-        plan_session(&plan, session, true, false);
+        plan_session(&plan, session, false);
         batch.used = before;
         do {
             unsigned i = batch.used == before && seen == 0 ? before : 0;
@@ -404,7 +434,7 @@ static void test_who_is_limited(void)
     s->segment_limit = 0;
     s->probe_at = plan.now_secs + 60;
     run_of_equal(100, 1);
-    plan_session(&plan, session, true, false);
+    plan_session(&plan, session, false);
     CHECK(share_fill(&plan.shares[0], &batch, plan.now_secs, NAME_LEN));
     CHECK_EQ(batch.used, 1);
     CHECK(batch.copy[0].packet == NULL && batch.header[0].msg_hdr.msg_control == NULL);
@@ -442,7 +472,7 @@ static void test_latency_of_the_first_and_the_last_served(void)
     packets[0].received_ns = 1000;
     packets[1].received_ns = 0;    /* the kernel gave none */
     packets[2].received_ns = 9000; /* in the future: the clock was set back */
-    plan_session(&plan, session, true, true);
+    plan_session(&plan, session, true);
     CHECK_EQ(plan.groups_used, 1);
     CHECK_EQ(plan.shares_used, 3);
     for (uint32_t i = 3; i-- > 0;) { /* the last share is served first */
@@ -462,7 +492,7 @@ static void test_account_sums_the_shares(void)
 {
     setup(300);
     run_of_equal(100, 2);
-    plan_session(&plan, session, true, true);
+    plan_session(&plan, session, true);
     for (uint32_t i = 0; i < plan.shares_used; i++) {
         plan.shares[i].tally.packets_sent = 10 + i;
         plan.shares[i].tally.bytes_sent = 1000 + i;
@@ -484,8 +514,9 @@ static void test_room_for_many_sessions(void)
 
     setup(1000);
     for (; plan_has_room(&plan); sessions++) {
+        gso = false;
         run_of_equal(100, 5); /* in 39 shares, of which 1024 is no multiple */
-        plan_session(&plan, session, false, true);
+        plan_session(&plan, session, true);
         CHECK(plan.shares_used <= PLAN_SHARES);
     }
     CHECK(sessions >= PLAN_SHARES / SPLIT_MAX);
@@ -503,6 +534,7 @@ int main(void)
     RUN(test_neighbours_share_an_iovec);
     RUN(test_shares_cover_each_subscriber_once);
     RUN(test_who_comes_first_rotates);
+    RUN(test_a_run_to_one_alone);
     RUN(test_no_subscribers_no_copies);
     RUN(test_batch_boundaries);
     RUN(test_singles_for_a_limited_subscriber);

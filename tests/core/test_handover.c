@@ -277,8 +277,8 @@ static struct rf_stats leave_with_packets_in_the_inbox(void (*leave)(struct work
 static void test_the_next_engine_misses_nothing(void)
 {
     for (unsigned round = 0; round < 10; round++)
-        CHECK_EQ(leave_with_packets_in_the_inbox(worker_hand_over, 0).dropped_overload, 0);
-    CHECK_EQ(leave_with_packets_in_the_inbox(worker_hand_over, 250).dropped_overload, 0);
+        CHECK_EQ(leave_with_packets_in_the_inbox(worker_leave, 0).dropped_overload, 0);
+    CHECK_EQ(leave_with_packets_in_the_inbox(worker_leave, 250).dropped_overload, 0);
 }
 
 /* It has 200 ms, which the first turn's send takes: the second is too late. */

@@ -44,7 +44,7 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct tim
     int got = __real_recvmmsg(fd, h, n, flags, t);
 
     if (got <= 0)
-        rf_engine_hand_over(engine);
+        rf_engine_leave(engine);
     return got;
 }
 

@@ -228,8 +228,9 @@ static void *read_list(void *argument)
     CHECK_EQ(plan_init(&plan, 1), 0);
     qsbr_online(&qsbr, 0);
     while (!load_acq(&finished)) {
-        published->run = (struct run){&packet, &packet};
-        plan_session(&plan, published, true, false);
+        published->run = (struct run){NULL, NULL};
+        run_append(&published->run, &packet, true);
+        plan_session(&plan, published, false);
         CHECK(share_fill(&plan.shares[0], &batch, 0, sizeof(struct sockaddr_in)));
         check_batch(&batch);
         batch_settle(&batch, 1);

@@ -214,8 +214,8 @@ static void test_audio_is_left_alone(void)
 }
 
 /* Stopped in a turn that would take seconds: what there is no time for is dropped and
- * counted; but nothing when it is handed over, since nobody else could send it. */
-static void test_a_stop_ends_a_long_turn(bool hands_over)
+ * counted; but nothing when the queue is left to another, since nobody else could send it. */
+static void test_a_stop_ends_a_long_turn(bool leaves)
 {
     enum { BUFFERS = 16, SEGMENTS = 32, ALL = BUFFERS * SEGMENTS };
     uint8_t p[SEGMENTS * LEN];
@@ -230,13 +230,13 @@ static void test_a_stop_ends_a_long_turn(bool hands_over)
     clock_step_ns = 10000000;
     script = ""; /* it is told to stop as the turn begins */
     passed_ns = 0;
-    store_rlx(&worker.handing_over, hands_over);
+    store_rlx(&worker.leaves_queue, leaves);
     worker_run(&worker);
     clock_step_ns = 0;
     CHECK_EQ(load_rlx(&c->packets_received), ALL);
     CHECK_EQ(load_rlx(&c->packets_forwarded) + load_rlx(&c->dropped_overload), ALL);
     CHECK_EQ(load_rlx(&c->packets_forwarded) * MOST, load_rlx(&c->copies_attempted));
-    if (hands_over)
+    if (leaves)
         CHECK_EQ(load_rlx(&c->dropped_overload), 0);
     else
         CHECK(load_rlx(&c->dropped_overload) > ALL / 2 && load_rlx(&c->packets_forwarded) > 0);
@@ -306,7 +306,7 @@ static void test_a_stop_drops_the_rest(void)
     test_a_stop_ends_a_long_turn(false);
 }
 
-static void test_a_hand_over_sends_it(void)
+static void test_who_leaves_the_queue_sends_it(void)
 {
     test_a_stop_ends_a_long_turn(true);
 }
@@ -325,6 +325,6 @@ int main(void)
     RUN(test_not_where_they_are_dear);
     RUN(test_a_turn_is_cut_after_so_long);
     RUN(test_a_stop_drops_the_rest);
-    RUN(test_a_hand_over_sends_it);
+    RUN(test_who_leaves_the_queue_sends_it);
     return 0;
 }

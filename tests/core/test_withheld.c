@@ -36,12 +36,13 @@ static void teardown(void)
     session_pool_destroy(&pool);
 }
 
-static void run_of(uint32_t n)
+static void run_of(uint32_t n, bool gso)
 {
-    for (uint32_t i = 0; i < n; i++)
-        packets[i] = (struct packet){
-            {bytes + 100 * i, 100}, 1000, i + 1 < n ? &packets[i + 1] : NULL};
-    session->run = (struct run){packets, &packets[n - 1]};
+    session->run = (struct run){NULL, NULL};
+    for (uint32_t i = 0; i < n; i++) {
+        packets[i] = (struct packet){.bytes = {bytes + 100 * i, 100}, .received_ns = 1000};
+        run_append(&session->run, &packets[i], gso);
+    }
 }
 
 static void withhold(uint32_t i, bool on)
@@ -65,7 +66,7 @@ static uint64_t latencies(const struct latency_histogram *h)
 /* Serves the plan share by share in any order, with `flips` changes in between. Copies made. */
 static uint64_t serve(uint64_t *random, uint32_t count, unsigned flips, const bool *off)
 {
-    uint32_t left = plan.shares_used;
+    uint32_t left = plan.entries > 0 ? plan.shares_used : 0;
     uint64_t copies = 0;
     unsigned firsts = 0, lasts = 0;
 
@@ -114,9 +115,9 @@ static void test_any_set_of_them(void)
             withhold(i, off[i]);
         }
         session->rotation = random_below(&random, 1000);
-        run_of(n);
-        plan_session(&plan, session, gso, random_below(&random, 2));
-        CHECK(any == (plan.shares_used > 0));
+        run_of(n, gso);
+        plan_session(&plan, session, random_below(&random, 2));
+        CHECK(any == (plan.entries > 0));
 
         uint64_t copies = serve(&random, count, flips, off);
         uint64_t withheld = plan_account(&plan, &latency_first, &latency_last);
@@ -127,7 +128,6 @@ static void test_any_set_of_them(void)
         CHECK_EQ(latencies(&latency_last), any ? n : 0);
         CHECK_EQ(load_rlx(&latency_last.sum_ns), any ? 4000u * n : 0);
         plan_clear(&plan);
-        CHECK_EQ(plan.withheld, 0);
         teardown();
     }
 }

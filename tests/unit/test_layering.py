@@ -67,7 +67,7 @@ SHARED_SIBLINGS = {"convert"}
 
 # Of a .c and .h pair each file may include the other; otherwise only lower lines.
 CORE_LAYERS = (
-    {"atomic", "hash", "rfo", "rtp", "stats_fields"},
+    {"atomic", "hash", "rfo", "rtp", "run", "stats_fields"},
     {"core"},
     {"addr", "cookie", "stats", "steer", "snmp"},
     {"awaited", "qsbr", "sock", "crew", "notice"},
@@ -79,14 +79,14 @@ CORE_LAYERS = (
     {"inbox"},
     {"fanout", "gate"},
     {"worker"},
-    {"worker_room", "worker_fanout", "worker_recover", "worker_health"},
+    {"worker_admit", "worker_room", "worker_fanout", "worker_recover", "worker_health"},
     {"engine"},
     {"ways"},
     {"control", "subscription", "sources", "datagrams"},
 )
 SYSTEM_CALLERS = {
     "ingress", "egress", "sock", "steer", "snmp", "membership", "engine", "datagrams",
-    "worker", "worker_room", "worker_fanout", "worker_health",
+    "worker", "worker_admit", "worker_room", "worker_fanout", "worker_health",
 }  # fmt: skip
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {

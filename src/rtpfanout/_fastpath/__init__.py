@@ -17,7 +17,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   ``Engine(bind, sockets=fds)`` then duplicates and adopts them in place of opening `bind`;
   their address and buffers are as they are, what they dropped and no engine has counted yet is
   counted, and what the engine opens to send by never gets a packet. Their owner keeps them while
-  engines come and go, crash or hand over: what comes meanwhile is queued. OSError EINVAL:
+  engines come and go, or crash: what comes meanwhile is queued. OSError EINVAL:
   more sockets to receive by than workers, or not of one bound UDP port.
 * ``open_in_hand(count)`` makes memory for what the workers of `count` sockets have received and
   not sent, as a descriptor. ``Engine(sockets=fds, in_hand=fd)`` receives into it, and its ``run``
@@ -82,7 +82,7 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   of them and our own port is our own egress, and dropped as `loop`. Bound to one address,
   only that one counts.
 * A datagram that begins with ``52 46 4F 01`` is no packet of any session. It is dropped as
-  `control` and handed over by a notice, or as `control_malformed` when its length, type or reserved
+  `control` and told by a notice, or as `control_malformed` when its length, type or reserved
   bytes are not of what docs/api.md lets a server be sent, or as `control_full` or
   `control_known_full` when the mailbox has no room.
 * ``notice_fd`` is an eventfd, readable while notices wait; it belongs to the engine. ``notices``

@@ -161,7 +161,7 @@ cdef class Engine:
         if drain:
             core.rf_engine_stop(self.engine)
         else:
-            core.rf_engine_hand_over(self.engine)
+            core.rf_engine_leave(self.engine)
 
     def join_group(self, group, sources, uint32_t interface):
         join(self.engine, group, sources, interface)

@@ -131,7 +131,7 @@ cdef extern from "core.h" nogil:
     void rf_engine_free(rf_engine *e)
     int rf_engine_run(rf_engine *e, uint32_t worker)
     void rf_engine_stop(rf_engine *e)
-    void rf_engine_hand_over(rf_engine *e)
+    void rf_engine_leave(rf_engine *e)
     int rf_group_join(rf_engine *e, const rf_addr *group, const rf_addr *sources, uint32_t count,
                       uint32_t interface)
     int rf_group_leave(rf_engine *e, const rf_addr *group, uint32_t interface)

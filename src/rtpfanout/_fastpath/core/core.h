@@ -194,7 +194,7 @@ uint32_t rf_sockets_receiving(const int *fds, uint32_t count);
  * -EINVAL (`count`), or -errno. */
 int rf_in_hand_open(uint32_t count);
 /* Opens the sockets, or adopts them, and counts then what they dropped that no engine has counted.
- * Adopted ones it leaves alone once it was told to stop or hand over. -EINVAL (a limit is 0;
+ * Adopted ones it leaves alone once it was told to stop or leave. -EINVAL (a limit is 0;
  * more sockets than workers, or they are not of one bound UDP port; `in_hand` is not for as many),
  * -ENOMEM, or what the kernel says to the bind. */
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out);
@@ -207,7 +207,7 @@ int rf_engine_run(struct rf_engine *e, uint32_t worker);
 void rf_engine_stop(struct rf_engine *e);
 /* Ends each loop after the turn at hand and what others hand over meanwhile; what is queued stays in
  * the socket, for the next engine that adopts it. */
-void rf_engine_hand_over(struct rf_engine *e);
+void rf_engine_leave(struct rf_engine *e);
 
 /* Multicast of `group` on an interface (its index): from up to RF_GROUP_SOURCES alone, or from any if there
  * are none. One ingress socket takes it, so it comes once. Sockets that outlive the engine keep it.

@@ -10,12 +10,9 @@
 enum {
     EGRESS_BATCH = 256,
     EGRESS_LANES = 64,
-    GROUP_PACKETS = 64,  /* UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT */
-    GROUP_BYTES = 65000, /* with the headers it must fit one 64 KiB IP packet */
 };
 
-/* Neighbours of one run that leave to each subscriber by one send entry: equal in length,
- * but the last may be shorter. All subscribers share its iovecs and its control message. */
+/* A group of a run (run.h). All subscribers share its iovecs and its control message. */
 struct group {
     struct session *session;
     struct packet *first; /* `packets` of them by `next` */

@@ -273,11 +273,11 @@ void rf_engine_stop(struct rf_engine *e)
         worker_stop(e->worker[i]);
 }
 
-void rf_engine_hand_over(struct rf_engine *e)
+void rf_engine_leave(struct rf_engine *e)
 {
     leave_drops(e);
     for (uint32_t i = 0; i < e->worker_count; i++)
-        worker_hand_over(e->worker[i]);
+        worker_leave(e->worker[i]);
 }
 
 int rf_engine_health(struct rf_engine *e, uint32_t worker, uint64_t now, struct rf_health *out)

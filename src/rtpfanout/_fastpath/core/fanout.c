@@ -29,19 +29,12 @@ void plan_destroy(struct plan *p)
 void plan_clear(struct plan *p)
 {
     p->groups_used = p->iovs_used = p->shares_used = 0;
-    p->entries = p->withheld = 0;
+    p->entries = 0;
 }
 
 bool plan_has_room(const struct plan *p)
 {
     return p->shares_used + SPLIT_MAX <= PLAN_SHARES;
-}
-
-/* Would `p` be right behind the group's packets: in length, number and bytes? */
-static bool group_takes(const struct group *g, const struct packet *last, const struct packet *p)
-{
-    return last->bytes.iov_len == g->segment && p->bytes.iov_len <= g->segment &&
-           g->packets < GROUP_PACKETS && g->bytes + p->bytes.iov_len <= GROUP_BYTES;
 }
 
 /* Packets of one GRO buffer lie side by side: they extend the iovec. */
@@ -79,17 +72,23 @@ static struct group *group_new(struct plan *plan, struct session *s, struct pack
     return g;
 }
 
-static void cut_run(struct plan *plan, struct session *s, bool gso)
+struct cut {
+    struct group *first, *end;
+};
+
+static struct cut cut_run(struct plan *plan, struct session *s, const struct run *run)
 {
-    struct packet *last = NULL;
+    struct cut cut = {.first = &plan->groups[plan->groups_used]};
     struct group *g = NULL;
 
-    for (struct packet *p = s->run.first; p; last = p, p = p->next) {
-        if (gso && g && group_takes(g, last, p))
+    for (struct packet *p = run->first; p; p = p->next) {
+        if (g && p->group_packets > 1)
             group_append(plan, g, p);
         else
             g = group_new(plan, s, p);
     }
+    cut.end = &plan->groups[plan->groups_used];
+    return cut;
 }
 
 /* Number i in serving order. */
@@ -105,24 +104,24 @@ static bool is_withheld(const struct subscriber_list *list, uint32_t rotation, u
     return load_rlx(&in_order(list, rotation, i)->withheld) != 0;
 }
 
-/* In serving order who is between the first and the last that get something; counts what
- * those outside don't get. */
-static void trim(struct plan *p, struct session *s, const struct subscriber_list *list,
-                 uint32_t rotation, uint32_t *begin, uint32_t *end)
+/* Leaves those between the first and the last that get something. */
+static void trim(struct audience *a)
 {
-    uint64_t packets = 0, withheld;
+    if (subscribers_served(a->list) == 0)
+        a->begin = a->end;
+    while (a->begin < a->end && is_withheld(a->list, a->rotation, a->begin))
+        a->begin++;
+    while (a->end > a->begin && is_withheld(a->list, a->rotation, a->end - 1))
+        a->end--;
+}
 
-    if (subscribers_served(list) == 0)
-        *begin = *end;
-    while (*begin < *end && is_withheld(list, rotation, *begin))
-        ++*begin;
-    while (*end > *begin && is_withheld(list, rotation, *end - 1))
-        --*end;
-    for (const struct packet *packet = s->run.first; packet; packet = packet->next)
-        packets++;
-    withheld = packets * (list->count - (*end - *begin));
-    counter_add(&s->counters.copies_withheld, withheld);
-    p->withheld += withheld;
+static uint32_t run_packets(const struct run *run)
+{
+    uint32_t n = 0;
+
+    for (const struct packet *p = run->first; p; p = p->next)
+        n++;
+    return n;
 }
 
 /* How many subscribers a share of `groups` groups is to have. */
@@ -136,43 +135,65 @@ static uint32_t share_width(uint32_t groups, uint32_t count, bool split)
     return by_entries > by_number ? by_entries : by_number;
 }
 
-void plan_session(struct plan *p, struct session *s, bool gso, bool split)
+/* What goes out to whom, in shares; the first has what those that were trimmed don't get. */
+static void share_out(struct plan *p, struct session *s, struct cut what, const struct audience *who,
+                      bool split)
+{
+    uint32_t groups = (uint32_t)(what.end - what.first);
+    uint32_t width = share_width(groups, who->end - who->begin, split);
+
+    for (uint32_t begin = who->begin; begin < who->end; begin += width) {
+        p->shares[p->shares_used++] = (struct share){
+            .session = s,
+            .subscribers = who->list,
+            .rotation = who->rotation,
+            .begin = begin,
+            .end = begin + width < who->end ? begin + width : who->end,
+            .first = who->begin,
+            .last = who->end - 1,
+            .sparse = who->sparse,
+            .served = begin,
+            .group = what.first,
+            .groups_end = what.end,
+        };
+    }
+    p->entries += (uint64_t)groups * (who->end - who->begin);
+}
+
+void plan_run(struct plan *p, struct session *s, const struct run *run, struct audience who,
+              bool split)
+{
+    uint32_t asked = who.end - who.begin;
+    struct share *first = &p->shares[p->shares_used];
+
+    if (who.sparse)
+        trim(&who);
+    if (who.begin < who.end)
+        share_out(p, s, cut_run(p, s, run), &who, split);
+    else /* it serves nobody, and says so */
+        p->shares[p->shares_used++] = (struct share){.session = s};
+    if (who.sparse)
+        first->tally.packets_withheld =
+            (uint64_t)run_packets(run) * (asked - (who.end - who.begin));
+}
+
+void plan_session(struct plan *p, struct session *s, bool split)
 {
     /* Pairs with the release in subscription.c that publishes a list. */
     const struct subscriber_list *list = load_acq(&s->subscribers);
-    uint32_t first_group = p->groups_used, first = 0, end = list->count;
 
-    if (end == 0)
+    if (list->count == 0)
         return;
     /* Whoever is withheld while this turn goes on may still get its packets: that call waits
      * for the grace period. */
-    bool sparse = load_rlx(&list->withheld) > 0;
-    uint32_t rotation = s->rotation++ % list->count;
+    struct audience all = {
+        .list = list,
+        .rotation = s->rotation++ % list->count,
+        .end = list->count,
+        .sparse = load_rlx(&list->withheld) > 0,
+    };
 
-    if (sparse)
-        trim(p, s, list, rotation, &first, &end);
-    if (first == end)
-        return;
-    cut_run(p, s, gso);
-
-    uint32_t groups = p->groups_used - first_group, width = share_width(groups, end - first, split);
-
-    for (uint32_t begin = first; begin < end; begin += width) {
-        p->shares[p->shares_used++] = (struct share){
-            .session = s,
-            .subscribers = list,
-            .rotation = rotation,
-            .begin = begin,
-            .end = begin + width < end ? begin + width : end,
-            .first = first,
-            .last = end - 1,
-            .sparse = sparse,
-            .served = begin,
-            .group = &p->groups[first_group],
-            .groups_end = &p->groups[first_group + groups],
-        };
-    }
-    p->entries += (uint64_t)groups * (end - first);
+    plan_run(p, s, &s->run, all, split);
 }
 
 /* Neighbours in the list share a lane, so that one sendmmsg takes many. */
@@ -310,7 +331,7 @@ static void observe(const struct group *g, struct latency_histogram *first,
 uint64_t plan_account(struct plan *p, struct latency_histogram *first,
                       struct latency_histogram *last)
 {
-    uint64_t withheld = p->withheld;
+    uint64_t withheld = 0;
 
     for (uint32_t i = 0; i < p->shares_used; i++) {
         const struct tally *t = &p->shares[i].tally;

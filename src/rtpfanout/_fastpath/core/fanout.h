@@ -12,6 +12,14 @@ enum {
     PLAN_SHARES = 1024,
 };
 
+/* Who gets a run: those from `begin` to `end` of a list, counted in serving order, which begins with
+ * number `rotation` of it. */
+struct audience {
+    const struct subscriber_list *list;
+    uint32_t rotation, begin, end;
+    bool sparse; /* some may be withheld */
+};
+
 /* Part of the fan-out of one run: all its groups to some of the subscribers, so that order is
  * kept for each of them whoever serves the share. */
 struct share {
@@ -29,14 +37,15 @@ struct share {
     struct packet *packet; /* the next */
     uint32_t singly;       /* how many are left */
 
-    struct tally tally; /* counted by whoever serves it, for the session's owner */
+    /* Counted by whoever serves it, for the session's owner. The first of a run begins with what
+     * those before `first` and behind `last` don't get. */
+    struct tally tally;
 };
 
 /* Room for what one turn sends. It lives until the batches that name it are flushed. */
 struct plan {
     uint32_t groups_used, iovs_used, shares_used;
     uint64_t entries; /* of all shares; of those withheld too */
-    uint64_t withheld; /* copies that no share has */
     uint32_t now_secs; /* CLOCK_MONOTONIC */
     struct group *groups;
     struct iovec *iovs;
@@ -50,10 +59,12 @@ void plan_clear(struct plan *p);
 /* Whether the shares of one more session are sure to find room. */
 bool plan_has_room(const struct plan *p);
 
-/* Cuts the session's run into groups of neighbours (with `gso` off every packet is a group of
- * its own) and the list published now into shares: one, or with `split` as many as
- * SHARE_ENTRIES asks for. */
-void plan_session(struct plan *p, struct session *s, bool gso, bool split);
+/* Cuts the audience into shares: one, or with `split` as many as SHARE_ENTRIES asks for. Each has all
+ * groups of the run. */
+void plan_run(struct plan *p, struct session *s, const struct run *run, struct audience who,
+              bool split);
+/* The session's run of this turn to the list that is published now. */
+void plan_session(struct plan *p, struct session *s, bool split);
 
 /* Adds copies until the batch is full or the share is through; true when it is through. */
 bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len);

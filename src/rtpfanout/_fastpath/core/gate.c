@@ -226,7 +226,7 @@ static bool comes_back(struct session *s, const struct rf_addr *source)
     return false;
 }
 
-static bool within_limit(struct ingest_limit *limit, uint32_t len, uint64_t now)
+static bool within_limit(struct rate_limit *limit, uint32_t len, uint64_t now)
 {
     const uint64_t burst_bits = 8 * 65536, burst_ns = 100000000, second = 1000000000;
     uint64_t bits_per_second = load_rlx(&limit->bits_per_second);

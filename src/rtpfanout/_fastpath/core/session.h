@@ -2,22 +2,9 @@
 #ifndef RF_SESSION_H
 #define RF_SESSION_H
 
-#include <sys/uio.h>
-
 #include "rule.h"
+#include "run.h"
 #include "subscriber.h"
-
-/* A packet that leaves: received bytes and when the kernel received them. */
-struct packet {
-    struct iovec bytes;
-    uint64_t received_ns; /* CLOCK_REALTIME, 0: not known */
-    struct packet *next;  /* of the same run */
-};
-
-/* The packets of one turn that belong to one session, in order of arrival. */
-struct run {
-    struct packet *first, *last;
-};
 
 /* Two past points of packets_received: a rate over the last one to two ticks. */
 struct rate_point {
@@ -52,7 +39,7 @@ enum { OWNER_MASK = 127 };
 
 /* A bucket that holds `burst` and runs dry at a packet's end (as ITU-T I.371's virtual
  * scheduling): `full_at` is when it would be full again. */
-struct ingest_limit {
+struct rate_limit {
     _Atomic uint64_t bits_per_second; /* the writer's; the rest is the worker's */
     uint64_t full_at;
     counter dropped;
@@ -74,7 +61,7 @@ struct session {
     _Atomic(struct subscriber_list *) subscribers; /* never NULL while published */
 
     /* The worker's own. */
-    struct run run;
+    struct run run; /* of this turn */
     _Atomic uint16_t owner; /* the one worker that forwards its packets */
     _Atomic uint16_t gating;
     uint32_t rotation; /* which subscriber is served first; moves on with every run */
@@ -82,7 +69,7 @@ struct session {
     struct session_latency *latency;
     struct session_counters counters; /* but for the last, this cache line is full */
     struct fair_use fair_use;
-    struct ingest_limit limit;
+    struct rate_limit limit;
     counter dropped_paused;
 
     /* Guarded by the writer mutex. */

@@ -19,7 +19,7 @@
     X(latching)     /* from where a session may latch on to a source, which it has not yet */ \
     X(no_port)      /* from UDP port 0 where a port is needed: nobody is answered or pinned there */ \
     X(paused)       /* of a paused session */ \
-    X(rate_limit)   /* beyond its session's ingest limit */ \
+    X(rate_limit)   /* beyond its session's limit */ \
     X(loop)         /* our own egress, or from a subscriber of the very session */ \
     X(control)      /* a control datagram, handed to the control plane */ \
     X(control_malformed) /* it begins as one, and is none */ \

@@ -10,112 +10,16 @@ enum {
     DRAIN_NS = 200000000,
 };
 
-static void append_to_run(struct worker *w, struct session *s, struct packet *p)
-{
-    if (s->run.first)
-        s->run.last->next = p;
-    else {
-        s->run.first = p;
-        w->sessions[w->session_count++] = s;
-    }
-    s->run.last = p;
-}
-
-/* Will the packet open a send entry of its own for every subscriber? Roughly: fanout.c decides. */
-static bool opens_group(const struct worker *w, const struct session *s, uint32_t len)
-{
-    return !w->gso || !s->run.first || s->run.last->bytes.iov_len != len;
-}
-
-static void accept_packet(struct worker *w, const struct arrival *a)
-{
-    struct packet *p = &w->packets[w->packet_count++];
-    struct session *s = a->session;
-    uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
-
-    budget_charge(&w->budget, subscribers, opens_group(w, s, a->len));
-    *p = (struct packet){{a->data, a->len}, a->datagram->received_ns, NULL};
-    append_to_run(w, s, p);
-    counter_add(&s->counters.packets_received, 1);
-    counter_add(&s->counters.bytes_received, a->len);
-    store_rlx(&s->last_packet_ns, w->now);
-    counter_add(&w->counters.packets_forwarded, 1);
-}
-
-/* How long it has waited since the kernel received it. */
-static uint64_t age_of(const struct datagram *d)
-{
-    uint64_t now = clock_ns(CLOCK_REALTIME);
-
-    return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
-}
-
 /* Asked to stop, and the time for what is queued is over. What is handed over is not dropped. */
-static bool out_of_time(struct worker *w)
+bool worker_out_of_time(struct worker *w)
 {
-    if (!load_acq(&w->stopping) || load_acq(&w->handing_over))
+    if (!load_acq(&w->stopping) || load_acq(&w->leaves_queue))
         return false;
     uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
     if (w->stop_by == 0)
         w->stop_by = now + DRAIN_NS;
     return now >= w->stop_by;
-}
-
-/* Of the buffers that were taken to the gate nothing is needed any more, see ingress.h. */
-static void settle_buffers(struct worker *w)
-{
-    ingress_settle(w->ingress, w->settled, w->taken);
-    w->settled = w->taken;
-}
-
-/* What was admitted is sent before it becomes too much for a time, see budget.h. */
-static void pass_gate(struct worker *w)
-{
-    if (w->gate.count == 0)
-        return;
-    uint64_t now = clock_ns(CLOCK_MONOTONIC);
-
-    store_rlx(&w->alive_ns, now);
-    budget_learn(&w->budget, now - w->gate.now);
-    w->gate.now = now;
-    fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
-    gate_pass(&w->gate);
-    for (uint32_t i = 0; i < w->gate.count; i++) {
-        if (w->gate.arrival[i].session)
-            accept_packet(w, &w->gate.arrival[i]);
-    }
-    w->gate.count = 0;
-    if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
-        worker_fan_out(w);
-        settle_buffers(w); /* but for the one at hand */
-        budget_renew(&w->budget, true);
-        qsbr_quiescent(w->qsbr, w->options.index);
-        w->out_of_time = out_of_time(w);
-    }
-}
-
-/* Every packet of the buffer: to the gate, or dropped. */
-static void take_datagram(struct worker *w, const struct datagram *d)
-{
-    uint32_t at = 0;
-
-    counter_add(&w->counters.bytes_received, d->len);
-    if (d->truncated) {
-        counter_add(&w->counters.packets_received, 1);
-        stats_count_drop(&w->counters, DROP_truncated);
-        return;
-    }
-    do {
-        uint32_t left = d->len - at, len = left < d->segment ? left : d->segment;
-
-        counter_add(&w->counters.packets_received, 1);
-        if (w->out_of_time)
-            stats_count_drop(&w->counters, DROP_overload);
-        else if (gate_add(&w->gate, d->data + at, len, d))
-            pass_gate(w);
-        at += len;
-    } while (at < d->len);
 }
 
 /* A sign of life; what began then and was work counts as busy. */
@@ -127,20 +31,6 @@ static void note_work(struct worker *w, uint64_t began)
     counter_add(&w->busy_ns, now - began);
 }
 
-/* From inboxes come packets that another worker has counted as received. */
-static void take_inbox(struct worker *w)
-{
-    struct parcel *p;
-
-    while (inbox_held(w->inbox) < INBOX_TURN && (p = inbox_take(w->inbox))) {
-        if (w->out_of_time)
-            stats_count_drop(&w->counters, DROP_overload);
-        else if (gate_add_parcel(&w->gate, p))
-            pass_gate(w);
-    }
-    pass_gate(w);
-}
-
 static bool help_wanted(struct worker *w)
 {
     for (unsigned i = 0; i < w->crew_size; i++) {
@@ -148,21 +38,6 @@ static bool help_wanted(struct worker *w)
             return true;
     }
     return false;
-}
-
-/* Until the turn has lasted long enough; the others are for the next one. */
-static void take_buffers(struct worker *w)
-{
-    while (w->taken < w->filled && w->gate.now < w->now + TURN_NS) {
-        struct datagram *d = &w->datagrams[w->taken];
-
-        ingress_datagram(w->ingress, w->taken, d);
-        take_datagram(w, d);
-        w->taken++;
-        if (w->gate.count == 0 && w->packet_count == 0) /* all that came so far has left */
-            settle_buffers(w);
-    }
-    pass_gate(w);
 }
 
 static bool receives(const struct worker *w)
@@ -185,11 +60,11 @@ static void await_frame(struct worker *w)
 
         if (n > 0) {
             w->filled += (unsigned)n;
-            take_buffers(w);
+            worker_admit_buffers(w);
         }
         if (n < 0)
             counter_add(&w->counters.receive_errors, 1);
-        take_inbox(w);
+        worker_admit_inbox(w);
         if (n < 0 || w->filled == INGRESS_BATCH || w->taken < w->filled || w->session_count != 1 ||
             w->gate.called || help_wanted(w))
             break;
@@ -214,12 +89,12 @@ unsigned worker_forward(struct worker *w, bool may_receive)
 
     w->now = clock_ns(CLOCK_MONOTONIC);
     store_rlx(&w->alive_ns, w->now);
-    take_buffers(w);
-    take_inbox(w);
+    worker_admit_buffers(w);
+    worker_admit_inbox(w);
     if (may_receive && w->taken == w->filled)
         await_frame(w);
     worker_fan_out(w);
-    settle_buffers(w);
+    worker_settle(w);
     budget_renew(&w->budget, false);
     tell_control_plane(w);
     n = w->taken - first;
@@ -306,7 +181,7 @@ static void bear_receive_error(struct worker *w)
 
 static void drain(struct worker *w)
 {
-    while (!out_of_time(w) && turn(w) > 0)
+    while (!worker_out_of_time(w) && turn(w) > 0)
         qsbr_quiescent(w->qsbr, w->options.index);
 }
 
@@ -314,7 +189,7 @@ static void drain(struct worker *w)
 static void empty_hands(struct worker *w)
 {
     while (w->taken < w->filled) {
-        w->out_of_time = out_of_time(w);
+        w->out_of_time = worker_out_of_time(w);
         turn(w);
         qsbr_quiescent(w->qsbr, w->options.index);
     }
@@ -327,7 +202,7 @@ static void settle_inbox(struct worker *w)
     for (unsigned i = 0; i < w->crew_size; i++) /* this may be what they wait for */
         worker_wake(w->crew[i]->wake_fd);
     while (!inbox_close(w->inbox, w->inboxes, w->crew_size)) {
-        w->out_of_time = out_of_time(w);
+        w->out_of_time = worker_out_of_time(w);
         int n = turn(w);
 
         qsbr_quiescent(w->qsbr, w->options.index);
@@ -373,7 +248,7 @@ void worker_run(struct worker *w)
         else
             bear_receive_error(w);
     }
-    if (!load_acq(&w->handing_over))
+    if (!load_acq(&w->leaves_queue))
         drain(w);
     empty_hands(w);
     settle_inbox(w);
@@ -386,8 +261,8 @@ void worker_stop(struct worker *w)
     worker_wake(w->wake_fd);
 }
 
-void worker_hand_over(struct worker *w)
+void worker_leave(struct worker *w)
 {
-    store_rls(&w->handing_over, true);
+    store_rls(&w->leaves_queue, true);
     worker_stop(w);
 }

@@ -65,7 +65,7 @@ struct worker {
     struct job job;
 
     alignas(CACHE_LINE) _Atomic bool stopping;
-    _Atomic bool handing_over; /* and what is queued is not to be read */
+    _Atomic bool leaves_queue; /* and what is queued is not to be read */
     _Atomic bool idle; /* asleep, or about to be: wake it when there is work to share */
     _Atomic bool awaits;    /* those who have tasks of its job */
     _Atomic uint32_t helps; /* 1 + the index of whose task it has; 0: its own work */
@@ -92,14 +92,14 @@ void worker_report(struct worker *w, _Atomic(struct local_set *) *local,
                    const int notice_fd[RF_QUEUES], struct proofs *proofs);
 
 /* First what a process that died had in hand; then what comes, until worker_stop; then what is
- * queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. It ends when no other that runs receives any more, so that nobody hands
- * over anything to it; what was handed over later than that is dropped. Once only: called again, it
- * returns. */
+ * queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. It ends when no other
+ * that runs receives any more, so that nobody hands over anything to it; what was handed over later
+ * than that is dropped. Once only: called again, it returns. */
 void worker_run(struct worker *w);
 /* From any thread. */
 void worker_stop(struct worker *w);
 /* The same, but what is queued stays in the socket, and all that is handed over is forwarded. */
-void worker_hand_over(struct worker *w);
+void worker_leave(struct worker *w);
 
 /* Of the thread that calls: it is the worker's from now on. */
 void worker_note_thread(struct worker *w);
@@ -112,6 +112,14 @@ void worker_recover(struct worker *w);
 /* A turn with what is in hand, and with what others have handed over; `may_receive`: what
  * comes meanwhile may join it. Returns how many buffers and packets it had. */
 unsigned worker_forward(struct worker *w, bool may_receive);
+/* Within a turn: buffers to the gate until it has lasted long enough; then what others have handed
+ * over. What is admitted is sent before it becomes too much for a time. */
+void worker_admit_buffers(struct worker *w);
+void worker_admit_inbox(struct worker *w);
+/* Of the buffers that were taken to the gate nothing is needed any more, see ingress.h. */
+void worker_settle(struct worker *w);
+/* Asked to stop, and the time for what is queued is over: what comes yet is dropped. */
+bool worker_out_of_time(struct worker *w);
 /* Within a turn. Sends all that was accepted so far. */
 void worker_fan_out(struct worker *w);
 /* One task of `owner`'s job; false when there is none. */

@@ -121,7 +121,7 @@ void worker_fan_out(struct worker *w)
             __builtin_prefetch(load_rlx(&w->sessions[i + LISTS_AHEAD]->subscribers));
         if (!plan_has_room(&w->plan))
             run_plan(w);
-        plan_session(&w->plan, w->sessions[i], w->gso, w->crew_size > 1);
+        plan_session(&w->plan, w->sessions[i], w->crew_size > 1);
         w->sessions[i]->run = (struct run){NULL, NULL};
     }
     run_plan(w);

@@ -1,0 +1,111 @@
+/* What a worker takes in: buffers and parcels through the gate, into the runs of their sessions. */
+#include "worker.h"
+
+static void accept_packet(struct worker *w, const struct arrival *a)
+{
+    struct packet *p = &w->packets[w->packet_count++];
+    struct session *s = a->session;
+    uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
+
+    *p = (struct packet){.bytes = {a->data, a->len}, .received_ns = a->datagram->received_ns};
+    if (!s->run.first)
+        w->sessions[w->session_count++] = s;
+    budget_charge(&w->budget, subscribers, run_append(&s->run, p, w->gso));
+    counter_add(&s->counters.packets_received, 1);
+    counter_add(&s->counters.bytes_received, a->len);
+    store_rlx(&s->last_packet_ns, w->now);
+    counter_add(&w->counters.packets_forwarded, 1);
+}
+
+/* How long it has waited since the kernel received it. */
+static uint64_t age_of(const struct datagram *d)
+{
+    uint64_t now = clock_ns(CLOCK_REALTIME);
+
+    return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
+}
+
+/* Of the buffers that were taken to the gate nothing is needed any more, see ingress.h. */
+void worker_settle(struct worker *w)
+{
+    ingress_settle(w->ingress, w->settled, w->taken);
+    w->settled = w->taken;
+}
+
+/* What was admitted is sent before it becomes too much for a time, see budget.h. */
+static void pass_gate(struct worker *w)
+{
+    if (w->gate.count == 0)
+        return;
+    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+    store_rlx(&w->alive_ns, now);
+    budget_learn(&w->budget, now - w->gate.now);
+    w->gate.now = now;
+    fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
+    gate_pass(&w->gate);
+    for (uint32_t i = 0; i < w->gate.count; i++) {
+        if (w->gate.arrival[i].session)
+            accept_packet(w, &w->gate.arrival[i]);
+    }
+    w->gate.count = 0;
+    if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
+        worker_fan_out(w);
+        worker_settle(w); /* but for the one at hand */
+        budget_renew(&w->budget, true);
+        qsbr_quiescent(w->qsbr, w->options.index);
+        w->out_of_time = worker_out_of_time(w);
+    }
+}
+
+/* Every packet of the buffer: to the gate, or dropped. */
+static void take_datagram(struct worker *w, const struct datagram *d)
+{
+    uint32_t at = 0;
+
+    counter_add(&w->counters.bytes_received, d->len);
+    if (d->truncated) {
+        counter_add(&w->counters.packets_received, 1);
+        stats_count_drop(&w->counters, DROP_truncated);
+        return;
+    }
+    do {
+        uint32_t left = d->len - at, len = left < d->segment ? left : d->segment;
+
+        counter_add(&w->counters.packets_received, 1);
+        if (w->out_of_time)
+            stats_count_drop(&w->counters, DROP_overload);
+        else if (gate_add(&w->gate, d->data + at, len, d))
+            pass_gate(w);
+        at += len;
+    } while (at < d->len);
+}
+
+/* From inboxes come packets that another worker has counted as received. */
+void worker_admit_inbox(struct worker *w)
+{
+    struct parcel *p;
+
+    while (inbox_held(w->inbox) < INBOX_TURN && (p = inbox_take(w->inbox))) {
+        if (w->out_of_time)
+            stats_count_drop(&w->counters, DROP_overload);
+        else if (gate_add_parcel(&w->gate, p))
+            pass_gate(w);
+    }
+    pass_gate(w);
+}
+
+/* Until the turn has lasted long enough; the others are for the next one. */
+void worker_admit_buffers(struct worker *w)
+{
+    while (w->taken < w->filled && w->gate.now < w->now + TURN_NS) {
+        struct datagram *d = &w->datagrams[w->taken];
+
+        ingress_datagram(w->ingress, w->taken, d);
+        take_datagram(w, d);
+        w->taken++;
+        if (w->gate.count == 0 && w->packet_count == 0) /* all that came so far has left */
+            worker_settle(w);
+    }
+    pass_gate(w);
+}
