@@ -44,7 +44,7 @@ class Clock:
 def policy_of(engine: Engine) -> AddressPolicy:
     """Nothing configured, loopback allowed."""
     return AddressPolicy(
-        ingest=engine.bound,
+        ingress=engine.bound,
         sends_ipv4=engine.sends_ipv4,
         sends_ipv6=engine.sends_ipv6,
         allow=(),

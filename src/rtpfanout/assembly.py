@@ -82,7 +82,7 @@ def address_policy_of(
 ) -> AddressPolicy:
     """Where sources and subscribers may be."""
     return AddressPolicy(
-        ingest=engine.bound,
+        ingress=engine.bound,
         sends_ipv4=engine.sends_ipv4,
         sends_ipv6=engine.sends_ipv6,
         allow=settings.address_policy.allow,

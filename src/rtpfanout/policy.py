@@ -39,13 +39,13 @@ SOURCE_FIELD = "source_address"
 class AddressPolicy:
     """The rules of one server.
 
-    `ingest` is the bound address with its real port; `sends_ipv4` and `sends_ipv6` say what
+    `ingress` is the bound address with its real port; `sends_ipv4` and `sends_ipv6` say what
     the egress sockets reach. `allow` and `deny` are the configured networks (deny wins, an
     empty allow admits all ordinary addresses). `is_local` tells this host's own addresses,
-    normally `netif.address_is_local`; it is asked only about the ingest port.
+    normally `netif.address_is_local`; it is asked only about the ingress port.
     """
 
-    ingest: Address
+    ingress: Address
     sends_ipv4: bool
     sends_ipv6: bool
     allow: Sequence[Network]
@@ -83,13 +83,13 @@ class AddressPolicy:
         _check_scope(address, SUBSCRIBER_FIELD)
         if not (self.sends_ipv4 if address.ip.version == 4 else self.sends_ipv6):
             raise InvalidArgumentError(
-                f"{address} is IPv{address.ip.version}, which bind_address = {self.ingest} cannot "
-                f"send to; set bind_address = [::]:{self.ingest.port} for both IPv4 and IPv6",
+                f"{address} is IPv{address.ip.version}, which bind_address = {self.ingress} cannot "
+                f"send to; set bind_address = [::]:{self.ingress.port} for both IPv4 and IPv6",
                 field=SUBSCRIBER_FIELD,
             )
 
     def ipv4_verdicts(self) -> tuple[list[bytes], list[bool]]:
-        """Which IPv4 subscribers `check_subscriber` lets pass, on other ports than 0 and ingest's.
+        """Which IPv4 subscribers `check_subscriber` lets pass, on other ports than 0 and ingress's.
 
         Ranges of addresses decided alike: the first of each (4 bytes, network order,
         ascending from 0.0.0.0), and whether that range passes.
@@ -137,7 +137,7 @@ class AddressPolicy:
                 f"{address} has port 0; give the port the source sends from", field=SOURCE_FIELD
             )
         for view in views(address.ip):
-            if reason := self._own_ingest(view, address.port):
+            if reason := self._own_ingress(view, address.port):
                 raise AddressDeniedError(_sentence(address, view, reason), field=SOURCE_FIELD)
             kind = _no_sender(view)
             if kind:
@@ -148,7 +148,7 @@ class AddressPolicy:
     def check_source_network(self, network: Network) -> None:
         """Return if packets can come from some address of `network`, whatever the port.
 
-        Raises InvalidArgumentError with field ``source_address``. This server's own ingest
+        Raises InvalidArgumentError with field ``source_address``. This server's own ingress
         may be inside: the packet path drops what comes from it as a loop.
         """
         single = network.num_addresses == 1
@@ -162,13 +162,13 @@ class AddressPolicy:
                     field=SOURCE_FIELD,
                 )
 
-    def is_own_ingest(self, address: Address) -> bool:
+    def is_own_ingress(self, address: Address) -> bool:
         """Whether a datagram to `address` would come in here, in whatever spelling."""
-        return any(self._own_ingest(view, address.port) for view in views(address.ip))
+        return any(self._own_ingress(view, address.port) for view in views(address.ip))
 
-    def is_own_ingest_ipv4(self, packed: bytes) -> bool:
-        """The same for the ingest port of an IPv4 address of 4 bytes."""
-        return self._own_ingest(ipaddress.IPv4Address(packed), self.ingest.port) is not None
+    def is_own_ingress_ipv4(self, packed: bytes) -> bool:
+        """The same for the ingress port of an IPv4 address of 4 bytes."""
+        return self._own_ingress(ipaddress.IPv4Address(packed), self.ingress.port) is not None
 
     def _never(self, view: IPAddress, port: int) -> str | None:
         """Why a view is refused whatever is configured."""
@@ -176,16 +176,16 @@ class AddressPolicy:
             return "is an unspecified address; give the subscriber's own"
         if view == _BROADCAST:
             return "is the broadcast address; add each subscriber by its own"
-        return self._own_ingest(view, port)
+        return self._own_ingress(view, port)
 
-    def _own_ingest(self, view: IPAddress, port: int) -> str | None:
-        if port != self.ingest.port:
+    def _own_ingress(self, view: IPAddress, port: int) -> str | None:
+        if port != self.ingress.port:
             return None
-        if self.ingest.ip.is_unspecified:
+        if self.ingress.ip.is_unspecified:
             own = self.is_local(view)
         else:
             # Compared as numbers: fe80::1%2 and fe80::1 may be the same place.
-            own = view.packed == self.ingest.ip.packed
+            own = view.packed == self.ingress.ip.packed
         return "is this server's own ingest, which would loop; use another address" if own else None
 
     def _refusal(self, view: IPAddress) -> str | None:

@@ -30,10 +30,10 @@ def nobody(_ip: IPAddress) -> bool:
 
 
 def policy(
-    ingest: str = "[::]:5004", allow: Iterable[str] = (), deny: Iterable[str] = (), **changed: Any
+    ingress: str = "[::]:5004", allow: Iterable[str] = (), deny: Iterable[str] = (), **changed: Any
 ) -> AddressPolicy:
     arguments: dict[str, Any] = {
-        "ingest": Address.parse(ingest),
+        "ingress": Address.parse(ingress),
         "sends_ipv4": True,
         "sends_ipv6": True,
         "allow": tuple(map(ipaddress.ip_network, allow)),
@@ -297,19 +297,19 @@ def test_port_0_is_malformed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ingest", "sends", "text"),
+    ("ingress", "sends", "text"),
     [
         ("0.0.0.0:5004", {"sends_ipv6": False}, "[2001:db8::1]:5000"),
         ("[2001:db8::9]:5004", {"sends_ipv4": False}, "192.0.2.1:5000"),
     ],
 )
-def test_a_family_the_socket_lacks(ingest: str, sends: dict[str, bool], text: str) -> None:
+def test_a_family_the_socket_lacks(ingress: str, sends: dict[str, bool], text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"bind_address = \[::\]:5004") as caught:
-        policy(ingest, **sends).check_subscriber(Address.parse(text))
+        policy(ingress, **sends).check_subscriber(Address.parse(text))
     assert caught.value.field == "subscriber_address"
 
 
-def test_own_ingest_when_bound_to_one_address() -> None:
+def test_own_ingress_when_bound_to_one_address() -> None:
     rules = policy("192.0.2.1:5004", allow=["0.0.0.0/0", "::/0"], is_local=lambda _ip: True)
     for text in ("192.0.2.1:5004", "[::ffff:192.0.2.1]:5004", "[::192.0.2.1]:5004"):
         assert denied(rules, text), text
@@ -317,18 +317,18 @@ def test_own_ingest_when_bound_to_one_address() -> None:
         assert not denied(rules, text), text
 
 
-def test_own_ingest_is_recognised_without_its_scope() -> None:
+def test_own_ingress_is_recognised_without_its_scope() -> None:
     rules = policy("[fe80::1%2]:5004", allow=["fe80::/10"])
     assert denied(rules, "[fe80::1]:5004")
     assert denied(rules, "[fe80::1%2]:5004")
     assert not denied(rules, "[fe80::2%2]:5004")
 
 
-@pytest.mark.parametrize("ingest", ["0.0.0.0:5004", "[::]:5004"])
-def test_own_ingest_when_bound_to_a_wildcard(ingest: str) -> None:
+@pytest.mark.parametrize("ingress", ["0.0.0.0:5004", "[::]:5004"])
+def test_own_ingress_when_bound_to_a_wildcard(ingress: str) -> None:
     """Real local addresses, loopback opened by every means there is."""
     rules = policy(
-        ingest,
+        ingress,
         allow=["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128"],
         loopback_allowed=True,
         is_local=address_is_local,
@@ -385,7 +385,7 @@ def test_sources_that_cannot_send(text: str, what: str) -> None:
     assert caught.value.field == "source_address"
 
 
-def test_a_source_is_not_our_own_ingest() -> None:
+def test_a_source_is_not_our_own_ingress() -> None:
     rules = policy(is_local=address_is_local)
     for text in ("127.0.0.1:5004", "[::ffff:127.0.0.1]:5004"):
         with pytest.raises(AddressDeniedError, match="own ingest") as caught:

@@ -61,7 +61,7 @@ def lacks_zone(address: Address) -> bool:
 class Rules:
     """What an AddressPolicy is made of, `local` being this host's own addresses."""
 
-    ingest: Address
+    ingress: Address
     allow: tuple[Network, ...]
     deny: tuple[Network, ...]
     loopback_allowed: bool
@@ -72,7 +72,7 @@ class Rules:
     @property
     def policy(self) -> AddressPolicy:
         return AddressPolicy(
-            ingest=self.ingest,
+            ingress=self.ingress,
             sends_ipv4=self.sends_ipv4,
             sends_ipv6=self.sends_ipv6,
             allow=self.allow,
@@ -118,11 +118,11 @@ class Rules:
         return not is_in(ip, tuple(filter(is_special, map(unmapped, self.allow))))
 
     def _is_own(self, ip: IPAddress, port: int) -> bool:
-        if port != self.ingest.port:
+        if port != self.ingress.port:
             return False
-        if self.ingest.ip.is_unspecified:
+        if self.ingress.ip.is_unspecified:
             return is_in(ip, self.local)
-        return (ip.version, int(ip)) == (self.ingest.ip.version, int(self.ingest.ip))
+        return (ip.version, int(ip)) == (self.ingress.ip.version, int(self.ingress.ip))
 
 
 def readings(ip: IPAddress) -> set[IPAddress]:
@@ -260,12 +260,12 @@ def networks(draw: st.DrawFn, ip: IPAddress) -> tuple[Network, ...]:
 @st.composite
 def rules_for(draw: st.DrawFn, ip: IPAddress) -> Rules:
     """A server's, whose parts often have to do with `ip`."""
-    ingest = draw(st.sampled_from(["0.0.0.0:5004", "[::]:5004", "192.0.2.1:5004", "own"]))
-    if ingest == "own":
+    ingress = draw(st.sampled_from(["0.0.0.0:5004", "[::]:5004", "192.0.2.1:5004", "own"]))
+    if ingress == "own":
         own = draw(st.sampled_from(sorted(readings(ip), key=lambda ip: (ip.version, ip))))
-        ingest = str(Address(own, 5004))
+        ingress = str(Address(own, 5004))
     return Rules(
-        ingest=Address.parse(ingest),
+        ingress=Address.parse(ingress),
         allow=draw(networks(ip)),
         deny=draw(st.one_of(st.just(()), networks(ip))),
         loopback_allowed=draw(st.booleans()),
@@ -364,7 +364,7 @@ def test_one_verdict_for_every_source(data: st.DataObject, ip: IPAddress, port: 
             passes = True
         assert passes == rules.source_passes(address), text
         own = any(rules._is_own(ip, port) for ip in readings(address.ip))
-        assert rules.policy.is_own_ingest(address) == own, text
+        assert rules.policy.is_own_ingress(address) == own, text
 
 
 @MANY

@@ -221,10 +221,10 @@ def test_stats_and_status_follow_the_packets(manager: SessionManager, clock: Clo
         session_id = manager.create(f"{host}:{port}", 1, "video").session_id
         manager.add_subscriber(session_id, "{}:{}".format(*subscriber.getsockname()))
         assert manager.stats(session_id).seconds_since_last_packet is None
-        ingest = manager._rules.policy.ingest
+        ingress = manager._rules.policy.ingress
         packet = rtp.build(b"x" * 88, ssrc=1, sequence=1, timestamp=1)
         for _ in range(10):
-            source.sendto(packet, (str(ingest.ip), ingest.port))
+            source.sendto(packet, (str(ingress.ip), ingress.port))
             subscriber.recv(2048)
     clock.now += SECOND
     stats = manager.stats(session_id)
@@ -320,10 +320,10 @@ def test_latency_of_a_session(manager: SessionManager) -> None:
         manager.add_subscribers(
             session_id, ["{}:{}".format(*sock.getsockname()) for sock in (one, two)]
         )
-        ingest = manager._rules.policy.ingest
+        ingress = manager._rules.policy.ingress
         for n in range(10):
             packet = rtp.build(b"x", ssrc=1, sequence=n, timestamp=n)
-            source.sendto(packet, (str(ingest.ip), ingest.port))
+            source.sendto(packet, (str(ingress.ip), ingress.port))
             one.recv(100)
             two.recv(100)
     latency = eventually(

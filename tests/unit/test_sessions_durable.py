@@ -375,7 +375,7 @@ def test_what_restores_in_bulk_is_as_it_was(
             assert manager.restore().subscribers == 6
             assert [manager.list_subscribers(each)[0] for each in ids] == found
             assert [manager.get(each) for each in ids] == views
-            assert all(session.at_ingest_port for session in manager._state.in_order)
+            assert all(session.at_ingress_port for session in manager._state.in_order)
             clock.now += 28 * SECOND
             assert manager.housekeeping.expire_subscribers() == 2
             with pytest.raises(AlreadyExistsError):

@@ -231,11 +231,11 @@ def test_joining_consents_and_follows_a_port_change(manager: SessionManager, clo
     assert manager.housekeeping.expire_subscribers() == 1
     with pytest.raises(AddressDeniedError):
         manager.signals.join(
-            session_id, manager._rules.policy.ingest, lease_secs=10, subscriber_class=""
+            session_id, manager._rules.policy.ingress, lease_secs=10, subscriber_class=""
         )
 
 
-def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
+def test_subscribers_that_become_our_own_ingress_get_nothing_meanwhile(
     engine: Engine, clock: Clock
 ) -> None:
     manager = manager_of(engine, clock)
@@ -247,7 +247,7 @@ def test_subscribers_that_become_our_own_ingest_get_nothing_meanwhile(
     policy = manager._rules.policy
     wildcard = Address.parse(f"0.0.0.0:{port}")
     there = {Address.parse("127.0.0.1:1").ip: 1}
-    object.__setattr__(policy, "ingest", wildcard)
+    object.__setattr__(policy, "ingress", wildcard)
     object.__setattr__(policy, "is_local", lambda ip: ip in there)
     assert manager.housekeeping.on_local_addresses(there) == 0
     there[Address.parse("192.0.2.77:1").ip] = 2

@@ -63,7 +63,7 @@ def test_sources_in_their_canonical_spelling(
 
 
 POLICY = AddressPolicy(
-    ingest=Address.parse("192.0.2.1:5004"),
+    ingress=Address.parse("192.0.2.1:5004"),
     sends_ipv4=True,
     sends_ipv6=True,
     allow=(),
@@ -331,8 +331,8 @@ def test_a_latch_is_pinned_by_the_first_packet(
 
 
 def manager_ingest(manager: SessionManager) -> tuple[str, int]:
-    ingest = manager._rules.policy.ingest
-    return str(ingest.ip), ingest.port
+    ingress = manager._rules.policy.ingress
+    return str(ingress.ip), ingress.port
 
 
 def test_another_source_is_pinned_after_a_silence(

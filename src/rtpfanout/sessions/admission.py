@@ -37,10 +37,10 @@ class Admission:
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
-        self._ingest_port = policy.ingest.port
-        other = 2 if self._ingest_port == 1 else 1
+        self._ingress_port = policy.ingress.port
+        other = 2 if self._ingress_port == 1 else 1
         self._other_port = port_bytes(other) + bytes(2)
-        self._no_port, self._own_port = port_bytes(0), port_bytes(self._ingest_port)
+        self._no_port, self._own_port = port_bytes(0), port_bytes(self._ingress_port)
         self._starts, self._admitted = policy.ipv4_verdicts()
 
     def record(self, text: str) -> bytes:
@@ -72,8 +72,8 @@ class Admission:
                 found = self._ipv4_range(head)
                 if found is None or not self._admitted[found]:
                     self._policy.check_subscriber(address_of(head + self._other_port))
-        if any_at_port(records, self._ingest_port):  # each address once: it costs 5 us
-            port = port_bytes(self._ingest_port)
+        if any_at_port(records, self._ingress_port):  # each address once: it costs 5 us
+            port = port_bytes(self._ingress_port)
             for record in {r for r in split_records(records) if r[PORT] == port}:
                 if not self._passes(record):
                     self._policy.check_subscriber(address_of(record))
@@ -109,7 +109,7 @@ class Admission:
             return False
         if record[PORT] != self._own_port:
             return True
-        return not self._policy.is_own_ingest_ipv4(record[12:16])
+        return not self._policy.is_own_ingress_ipv4(record[12:16])
 
     def _ipv4_range(self, head: bytes) -> int | None:
         """The range of addresses decided alike that an IPv4 address is in; None for others."""
@@ -123,7 +123,7 @@ class Admission:
         if not (digits.isdigit() and digits.isascii() and len(digits) <= 5):
             return None
         port = int(digits)
-        if not 0 < port <= 65535 or port == self._ingest_port:
+        if not 0 < port <= 65535 or port == self._ingress_port:
             return None
         try:
             ip = socket.inet_pton(socket.AF_INET, host)

@@ -40,7 +40,7 @@ class Entry:
     """A session that the engine has again and calls don't know yet."""
 
     __slots__ = (
-        "at_ingest_port", "feeder", "handle", "is_echo", "last_since", "leases", "records",
+        "at_ingress_port", "feeder", "handle", "is_echo", "last_since", "leases", "records",
         "refused", "subscribers", "terms",
     )  # fmt: skip
 
@@ -52,6 +52,6 @@ class Entry:
         self.subscribers = 0
         self.refused = 0  # of these
         self.last_since = 0
-        self.at_ingest_port = False
+        self.at_ingress_port = False
         self.leases: frozenset[int] = _NO_LEASES
         self.records = b""  # of its subscribers, where each is counted or has to consent

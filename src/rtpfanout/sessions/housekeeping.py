@@ -129,13 +129,13 @@ class Housekeeping:
 
         That matters where we are bound to all of them. The packet path drops what comes from them
         and our port: our own copies, as a loop. When they change, or what else is local (`changes`
-        counts that), subscribers that are our own ingest because of it get nothing; returns how
+        counts that), subscribers that are our own ingress because of it get nothing; returns how
         many. Raises OSError.
         """
         own = dict(addresses)
-        ingest = self.rules.policy.ingest.ip
-        if not ingest.is_unspecified:
-            own = {ingest: 0}
+        ingress = self.rules.policy.ingress.ip
+        if not ingress.is_unspecified:
+            own = {ingress: 0}
         before, now = self._local, (own, changes)
         if now == before:
             return 0
@@ -146,7 +146,7 @@ class Housekeeping:
             if before is not None:
                 self.engine.follow_sources()
         self._local = now
-        return 0 if before is None else self.judge_ingest()
+        return 0 if before is None else self.judge_ingress()
 
     def on_interfaces(self, now: Mapping[str, int]) -> int:
         """Housekeeping: `now` has the index of each interface by its name.
@@ -173,13 +173,13 @@ class Housekeeping:
             _log.info("interfaces have other indexes", indexes=changed, moved=count)
         return count
 
-    def judge_ingest(self) -> int:
-        """What is local may have changed: subscribers that are our own ingest get nothing, those
+    def judge_ingress(self) -> int:
+        """What is local may have changed: subscribers that are our own ingress get nothing, those
         that aren't any more do; how many are refused now.
         """
         state = self.state
         with state.lock:
-            candidates = [session for session in state.in_order if session.at_ingest_port]
+            candidates = [session for session in state.in_order if session.at_ingress_port]
             state.room_for_sessions = True  # a source may not be ours any more
         refused, _ = self.judge.some(candidates)
         state.count("loops_withheld", refused)

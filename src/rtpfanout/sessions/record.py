@@ -35,8 +35,8 @@ class Session:
     """How many of its subscribers the configuration refuses."""
     last_since: int = 0
     """The `since` of the latest subscriber: it grows strictly along the list."""
-    at_ingest_port: bool = False
-    """Whether it has, or had, a subscriber with the port of our own ingest."""
+    at_ingress_port: bool = False
+    """Whether it has, or had, a subscriber with the port of our own ingress."""
     # Who is at work on it. An exclusive call waits for the shared ones, and these wait for it;
     # shared calls that name the same subscriber wait for each other.
     shared: int = 0

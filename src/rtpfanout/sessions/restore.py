@@ -224,12 +224,12 @@ class Restoring:
             self._served += added
         for sequence, until in leases:
             self._entries[sequence].leases |= {until}
-        ingest_port = self.rules.policy.ingest.port
-        if any_at_port(records, ingest_port):
-            port = port_bytes(ingest_port)
+        ingress_port = self.rules.policy.ingress.port
+        if any_at_port(records, ingress_port):
+            port = port_bytes(ingress_port)
             for sequence in {row[0] for row in rows if row[5][PORT] == port}:
                 if sequence in self._entries:
-                    self._entries[sequence].at_ingest_port = True
+                    self._entries[sequence].at_ingress_port = True
         return True
 
     def _wanted(self, runs: Iterator[SubscriberRun]) -> Iterator[SubscriberRun]:
@@ -252,16 +252,16 @@ class Restoring:
             looks = False
         except RtpFanoutError:
             looks = True
-        port = self.rules.policy.ingest.port
-        at_ingest_port = any_at_port(records, port)
+        port = self.rules.policy.ingress.port
+        at_ingress_port = any_at_port(records, port)
         is_counted = bool(self.rules.limits.subscribers_per_ip)
         lifted = []
         for run in runs:
             entry = self._entries[run.sequence]
             if is_counted or entry.is_echo:
                 entry.records += run.records
-            if at_ingest_port:
-                entry.at_ingest_port |= any_at_port(run.records, port)
+            if at_ingress_port:
+                entry.at_ingress_port |= any_at_port(run.records, port)
             lease_until = self._lease_until(entry, run.lease_ns) if run.lease_ns else 0
             for records, is_refused in self._parts(run, entry, looks=looks):
                 added = len(records) // RECORD_BYTES
@@ -398,7 +398,7 @@ class Restoring:
             terms=terms,
             revision=row.revision,
             last_since=entry.last_since,
-            at_ingest_port=entry.at_ingest_port,
+            at_ingress_port=entry.at_ingress_port,
         )
         state.keys.add(terms.key(row.ssrc))
         for lease in entry.leases:

@@ -105,7 +105,7 @@ class Subscribers:
                 self.zones.note(scopes_of(records))
                 self._engine_add(session, records, since, lease_until, kind, withheld, local)
                 session.last_since = since + len(each) - 1  # as the store counts
-                session.at_ingest_port |= any_at_port(records, self.rules.policy.ingest.port)
+                session.at_ingress_port |= any_at_port(records, self.rules.policy.ingress.port)
                 self._count(session, new, 1)
                 if withheld:
                     self.consents.expect(session.session_id, new)
