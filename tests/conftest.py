@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from lending import Lender
 from selection import (  # noqa: F401  # hooks of pytest
     pytest_addoption,
     pytest_cmdline_main,
@@ -36,20 +37,41 @@ settings.register_profile(
 settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session")
+def lender() -> Iterator[Lender]:
+    """The servers that tests marked `lent_servers` have one after the other."""
+    lender = Lender()
+    yield lender
+    lender.close()
+
+
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., ServerProcess]]:
-    """Starts servers by ServerProcess(**settings); each is checked and stopped at the end."""
-    started: list[ServerProcess] = []
+def start_server(
+    request: pytest.FixtureRequest, lender: Lender
+) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts servers by ServerProcess(**settings); each is checked and stopped at the end.
+
+    Where the test is marked `lent_servers` it may be one that ran before, and it runs on.
+    """
+    mark = request.node.get_closest_marker("lent_servers")
+    is_lent = mark is not None and mark.args != (False,)
+    started: list[tuple[dict[str, object], ServerProcess]] = []
 
     def start(**settings: object) -> ServerProcess:
-        started.append(ServerProcess(**settings))
-        return started[-1]
+        server = lender.lend(settings) if is_lent else ServerProcess(**settings)
+        started.append((settings, server))
+        return server
 
-    with ExitStack() as stack:
-        stack.callback(lambda: [server.stop() for server in started])
+    try:
         yield start
-        for server in started:
+        for _settings, server in started:
             server.check_identities()
+        if is_lent:
+            while started:
+                lender.give_back(*started.pop())
+    finally:
+        for _settings, server in started:
+            server.stop()
 
 
 @pytest.fixture

@@ -184,6 +184,18 @@ class Metrics(dict[str, float]):
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
 
+    def since(self, before: Metrics) -> Metrics:
+        """What was counted after `before`; gauges are as they are."""
+        counted = ("_total", "_count", "_sum", "_bucket")
+        return Metrics(
+            {
+                key: value - before.get(key, 0)
+                if key.partition("{")[0].endswith(counted)
+                else value
+                for key, value in self.items()
+            }
+        )
+
     def total(self, name: str) -> float:
         """The sum over all labels."""
         return sum(value for key, value in self.items() if key.partition("{")[0] == name)
@@ -255,6 +267,7 @@ class ServerProcess:
         )
         self.stub = session_pb2_grpc.SessionServiceStub(self.channel)
         self._http = httpx.Client(trust_env=False, timeout=30)
+        self._before = Metrics()
 
     @property
     def ingest_target(self) -> tuple[str, int]:
@@ -308,8 +321,15 @@ class ServerProcess:
         return self._http.get(f"http://{self.metrics_address}{path}", headers=headers)
 
     def metrics(self, path: str = "/metrics") -> Metrics:
-        """A scrape."""
-        return Metrics.parse(self.http(path).text)
+        """A scrape; counters count since the server began, or began anew."""
+        return Metrics.parse(self.http(path).text).since(self._before)
+
+    def begin_anew(self) -> None:
+        """For another test: its counters and its log are those of now."""
+        self._before = Metrics()
+        self._before = self.metrics() if self.metrics_address else Metrics()
+        self.log.clear()
+        self.other_lines.clear()
 
     def settled(self, received: int | None = None) -> Metrics:
         """A scrape with no packet in flight, after `received` datagrams if given."""

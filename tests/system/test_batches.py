@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     MakeSocket = Callable[..., socket.socket]
 
+pytestmark = pytest.mark.lent_servers
+
 SOURCE = "127.0.0.1:5000"
 UNKNOWN = str(uuid.uuid4())
 

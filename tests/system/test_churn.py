@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     MakeSocket = Callable[..., socket.socket]
 
+pytestmark = pytest.mark.lent_servers
+
 ROUNDS = 150
 WINDOW = 16
 

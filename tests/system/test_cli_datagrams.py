@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from support import ServerProcess
 
+pytestmark = pytest.mark.lent_servers
+
 SSRC = 0xFACADE
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     MakeSocket = Callable[..., socket.socket]
 
+pytestmark = pytest.mark.lent_servers
+
 DOCS = Path(__file__).resolve().parents[2] / "docs/api.md"
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     MakeSocket = Callable[..., socket.socket]
     StartServer = Callable[..., ServerProcess]
 
+pytestmark = pytest.mark.lent_servers
+
 UNKNOWN = str(uuid.uuid4())
 SOURCE = "127.0.0.1:5000"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

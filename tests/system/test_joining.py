@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from support import ServerProcess
 
+pytestmark = pytest.mark.lent_servers
+
 SSRC = 0xC0FFEE
 NONCE = b"nonce..."
 CONSENT_SECS = 5

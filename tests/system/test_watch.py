@@ -14,6 +14,8 @@ from rtpfanout.api import session_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.lent_servers
+
 Event = pb.SessionEvent
 
 
