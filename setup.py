@@ -20,6 +20,7 @@ if sys.platform != "linux":
     sys.exit("rtpfanout runs on Linux only: its packet path uses recvmmsg, sendmmsg and UDP GSO.")
 
 FASTPATH = Path("src/rtpfanout/_fastpath")
+CORE = FASTPATH / "core"
 sanitizers = os.environ.get("RTPFANOUT_SANITIZE", "")
 
 compile_args = [
@@ -41,9 +42,9 @@ engine = Extension(
     "rtpfanout._fastpath._engine",
     sources=[
         str(FASTPATH / "_engine.pyx"),
-        *sorted(str(path) for path in (FASTPATH / "core").glob("*.c")),
+        *sorted(str(path) for path in CORE.rglob("*.c")),
     ],
-    include_dirs=[str(FASTPATH / "core")],
+    include_dirs=[str(CORE), *sorted(str(path) for path in CORE.iterdir() if path.is_dir())],
     define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", "1")],
     extra_compile_args=compile_args,
     extra_link_args=link_args,

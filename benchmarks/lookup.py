@@ -29,8 +29,9 @@ CORE = HERE.parent / "src" / "rtpfanout" / "_fastpath" / "core"
 def build(program: Path) -> None:
     """With the core, as setup.py compiles it."""
     command = ["cc", "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
-    command += ["-Wno-missing-field-initializers", f"-I{CORE}", f"-I{HERE.parent / 'tests/core'}"]
-    command += [str(HERE / "lookup.c"), *sorted(map(str, CORE.glob("*.c")))]
+    folders = [CORE, *CORE.glob("*/"), HERE.parent / "tests/core"]
+    command += ["-Wno-missing-field-initializers", *(f"-I{folder}" for folder in folders)]
+    command += [str(HERE / "lookup.c"), *sorted(map(str, CORE.rglob("*.c")))]
     command += ["-pthread", "-o", str(program)]
     subprocess.run(command, check=True)
 

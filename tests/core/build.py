@@ -23,6 +23,7 @@ CORE = HERE.parents[1] / "src" / "rtpfanout" / "_fastpath" / "core"
 VARIANTS = ("plain", "address,undefined", "thread")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 FLAGS = ("-std=gnu11", "-O1", "-g", "-D_GNU_SOURCE", "-fno-omit-frame-pointer", *WARNINGS)
+INCLUDES = [f"-I{CORE}", *(f"-I{path}" for path in sorted(CORE.iterdir()) if path.is_dir())]
 WRAPS = re.compile(r"^ \* wraps: ([a-z_ ]+?)(?: \*/)?$", re.MULTILINE)
 
 
@@ -78,11 +79,11 @@ def compile_core(
 ) -> list[Path]:
     """Compiles every file of the core into `out`; the objects. Raises BuildError."""
     out.mkdir(parents=True, exist_ok=True)
-    sources = sorted(CORE.glob("*.c"))
+    sources = sorted(CORE.rglob("*.c"))
     objects = [out / f"{source.stem}.o" for source in sources]
 
     def compile_one(source: Path, target: Path) -> None:
-        options = [*FLAGS, *_sanitize(variant), *extra, "-fvisibility=hidden"]
+        options = [*FLAGS, *_sanitize(variant), *extra, *INCLUDES, "-fvisibility=hidden"]
         _run_compiler([*options, "-c", str(source), "-o", str(target)], command)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -113,7 +114,7 @@ def link_program(
         [
             *FLAGS,
             *_sanitize(variant),
-            f"-I{CORE}",
+            *INCLUDES,
             f"-I{HERE}",
             str(source),
             *map(str, objects),

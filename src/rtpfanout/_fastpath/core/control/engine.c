@@ -1,5 +1,5 @@
 /* The facade of core.h: an engine's life, its packet loops and its figures. sources.c has the calls
- * about sessions, subscription.c those about subscribers, control.c the figures of sessions. */
+ * about sessions, subscription.c those about subscribers, figures.c the figures of sessions. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
