@@ -16,6 +16,8 @@ MOST_WORKERS = 64
 
 LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 """A key or value of a session's labels."""
+Pairs = tuple[tuple[str, str], ...]
+"""Labels that a session must have, as a selector or a scope says it."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 """What a caller may number its calls with."""
 

@@ -19,7 +19,7 @@ import re
 import struct
 import uuid
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from rtpfanout.model import SubscriberClass
 
@@ -102,9 +102,25 @@ def kind_of(data: bytes) -> Kind:
     return kind
 
 
+class _Signed:
+    """What bears a MAC over all before it."""
+
+    __slots__ = ()
+
+    signed: bytes
+    mac: bytes
+    _mac_bytes: ClassVar[int] = _MAC_BYTES
+
+    def is_signed_with(self, key: bytes) -> bool:
+        """The MAC is right; compared in constant time."""
+        return hmac.compare_digest(self.mac, _mac(key, self.signed, self._mac_bytes))
+
+
 @dataclass(frozen=True, slots=True)
-class Move:
+class Move(_Signed):
     """A source says that it moved to where the datagram came from."""
+
+    _mac_bytes: ClassVar[int] = _MOVE_MAC_BYTES
 
     ssrc: int
     key_id: bytes
@@ -119,10 +135,6 @@ class Move:
         _expect(data, Kind.MOVE)
         ssrc, key_id, counter, time_ms = _MOVE.unpack_from(data, _HEADER_BYTES)
         return cls(ssrc, key_id, counter, time_ms, data[:-_MOVE_MAC_BYTES], data[-_MOVE_MAC_BYTES:])
-
-    def is_signed_with(self, key: bytes) -> bool:
-        """The MAC is right; compared in constant time."""
-        return hmac.compare_digest(self.mac, _mac(key, self.signed, _MOVE_MAC_BYTES))
 
     @property
     def nonce(self) -> bytes:
@@ -252,7 +264,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Join(_Signed):
     """A JOIN or LEAVE; `cookie` is NO_COOKIE of one that has none yet."""
 
     kind: Kind
@@ -280,10 +292,6 @@ class Join:
             data[-_MAC_BYTES:],
         )
 
-    def is_signed_with(self, key: bytes) -> bool:
-        """The MAC is right; compared in constant time."""
-        return hmac.compare_digest(self.mac, _mac(key, self.signed, _MAC_BYTES))
-
 
 def build_join(
     token: Token, *, nonce: bytes, cookie: bytes = NO_COOKIE, leave: bool = False
@@ -299,7 +307,7 @@ def build_join(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(_Signed):
     """An ACK (`reason` None) or a DENY.
 
     `lifetime_ms` is how long what was asked for lasts unless it is asked for again;
@@ -323,10 +331,6 @@ class Answer:
         _expect_zero(data[20:24])
         reason = Reason(data[5]) if kind is Kind.DENY else None
         return cls(nonce, reason, lifetime_ms, cookie, data[:-_MAC_BYTES], data[-_MAC_BYTES:])
-
-    def is_signed_with(self, key: bytes) -> bool:
-        """The MAC is right; compared in constant time."""
-        return hmac.compare_digest(self.mac, _mac(key, self.signed, _MAC_BYTES))
 
 
 def build_answer(

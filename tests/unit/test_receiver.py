@@ -135,7 +135,7 @@ def test_it_leaves():
     play.member.leave(play.scene.now)
     play.run(1)
     assert play.member.state is State.LEFT
-    assert play.scene.signals.calls[-1] == ("remove_subscriber", SESSION, str(HERE))
+    assert play.scene.signals.calls[-1] == ("leave", SESSION, HERE)
     assert play.member.poll(play.scene.now + 100) is None
 
 
@@ -294,7 +294,7 @@ def test_an_answer_to_a_join_is_none_to_a_leave():
     assert play.member.state is State.LEAVING
     play.run(1)
     assert play.member.state is State.LEFT
-    assert play.scene.signals.calls[-1][0] == "remove_subscriber"
+    assert play.scene.signals.calls[-1][0] == "leave"
 
 
 def test_media_is_not_swallowed():

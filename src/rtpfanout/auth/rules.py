@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import PermissionDeniedError
-from rtpfanout.model import LABEL, REQUEST_ID
+from rtpfanout.model import LABEL, REQUEST_ID, Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +44,6 @@ _ALLOWED = {
     Role.OPERATOR: READING | SUBSCRIBING | OPERATING,
 }
 
-Pairs = tuple[tuple[str, str], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -60,10 +58,6 @@ class Identity:
     def may(self, method: str) -> bool:
         """Whether the role lets it make this call."""
         return self.role is Role.ADMIN or method in _ALLOWED[self.role]
-
-    def sees(self, labels: Mapping[str, str]) -> bool:
-        """Whether a session with these labels exists for it."""
-        return all(labels.get(key) == value for key, value in self.scope)
 
 
 ANYBODY = Identity("anonymous", Role.ADMIN)

@@ -19,7 +19,7 @@ from rtpfanout.sessions.fields import matches
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rtpfanout.sessions.fields import Pairs
+    from rtpfanout.model import Pairs
     from rtpfanout.sessions.views import SessionView
 
 KEPT = 65_536

@@ -13,7 +13,7 @@ from rtpfanout.model import LABEL, REQUEST_ID, Consent, MediaType, SubscriberCla
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Pairs = tuple[tuple[str, str], ...]
+    from rtpfanout.model import Pairs
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000

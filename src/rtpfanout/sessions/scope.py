@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtpfanout.sessions.fields import Pairs
+    from rtpfanout.model import Pairs
 
 SCOPE: ContextVar[Pairs] = ContextVar("rtpfanout_scope", default=())
 """Labels that a session must have; none where the server itself is at work."""
