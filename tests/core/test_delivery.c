@@ -125,6 +125,26 @@ static void test_what_is_told_with_a_copy(void)
     }
 }
 
+/* Who is not told may stand first in each batch. */
+static void test_each_batch_has_all_its_control_messages(void)
+{
+    struct rf_addr to = address("127.0.0.1", 9);
+    struct subscriber s = {0};
+    struct delivery two[] = {from(1), from(2)};
+    struct group g = {.packets = 1, .segment = 100, .iov = &iov, .iov_count = 1};
+
+    CHECK(addr_to_sockaddr(&s.name, &to, AF_INET) != 0);
+    for (unsigned round = 0; round < 3; round++) {
+        batch.used = 0;
+        for (unsigned i = 0; i < EGRESS_BATCH; i++) {
+            struct copy copy = copy_for(&s, &g, i == 0 ? NULL : &two[i % 2], NULL);
+
+            batch_add(&batch, &copy, sizeof(struct sockaddr_in));
+            CHECK_EQ(batch.told_used, i);
+        }
+    }
+}
+
 static void test_control_messages_both_ways(void)
 {
     static const char *const ips[] = {"10.1.2.3", "2001:db8::5"};
@@ -161,6 +181,7 @@ int main(void)
     RUN(test_a_later_number_is_the_usual_one_to_an_older_table);
     RUN(test_what_differs_is_another);
     RUN(test_what_is_told_with_a_copy);
+    RUN(test_each_batch_has_all_its_control_messages);
     RUN(test_control_messages_both_ways);
     return 0;
 }

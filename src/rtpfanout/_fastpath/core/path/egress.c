@@ -14,8 +14,6 @@ static union told *told_of(struct batch *b, const struct copy *copy)
 {
     const struct copy *before = b->used > 0 ? &b->copy[b->used - 1] : NULL;
 
-    if (!before)
-        b->told_used = 0;
     if (before && before->from == copy->from && before->group == copy->group)
         return &b->told[b->told_used - 1];
     union told *told = &b->told[b->told_used++];
@@ -48,6 +46,8 @@ void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
     struct msghdr *msg = &b->header[b->used].msg_hdr;
     struct group *g = copy->group;
 
+    if (b->used == 0)
+        b->told_used = 0;
     msg->msg_name = &copy->subscriber->name;
     msg->msg_namelen = name_len;
     msg->msg_iov = copy->packet ? &copy->packet->bytes : g->iov;
