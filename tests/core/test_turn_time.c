@@ -25,6 +25,16 @@ static uint64_t passed_ns; /* of virtual time with every receive */
 static uint64_t clock_step_ns; /* with every look at the clock */
 static uint64_t now_ns = 1000000000;
 
+/* It is removed as soon as something has left; then its record is another's. */
+static struct session *going;
+
+static void remove_session(void)
+{
+    table_remove(&table, going);
+    going->latency->linger = (struct linger_use){3, 7};
+    going = NULL;
+}
+
 int __real_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
 int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t);
 int __wrap_clock_gettime(clockid_t id, struct timespec *t);
@@ -67,6 +77,8 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct tim
 int __wrap_clock_gettime(clockid_t id, struct timespec *t)
 {
     (void)id;
+    if (going && load_rlx(&worker.counters.sends) > 0)
+        remove_session();
     now_ns += clock_step_ns;
     *t = (struct timespec){(time_t)(now_ns / 1000000000), (long)(now_ns % 1000000000)};
     return 0;
@@ -159,6 +171,21 @@ static void test_it_ends_though_packets_keep_coming(void)
     if (worker.gso)
         CHECK(load_rlx(&worker.counters.turns) >= 2);
     CHECK_EQ(load_rlx(&worker.counters.copies_attempted), 2000);
+    teardown();
+}
+
+/* While it waits so much comes that all is sent: then other threads may have the session. */
+static void test_a_session_that_was_removed_meanwhile_is_left_alone(void)
+{
+    setup(150);
+    struct session *s = going = session_at(&pool, 0);
+
+    play("pf", 0);
+    if (worker.gso) {
+        CHECK(load_rlx(&worker.counters.dropped_unknown_ssrc) > 0);
+        CHECK(s->latency->linger.failures == 3 && s->latency->linger.skip == 7);
+    }
+    going = NULL;
     teardown();
 }
 
@@ -316,6 +343,7 @@ int main(void)
     RUN(test_a_frame_leaves_as_one);
     RUN(test_what_is_dropped_does_not_prolong_it);
     RUN(test_it_ends_though_packets_keep_coming);
+    RUN(test_a_session_that_was_removed_meanwhile_is_left_alone);
     RUN(test_others_do_not_wait);
     RUN(test_never_for_few);
     RUN(test_never_for_those_withheld);

@@ -45,6 +45,12 @@ static bool receives(const struct worker *w)
     return w->options.receives && load_rlx(&w->inbox->phase) == INBOX_OPEN;
 }
 
+/* Whether the turn still has packets of it; else all were sent, and it may have gone since. */
+static bool has_run(const struct worker *w, const struct session *s)
+{
+    return w->session_count > 0 && w->sessions[0] == s;
+}
+
 /* Waits for the rest of a frame where that is worth it: while nobody else's packets are here, nobody
  * asks for help and nobody wants to stop. */
 static void await_frame(struct worker *w)
@@ -66,11 +72,12 @@ static void await_frame(struct worker *w)
             counter_add(&w->counters.receive_errors, 1);
         worker_admit_inbox(w);
         if (n < 0 || w->filled == INGRESS_BATCH || w->taken < w->filled || w->session_count != 1 ||
-            w->gate.called || help_wanted(w))
+            !has_run(w, l.session) || w->gate.called || help_wanted(w))
             break;
         now = clock_ns(CLOCK_MONOTONIC);
     } while (linger_goes_on(&l, now) && !load_rlx(&w->stopping));
-    linger_end(&l);
+    if (has_run(w, l.session))
+        linger_end(&l);
     counter_add(&w->counters.lingers, 1);
 }
 
