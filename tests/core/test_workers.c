@@ -1,5 +1,5 @@
 /* Several workers: one session has one owner, wide turns are shared, nothing is lost at the stop.
- * wraps: sendmmsg poll */
+ * wraps: sendmmsg poll job_take job_task_done */
 #include <pthread.h>
 
 #include "identities.h"
@@ -74,8 +74,37 @@ static void bench_setup(unsigned receiving, uint32_t split_threshold)
     }
 }
 
+static _Thread_local struct worker *self;
+
+bool __real_job_take(struct job *j, uint32_t *task);
+bool __wrap_job_take(struct job *j, uint32_t *task);
+void __real_job_task_done(struct job *j);
+void __wrap_job_task_done(struct job *j);
+
+/* Whoever has, or may be about to have, a task of another worker says so: that one waits. */
+static void check_it_says_whom_it_helps(const struct job *j)
+{
+    for (unsigned i = 0; self && i < CREW; i++) {
+        if (j == &bench.worker[i].job)
+            CHECK_EQ(load_rlx(&self->helps), self == &bench.worker[i] ? 0 : i + 1);
+    }
+}
+
+bool __wrap_job_take(struct job *j, uint32_t *task)
+{
+    check_it_says_whom_it_helps(j);
+    return __real_job_take(j, task);
+}
+
+void __wrap_job_task_done(struct job *j)
+{
+    check_it_says_whom_it_helps(j);
+    __real_job_task_done(j);
+}
+
 static void *bench_run(void *worker)
 {
+    self = worker;
     worker_run(worker);
     return NULL;
 }

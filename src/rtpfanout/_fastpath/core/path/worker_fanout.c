@@ -70,13 +70,16 @@ bool worker_take_part(struct worker *w, struct worker *owner)
 {
     uint32_t task;
 
-    if (!job_take(&owner->job, &task))
-        return false;
+    /* Said as long as the owner may wait for it, see worker_health.c; so before and after. */
     store_rlx(&w->helps, w == owner ? 0 : owner->options.index + 1);
-    serve(w, &owner->plan, owner->job.task[task].first_share, owner->job.task[task].end_share);
-    store_rlx(&w->helps, 0);
-    job_task_done(&owner->job);
-    return true;
+    bool taken = job_take(&owner->job, &task);
+
+    if (taken) {
+        serve(w, &owner->plan, owner->job.task[task].first_share, owner->job.task[task].end_share);
+        job_task_done(&owner->job);
+    }
+    store_rls(&w->helps, 0);
+    return taken;
 }
 
 /* Sends all that is planned, with the help of idle workers where it is much. */
