@@ -281,11 +281,13 @@ static void test_the_next_engine_misses_nothing(void)
     CHECK_EQ(leave_with_packets_in_the_inbox(worker_leave, 250).dropped_overload, 0);
 }
 
-/* It has 200 ms, which the first turn's send takes: the second is too late. */
+/* It has 200 ms, which the first turn's send takes: the second is too late. The first may have ended
+ * early, on a busy machine. */
 static void test_a_drain_counts_what_it_drops(void)
 {
-    CHECK_EQ(leave_with_packets_in_the_inbox(worker_stop, 250).dropped_overload,
-             IN_THE_INBOX + 1 - INBOX_TURN);
+    uint64_t dropped = leave_with_packets_in_the_inbox(worker_stop, 250).dropped_overload;
+
+    CHECK(dropped >= IN_THE_INBOX + 1 - INBOX_TURN && dropped <= IN_THE_INBOX);
 }
 
 /* Who begins when the owner has ended has its sessions. */

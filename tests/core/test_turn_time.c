@@ -270,6 +270,34 @@ static void test_a_stop_ends_a_long_turn(bool leaves)
     teardown();
 }
 
+/* What others have handed over ends a turn that has lasted too long, as what was received does. */
+static void test_a_long_inbox_takes_several_turns(void)
+{
+    enum { PARCELS = 256 };
+    struct worker_counters *c = &worker.counters;
+    uint8_t p[LEN];
+
+    setup_with(MOST, true);
+    store_rlx(&session_at(&pool, 0)->owner, 1);
+    for (uint16_t i = 0; i < PARCELS; i++) {
+        struct parcel parcel = {
+            {.data = p, .len = LEN, .segment = LEN, .source = camera}, .owner = 1};
+
+        rtp_make(p, LEN, 1, i);
+        CHECK(inbox_post(worker.inbox, &parcel, &c->packets_received));
+    }
+    clock_step_ns = 10000000;
+    script = ""; /* it is told to stop as the first turn begins */
+    passed_ns = 0;
+    store_rlx(&worker.handing_over, true);
+    worker_run(&worker);
+    clock_step_ns = 0;
+    CHECK(load_rlx(&c->turns) > 2);
+    CHECK_EQ(load_rlx(&c->packets_forwarded), PARCELS);
+    CHECK_EQ(load_rlx(&c->copies_attempted), PARCELS * MOST);
+    teardown();
+}
+
 /* 256 packets to 150 subscribers are 38,400 copies: they leave after 224 packets, and the rest. */
 static void test_a_turn_is_cut_after_so_many_copies(void)
 {
@@ -348,6 +376,7 @@ int main(void)
     RUN(test_never_for_few);
     RUN(test_never_for_those_withheld);
     RUN(test_audio_is_left_alone);
+    RUN(test_a_long_inbox_takes_several_turns);
     RUN(test_a_turn_is_cut_after_so_many_copies);
     RUN(test_later_where_copies_are_cheap);
     RUN(test_not_where_they_are_dear);

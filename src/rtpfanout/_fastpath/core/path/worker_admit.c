@@ -81,12 +81,14 @@ static void take_datagram(struct worker *w, const struct datagram *d)
     } while (at < d->len);
 }
 
-/* From inboxes come packets that another worker has counted as received. */
+/* From inboxes come packets that another worker has counted as received. A time of its own, so that
+ * buffers which take all of theirs leave it some. */
 void worker_admit_inbox(struct worker *w)
 {
+    uint64_t end = (w->gate.now > w->now ? w->gate.now : w->now) + TURN_NS;
     struct parcel *p;
 
-    while (inbox_held(w->inbox) < INBOX_TURN && (p = inbox_take(w->inbox))) {
+    while (inbox_held(w->inbox) < INBOX_TURN && w->gate.now < end && (p = inbox_take(w->inbox))) {
         if (w->out_of_time)
             stats_count_drop(&w->counters, DROP_overload);
         else if (gate_add_parcel(&w->gate, p))
