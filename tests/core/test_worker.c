@@ -1,5 +1,5 @@
 /* worker.c over loopback: gating by reason, order, errors borne, stop and drain.
- * wraps: recvmmsg qsbr_quiescent */
+ * wraps: recvmmsg qsbr_quiescent clock_gettime */
 #include "worker.h"
 
 #include <pthread.h>
@@ -7,6 +7,7 @@
 #include "identities.h"
 #include "segments.h"
 #include "sessions.h"
+#include "still.h"
 
 static _Atomic int errors_to_come;
 static _Atomic bool cut_short;
