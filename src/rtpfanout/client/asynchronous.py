@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
 from rtpfanout.client import requests
-from rtpfanout.client.base import BaseClient
+from rtpfanout.client.base import BaseClient, BaseWatch
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import aiter_items
 from rtpfanout.client.requests import (
@@ -24,10 +24,9 @@ from rtpfanout.client.watch import SILENCE_SECONDS
 from rtpfanout.closing import AsyncClosing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from rtpfanout.api import session_pb2
-    from rtpfanout.client.watch import WatchState
 
 _T = TypeVar("_T")
 
@@ -163,27 +162,10 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
             await asyncio.sleep(delay)
 
 
-class AsyncSessionWatch(AsyncClosing):
+class AsyncSessionWatch(BaseWatch, AsyncClosing):
     """SessionWatch for asyncio. Iterate in one task; `close` from any."""
 
-    def __init__(
-        self,
-        method: Callable[..., Any],
-        state: WatchState,
-        target: str,
-        client_closed: asyncio.Event,
-    ) -> None:
-        self._method = method
-        self._state = state
-        self._target = target
-        self._client_closed = client_closed
-        self._stream: Any = None
-        self._closed = False
-
-    @property
-    def revision(self) -> int:
-        """What a later `watch_sessions(after_revision)` goes on from."""
-        return self._state.revision
+    _closed = False
 
     def close(self) -> None:
         """End the iteration, now."""

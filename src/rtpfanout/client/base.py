@@ -12,6 +12,8 @@ from rtpfanout.client.retry import Attempts, RetryPolicy
 from rtpfanout.client.watch import WatchState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtpfanout.api import session_pb2
     from rtpfanout.client.credentials import Credentials
     from rtpfanout.client.requests import Call
@@ -75,3 +77,22 @@ class BaseClient:
         self, after_revision: int, label_selector: str, heartbeats: bool
     ) -> WatchState:
         return WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
+
+
+class BaseWatch:
+    """One WatchSessions over any number of connections; its kind waits for the events."""
+
+    def __init__(
+        self, method: Callable[..., Any], state: WatchState, target: str, client_closed: Any
+    ) -> None:
+        """`method` begins a stream; `client_closed` is the client's event of its end."""
+        self._method = method
+        self._state = state
+        self._target = target
+        self._client_closed = client_closed
+        self._stream: Any = None
+
+    @property
+    def revision(self) -> int:
+        """What a later `watch_sessions(after_revision)` goes on from."""
+        return self._state.revision

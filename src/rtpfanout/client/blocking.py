@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
 import grpc
 
 from rtpfanout.client import requests
-from rtpfanout.client.base import BaseClient
+from rtpfanout.client.base import BaseClient, BaseWatch
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import iter_items
 from rtpfanout.client.requests import (
@@ -193,7 +193,7 @@ class SessionClient(BaseClient, Closing):
                 raise failure
 
 
-class SessionWatch(Closing):
+class SessionWatch(BaseWatch, Closing):
     """The events of WatchSessions, one after the other, over any number of connections.
 
     Iterating connects, and when the connection is lost connects again and goes on after
@@ -203,25 +203,12 @@ class SessionWatch(Closing):
     """
 
     def __init__(
-        self,
-        method: Callable[..., Any],
-        state: WatchState,
-        target: str,
-        client_closed: threading.Event,
+        self, method: Callable[..., Any], state: WatchState, target: str, client_closed: Any
     ) -> None:
-        self._method = method
-        self._state = state
-        self._target = target
-        self._client_closed = client_closed
-        self._stream: Any = None
+        super().__init__(method, state, target, client_closed)
         self._waiting_since: float | None = None
         self._closed = threading.Event()
         self._guard: threading.Thread | None = None
-
-    @property
-    def revision(self) -> int:
-        """What a later `watch_sessions(after_revision)` goes on from."""
-        return self._state.revision
 
     def close(self) -> None:
         """End the iteration, now."""
