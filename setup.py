@@ -33,6 +33,10 @@ compile_args = [
     "-Wno-unused-parameter",
     "-Wno-missing-field-initializers",
 ]
+# Of the core alone: what Cython writes is not as strict.
+strict_args = ["-Wshadow", "-Wconversion", "-Wvla", "-Wmissing-prototypes"]
+if "clang" in os.environ.get("CC", ""):
+    strict_args.append("-Watomic-implicit-seq-cst")
 link_args: list[str] = []
 if sanitizers:
     compile_args += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer"]
@@ -64,13 +68,13 @@ class BuildExt(build_ext):
         compile_sources = compiler.compile
 
         def compile_changed(sources: list[str], output_dir: str, **options: object) -> list[str]:
-            options["extra_postargs"] = [*compile_args, "-MMD"]
-            how = repr((compiler.compiler_so, compiler.include_dirs, options))
-
             def compile_one(source: str) -> str:
+                strict = strict_args if CORE in Path(source).parents else []
+                how_one = options | {"extra_postargs": [*compile_args, *strict, "-MMD"]}
+                how = repr((compiler.compiler_so, compiler.include_dirs, how_one))
                 [target] = compiler.object_filenames([source], output_dir=output_dir)
                 if not is_current(Path(target), how):
-                    compile_sources([source], output_dir=output_dir, **options)
+                    compile_sources([source], output_dir=output_dir, **how_one)
                     Path(target).with_suffix(".how").write_text(how)
                 return target
 

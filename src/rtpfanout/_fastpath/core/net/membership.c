@@ -61,8 +61,9 @@ static int set_sources(const struct sock *s, const struct rf_addr *group,
     store(&f.head.gf_group, group);
     for (uint32_t i = 0; i < count; i++)
         store(&f.head.gf_slist[i], &sources[i]);
-    return setsockopt(s->fd, level_of(group), MCAST_MSFILTER, &f, GROUP_FILTER_SIZE(count)) ? -errno
-                                                                                            : 0;
+    socklen_t size = (socklen_t)GROUP_FILTER_SIZE(count);
+
+    return setsockopt(s->fd, level_of(group), MCAST_MSFILTER, &f, size) ? -errno : 0;
 }
 
 int membership_set(const struct sock *s, const struct rf_addr *group,

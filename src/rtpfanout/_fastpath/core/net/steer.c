@@ -10,7 +10,11 @@
 
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
 
-enum { IP = SKF_NET_OFF, MOST_STEPS = 64 };
+enum { MOST_STEPS = 64 };
+
+/* Where a load finds bytes of the IP header, and what the kernel knows beside the packet. */
+#define IP(at) ((uint32_t)(SKF_NET_OFF + (at)))
+#define BESIDE(what) ((uint32_t)(SKF_AD_OFF + (what)))
 
 static const uint32_t ALL = UINT32_MAX, NONE = 0; /* bytes of a datagram that a filter lets in */
 
@@ -33,33 +37,33 @@ static void append(struct program *p, const struct sock_filter *steps, size_t co
 static void append_choice(struct program *p, unsigned count)
 {
     const struct sock_filter steps[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP(0)),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x60, 9, 0),
         /* IPv4: X = header length; port at X, address at 12 */
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP(0)),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x0f),
         BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_H | BPF_IND, IP),
+        BPF_STMT(BPF_LD | BPF_H | BPF_IND, IP(0)),
         BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x85ebca6b),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP(12)),
         BPF_STMT(BPF_JMP | BPF_JA, 13),
         /* IPv6: port at 40, address at 8 to 23 */
-        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP + 40),
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP(40)),
         BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x85ebca6b),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 8),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP(8)),
         BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 12),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP(12)),
         BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 16),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP(16)),
         BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 20),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP(20)),
         /* both: A and X are what is left to combine */
         BPF_STMT(BPF_ALU | BPF_XOR | BPF_X, 0),
         BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 0x9e3779b1),
@@ -77,19 +81,19 @@ static void append_choice(struct program *p, unsigned count)
 static void append_others_pass(struct program *p, bool ipv6_multicast)
 {
     const struct sock_filter multicast[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, BESIDE(SKF_AD_PROTOCOL)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 2),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 24), /* to ff00::/8? */
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP(24)), /* to ff00::/8? */
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xff, 12, 0),
     };
     const struct sock_filter steps[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, BESIDE(SKF_AD_PROTOCOL)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 9, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + 16), /* where to; the one load that costs */
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP(16)), /* where to; the one load that costs */
         BPF_STMT(BPF_MISC | BPF_TAX, 0),
         BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 28),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0xe, 5, 0), /* 224.0.0.0/4 */
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, BESIDE(SKF_AD_PKTTYPE)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 4),
         BPF_STMT(BPF_MISC | BPF_TXA, 0),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 3),
