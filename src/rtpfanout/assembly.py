@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,8 +11,9 @@ import structlog
 from rtpfanout import netif
 from rtpfanout._fastpath import Engine
 from rtpfanout.descriptors import shares
-from rtpfanout.listening import bind_error
-from rtpfanout.model import parse_ip
+from rtpfanout.errors import StartError
+from rtpfanout.listening import bind_error, listener
+from rtpfanout.model import Address, parse_ip
 from rtpfanout.overload import Limits as OverloadLimits
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from rtpfanout.groups import Memberships
     from rtpfanout.http import HttpServer
     from rtpfanout.model import IPAddress
+    from rtpfanout.service import ControlServer
     from rtpfanout.sessions import SessionManager
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -113,6 +116,40 @@ def limits_of(settings: Settings) -> Limits:
         ),
         shed=settings.overload.shed,
     )
+
+
+def control_server(
+    settings: Settings,
+    manager: SessionManager,
+    requests: Counter[tuple[str, str]],
+    access: Access,
+    ended: Counter[str],
+) -> tuple[ControlServer, Address]:
+    """The control API, bound and not yet answering, and where it is. Raises StartError.
+
+    `requests` and `ended` count calls, and connections that were sent away.
+    """
+    from rtpfanout.service import ControlServer, server_credentials
+
+    address = settings.grpc_bind_address
+    # gRPC does not say why it cannot bind, so see first whether it could.
+    listener(address, "grpc_bind_address").close()
+    control = ControlServer(manager, requests, access, ended)
+    tls, local = settings.tls, settings.grpc_unix_socket
+    credentials = None
+    if tls.certificate:
+        credentials = server_credentials(tls.certificate, tls.key, tls.client_ca)
+    try:
+        port = control.listen(str(address), credentials)
+    except RuntimeError as error:
+        raise StartError(f"{address}: {error}", field="grpc_bind_address") from None
+    if local:
+        try:
+            control.listen_local(Path(local))
+        except (RuntimeError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise StartError(f"{local}: {reason}", field="grpc_unix_socket") from None
+    return control, Address(address.ip, port)
 
 
 def http_server(

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +17,7 @@ import structlog
 from rtpfanout import _fastpath, descriptors, log
 from rtpfanout.assembly import (
     address_policy_of,
+    control_server,
     http_server,
     limits_of,
     open_engine,
@@ -25,7 +25,6 @@ from rtpfanout.assembly import (
 )
 from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
-from rtpfanout.errors import StartError
 from rtpfanout.groups import Kernel, Memberships
 from rtpfanout.housekeeping import housekeep
 from rtpfanout.listening import listener
@@ -176,10 +175,15 @@ class Server:
         self._bind_serving()
 
     def _bind_serving(self) -> None:
+        from rtpfanout.auth import Access
+
         self._doorman = Doorman(
             self.engine, self.manager.signals, consent_secs=self.settings.consent.timeout_secs
         )
-        self._bind_control()
+        self._access = Access.of(self.settings)
+        self._control, self.grpc_address = control_server(
+            self.settings, self.manager, self._requests, self._access, self._ended
+        )
         if self.settings.enable_metrics:
             self._bind_http()
 
@@ -300,32 +304,6 @@ class Server:
     def _policy(self) -> AddressPolicy:
         assert self._local
         return address_policy_of(self.engine, self.settings, self._local.is_local)
-
-    def _bind_control(self) -> None:
-        from rtpfanout.auth import Access
-        from rtpfanout.service import ControlServer, server_credentials
-
-        self._access = Access.of(self.settings)
-        address = self.settings.grpc_bind_address
-        # gRPC does not say why it cannot bind, so see first whether it could.
-        listener(address, "grpc_bind_address").close()
-        control = ControlServer(self.manager, self._requests, self._access, self._ended)
-        tls, local = self.settings.tls, self.settings.grpc_unix_socket
-        credentials = None
-        if tls.certificate:
-            credentials = server_credentials(tls.certificate, tls.key, tls.client_ca)
-        try:
-            port = control.listen(str(address), credentials)
-        except RuntimeError as error:
-            raise StartError(f"{address}: {error}", field="grpc_bind_address") from None
-        if local:
-            try:
-                control.listen_local(Path(local))
-            except (RuntimeError, OSError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise StartError(f"{local}: {reason}", field="grpc_unix_socket") from None
-        self._control = control
-        self.grpc_address = Address(address.ip, port)
 
     def _bind_http(self) -> None:
         self._listener = listener(self.settings.metrics_bind_address, "metrics_bind_address")
