@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Where a file is asked about, its tests; where directories run, a process for each CPU."""
+    """Where a file is asked about, its tests; where directories run, processes."""
     option = config.option
     if hasattr(config, "workerinput"):
         return  # one of those processes, to which all this was told
@@ -55,10 +55,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def _use_processes(config: pytest.Config) -> None:
     option = config.option
     one_at_a_time = option.usepdb or option.capture == "no" or option.collectonly
-    cpus = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-    if cpus > 1 and not one_at_a_time and all(Path(name).is_dir() for name in config.args):
-        # Halves in the order of the files, so that tests which share a server stay together.
-        option.numprocesses, option.dist = cpus, "worksteal"
+    if not one_at_a_time and all(Path(name).is_dir() for name in config.args):
+        # Two for each CPU, as tests wait about as long as they compute. Each begins with a part
+        # of the files in their order, so that tests which share a server stay together.
+        processes = min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        option.numprocesses, option.dist = processes, "worksteal"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
