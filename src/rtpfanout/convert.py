@@ -18,6 +18,7 @@ from rtpfanout.errors import (
     Violation,
     codes_of,
 )
+from rtpfanout.sessions import shown_terms
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,24 +42,15 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
     """The session as the API shows it."""
     return session_pb2.SessionResponse(
         session_id=view.session_id,
-        source_address=view.source_address,
         ssrc=view.ssrc,
         subscriber_count=view.subscriber_count,
         created_at=rfc3339(view.created_at),
         status=view.status,
         media_type=view.media_type,
-        source_policy=view.source_policy,
-        pinned_source=str(view.pinned_source) if view.pinned_source else "",
-        labels=view.labels,
-        ingest_limit_bps=view.ingest_limit_bps,
-        max_subscribers=view.max_subscribers,
-        consent=view.consent,
-        signed_move=view.signed_move,
         revision=view.revision,
-        latch_window_secs=view.latch_window_secs,
-        relatch_after_secs=view.relatch_after_secs,
         refused_reason=view.refused_reason,
         refused_subscribers=view.refused_subscribers,
+        **shown_terms(view.terms),
     )
 
 

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 
 from rtpfanout import convert, errors
 from rtpfanout.api import session_pb2
-from rtpfanout.model import Address, MediaType, SessionStatus
+from rtpfanout.model import Address, MediaType, SessionStatus, SourcePolicy
 from rtpfanout.sessions import (
     LatencySummary,
     SessionLatency,
@@ -19,6 +19,10 @@ from rtpfanout.sessions import (
     SessionView,
     SubscriberView,
 )
+from rtpfanout.sessions.source import Source
+from rtpfanout.sessions.terms import Terms
+
+CAMERA = Address.parse("[2001:db8::1]:5000")
 
 # Raised before there is a server, or by the client.
 NOT_THE_SERVERS = {
@@ -75,7 +79,7 @@ def test_a_session_as_the_api_shows_it() -> None:
     response = convert.session_response(
         SessionView(
             session_id="id",
-            source=Address.parse("[2001:db8::1]:5000"),
+            terms=Terms(Source(SourcePolicy.EXACT, str(CAMERA), CAMERA)),
             ssrc=2**32 - 1,
             media_type=MediaType.DATA,
             subscriber_count=3,

@@ -13,15 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from rtpfanout.model import Address, MediaType, SessionStatus, SourcePolicy
 from rtpfanout.session_series import session_series
 from rtpfanout.sessions import SessionStats, SessionView
+from rtpfanout.sessions.source import Source
+from rtpfanout.sessions.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rtpfanout.sessions import SessionManager
 
+CAMERA = Address.parse("[2001:db8::1]:5000")
 VIEW = SessionView(
     session_id="0",
-    source=Address.parse("[2001:db8::1]:5000"),
+    terms=Terms(Source(SourcePolicy.EXACT, str(CAMERA), CAMERA)),
     ssrc=0xC0FFEE,
     media_type=MediaType.VIDEO,
     subscriber_count=7,
@@ -44,9 +47,7 @@ STATS = SessionStats(
     dropped_paused=11,
     copies_withheld=12,
 )
-NETWORK = replace(
-    VIEW, source=None, source_policy=SourcePolicy.CIDR, source_text='10.0.0.0/8 "\\\n'
-)
+NETWORK = replace(VIEW, terms=Terms(Source(SourcePolicy.CIDR, '10.0.0.0/8 "\\\n')))
 
 
 class Manager:
@@ -97,7 +98,7 @@ def test_parsers_find_every_series(count: int, is_openmetrics: bool) -> None:
         assert values == {"overload": 9, "rate_limit": 10, "paused": 11}
     if count > 1:
         _, second, *_ = families["rtpfanout_session_packets_sent"].samples
-        assert second.labels["source"] == NETWORK.source_text
+        assert second.labels["source"] == NETWORK.source_address
         assert second.value == 2
 
 

@@ -253,7 +253,7 @@ def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
         assert (restored.sessions, restored.subscribers, restored.expired_subscribers) == (2, 3, 1)
         first, second = manager.list_page()[0]
         assert first == before[0]
-        assert str(first.pinned_source) == "192.0.2.3:9"
+        assert str(first.terms.pinned) == "192.0.2.3:9"
         assert (second.status, second.subscriber_count) == ("paused", 2)
         assert manager.list_page(1, cursor)[0] == [second]
         found = manager.list_subscribers(plain.session_id)[0]

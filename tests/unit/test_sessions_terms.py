@@ -54,8 +54,8 @@ def test_sources_in_their_canonical_spelling(
 ) -> None:
     view = manager.create(text, 1, "video", source_policy=policy)
     assert view.source_address == canonical
-    assert view.source_policy == (policy or "exact")
-    assert view.latch_window_secs == (60 if policy == "latch" else 0)
+    assert view.terms.source.policy == (policy or "exact")
+    assert view.terms.source.latch_window_secs == (60 if policy == "latch" else 0)
     with pytest.raises(AlreadyExistsError):
         manager.create(canonical, 1, "audio", source_policy=policy)
     manager.delete(view.session_id)
@@ -217,7 +217,8 @@ def test_an_update_changes_what_it_names(manager: SessionManager) -> None:
         first.session_id, labels={"a": "", "c": "3"}, ingest_limit_bps=10**6, move_key=b"k" * 16
     )
     assert second.labels == {"b": "2", "c": "3"}
-    assert (second.max_subscribers, second.ingest_limit_bps, second.signed_move) == (2, 10**6, True)
+    assert (second.terms.max_subscribers, second.terms.ingest_limit_bps) == (2, 10**6)
+    assert second.terms.move_key == b"k" * 16
     assert second.source == first.source
     assert second.revision > first.revision
     third = manager.update(first.session_id, paused=True, if_revision=second.revision)
@@ -226,7 +227,7 @@ def test_an_update_changes_what_it_names(manager: SessionManager) -> None:
     with pytest.raises(AbortedError):
         manager.update(first.session_id, paused=False, if_revision=second.revision)
     resumed = manager.update(first.session_id, paused=False, move_key=b"")
-    assert (resumed.status, resumed.signed_move) == (SessionStatus.IDLE, False)
+    assert (resumed.status, resumed.terms.move_key) == (SessionStatus.IDLE, b"")
     assert manager.update(first.session_id) == resumed
 
 
@@ -260,7 +261,7 @@ def test_the_source_moves_by_an_update(manager: SessionManager, engine: Engine) 
             manager.update(other, source_address=second)
         manager.update(other, source_address=first)  # free again
         ip = manager.update(session_id, source_address="127.0.0.1", source_policy="ip")
-        assert (ip.source_policy, ip.source_address) == (SourcePolicy.IP, "127.0.0.1")
+        assert (ip.terms.source.policy, ip.source_address) == (SourcePolicy.IP, "127.0.0.1")
         manager.delete(other)
         send(one, engine, 1)
         subscriber.recv(100)
@@ -305,7 +306,7 @@ def test_a_latch_is_pinned_by_the_first_packet(
     with udp_socket() as one, udp_socket() as two, udp_socket() as subscriber:
         view = manager.create("127.0.0.1", 1, "video", source_policy="latch", latch_window_secs=5)
         manager.add_subscriber(view.session_id, "{}:{}".format(*subscriber.getsockname()))
-        assert view.pinned_source is None
+        assert view.terms.pinned is None
         send(one, engine, 1)
         notices = eventually(engine.notices, bool, "a notice")
         ((what, handle, source),) = notices
@@ -315,7 +316,7 @@ def test_a_latch_is_pinned_by_the_first_packet(
             manager.add_subscriber(view.session_id, "{}:{}".format(*manager_ingest(manager)))
         assert manager.signals.on_source_notice(handle, source)
         pinned = manager.get(view.session_id)
-        assert str(pinned.pinned_source) == "{}:{}".format(*one.getsockname())
+        assert str(pinned.terms.pinned) == "{}:{}".format(*one.getsockname())
         assert pinned.source_address == "127.0.0.1"
         send(two, engine, 1)
         send(one, engine, 1)
@@ -323,9 +324,9 @@ def test_a_latch_is_pinned_by_the_first_packet(
         assert queued(subscriber) == []
         assert not manager.signals.on_source_notice(handle, Address.parse("127.0.0.1:9"))
         with pytest.raises(AddressDeniedError):
-            manager.add_subscriber(view.session_id, str(pinned.pinned_source))
+            manager.add_subscriber(view.session_id, str(pinned.terms.pinned))
     again = manager.update(view.session_id, latch_window_secs=3)
-    assert again.pinned_source is None
+    assert again.terms.pinned is None
     clock.now += 4 * SECOND
     assert not manager.signals.on_source_notice(handle, Address.parse("127.0.0.1:9"))
 
@@ -347,7 +348,7 @@ def test_another_source_is_pinned_after_a_silence(
     clock.now += SECOND
     assert manager.signals.on_source_notice(handle, second)
     assert not manager.signals.on_source_notice(handle, first)
-    assert manager.get(view.session_id).pinned_source == second
+    assert manager.get(view.session_id).terms.pinned == second
     assert manager.counts["pinned"] == 2
 
 

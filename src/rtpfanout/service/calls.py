@@ -47,11 +47,6 @@ _Servicer = TypeVar("_Servicer", bound="SessionServicer")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Result = TypeVar("_Result")
-_OPTIONAL = [
-    field.name
-    for field in session_pb2.UpdateSessionRequest.DESCRIPTOR.fields
-    if field.containing_oneof is not None  # what `optional` makes
-]
 
 
 def _call(
@@ -194,21 +189,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self, request: session_pb2.CreateSessionRequest
     ) -> session_pb2.SessionResponse:
         """See session.proto, as for all of them."""
-        view = await self._change(
-            self.manager.create,
-            request.source_address,
-            request.ssrc,
-            request.media_type,
-            source_policy=request.source_policy,
-            latch_window_secs=request.latch_window_secs,
-            relatch_after_secs=request.relatch_after_secs,
-            labels=dict(request.labels),
-            ingest_limit_bps=request.ingest_limit_bps,
-            max_subscribers=request.max_subscribers,
-            consent=request.consent,
-            move_key=request.move_key,
-            request_id=request.request_id,
-        )
+        view = await self._change(self.manager.create, **_said(request))
         return convert.session_response(view)
 
     @_call
@@ -228,15 +209,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def UpdateSession(  # noqa: N802
         self, request: session_pb2.UpdateSessionRequest
     ) -> session_pb2.SessionResponse:
-        changes = {name: getattr(request, name) for name in _OPTIONAL if request.HasField(name)}
-        view = await self._change(
-            self.manager.update,
-            request.session_id,
-            **changes,
-            labels=dict(request.labels),
-            request_id=request.request_id,
-            if_revision=request.if_revision,
-        )
+        view = await self._change(self.manager.update, **_said(request))
         return convert.session_response(view)
 
     @_call
@@ -351,6 +324,18 @@ def _caller(context: Context) -> Caller:
             tuple(name.decode(errors="replace") for name in names) if has_certificate else None
         ),
     )
+
+
+def _said(
+    request: session_pb2.CreateSessionRequest | session_pb2.UpdateSessionRequest,
+) -> dict[str, Any]:
+    """By name; of what is `optional` only what is there."""
+    said = {
+        field.name: getattr(request, field.name)
+        for field in request.DESCRIPTOR.fields
+        if field.containing_oneof is None or request.HasField(field.name)
+    }
+    return said | {"labels": dict(request.labels)}
 
 
 def _terms(

@@ -8,6 +8,7 @@ from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.rules import Limits
 from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.signals import MoveTarget, Signals
+from rtpfanout.sessions.terms import shown_terms
 from rtpfanout.sessions.tokens import JOIN_SECRET
 from rtpfanout.sessions.views import (
     LatencySummary,
@@ -41,5 +42,6 @@ __all__ = [
     "SubscriberState",
     "SubscriberView",
     "WatchEvent",
+    "shown_terms",
     "watch",
 ]

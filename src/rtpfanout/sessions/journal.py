@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
-from rtpfanout.model import Address, Consent
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.movekeys import identity_of
 from rtpfanout.sessions.refused import RefusedSession
-from rtpfanout.sessions.source import read_source
-from rtpfanout.sessions.terms import Terms
+from rtpfanout.sessions.terms import LARGEST_STORED, Terms, stored_terms
 from rtpfanout.store import (
     DropMoveCounters,
     DropSession,
@@ -30,20 +28,16 @@ from rtpfanout.store import (
     StoredConsent,
     StoredDelivery,
     StoredSession,
-    pack_labels,
-    unpack_labels,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
-    from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.record import Session
     from rtpfanout.store import Change, Store
 
-LARGEST_STORED = 2**63 - 1
 FOREVER_NS = LARGEST_STORED
 """Of a consent that is not over until its subscriber goes."""
 
@@ -156,51 +150,12 @@ def _counter(ssrc: int, terms: Terms | StoredSession) -> list[Change]:
 
 def stored(session: Session) -> StoredSession:
     """As the store has it."""
-    terms = session.terms
     return StoredSession(
         sequence=session.sequence,
         session_id=session.session_id,
         ssrc=session.ssrc,
         media_type=session.media_type.value,
-        source_policy=terms.source.policy.value,
-        source_text=terms.source.text,
         created_ns=session.created_wall_ns,
         revision=session.revision,
-        pinned_source=str(terms.pinned) if terms.pinned else "",
-        latch_window_secs=terms.source.latch_window_secs,
-        relatch_after_secs=terms.source.relatch_after_secs,
-        latch_until_ns=round(terms.latch_until * 1e9),
-        paused=int(terms.paused),
-        ingest_limit_bps=terms.ingest_limit_bps,
-        max_subscribers=terms.max_subscribers,
-        consent=terms.consent.value,
-        move_key=terms.move_key,
-        move_counter=min(terms.move_counter, LARGEST_STORED),
-        labels=pack_labels(terms.labels),
-    )
-
-
-def terms_of(row: StoredSession, policy: AddressPolicy) -> Terms:
-    """The terms of a stored session. Raises what today's policy raises about its source."""
-    source = read_source(
-        row.source_policy,
-        row.source_text,
-        row.latch_window_secs,
-        row.relatch_after_secs,
-        policy,
-    )
-    pinned = Address.parse(row.pinned_source) if row.pinned_source else None
-    if pinned is not None:
-        policy.check_source(pinned)
-    return Terms(
-        source=source,
-        pinned=pinned,
-        latch_until=row.latch_until_ns / 1e9,
-        paused=bool(row.paused),
-        ingest_limit_bps=row.ingest_limit_bps,
-        max_subscribers=row.max_subscribers,
-        consent=Consent(row.consent or Consent.NONE),
-        move_key=row.move_key,
-        move_counter=row.move_counter,
-        labels=unpack_labels(row.labels),
+        **stored_terms(session.terms),
     )

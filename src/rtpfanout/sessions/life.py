@@ -13,17 +13,13 @@ from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.record import Session
-from rtpfanout.sessions.source import read_source
 from rtpfanout.sessions.terms import (
     Terms,
     engine_source,
-    latch_terms,
-    read_limits,
     source_taken,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from rtpfanout._fastpath import Engine
@@ -54,16 +50,6 @@ class Life:
     zones: Zones
     high_water: HighWater
     subscribers: Subscribers
-
-    def read(self, source: tuple[str, str, float, float], values: Mapping[str, Any]) -> Terms:
-        """The terms of a session to be; `source` as `read_source` takes it."""
-        read = read_source(*source, self.rules.policy)
-        return Terms(
-            source=read,
-            labels=fields.labels_of(values["labels"]),
-            **latch_terms(read, self.clock.wall_secs()),
-            **read_limits(values),
-        )
 
     def create(self, ssrc: int, media_type: str, terms: Terms, once: Once) -> SessionView:
         """Applied, then written; undone if the store refuses. Nobody sees it before."""

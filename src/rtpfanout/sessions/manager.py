@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rtpfanout.errors import UnavailableError
 from rtpfanout.overload import HighWater
@@ -30,6 +30,7 @@ from rtpfanout.sessions.shedding import Shedding
 from rtpfanout.sessions.signals import Signals
 from rtpfanout.sessions.state import State
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
+from rtpfanout.sessions.terms import new_terms
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
     LatencySummary,
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.rules import Limits
     from rtpfanout.store import Store
 
-_SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
-_NO_LABELS: Mapping[str, str] = {}
 _NO_INTERFACES: Mapping[str, int] = {}
 
 
@@ -171,77 +170,38 @@ class SessionManager:
 
     def create(
         self,
-        source_text: str,
+        source_address: str,
         ssrc: int,
         media_type: str,
         *,
-        source_policy: str = "",
-        latch_window_secs: float = 0.0,
-        relatch_after_secs: float = 0.0,
-        labels: Mapping[str, str] = _NO_LABELS,
-        ingest_limit_bps: int = 0,
-        max_subscribers: int = 0,
-        consent: str = "",
-        move_key: bytes = b"",
         request_id: str = "",
+        **terms: Any,
     ) -> SessionView:
-        """Let packets of `ssrc` from `source_text` in; the session has no subscriber yet.
+        """Let packets of `ssrc` from `source_address` in; the session has no subscriber yet.
 
         Every argument is as in CreateSessionRequest of session.proto. Raises
         InvalidArgumentError, AlreadyExistsError (same SSRC and source), LimitError,
         UnavailableError, and what the address policy raises.
         """
-        source = (source_policy, source_text, latch_window_secs, relatch_after_secs)
-        values = {
-            "labels": dict(sorted(labels.items())),
-            "ingest_limit_bps": ingest_limit_bps,
-            "max_subscribers": max_subscribers,
-            "consent": consent,
-            "move_key": move_key,
-        }
-        said = {"ssrc": ssrc, "media_type": media_type, **dict(zip(_SOURCE, source, strict=True))}
-        with self._requests.once("CreateSession", request_id, **said, **values) as once:
+        given = _given(source_address=source_address, **terms)
+        said = {"ssrc": ssrc, "media_type": media_type, **given}
+        with self._requests.once("CreateSession", request_id, **said) as once:
             if once.earlier is not None:
                 return SessionView.from_json(once.earlier)
             fields.media_type_of(media_type)
-            terms = self._life.read(source, values)
-            return self._life.create(fields.ssrc_of(ssrc), media_type, terms, once)
+            new = new_terms(given, self._rules.policy, self._clock.wall_secs())
+            return self._life.create(fields.ssrc_of(ssrc), media_type, new, once)
 
     def update(
-        self,
-        session_id: str,
-        *,
-        source_address: str | None = None,
-        source_policy: str | None = None,
-        latch_window_secs: float | None = None,
-        relatch_after_secs: float | None = None,
-        paused: bool | None = None,
-        ingest_limit_bps: int | None = None,
-        max_subscribers: int | None = None,
-        consent: str | None = None,
-        move_key: bytes | None = None,
-        labels: Mapping[str, str] = _NO_LABELS,
-        request_id: str = "",
-        if_revision: int = 0,
+        self, session_id: str, *, request_id: str = "", if_revision: int = 0, **terms: Any
     ) -> SessionView:
         """Change what is given and nothing else; a label with an empty value is removed.
 
-        Raises as `create`, and NotFoundError, AbortedError (`if_revision` is not the session's),
-        AddressDeniedError (the new source is a subscriber).
+        Every argument is as in UpdateSessionRequest; None is not given. Raises as `create`, and
+        NotFoundError, AbortedError (`if_revision` is not the session's), AddressDeniedError (the
+        new source is a subscriber).
         """
-        named = {
-            "source_address": source_address,
-            "source_policy": source_policy,
-            "latch_window_secs": latch_window_secs,
-            "relatch_after_secs": relatch_after_secs,
-            "paused": paused,
-            "ingest_limit_bps": ingest_limit_bps,
-            "max_subscribers": max_subscribers,
-            "consent": consent,
-            "move_key": move_key,
-            "labels": dict(sorted(labels.items())) or None,
-        }
-        changes = {name: value for name, value in named.items() if value is not None}
+        changes = _given(**terms)
         canonical = fields.session_id_of(session_id)
         said = {"session_id": canonical, "changes": changes, "if_revision": if_revision}
         with self._requests.once("UpdateSession", request_id, **said) as once:
@@ -411,3 +371,9 @@ class SessionManager:
     def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, each as it is when it is taken."""
         return all_stats(self._state, self._engine, self._clock)
+
+
+def _given(*, labels: Mapping[str, str] | None = None, **terms: Any) -> dict[str, Any]:
+    """What of a request is there, the same whatever the order of its labels."""
+    given = {name: value for name, value in terms.items() if value is not None}
+    return given | ({"labels": dict(sorted(labels.items()))} if labels else {})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rtpfanout.errors import RefusedError
 from rtpfanout.model import SessionStatus
 from rtpfanout.sessions.admission import address_of, split_records
+from rtpfanout.sessions.terms import unread_terms
 from rtpfanout.sessions.views import (
     CLASSES,
     SessionStats,
@@ -72,22 +73,13 @@ class RefusedSession:
         row = self.row
         return SessionView(
             session_id=row.session_id,
-            source=None,
             ssrc=row.ssrc & 0xFFFFFFFF,
             media_type=row.media_type,  # type: ignore[arg-type]
             subscriber_count=self.subscribers,
             created_at=_moment(clock, row.created_ns),
             status=SessionStatus.REFUSED,
-            source_policy=row.source_policy,  # type: ignore[arg-type]
-            source_text=row.source_text,
-            labels=self.labels,
-            ingest_limit_bps=max(0, row.ingest_limit_bps),
-            max_subscribers=min(max(0, row.max_subscribers), 2**31 - 1),
-            consent=row.consent,  # type: ignore[arg-type]
-            signed_move=bool(row.move_key),
+            terms=unread_terms(row),
             revision=max(0, row.revision),
-            latch_window_secs=row.latch_window_secs,
-            relatch_after_secs=row.relatch_after_secs,
             refused_reason=self.reason,
         )
 

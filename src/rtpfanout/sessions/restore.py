@@ -26,12 +26,12 @@ from rtpfanout.sessions.admission import (
     split_records,
 )
 from rtpfanout.sessions.entry import Entry, Restored
-from rtpfanout.sessions.journal import FOREVER_NS, terms_of
+from rtpfanout.sessions.journal import FOREVER_NS
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
-from rtpfanout.sessions.terms import source_taken
+from rtpfanout.sessions.terms import source_taken, terms_of
 from rtpfanout.sessions.views import CONSENT, REFUSED
 from rtpfanout.store import DropSubscribers, runs_of
 

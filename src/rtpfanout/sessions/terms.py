@@ -1,45 +1,114 @@
-"""What a session is told to be: its terms, and how they follow from each other."""
+"""What a session is told to be: each term described once, for requests, store and answers."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as each_field
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import AlreadyExistsError, PermissionDeniedError
 from rtpfanout.model import Address, Consent, SourcePolicy
 from rtpfanout.policy import SOURCE_FIELD
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.source import network_of_one
+from rtpfanout.sessions.source import Source, network_of_one, read_source
+from rtpfanout.store import pack_labels, unpack_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from rtpfanout.sessions.source import Source
+    from rtpfanout.policy import AddressPolicy
+    from rtpfanout.store import StoredSession
 
 
-LARGEST_LIMIT_BPS = 2**63 - 1  # as the store has it
+LARGEST_STORED = 2**63 - 1
 LARGEST_COUNT = 2**31 - 1
 
 Key = tuple[int, bytes, int, int, int]
 """(SSRC, 16 bytes, scope, port, prefix): no two sessions may have the same."""
 
 
+_OF_SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
+"""What requests say of the source; what they say else is a field of Terms each."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """One of the terms: its name in requests and in the store is that of its field in Terms."""
+
+    read: Callable[[Any], Any]
+    """From what a request says. Raises InvalidArgumentError."""
+    change: Callable[[Any, Any], Any] | None = None
+    """(the value before, what UpdateSession says), where that is not the value afterwards."""
+    store: Callable[[Any], Any] = _same
+    load: Callable[[Any], Any] = _same
+    """From the store. Raises ValueError."""
+    shown_as: str | None = ""
+    """Its name in SessionResponse and answers; empty: the same, None: it is not shown."""
+    show: Callable[[Any], Any] = _same
+    recall: Callable[[Any], Any] = _same
+    """From what was shown."""
+    at_creation: bool = True
+    """Whether CreateSession takes it, too."""
+
+
+def _term(default: Any, read: Callable[[Any], Any], *, secret: bool = False, **how: Any) -> Any:
+    """`default`, or what makes it."""
+    begin = "default_factory" if isinstance(default, type) else "default"
+    return field(**{begin: default}, repr=not secret, metadata={_Term: _Term(read, **how)})
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What UpdateSession can change: replaced as a whole, so that readers see one or the other."""
+    """What UpdateSession can change: replaced as a whole, so that readers see one or the other.
+
+    A new one is a line here, a column of StoredSession, and a field of the messages.
+    """
 
     source: Source
     pinned: Address | None = None
     latch_until: float = 0.0
     """Of LATCH: until when the first packet may pin the source; seconds since the epoch."""
-    paused: bool = False
-    ingest_limit_bps: int = 0
-    max_subscribers: int = 0
-    consent: Consent = Consent.NONE
-    move_key: bytes = b""
     move_counter: int = 0
     """Of the last signed move that was accepted."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    paused: bool = _term(False, bool, store=int, load=bool, shown_as=None, at_creation=False)
+    ingest_limit_bps: int = _term(
+        0,
+        lambda number: fields.whole(number, "ingest_limit_bps", LARGEST_STORED),
+        show=lambda number: max(0, number),
+    )
+    max_subscribers: int = _term(
+        0,
+        lambda number: fields.whole(number, "max_subscribers", LARGEST_COUNT),
+        show=lambda number: min(max(0, number), LARGEST_COUNT),
+    )
+    consent: Consent = _term(  # noqa: RUF009
+        Consent.NONE,
+        fields.consent_of,
+        store=str,
+        load=lambda text: Consent(text or Consent.NONE),
+        recall=Consent,
+    )
+    move_key: bytes = _term(
+        b"",
+        fields.move_key_of,
+        secret=True,
+        shown_as="signed_move",
+        show=bool,
+        recall=lambda has_key: b"*" if has_key else b"",  # whose it is, no answer tells
+    )
+    labels: Mapping[str, str] = _term(
+        dict,
+        fields.labels_of,
+        change=fields.changed_labels,
+        store=pack_labels,
+        load=unpack_labels,
+        show=dict,
+    )
 
     @property
     def feeder(self) -> Address | None:
@@ -63,6 +132,9 @@ class Terms:
         return {address.scope for address in (self.source.base, self.pinned) if address} - {0}
 
 
+_HOW: Mapping[str, _Term] = {f.name: f.metadata[_Term] for f in each_field(Terms) if f.metadata}
+
+
 def moved(terms: Terms, address: Address) -> Terms:
     """`terms` with a source that signed its move to `address`.
 
@@ -84,16 +156,136 @@ def moved(terms: Terms, address: Address) -> Terms:
     return terms
 
 
-def read_limits(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of Terms that are read alike by CreateSession and UpdateSession."""
-    readers: dict[str, Callable[[Any], object]] = {
-        "paused": bool,
-        "ingest_limit_bps": lambda v: fields.whole(v, "ingest_limit_bps", LARGEST_LIMIT_BPS),
-        "max_subscribers": lambda v: fields.whole(v, "max_subscribers", LARGEST_COUNT),
-        "consent": fields.consent_of,
-        "move_key": fields.move_key_of,
+def new_terms(given: Mapping[str, Any], policy: AddressPolicy, wall_secs: float) -> Terms:
+    """Of a session to be, from what CreateSessionRequest says of them.
+
+    Raises TypeError (a name it doesn't have), InvalidArgumentError, what the address policy raises.
+    """
+    _refuse_unknown(given, [name for name, how in _HOW.items() if how.at_creation])
+    source = read_source(
+        given.get("source_policy", ""),
+        given.get("source_address", ""),
+        given.get("latch_window_secs", 0.0),
+        given.get("relatch_after_secs", 0.0),
+        policy,
+    )
+    read = {name: how.read(given[name]) for name, how in _HOW.items() if name in given}
+    return Terms(source=source, **latch_terms(source, wall_secs), **read)
+
+
+def changed_terms(
+    terms: Terms, given: Mapping[str, Any], policy: AddressPolicy, wall_secs: float
+) -> Terms:
+    """`terms` with what UpdateSessionRequest says. Raises as `new_terms`."""
+    _refuse_unknown(given, _HOW)
+    read: dict[str, Any] = {}
+    for name, how in _HOW.items():
+        if name in given:
+            value = given[name]
+            read[name] = how.change(getattr(terms, name), value) if how.change else how.read(value)
+    named = [name for name in _OF_SOURCE if name in given]
+    if not named:
+        return replace(terms, **read)
+    before = terms.source
+    kind = given.get("source_policy", before.policy.value) or SourcePolicy.EXACT.value
+    is_latch = kind == SourcePolicy.LATCH
+    source = read_source(
+        kind,
+        given.get("source_address", before.text),
+        given.get("latch_window_secs", before.latch_window_secs if is_latch else 0),
+        given.get("relatch_after_secs", before.relatch_after_secs if is_latch else 0),
+        policy,
+    )
+    if named != ["relatch_after_secs"] or not is_latch:  # else whoever is pinned stays so
+        read |= latch_terms(source, wall_secs)
+    return replace(terms, source=source, **read)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
+    if unknown := given.keys() - {*_OF_SOURCE, *known}:
+        raise TypeError(f"unknown terms of a session: {', '.join(sorted(unknown))}")
+
+
+def stored_terms(terms: Terms) -> dict[str, Any]:
+    """As StoredSession has them."""
+    return {
+        "source_policy": terms.source.policy.value,
+        "source_text": terms.source.text,
+        "pinned_source": str(terms.pinned) if terms.pinned else "",
+        "latch_window_secs": terms.source.latch_window_secs,
+        "relatch_after_secs": terms.source.relatch_after_secs,
+        "latch_until_ns": round(terms.latch_until * 1e9),
+        "move_counter": min(terms.move_counter, LARGEST_STORED),
+        **{name: how.store(getattr(terms, name)) for name, how in _HOW.items()},
     }
-    return {name: reader(values[name]) for name, reader in readers.items() if name in values}
+
+
+def terms_of(row: StoredSession, policy: AddressPolicy) -> Terms:
+    """What `stored_terms` stored. Raises what today's policy raises about the source."""
+    times = row.latch_window_secs, row.relatch_after_secs
+    source = read_source(row.source_policy, row.source_text, *times, policy)
+    pinned = Address.parse(row.pinned_source) if row.pinned_source else None
+    if pinned is not None:
+        policy.check_source(pinned)
+    return Terms(
+        source=source,
+        pinned=pinned,
+        latch_until=row.latch_until_ns / 1e9,
+        move_counter=row.move_counter,
+        **{name: how.load(getattr(row, name)) for name, how in _HOW.items()},
+    )
+
+
+def unread_terms(row: StoredSession) -> Terms:
+    """To be shown, of a row that may be as no call would have it: nothing is checked."""
+    times = row.latch_window_secs, row.relatch_after_secs
+    source = Source(row.source_policy, row.source_text, None, None, *times)  # type: ignore[arg-type]
+    loaded: dict[str, Any] = {}
+    for name, how in _HOW.items():
+        loaded[name] = getattr(row, name)
+        with contextlib.suppress(ValueError):
+            loaded[name] = how.load(loaded[name])
+    return Terms(source=source, **loaded)
+
+
+def shown_terms(terms: Terms) -> dict[str, Any]:
+    """By the names of SessionResponse."""
+    return {
+        "source_address": terms.source.text,
+        "source_policy": terms.source.policy,
+        "pinned_source": str(terms.pinned) if terms.pinned else "",
+        "latch_window_secs": terms.source.latch_window_secs,
+        "relatch_after_secs": terms.source.relatch_after_secs,
+        **{
+            how.shown_as or name: how.show(getattr(terms, name))
+            for name, how in _HOW.items()
+            if how.shown_as is not None
+        },
+    }
+
+
+def answered_terms(answer: Mapping[str, Any]) -> Terms:
+    """From what was shown of them, by whatever version of us; what it doesn't say is as by default.
+
+    `answer` has source_text and source (the feeder) instead of the addresses of `shown_terms`.
+    """
+    policy = SourcePolicy(answer.get("source_policy", SourcePolicy.EXACT))
+    feeder = Address.parse(answer["source"]) if answer.get("source") else None
+    is_exact = policy is SourcePolicy.EXACT
+    source = Source(
+        policy,
+        answer.get("source_text") or str(feeder or ""),
+        feeder if is_exact else None,
+        None,
+        answer.get("latch_window_secs", 0.0),
+        answer.get("relatch_after_secs", 0.0),
+    )
+    read = {
+        name: how.recall(answer[shown_as])
+        for name, how in _HOW.items()
+        if how.shown_as is not None and (shown_as := how.shown_as or name) in answer
+    }
+    return Terms(source=source, pinned=None if is_exact else feeder, **read)
 
 
 def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:

@@ -15,19 +15,17 @@ import structlog
 from rtpfanout.errors import (
     AbortedError,
 )
-from rtpfanout.model import Consent, SourcePolicy
+from rtpfanout.model import Consent
 from rtpfanout.policy import SOURCE_FIELD
-from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.requests import NO_ID, Once
-from rtpfanout.sessions.source import loop_error, read_source
+from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.subscribers import records_of
 from rtpfanout.sessions.terms import (
     Terms,
+    changed_terms,
     engine_source,
-    latch_terms,
     moved,
-    read_limits,
     source_taken,
 )
 from rtpfanout.sessions.zones import in_zone
@@ -74,7 +72,8 @@ class Updating:
                     " again and decide anew",
                     field="if_revision",
                 )
-            after = self._read(session.terms, changes)
+            now = self.clock.wall_secs()
+            after = changed_terms(session.terms, changes, self.rules.policy, now)
             if after == session.terms and not once.has_id:
                 with state.lock:
                     return state.view(session)
@@ -92,32 +91,6 @@ class Updating:
                 return False
             self.change(session, moved(terms, now), NO_ID)
         return True
-
-    def _read(self, terms: Terms, changes: Mapping[str, Any]) -> Terms:
-        """`terms` with the changes, each checked."""
-        read = read_limits(changes) | self._read_source(terms, changes)
-        if changes.get("labels"):
-            read["labels"] = fields.changed_labels(terms.labels, changes["labels"])
-        return replace(terms, **read)
-
-    def _read_source(self, terms: Terms, changes: Mapping[str, Any]) -> dict[str, Any]:
-        names = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
-        named = [name for name in names if name in changes]
-        if not named:
-            return {}
-        before = terms.source
-        policy = changes.get("source_policy", before.policy.value) or SourcePolicy.EXACT.value
-        is_latch = policy == SourcePolicy.LATCH
-        source = read_source(
-            policy,
-            changes.get("source_address", before.text),
-            changes.get("latch_window_secs", before.latch_window_secs if is_latch else 0),
-            changes.get("relatch_after_secs", before.relatch_after_secs if is_latch else 0),
-            self.rules.policy,
-        )
-        if named == ["relatch_after_secs"] and is_latch:
-            return {"source": source}  # whoever is pinned stays so
-        return {"source": source} | latch_terms(source, self.clock.wall_secs())
 
     def change(self, session: Session, after: Terms, once: Once) -> SessionView:
         """Writes `after`, then applies it; nobody else is at work on the session."""

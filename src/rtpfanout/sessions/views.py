@@ -7,25 +7,25 @@ import enum
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rtpfanout._fastpath import LATENCY_BOUNDS_NS
 from rtpfanout.model import (
     ACTIVE_WINDOW_NS,
     Address,
-    Consent,
     MediaType,
     SessionStatus,
-    SourcePolicy,
     SubscriberClass,
 )
+from rtpfanout.sessions.terms import answered_terms, shown_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.terms import Terms
 
 CONSENT = 1
 SHED = 2
@@ -37,69 +37,77 @@ CLASSES = tuple(SubscriberClass)
 """By the engine's number: 0 pilot, 1 recorder, 2 monitor."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SessionView:
-    """A session. `created_at` is in UTC.
-
-    `source` is the one address that feeds it, if there is one: that of policy EXACT, or
-    whom LATCH pinned. `source_text` is what the other policies were given.
-    """
+    """A session. `created_at` is in UTC. Two are equal that tell the same."""
 
     session_id: str
-    source: Address | None
     ssrc: int
     media_type: MediaType
     subscriber_count: int
     created_at: datetime
     status: SessionStatus
-    source_policy: SourcePolicy = SourcePolicy.EXACT
-    source_text: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    ingest_limit_bps: int = 0
-    max_subscribers: int = 0
-    consent: Consent = Consent.NONE
-    signed_move: bool = False
+    terms: Terms
     revision: int = 0
-    latch_window_secs: float = 0.0
-    relatch_after_secs: float = 0.0
     refused_reason: str = ""
     refused_subscribers: int = 0
     """Of `subscriber_count`."""
 
     @property
-    def source_address(self) -> str:
-        """As it was asked for, in the canonical spelling."""
-        return str(self.source) if self.source_policy is SourcePolicy.EXACT else self.source_text
+    def source(self) -> Address | None:
+        """The one address that feeds it, if there is one: of EXACT, or whom LATCH pinned."""
+        return self.terms.feeder
 
     @property
-    def pinned_source(self) -> Address | None:
-        """Of LATCH: who was pinned."""
-        return self.source if self.source_policy is SourcePolicy.LATCH else None
+    def source_address(self) -> str:
+        """As it was asked for, in the canonical spelling."""
+        return self.terms.source.text
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """By key."""
+        return self.terms.labels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SessionView) and self._told() == other._told()
+
+    def _told(self) -> tuple[object, ...]:
+        return self._values(), self.refused_reason, self.refused_subscribers
 
     def to_json(self) -> str:
-        """To be kept as the answer of a call."""
-        values = asdict(self)
-        values["source"] = str(self.source) if self.source else None
-        values["created_at"] = self.created_at.isoformat()
-        for name in ("refused_reason", "refused_subscribers"):  # unknown to the version before
-            del values[name]
-        return json.dumps(values)
+        """To be kept as the answer of a call; other versions read it, too."""
+        return json.dumps(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        values = {
+            "session_id": self.session_id,
+            "ssrc": self.ssrc,
+            "media_type": self.media_type,
+            "subscriber_count": self.subscriber_count,
+            "created_at": self.created_at.isoformat(),
+            "status": self.status,
+            "revision": self.revision,
+            "source": str(self.source) if self.source else None,
+            **shown_terms(self.terms),
+        }
+        values["source_text"] = values.pop("source_address")
+        del values["pinned_source"]
+        return values
 
     @classmethod
     def from_json(cls, text: str) -> SessionView:
-        """What `to_json` wrote."""
+        """What `to_json` wrote, of this version or another."""
         values = json.loads(text)
-        if values["source"] is not None:
-            values["source"] = Address.parse(values["source"])
-        values["created_at"] = datetime.fromisoformat(values["created_at"])
-        for name, kind in (
-            ("media_type", MediaType),
-            ("status", SessionStatus),
-            ("source_policy", SourcePolicy),
-            ("consent", Consent),
-        ):
-            values[name] = kind(values[name])
-        return cls(**values)
+        return cls(
+            session_id=values["session_id"],
+            ssrc=values["ssrc"],
+            media_type=MediaType(values["media_type"]),
+            subscriber_count=values["subscriber_count"],
+            created_at=datetime.fromisoformat(values["created_at"]),
+            status=SessionStatus(values["status"]),
+            terms=answered_terms(values),
+            revision=values.get("revision", 0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,29 +215,18 @@ class SessionLatency:
 
 def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> SessionView:
     """`values` are the engine's session_stats at `now_ns`."""
-    terms = session.terms
-    source = terms.source
     last = values["last_packet_ns"]
     is_active = last > 0 and now_ns - last <= ACTIVE_WINDOW_NS
     status = SessionStatus.ACTIVE if is_active else SessionStatus.IDLE
     return SessionView(
         session_id=session.session_id,
-        source=terms.feeder,
         ssrc=session.ssrc,
         media_type=session.media_type,
         subscriber_count=int(values["subscribers"]),
         created_at=session.created_at,
-        status=SessionStatus.PAUSED if terms.paused else status,
-        source_policy=source.policy,
-        source_text=source.text,
-        labels=terms.labels,
-        ingest_limit_bps=terms.ingest_limit_bps,
-        max_subscribers=terms.max_subscribers,
-        consent=terms.consent,
-        signed_move=bool(terms.move_key),
+        status=SessionStatus.PAUSED if session.terms.paused else status,
+        terms=session.terms,
         revision=session.revision,
-        latch_window_secs=source.latch_window_secs,
-        relatch_after_secs=source.relatch_after_secs,
         refused_subscribers=session.refused,
     )
 
