@@ -20,22 +20,14 @@ from rtpfanout.cli.output import (
     write_table,
 )
 from rtpfanout.cli.session_options import (
-    Consent,
-    IngestLimit,
-    Labels,
-    LatchWindow,
-    MaxSubscribers,
-    MoveKeyFile,
-    Policy,
-    RelatchAfter,
     Selector,
     SessionId,
     connect,
     given,
     print_session,
-    read_key,
     selector,
     session_cells,
+    takes_terms,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +56,7 @@ Ssrc = Annotated[
 
 
 @app.command("create")
+@takes_terms(after="media_type")
 def create(
     source_address: Annotated[
         str,
@@ -79,29 +72,13 @@ def create(
             autocompletion=lambda: ["audio", "video", "data"],
         ),
     ] = "video",
-    source_policy: Policy = None,
-    latch_window: LatchWindow = None,
-    relatch_after: RelatchAfter = None,
-    label: Labels = None,
-    ingest_limit: IngestLimit = None,
-    max_subscribers: MaxSubscribers = None,
-    consent: Consent = None,
-    move_key_file: MoveKeyFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
+    **terms: Any,
 ) -> None:
     """Create a session: packets with this SSRC from this source get in."""
-    options = given(
-        source_policy=source_policy,
-        latch_window_secs=latch_window,
-        relatch_after_secs=relatch_after,
-        labels=label or None,
-        ingest_limit_bps=ingest_limit,
-        max_subscribers=max_subscribers,
-        consent=consent,
-        move_key=read_key(move_key_file),
-    )
+    options = given(terms)
     with connect(server) as client:
         session = client.create_session(source_address, ssrc, media_type, **options)
     if quiet:

@@ -1,6 +1,6 @@
 """`rtpfanout session update`, `pause`, `resume` and `token`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,54 +15,30 @@ from rtpfanout.cli.output import (
     write_json,
 )
 from rtpfanout.cli.session_options import (
-    Consent,
-    IngestLimit,
-    Labels,
-    LatchWindow,
-    MaxSubscribers,
-    MoveKeyFile,
-    Policy,
-    RelatchAfter,
     SessionId,
     SubscriberClass,
     connect,
     given,
     print_session,
-    read_key,
+    takes_terms,
 )
 
 
+@takes_terms(after="source")
 def update(
     session_id: SessionId,
     source: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Who may feed it from now on.")
     ] = None,
-    source_policy: Policy = None,
-    latch_window: LatchWindow = None,
-    relatch_after: RelatchAfter = None,
-    label: Labels = None,
-    ingest_limit: IngestLimit = None,
-    max_subscribers: MaxSubscribers = None,
-    consent: Consent = None,
-    move_key_file: MoveKeyFile = None,
     if_revision: Annotated[
         int, typer.Option(min=0, metavar="N", help="Only if the session's revision is still N.")
     ] = 0,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
+    **terms: Any,
 ) -> None:
     """Change a session in one step; what is not given stays. `--label KEY=` removes a label."""
-    changes = given(
-        source_address=source,
-        source_policy=source_policy,
-        latch_window_secs=latch_window,
-        relatch_after_secs=relatch_after,
-        labels=label or None,
-        ingest_limit_bps=ingest_limit,
-        max_subscribers=max_subscribers,
-        consent=consent,
-        move_key=read_key(move_key_file),
-    )
+    changes = given(terms) | ({"source_address": source} if source is not None else {})
     if not changes:
         raise typer.BadParameter("nothing to change: give at least one option")
     with connect(server) as client:

@@ -1,9 +1,10 @@
 """What describes a session on the command line: the options of `create` and `update`."""
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 SOURCE_POLICIES = ("exact", "ip", "cidr", "latch")
 CONSENTS = ("none", "echo")
 CLASSES = ("pilot", "recorder", "monitor")
+_Command = TypeVar("_Command", bound=Callable[..., None])
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kMG]?)")
 
@@ -36,10 +38,8 @@ def parse_label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def read_key(path: Path | None) -> bytes | None:
-    """The file's bytes as they are, or None without a path. Raises typer.BadParameter."""
-    if path is None:
-        return None
+def read_key(path: Path) -> bytes:
+    """The file's bytes as they are. Raises typer.BadParameter."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -48,49 +48,66 @@ def read_key(path: Path | None) -> bytes | None:
 
 
 SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
-Policy = Annotated[
-    str | None,
-    typer.Option(
-        "--source-policy",
-        help="What SOURCE names: exact (one address), ip (any port of one), cidr (a network) "
-        "or latch (whoever sends first).",
-        autocompletion=lambda: list(SOURCE_POLICIES),
-    ),
-]
-LatchWindow = Annotated[
-    float | None,
-    typer.Option(
-        min=0, metavar="SECONDS", help="Of latch: how long the first packet may pin the source."
-    ),
-]
-RelatchAfter = Annotated[
-    float | None,
-    typer.Option(
-        min=0, metavar="SECONDS", help="Of latch: a silence after which another may be pinned."
-    ),
-]
-Labels = Annotated[
-    list[Any] | None,
-    typer.Option("--label", parser=parse_label, metavar="KEY=VALUE", help="May be repeated."),
-]
-IngestLimit = Annotated[
-    int | None,
-    typer.Option(parser=parse_bits, metavar="BITS/S", help="Most that is let in: 8M. 0: any."),
-]
-MaxSubscribers = Annotated[
-    int | None, typer.Option(min=0, metavar="N", help="0: as many as the server allows.")
-]
-Consent = Annotated[
-    str | None,
-    typer.Option(
-        help="none, or echo: subscribers get packets only while they echo a cookie.",
-        autocompletion=lambda: list(CONSENTS),
-    ),
-]
-MoveKeyFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="16 to 64 bytes with which the source signs that it moved."),
-]
+TERMS: dict[str, Any] = {
+    "source_policy": Annotated[
+        str | None,
+        typer.Option(
+            help="What SOURCE names: exact (one address), ip (any port of one), cidr (a network) "
+            "or latch (whoever sends first).",
+            autocompletion=lambda: list(SOURCE_POLICIES),
+        ),
+    ],
+    "latch_window_secs": Annotated[
+        float | None,
+        typer.Option(
+            "--latch-window",
+            min=0,
+            metavar="SECONDS",
+            help="Of latch: how long the first packet may pin the source.",
+        ),
+    ],
+    "relatch_after_secs": Annotated[
+        float | None,
+        typer.Option(
+            "--relatch-after",
+            min=0,
+            metavar="SECONDS",
+            help="Of latch: a silence after which another may be pinned.",
+        ),
+    ],
+    "labels": Annotated[
+        list[Any] | None,
+        typer.Option("--label", parser=parse_label, metavar="KEY=VALUE", help="May be repeated."),
+    ],
+    "ingest_limit_bps": Annotated[
+        int | None,
+        typer.Option(
+            "--ingest-limit",
+            parser=parse_bits,
+            metavar="BITS/S",
+            help="Most that is let in: 8M. 0: any.",
+        ),
+    ],
+    "max_subscribers": Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="0: as many as the server allows.")
+    ],
+    "consent": Annotated[
+        str | None,
+        typer.Option(
+            help="none, or echo: subscribers get packets only while they echo a cookie.",
+            autocompletion=lambda: list(CONSENTS),
+        ),
+    ],
+    "move_key": Annotated[
+        Path | None,
+        typer.Option(
+            "--move-key-file",
+            metavar="FILE",
+            help="16 to 64 bytes with which the source signs that it moved.",
+        ),
+    ],
+}
+"""The options of `create` and `update`, by what SessionClient calls them; see `takes_terms`."""
 SubscriberClass = Annotated[
     str,
     typer.Option(
@@ -105,11 +122,36 @@ Selector = Annotated[
 ]
 
 
-def given(**options: Any) -> Any:
-    """The options without those that were not given, for SessionClient."""
-    if options.get("labels") is not None:
-        options["labels"] = dict(options["labels"])
-    return {name: value for name, value in options.items() if value is not None}
+def takes_terms(*, after: str) -> Callable[[_Command], _Command]:
+    """A command with `**terms` gets the options TERMS, behind its parameter `after`."""
+
+    def decorate(command: _Command) -> _Command:
+        signature = inspect.signature(command)
+        parameters = []
+        for own in signature.parameters.values():
+            if own.kind is not inspect.Parameter.VAR_KEYWORD:
+                parameters.append(own.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            if own.name == after:
+                parameters += [
+                    inspect.Parameter(
+                        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
+                    )
+                    for name, kind in TERMS.items()
+                ]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def given(terms: Mapping[str, Any]) -> Any:
+    """Those that were given, for SessionClient. Raises typer.BadParameter."""
+    said = {name: value for name, value in terms.items() if value not in (None, [])}
+    if "labels" in said:
+        said["labels"] = dict(said["labels"])
+    if "move_key" in said:
+        said["move_key"] = read_key(said["move_key"])
+    return said
 
 
 def selector(labels: Sequence[str] | None) -> str:
