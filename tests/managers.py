@@ -45,8 +45,8 @@ def policy_of(engine: Engine) -> AddressPolicy:
     """Nothing configured, loopback allowed."""
     return AddressPolicy(
         ingress=engine.bound,
-        sends_ipv4=engine.sends_ipv4,
-        sends_ipv6=engine.sends_ipv6,
+        sends_ipv4=engine.sockets.sends_ipv4,
+        sends_ipv6=engine.sockets.sends_ipv6,
         allow=(),
         deny=(),
         loopback_allowed=True,

@@ -51,7 +51,7 @@ def requires_root() -> None:
 
 def requires_steering(engine: Engine) -> None:
     """Skip, or with RTPFANOUT_REQUIRE_ALL=1 fail, unless each worker receives."""
-    if engine.receiving_workers < engine.workers:
+    if engine.sockets.receiving_workers < engine.workers:
         _unmet("needs a kernel that steers packets by source address")
 
 

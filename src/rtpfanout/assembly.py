@@ -86,8 +86,8 @@ def address_policy_of(
     """Where sources and subscribers may be."""
     return AddressPolicy(
         ingress=engine.bound,
-        sends_ipv4=engine.sends_ipv4,
-        sends_ipv6=engine.sends_ipv6,
+        sends_ipv4=engine.sockets.sends_ipv4,
+        sends_ipv6=engine.sockets.sends_ipv6,
         allow=settings.address_policy.allow,
         deny=settings.address_policy.deny,
         loopback_allowed=settings.grpc_bind_address.ip.is_loopback,
@@ -204,8 +204,8 @@ def _warn_of_foreign_address(settings: Settings) -> None:
 
 
 def _warn_of_small_buffer(engine: Engine) -> None:
-    requested = engine.requested_receive_buffer_bytes
-    effective = engine.receive_buffer_bytes // 2  # socket(7): the kernel doubles it
+    requested = engine.sockets.requested_receive_buffer_bytes
+    effective = engine.sockets.receive_buffer_bytes // 2  # socket(7): the kernel doubles it
     if effective < requested:
         _log.warning(
             "receive buffer is smaller than buffer_size asks for: bursts may be lost",
@@ -216,7 +216,7 @@ def _warn_of_small_buffer(engine: Engine) -> None:
 
 
 def _warn_of_missing_steering(engine: Engine, workers: int) -> None:
-    receiving = engine.receiving_workers
+    receiving = engine.sockets.receiving_workers
     if receiving < workers:
         _log.warning(
             "the kernel does not steer packets to workers: some only help the others to send",

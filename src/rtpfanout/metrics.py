@@ -183,17 +183,17 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily(
             "rtpfanout_receive_buffer_bytes",
             "Effective SO_RCVBUF of the ingest socket, the kernel's overhead included.",
-            value=self._engine.receive_buffer_bytes,
+            value=self._engine.sockets.receive_buffer_bytes,
         )
         yield GaugeMetricFamily(
             "rtpfanout_send_buffer_bytes",
             "Effective SO_SNDBUF of an egress socket, the kernel's overhead included.",
-            value=self._engine.send_buffer_bytes,
+            value=self._engine.sockets.send_buffer_bytes,
         )
         yield GaugeMetricFamily(
             "rtpfanout_egress_lanes",
             "Sockets that subscribers are spread over; more than 1 where send buffers are cut.",
-            value=self._engine.egress_lanes,
+            value=self._engine.sockets.egress_lanes,
         )
 
     def _workers(self) -> Iterator[Metric]:
@@ -203,7 +203,7 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily(
             "rtpfanout_receiving_workers",
             "Those with a socket of their own; fewer than all where the kernel does not steer.",
-            value=self._engine.receiving_workers,
+            value=self._engine.sockets.receiving_workers,
         )
 
 
@@ -255,8 +255,8 @@ def _build_info(engine: Engine) -> dict[str, str]:
     return {
         "version": rtpfanout.__version__,
         "python": platform.python_version(),
-        "gso": _yes_no(engine.gso),
-        "gro": _yes_no(engine.gro),
+        "gso": _yes_no(engine.sockets.gso),
+        "gro": _yes_no(engine.sockets.gro),
     }
 
 

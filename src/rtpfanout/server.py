@@ -213,9 +213,9 @@ class Server:
             metrics_bind_address=str(self.metrics_address) if self.metrics_address else None,
             pid=os.getpid(),
             workers=self.engine.workers,
-            receiving_workers=self.engine.receiving_workers,
-            gso=self.engine.gso,
-            gro=self.engine.gro,
+            receiving_workers=self.engine.sockets.receiving_workers,
+            gso=self.engine.sockets.gso,
+            gro=self.engine.sockets.gro,
             packets_recovered=self.engine.stats()["packets_recovered"],
         )
 

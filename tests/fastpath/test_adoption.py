@@ -46,7 +46,7 @@ e.add_subscribers(handle, Address.parse(viewer).record, time.monotonic_ns())
 if run == "run":
     for worker in range(int(workers)):
         threading.Thread(target=e.run, args=(worker,), daemon=True).start()
-print(e.egress_lanes, flush=True)
+print(e.sockets.egress_lanes, flush=True)
 time.sleep(60)
 """
 
@@ -102,11 +102,11 @@ def test_what_is_adopted_is_recognised() -> None:
     with opened(2) as (fds, address):
         e = engine(workers=3, sockets=fds)
         assert (str(e.bound.ip), e.bound.port) == address
-        assert e.receiving_workers == 2
-        assert (e.sends_ipv4, e.sends_ipv6) == (True, False)
+        assert e.sockets.receiving_workers == 2
+        assert (e.sockets.sends_ipv4, e.sockets.sends_ipv6) == (True, False)
         with socket.socket(fileno=os.dup(fds[0])) as sock:
             granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        assert e.receive_buffer_bytes == granted
+        assert e.sockets.receive_buffer_bytes == granted
         del e
         assert all(os.fstat(fd) for fd in fds), "the caller keeps its own"
 
@@ -115,7 +115,7 @@ def test_what_is_adopted_is_recognised() -> None:
 def test_one_wildcard_for_both_families() -> None:
     fds = open_sockets(Address.parse("[::]:0"), 1, 64)
     e = engine(sockets=fds)
-    assert (e.sends_ipv4, e.sends_ipv6) == (True, True)
+    assert (e.sockets.sends_ipv4, e.sockets.sends_ipv6) == (True, True)
     os.close(fds[0])
 
 
@@ -248,7 +248,7 @@ def test_hand_over_loses_nothing_of_a_network(udp: Callable[..., socket.socket])
     steered = []
 
     def feed(e: Engine) -> None:
-        steered.append(e.receiving_workers > 1)
+        steered.append(e.sockets.receiving_workers > 1)
         handle = e.add_session(Address.parse("127.0.0.0:0"), 1, time.monotonic_ns(), prefix=8)
         subscribe(e, handle, viewer)
 

@@ -59,9 +59,9 @@ def test_what_the_socket_is() -> None:
     e = engine(receive_queue_packets=64)
     assert str(e.bound.ip) == "127.0.0.1"
     assert e.bound.port > 0
-    assert (e.sends_ipv4, e.sends_ipv6) == (True, False)
-    assert e.receive_buffer_bytes == 2 * e.requested_receive_buffer_bytes
-    assert e.send_buffer_bytes > 0
+    assert (e.sockets.sends_ipv4, e.sockets.sends_ipv6) == (True, False)
+    assert e.sockets.receive_buffer_bytes == 2 * e.sockets.requested_receive_buffer_bytes
+    assert e.sockets.send_buffer_bytes > 0
 
 
 def test_session_errors() -> None:
@@ -130,7 +130,7 @@ def test_subscriber_errors_change_nothing() -> None:
 )
 def test_subscribers_are_those_the_socket_can_reach(bind: str, possible: str, ipv6: None) -> None:  # noqa: ARG001
     e = engine(bind)
-    assert (e.sends_ipv4, e.sends_ipv6) == ("4" in possible, "6" in possible)
+    assert (e.sockets.sends_ipv4, e.sockets.sends_ipv6) == ("4" in possible, "6" in possible)
     handle = e.add_session(local(1), 7, 0)
     for version, address in (("4", local(10)), ("6", IPV6)):
         if version in possible:

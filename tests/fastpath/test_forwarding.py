@@ -118,8 +118,8 @@ def test_no_subscribers_is_no_drop(udp: Udp) -> None:
 
 def test_families_mix_on_a_dual_stack(udp: Udp, ipv6: None) -> None:  # noqa: ARG001
     e = engine("[::]:0")
-    assert e.sends_ipv4
-    assert e.sends_ipv6
+    assert e.sockets.sends_ipv4
+    assert e.sockets.sends_ipv6
     viewers = [udp(), udp("::1")]
     with running_engine(e):
         for ssrc, host in enumerate(("127.0.0.1", "::1")):

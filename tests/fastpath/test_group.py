@@ -50,7 +50,8 @@ def test_those_that_receive_are_told_from_the_one_that_counts() -> None:
         fds = a_port(workers, lanes=False)
         if receiving(fds) == workers:  # else this kernel doesn't steer
             assert len(fds) == workers + (workers > 1)
-        assert engine("0.0.0.0:0", workers=workers, sockets=fds).receiving_workers == receiving(fds)
+        e = engine("0.0.0.0:0", workers=workers, sockets=fds)
+        assert e.sockets.receiving_workers == receiving(fds)
         close_all(fds)
 
 
@@ -64,7 +65,7 @@ def test_a_broadcast_is_forwarded_once(udp: Udp, workers: int, lanes: bool) -> N
     sent = 0
     for life in range(3):
         e = engine("0.0.0.0:0", workers=workers, sockets=fds)
-        assert (e.egress_lanes > 1) == lanes
+        assert (e.sockets.egress_lanes > 1) == lanes
         for ssrc, (camera, viewer) in enumerate(zip(cameras, viewers, strict=True)):
             camera.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             add(e, camera, ssrc, viewer)

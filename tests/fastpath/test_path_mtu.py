@@ -134,7 +134,7 @@ def test_a_forged_icmp_message_changes_nothing_unless_it_is_to_be_believed(
             wire = Wire(f"to-{sv}"[:15])
         options: dict[str, Any] = {"path_mtu_discovery": discovery}
         with inside(sv), running("[::]:0", **options) as e:
-            if not e.gso:
+            if not e.sockets.gso:
                 pytest.skip("this kernel has no UDP_SEGMENT")
             add(e, camera, SSRC, viewer)
             ours = Address(Address.parse(f"[{SERVER[6]}]:1").ip, e.bound.port)

@@ -40,7 +40,7 @@ def settled(e: Engine, copies: int) -> dict[str, int]:
 def test_a_frame_travels_in_one_receive_and_one_send_per_subscriber(udp: Udp) -> None:
     camera, viewers = udp(), [udp() for _ in range(3)]
     with running() as e:
-        if not (e.gso and e.gro):
+        if not (e.sockets.gso and e.sockets.gro):
             pytest.skip("this kernel has no UDP_SEGMENT or no UDP_GRO")
         add(e, camera, 7, *viewers)
         frame = [packet_of(1200, 7, i) for i in range(13)] + [packet_of(400, 7, 13)]
@@ -159,7 +159,7 @@ def test_segments_longer_than_the_path_go_singly_to_that_destination_only(udp: U
 def test_without_segmentation_each_copy_is_a_send_of_its_own(udp: Udp) -> None:
     camera, viewer = udp(), udp()
     with running(segmentation=False) as e:
-        assert not e.gso
+        assert not e.sockets.gso
         add(e, camera, 7, viewer)
         frame = [packet_of(1200, 7, i) for i in range(14)]
         send_segmented(camera, frame, e)

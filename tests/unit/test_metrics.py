@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rtpfanout import http, metrics
-from rtpfanout._fastpath import DROP_REASONS, LATENCY_BOUNDS_NS, SEND_FAILURES, Engine
+from rtpfanout._fastpath import DROP_REASONS, LATENCY_BOUNDS_NS, SEND_FAILURES, Engine, Sockets
 from rtpfanout.model import Address
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits, SessionManager
@@ -118,7 +118,9 @@ def test_buckets_are_octaves_with_nothing_lost(registry: CollectorRegistry) -> N
 @pytest.mark.parametrize(("value", "told"), [(True, "yes"), (False, "no")])
 def test_workers_and_what_the_kernel_has(value: bool, told: str) -> None:
     class EngineOfThree(EngineWithNumbers):
-        gso = gro = value
+        @property
+        def sockets(self) -> Sockets:
+            return super().sockets._replace(gso=value, gro=value)
 
     engine = EngineOfThree(
         Address.parse("127.0.0.1:0"),
@@ -130,8 +132,8 @@ def test_workers_and_what_the_kernel_has(value: bool, told: str) -> None:
     collector = metrics.ServerCollector(engine, manager_of(engine), {})
     found = {sample.name: sample for metric in collector.collect() for sample in metric.samples}
     assert found["rtpfanout_workers"].value == 3
-    assert found["rtpfanout_receiving_workers"].value == engine.receiving_workers
-    assert found["rtpfanout_egress_lanes"].value == engine.egress_lanes
+    assert found["rtpfanout_receiving_workers"].value == engine.sockets.receiving_workers
+    assert found["rtpfanout_egress_lanes"].value == engine.sockets.egress_lanes
     build = found["rtpfanout_build_info"].labels
     assert (build["gso"], build["gro"]) == (told, told)
 

@@ -6,6 +6,7 @@ The contract is the docstring of `rtpfanout._fastpath`.
 import errno
 import os
 import time
+from typing import NamedTuple
 
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -100,55 +101,13 @@ cdef class Engine:
     def __dealloc__(self):
         core.rf_engine_free(self.engine)
 
-    cdef core.rf_socket_info socket_info(self):
-        cdef core.rf_socket_info info
-        core.rf_engine_socket(self.engine, &info)
-        return info
-
     @property
     def bound(self):
-        cdef core.rf_socket_info info = self.socket_info()
-        return read_address(&info.bound)
+        return self.sockets.bound
 
     @property
-    def receiving_workers(self):
-        return self.socket_info().receiving
-
-    @property
-    def egress_lanes(self):
-        return self.socket_info().lanes
-
-    @property
-    def sends_ipv4(self):
-        return bool(self.socket_info().sends_ipv4)
-
-    @property
-    def sends_ipv6(self):
-        return bool(self.socket_info().sends_ipv6)
-
-    @property
-    def gso(self):
-        return bool(self.socket_info().gso)
-
-    @property
-    def gro(self):
-        return bool(self.socket_info().gro)
-
-    @property
-    def receive_buffer_bytes(self):
-        return self.socket_info().receive_buffer
-
-    @property
-    def requested_receive_buffer_bytes(self):
-        return self.socket_info().requested_receive_buffer
-
-    @property
-    def send_buffer_bytes(self):
-        return self.socket_info().send_buffer
-
-    @property
-    def requested_send_buffer_bytes(self):
-        return self.socket_info().requested_send_buffer
+    def sockets(self):
+        return read_sockets(self.engine)
 
     def run(self, worker=0):
         cdef uint32_t index = worker

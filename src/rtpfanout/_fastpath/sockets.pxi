@@ -52,3 +52,37 @@ cdef object leave(core.rf_engine *engine, group, uint32_t interface):
     if rc != -errno.EADDRNOTAVAIL:
         check(rc)
     return rc == 0
+
+
+class Sockets(NamedTuple):
+    """An engine's sockets. Buffers: bytes of each, as the kernel counts them, and as asked for."""
+
+    bound: Address
+    receiving_workers: int
+    egress_lanes: int
+    sends_ipv4: bool
+    sends_ipv6: bool
+    gso: bool
+    gro: bool
+    receive_buffer_bytes: int
+    requested_receive_buffer_bytes: int
+    send_buffer_bytes: int
+    requested_send_buffer_bytes: int
+
+
+cdef object read_sockets(const core.rf_engine *engine):
+    cdef core.rf_socket_info info
+    core.rf_engine_socket(engine, &info)
+    return Sockets(
+        read_address(&info.bound),
+        info.receiving,
+        info.lanes,
+        bool(info.sends_ipv4),
+        bool(info.sends_ipv6),
+        bool(info.gso),
+        bool(info.gro),
+        info.receive_buffer,
+        info.requested_receive_buffer,
+        info.send_buffer,
+        info.requested_send_buffer,
+    )

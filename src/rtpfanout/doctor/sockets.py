@@ -50,20 +50,20 @@ def check_buffers(settings: Settings, host: Host) -> Iterator[Finding]:
         host,
         "receive buffer",
         "net.core.rmem_max",
-        engine.receive_buffer_bytes // 2,  # socket(7): the kernel doubles it
-        engine.requested_receive_buffer_bytes,
+        engine.sockets.receive_buffer_bytes // 2,  # socket(7): the kernel doubles it
+        engine.sockets.requested_receive_buffer_bytes,
         f"holds fewer than the {settings.buffer_size} packets of buffer_size: bursts may be lost",
     )
     yield _buffer(
         host,
         "send buffer",
         "net.core.wmem_max",
-        engine.send_buffer_bytes // 2,
-        engine.requested_send_buffer_bytes,
-        _waiting(engine.send_buffer_bytes, engine.egress_lanes, host),
+        engine.sockets.send_buffer_bytes // 2,
+        engine.sockets.requested_send_buffer_bytes,
+        _waiting(engine.sockets.send_buffer_bytes, engine.sockets.egress_lanes, host),
     )
-    yield _ability("UDP_SEGMENT", engine.gso, "4.18", "each copy is a send of its own")
-    yield _ability("UDP_GRO", engine.gro, "5.0", "each packet is received on its own")
+    yield _ability("UDP_SEGMENT", engine.sockets.gso, "4.18", "each copy is a send of its own")
+    yield _ability("UDP_GRO", engine.sockets.gro, "5.0", "each packet is received on its own")
     yield _open_files()
 
 

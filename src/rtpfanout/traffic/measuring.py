@@ -138,7 +138,7 @@ class _Bench:
             workers=cell.workers,
             segmentation=segmentation,
         )
-        room = self._engine.receive_buffer_bytes // _PACKET_CHARGE
+        room = self._engine.sockets.receive_buffer_bytes // _PACKET_CHARGE
         wanted = max(_SMALLEST_WINDOW, min(_WINDOW, _WINDOW_COPIES // cell.subscribers))
         self._window = max(1, min(wanted, room))
         self._sources = [
