@@ -45,7 +45,7 @@ _CLAIMS = struct.Struct("!BBxxIQ8s16s")
 _CLAIMS_VERSION = 1
 _TOKEN_CHARACTERS = (CLAIMS_BYTES + TOKEN_KEY_BYTES) // 3 * 4
 _NOT_BASE64URL = re.compile("[^A-Za-z0-9_-]")
-_CLASSES = (SubscriberClass.PILOT, SubscriberClass.RECORDER, SubscriberClass.MONITOR)
+_CLASSES = tuple(SubscriberClass)  # by their numbers in claims
 _KEY_ID_LABEL = b"rtpfanout move key id"
 _TOKEN_LABEL = b"rtpfanout join token"
 _STAMP_LABEL = b"rtpfanout join token stamp"
@@ -278,9 +278,7 @@ class Join(_Signed):
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises ValueError."""
-        kind = kind_of(data)
-        if kind not in (Kind.JOIN, Kind.LEAVE):
-            raise ValueError(f"a {kind.name} is no JOIN")
+        kind = _expect(data, Kind.JOIN, Kind.LEAVE)
         packed = data[16 : 16 + CLAIMS_BYTES]
         return cls(
             kind,
@@ -324,9 +322,7 @@ class Answer(_Signed):
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises ValueError."""
-        kind = kind_of(data)
-        if kind not in (Kind.ACK, Kind.DENY):
-            raise ValueError(f"a {kind.name} is no answer")
+        kind = _expect(data, Kind.ACK, Kind.DENY)
         nonce, lifetime_ms, cookie = _ANSWER.unpack_from(data, _HEADER_BYTES)
         _expect_zero(data[20:24])
         reason = Reason(data[5]) if kind is Kind.DENY else None
@@ -367,10 +363,11 @@ def _padded(body: bytes, kind: Kind) -> bytes:
     return body + bytes(LENGTHS[kind] - len(body))
 
 
-def _expect(data: bytes, kind: Kind) -> None:
+def _expect(data: bytes, *kinds: Kind) -> Kind:
     found = kind_of(data)
-    if found is not kind:
-        raise ValueError(f"a {found.name} is no {kind.name}")
+    if found not in kinds:
+        raise ValueError(f"a {found.name} is no {' or '.join(kind.name for kind in kinds)}")
+    return found
 
 
 def _expect_zero(data: bytes) -> None:

@@ -10,8 +10,7 @@ from typing import Self
 import grpc
 
 from rtpfanout.errors import ConfigError
-
-_Stamp = tuple[int, int, int]
+from rtpfanout.filestamp import stamp_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Bearer:
         self._token = credentials.token if credentials else None
         file = credentials.token_file if credentials else None
         self._file = Path(file) if file is not None else None
-        self._read: tuple[_Stamp, str] | None = None
+        self._read: tuple[tuple[int, ...] | None, str] | None = None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """To be asked anew for each attempt. Raises ConfigError (the token file)."""
@@ -80,12 +79,8 @@ class Bearer:
         return () if token is None else (("authorization", f"Bearer {token}"),)
 
     def _from_file(self, path: Path) -> str:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}", field="token_file") from None
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if self._read is None or self._read[0] != stamp:
+        stamp = stamp_of(path)
+        if self._read is None or stamp is None or self._read[0] != stamp:
             try:
                 token = _read(path, "token_file").decode("ascii").strip()
             except UnicodeDecodeError:
