@@ -1,12 +1,13 @@
 """The seam between Python and the packet path: `Engine`, the only door to C.
 
-The contract
-------------
-One `Engine` owns one UDP port, one session table and one packet loop per worker.
+The contract. One `Engine` owns one UDP port, one session table and one packet loop per worker.
 
+Life
+----
 * ``Engine(bind, ...)`` opens the socket and raises OSError with the errno the
   kernel gave (EADDRINUSE, EACCES, EADDRNOTAVAIL). After it returns, datagrams
-  queue in the kernel. Port 0 picks a free one; `bound` tells which.
+  queue in the kernel. Port 0 picks a free one; `bound` tells which,
+  and ``sockets`` what the kernel has given: buffers, lanes, UDP_SEGMENT and UDP_GRO, families.
   ``segmentation=False`` sends each copy by an entry of its own, UDP_SEGMENT or not.
   ``path_mtu_discovery=True`` lets ICMP say how long packets may be; else they leave as long as the
   interface takes, and without "don't fragment". ``egress_address`` is an IP address of this host.
@@ -32,6 +33,9 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   memberships or sources). ``leave_group`` tells whether it had been joined.
   ``take_groups_of_others``: whether groups that others on this host have joined are taken as
   well, which they are at first.
+* ``set_local_addresses`` tells the addresses of this host (ports are ignored), and the indexes of
+  their interfaces in the same order. What comes from one of them and our own port is our own
+  egress, and dropped as `loop`. Bound to one address, only that one counts.
 * ``run(worker)`` is a worker's packet loop. It is called by one thread for each
   worker, releases the GIL for all of its life and returns only after ``stop()``,
   having forwarded what was already queued (for 200 ms at the most). After
@@ -40,6 +44,14 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   A worker runs once: called again after its end, ``run`` returns.
 * Control calls may come from any thread, before, during and after ``run()``. They
   serialise on one writer mutex; the packet loop never takes it.
+* ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
+  frees memory whose grace period is over, and returns the handles of sessions
+  that have been without a packet for `idle_timeout_ns` (0: never).
+
+Sessions
+--------
+A call with a handle raises KeyError when no session has it.
+
 * ``add_session`` returns a handle: an opaque int that stays unique when its slot
   is used again. It raises FileExistsError when SSRC and source are taken and
   BlockingIOError (EAGAIN) when `max_sessions` are there. Who may feed the session:
@@ -77,10 +89,45 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 * ``pause_session`` drops what comes as `paused`; when it has begun, no packet leaves any more.
   ``limit_session`` drops what exceeds that many bits a second of RTP (0: no limit; at
   once may come 100 ms of it, at least 64 KiB) as `rate_limit`. Such packets keep the session alive.
-* ``set_local_addresses`` tells the addresses of this host (ports are ignored), and the indexes of
-  their interfaces in the same order. What comes from one
-  of them and our own port is our own egress, and dropped as `loop`. Bound to one address,
-  only that one counts.
+* ``remove_session`` releases the GIL and returns after the grace period: no packet of the session
+  leaves after. So does ``pause_session``.
+
+Subscribers
+-----------
+So do these.
+
+* ``add_subscribers`` takes addresses written by `model.ADDRESS_RECORD` one behind the other, adds
+  all or none, and returns how many are new; it raises BlockingIOError when the list would exceed
+  `max_subscribers`. ``remove_subscribers`` returns, for each address, whether it was there,
+  with the GIL released and after the grace period: no packet leaves to them after.
+* ``add_subscribers`` also says on which terms: `lease_until` (seconds of
+  CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (`CLASSES`; others:
+  OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
+  what is withheld. Who is added with bit 4 fits beyond `max_subscribers` and in any family.
+  ``expired_subscribers`` gives the records of those whose lease is over; it removes none.
+* ``add_subscriber_rows(handles, rows, offset_ns)`` is the same of (key of `handles`, second,
+  lease, class, now_ns, one record) each, those of a key in one piece; `offset_ns` is to be added to
+  leases, nanoseconds or 0 for none, to be CLOCK_MONOTONIC. It answers with (key, how many, the
+  last now_ns) for each key that `handles` has, and (key, lease_until) for each lease.
+* ``find_subscribers`` gives, for each record, None or (lease_until, class, withheld).
+* ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
+  withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
+  a session have the same `since`, so the last one's is the next page's `after_ns`.
+* ``withheld_records(handle, bits)`` gives the records of those with one of the bits, oldest first;
+  ``subscriber_records`` gives the addresses of all as `model.ADDRESS_RECORD`, oldest first, with
+  no object for each.
+* ``withhold`` sets or clears bits (`WITHHELD`) of subscribers by record and returns of how many.
+  With any bit a subscriber gets no copies: they count as ``copies_withheld`` and not as attempted.
+  Switching on releases the GIL and returns after the grace period: nothing leaves to them after.
+* Copies leave from `local` (16 bytes as ``Address.packed``) where ``add_subscribers`` or
+  ``deliver_from`` told so. Else from `egress_address`, to subscribers of its family; else from
+  the address of ours that the session's source speaks to, if it is of the interface by which the
+  subscriber was reached when it was added, or at the last ``follow_sources``; else the kernel
+  chooses. It also does where this host has not got the address (``egress_address_missing`` counts
+  those copies), and where a session's subscribers have more than 31 of them.
+
+Control datagrams
+-----------------
 * A datagram that begins with ``52 46 4F 01`` is no packet of any session. It is dropped as
   `control` and told by a notice, or as `control_malformed` when its length, type or reserved
   bytes are not of what docs/api.md lets a server be sent, or as `control_full` or
@@ -102,37 +149,12 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
   is bound to one. ``send`` leaves from there if this host has it still.
 * ``send`` sends one datagram from the port and tells whether the kernel took it. It counts as
   ``control_sent`` or ``control_send_failures``, not as a copy.
-* ``remove_session`` and ``remove_subscribers`` release the GIL and return after the
-  grace period: no packet of that session, or to those subscribers, leaves after.
-* ``add_subscribers`` takes addresses written by `model.ADDRESS_RECORD` one behind the other, adds
-  all or none, and returns how many are new; it raises BlockingIOError when the list would exceed
-  `max_subscribers`. ``remove_subscribers`` returns, for each address, whether it was there.
-* ``add_subscriber_rows(handles, rows, offset_ns)`` is the same of (key of `handles`, second,
-  lease, class, now_ns, one record) each, those of a key in one piece; `offset_ns` is to be added to
-  leases, nanoseconds or 0 for none, to be CLOCK_MONOTONIC. It answers with (key, how many, the
-  last now_ns) for each key that `handles` has, and (key, lease_until) for each lease.
-* ``add_subscribers`` also says on which terms: `lease_until` (seconds of
-  CLOCK_MONOTONIC, 0: no lease), `subscriber_class` (`CLASSES`; others:
-  OSError EINVAL) and `withheld`. Those that are there already get lease and class anew and keep
-  what is withheld. Who is added with bit 4 fits beyond `max_subscribers` and in any family.
-  ``expired_subscribers`` gives the records of those whose lease is over; it removes none.
-* Copies leave from `local` (16 bytes as ``Address.packed``) where ``add_subscribers`` or
-  ``deliver_from`` told so. Else from `egress_address`, to subscribers of its family; else from
-  the address of ours that the session's source speaks to, if it is of the interface by which the
-  subscriber was reached when it was added, or at the last ``follow_sources``; else the kernel
-  chooses. It also does where this host has not got the address (``egress_address_missing`` counts
-  those copies), and where a session's subscribers have more than 31 of them.
-* ``withhold`` sets or clears bits (`WITHHELD`) of subscribers by record and returns of how many.
-  With any bit a subscriber gets no copies: they count as ``copies_withheld`` and not as attempted.
-  Switching on releases the GIL and returns after the grace period: nothing leaves to them after.
-* ``find_subscribers`` gives, for each record, None or (lease_until, class, withheld).
-* ``subscribers`` lists (address, since, packets sent, send failures, class, lease_until,
-  withheld) of up to `limit` subscribers added after `after_ns`, oldest first; no two subscribers of
-  a session have the same `since`, so the last one's is the next page's `after_ns`.
-* ``withheld_records(handle, bits)`` gives the records of those with one of the bits, oldest first;
-  ``subscriber_records`` gives the addresses of all as `model.ADDRESS_RECORD`, oldest first, with
-  no object for each.
-* All of these raise KeyError for an unknown handle.
+
+Figures
+-------
+Times are CLOCK_MONOTONIC nanoseconds (``time.monotonic_ns()``), passed in by the caller: the core
+reads no clock.
+
 * ``stats()`` sums the workers' counters by name (`STATS_FIELDS`, which also explains them):
   received, forwarded, ``dropped_<reason>`` for each of `DROP_REASONS`, copies attempted and
   sent, ``failed_<reason>`` for each of `SEND_FAILURES`, packets ``handed_over`` between
@@ -142,27 +164,21 @@ One `Engine` owns one UDP port, one session table and one packet loop per worker
 
       packets_received = packets_forwarded + sum of dropped_<reason>
       copies_attempted = packets_sent + sum of failed_<reason>
-
-* ``worker_health()`` gives, for each worker, CLOCK_MONOTONIC nanoseconds of its last sign of
-  life (0 if it never ran; now, while it sleeps because there is nothing to do, but not beyond a
-  second after it fell asleep, when it should have woken, and while it waits for others that help
-  it), how many it spent in turns and in shares of others' turns, and the CPU time of its thread
-  (0: unknown, or it has ended).
+* ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
+  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and ``packets_per_second``.
+  ``packets_received`` were admitted; with the ``dropped_<reason>`` they are all that came for it.
+  ``dropped_wrong_source`` all sessions of the SSRC have in common, each since it was added.
 * ``latency()`` is two histograms, to the first and to the last subscriber served:
   each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
   (one more count stands for everything above), and the sum in nanoseconds; from the
   kernel's receive time stamp to the return of the send that took that copy, one
   observation per forwarded packet with a subscriber. ``session_latency`` is the
   same of one session.
-* ``session_stats`` and ``all_session_stats`` give `SESSION_FIELDS` plus
-  ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and ``packets_per_second``.
-  ``packets_received`` were admitted; with the ``dropped_<reason>`` they are all that came for it.
-  ``dropped_wrong_source`` all sessions of the SSRC have in common, each since it was added. Times
-  are CLOCK_MONOTONIC nanoseconds (``time.monotonic_ns()``), passed in by the caller: the core reads
-  no clock.
-* ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
-  frees memory whose grace period is over, and returns the handles of sessions
-  that have been without a packet for `idle_timeout_ns` (0: never).
+* ``worker_health()`` gives, for each worker, CLOCK_MONOTONIC nanoseconds of its last sign of
+  life (0 if it never ran; now, while it sleeps because there is nothing to do, but not beyond a
+  second after it fell asleep, when it should have woken, and while it waits for others that help
+  it), how many it spent in turns and in shares of others' turns, and the CPU time of its thread
+  (0: unknown, or it has ended).
 """
 
 from __future__ import annotations
