@@ -184,7 +184,7 @@ class TcClone(InKernel):
         run(
             *("clang", "-O2", "-g", "-target", "bpf", f"-I/usr/include/{multiarch}"),
             *(f"-D{name}={value}" for name, value in defined.items()),
-            *("-c", str(HERE / "tcclone.c"), "-o", str(program)),
+            *("-c", str(HERE / "tools" / "tcclone.c"), "-o", str(program)),
         )
         try:
             run(*self.lab.command("server", ["tc", "qdisc", "add", "dev", self._link, "clsact"]))

@@ -31,7 +31,7 @@ def build(program: Path) -> None:
     command = ["cc", "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
     folders = [CORE, *CORE.glob("*/"), HERE.parent / "tests/core"]
     command += ["-Wno-missing-field-initializers", *(f"-I{folder}" for folder in folders)]
-    command += [str(HERE / "lookup.c"), *sorted(map(str, CORE.rglob("*.c")))]
+    command += [str(HERE / "tools" / "lookup.c"), *sorted(map(str, CORE.rglob("*.c")))]
     command += ["-pthread", "-o", str(program)]
     subprocess.run(command, check=True)
 

@@ -72,8 +72,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
 def build_tools() -> None:
     BIN.mkdir(exist_ok=True)
     for name in ("gsoloop", "plainloop", "rtpcount", "rtpgen"):
-        source, binary = HERE / f"{name}.c", BIN / name
-        newest = max(each.stat().st_mtime for each in (source, *HERE.glob("*.h")))
+        source, binary = HERE / "tools" / f"{name}.c", BIN / name
+        newest = max(each.stat().st_mtime for each in (source, *source.parent.glob("*.h")))
         if not binary.exists() or binary.stat().st_mtime < newest:
             command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", str(source), "-lm"]
             subprocess.run([*command, "-o", str(binary)], check=True)

@@ -196,20 +196,5 @@ static void prepare(struct loop *loop, const struct loop_options *options)
 
 int main(int argc, char **argv)
 {
-    struct loop_options options = parse_loop_options(argc, argv);
-    struct loop *loop = must_alloc(1, sizeof(*loop));
-
-    prepare(loop, &options);
-    install_signals(options.limit_seconds);
-    puts("ready");
-    fflush(stdout);
-    while (!stop_requested) {
-        turn(loop);
-        if (report_requested) {
-            report_requested = 0;
-            print_counters(loop);
-        }
-    }
-    print_counters(loop);
-    return 0;
+    return loop_main(argc, argv, must_alloc(1, sizeof(struct loop)));
 }

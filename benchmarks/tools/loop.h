@@ -1,4 +1,4 @@
-/* What plainloop and gsoloop have in common: the command line, the socket, the destinations. */
+/* What plainloop and gsoloop have in common: all but how a turn receives and sends. */
 #ifndef LOOP_H
 #define LOOP_H
 
@@ -65,6 +65,31 @@ static inline struct sockaddr_in *loop_destinations(const struct loop_options *o
     for (unsigned i = 0; i < options->destinations; i++)
         addresses[i] = nth_endpoint(options->first_destination, i, options->by_address);
     return addresses;
+}
+
+/* Each has its own. */
+struct loop;
+static void prepare(struct loop *loop, const struct loop_options *options);
+static void turn(struct loop *loop);
+static void print_counters(const struct loop *loop);
+
+static inline int loop_main(int argc, char **argv, struct loop *loop)
+{
+    struct loop_options options = parse_loop_options(argc, argv);
+
+    prepare(loop, &options);
+    install_signals(options.limit_seconds);
+    puts("ready");
+    fflush(stdout);
+    while (!stop_requested) {
+        turn(loop);
+        if (report_requested) {
+            report_requested = 0;
+            print_counters(loop);
+        }
+    }
+    print_counters(loop);
+    return 0;
 }
 
 #endif
