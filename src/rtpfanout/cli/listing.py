@@ -1,12 +1,12 @@
 """Lists that may be long: `--limit` and `--all`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, TypeVar
 
 import typer
 
-from rtpfanout.cli.output import say
+from rtpfanout.cli.output import OutputFormat, Row, message_dict, say, write_json, write_table
 
 _Item = TypeVar("_Item")
 
@@ -18,16 +18,26 @@ Every = Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --l
 
 
 def page_size(limit: int, every: bool) -> int:
-    """What to ask the server for at a time, so that `take` also learns whether there are more."""
+    """What to ask the server for at a time, so that one learns whether there are more, too."""
     return _LONGEST_PAGE if every else min(limit + 1, _LONGEST_PAGE)
 
 
-def take(found: Iterator[_Item], limit: int, every: bool) -> tuple[list[_Item], bool]:
-    """What is to be shown, and whether there are more."""
+def write_list(
+    what: str,
+    found: Iterator[_Item],
+    limit: int,
+    every: bool,
+    output: OutputFormat,
+    columns: Sequence[str],
+    row: Callable[[_Item], Row],
+) -> list[_Item]:
+    """Writes what is to be shown, and says if there is more; `what` is in the plural."""
     taken = list(found if every else islice(found, limit))
-    return taken, not every and next(found, None) is not None
-
-
-def say_more(what: str, limit: int) -> None:
-    """`what` is in the plural."""
-    say(f"there are more than these {limit} {what}: see them with --all")
+    more = not every and next(found, None) is not None
+    if output is OutputFormat.JSON:
+        write_json([message_dict(item) for item in taken])
+    else:
+        write_table(columns, map(row, taken))
+    if more:
+        say(f"there are more than these {limit} {what}: see them with --all")
+    return taken

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtpfanout.cli import session_change, session_watch
-from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, say_more, take
+from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, write_list
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
@@ -17,7 +17,6 @@ from rtpfanout.cli.output import (
     write,
     write_fields,
     write_json,
-    write_table,
 )
 from rtpfanout.cli.session_options import (
     Selector,
@@ -98,13 +97,7 @@ def list_sessions(
     """List sessions, oldest first."""
     with connect(server) as client:
         found = client.iter_sessions(page_size(limit, every), label_selector=selector(label))
-        sessions, more = take(found, limit, every)
-    if output is OutputFormat.JSON:
-        write_json([message_dict(session) for session in sessions])
-    else:
-        write_table(LIST_COLUMNS, map(_list_row, sessions))
-    if more:
-        say_more("sessions", limit)
+        write_list("sessions", found, limit, every, output, LIST_COLUMNS, _list_row)
 
 
 @app.command("get")

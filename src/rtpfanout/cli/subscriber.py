@@ -1,21 +1,19 @@
 """`rtpfanout subscriber`: aim a session's copies at addresses, stop that, and list them."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, say_more, take
+from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, write_list
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
     OutputFormat,
     Server,
     age,
-    message_dict,
     say,
     write,
     write_json,
-    write_table,
 )
 from rtpfanout.cli.session_options import SessionId, SubscriberClass, connect
 from rtpfanout.errors import NotFoundError, UnimplementedError
@@ -94,27 +92,24 @@ def list_subscribers(
     """List a session's subscribers with their counters, oldest first."""
     with connect(server) as client:
         found = client.iter_subscribers(session_id, page_size(limit, every))
-        subscribers, more = take(found, limit, every)
-    if output is OutputFormat.JSON:
-        write_json([message_dict(subscriber) for subscriber in subscribers])
-    else:
-        rows = (
-            (
-                s.subscriber_address,
-                s.packets_sent,
-                s.send_failures,
-                age(s.since),
-                s.subscriber_class or "-",
-                s.state or "-",
-                s.expires_at or "-",
-            )
-            for s in subscribers
+        subscribers = write_list(
+            "subscribers", found, limit, every, output, LIST_COLUMNS, _list_row
         )
-        write_table(LIST_COLUMNS, rows)
+    if output is OutputFormat.TABLE:
         for reason in dict.fromkeys(s.refused_reason for s in subscribers if s.refused_reason):
             say(f"refused: {reason}")
-    if more:
-        say_more("subscribers", limit)
+
+
+def _list_row(subscriber: Any) -> tuple[object, ...]:
+    return (
+        subscriber.subscriber_address,
+        subscriber.packets_sent,
+        subscriber.send_failures,
+        age(subscriber.since),
+        subscriber.subscriber_class or "-",
+        subscriber.state or "-",
+        subscriber.expires_at or "-",
+    )
 
 
 def _add(
