@@ -95,6 +95,10 @@ class Server:
         """A packet loop ended by itself."""
         return self._workers is not None and self._workers.failed
 
+    def worker_can_run(self, index: int) -> bool:
+        """See Workers.can_run."""
+        return self._workers is not None and self._workers.can_run(index)
+
     @property
     def is_ready(self) -> bool:
         """Packets and calls are taken: not while starting, stopping, or without a packet loop."""

@@ -77,6 +77,14 @@ class Workers:
         """All packet loops run."""
         return not self.failed and all(thread.is_alive() for thread in self._threads)
 
+    def can_run(self, index: int) -> bool:
+        """Worker `index` has a CPU or waits for one; False where there is no /proc to tell."""
+        try:
+            text = Path(f"/proc/self/task/{self._threads[index].native_id}/stat").read_bytes()
+        except OSError:
+            return False
+        return text.rpartition(b")")[2].split()[0] == b"R"  # proc_pid_stat(5)
+
     def start(self) -> None:
         """Packets are taken from here on."""
         for thread in self._threads:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +15,13 @@ import grpc
 import pytest
 from flow import Flow
 from held import held
-from support import SETTLE_SECONDS, ServerProcess, eventually, requires_root
+from support import SETTLE_SECONDS, ServerProcess, eventually, requires_root, udp_socket
 
 from rtpfanout.api import session_pb2
-from rtpfanout.supervisor.watching import EXIT_STUCK
+from rtpfanout.supervisor.watching import EXIT_STUCK, STUCK_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WORKERS = 2
 FLOWS = 16
@@ -27,6 +29,13 @@ FLOWS = 16
 IN_HAND_SECONDS = 0.5
 """How long before its worker was held, or ended, a packet may have been sent that was in hand
 then, so that it may come twice: a turn is far shorter, but the machine may be busy."""
+HOG = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.setpriority(os.PRIO_PROCESS, 0, -20)
+while True:
+    pass
+"""
 
 
 def thread_called(pid: int, name: str) -> int:
@@ -107,3 +116,42 @@ def test_a_worker_that_hangs(
     server.pid = int(str(ready["pid"]))
     assert not Path(f"/proc/{first}").exists()
     os.kill(server.pid, 0)
+
+
+@contextmanager
+def starved(task: int) -> Iterator[None]:
+    """It may run only while nobody else wants its CPU, which somebody always does."""
+    cpu = min(os.sched_getaffinity(task))
+    os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
+    others = subprocess.Popen([sys.executable, "-c", HOG, str(cpu)])
+    try:
+        yield
+    finally:
+        others.kill()
+        others.wait()
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+
+
+def test_a_worker_that_gets_no_cpu_is_not_stuck(start_server: Callable[..., ServerProcess]) -> None:
+    """As beside a program of a higher priority: another server would fare no better."""
+    requires_root()
+    server = start_server(workers=1, worker_cpus=[min(os.sched_getaffinity(0))])
+    task = thread_called(server.pid, "rtp-worker-0")
+    silent_since, still = time.monotonic(), ran(task)
+    with starved(task), udp_socket() as source:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() - silent_since < STUCK_SECONDS + 1.5:
+            assert time.monotonic() < deadline, "it can't be kept from running here"
+            source.sendto(b"?", ("127.0.0.1", server.ingest.port))  # so that it wants to
+            time.sleep(0.1)
+            if (now := ran(task)) != still:
+                silent_since, still = time.monotonic(), now
+    events = [entry["event"] for entry in list(server.log)]
+    assert "packet loop is stuck, this process ends" not in events
+    assert thread_called(server.pid, "rtp-worker-0") == task
+
+
+def ran(task: int) -> str:
+    """How long it has run, how long it has waited for that, and how often."""
+    return Path(f"/proc/{task}/schedstat").read_text()

@@ -5,10 +5,10 @@ from rtpfanout.supervisor.watching import LONGEST_SECONDS, LOOK_SECONDS, StuckWo
 SECOND = 1_000_000_000
 
 
-def seen(*workers, seconds=10.0):
+def seen(*workers, seconds=10.0, can_run=lambda _worker: False):
     """The answers of looks over so long at workers, each a function of the time in seconds that
     gives its last sign of life and the CPU time of its thread."""
-    judge = StuckWorkers()
+    judge = StuckWorkers(can_run)
     answers = []
     for number in range(int(seconds / LOOK_SECONDS)):
         at = number * LOOK_SECONDS
@@ -54,6 +54,17 @@ def test_who_runs_and_gets_nowhere_is_stuck():
 def test_who_runs_but_seldom_gets_on():
     """With a share of 10 % of a CPU: it is not this process that is at fault."""
     assert first(seen(lambda at: (at // 4 * 4, at / 10), seconds=60.0)) is None
+
+
+def test_who_is_not_let_run_is_not_stuck():
+    """On a CPU that others have for seconds on end it can't give signs."""
+    seldom = lambda at: (at // 5 * 5, at // 5 / 10)  # noqa: E731
+    assert first(seen(busy, seldom, seconds=60.0, can_run=lambda _worker: True)) is None
+
+
+def test_who_hangs_beside_one_that_is_not_let_run_is_stuck():
+    held = lambda at: (min(at, 3.0), 0.0)  # noqa: E731
+    assert first(seen(held, held, can_run=lambda worker: worker == 0)) == (5.5, 1)
 
 
 def test_not_for_ever():

@@ -22,20 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def engine_of(workers: int) -> Engine:
+def engine_of(workers: int, busy_poll_us: int = 0) -> Engine:
     return Engine(
         Address.parse("127.0.0.1:0"),
         max_sessions=1,
         max_subscribers=1,
         receive_queue_packets=64,
         workers=workers,
+        busy_poll_us=busy_poll_us,
     )
 
 
 @contextmanager
-def running(count: int, cpus: Sequence[int] = ()) -> Iterator[tuple[Workers, threading.Event]]:
+def running(
+    count: int, cpus: Sequence[int] = (), busy_poll_us: int = 0
+) -> Iterator[tuple[Workers, threading.Event]]:
     ended = threading.Event()
-    workers = Workers(engine_of(count), count, cpus, ended.set)
+    workers = Workers(engine_of(count, busy_poll_us), count, cpus, ended.set)
     workers.start()
     try:
         yield workers, ended
@@ -124,3 +127,11 @@ def test_a_cpu_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert error.value.field == "worker_cpus"
     assert "CPU 8191" in error.value.message
     assert ", ".join(map(str, available)) in error.value.message
+
+
+def test_one_that_polls_can_run_and_one_that_sleeps_can_not() -> None:
+    with running(2) as (workers, _ended):
+        eventually(lambda: workers.can_run(1), lambda can: not can, "a worker asleep")
+    with running(1, busy_poll_us=60_000_000) as (workers, _ended):
+        eventually(lambda: workers.can_run(0), bool, "a worker that polls")
+    assert not workers.can_run(0)  # it has ended

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rtpfanout.server import Server
     from rtpfanout.supervisor.link import Link
@@ -47,12 +47,15 @@ class StuckWorkers:
     A worker gives a sign of life every few milliseconds while it runs. One that gives none for
     STUCK_SECONDS is stuck if its thread has not run meanwhile, as when it hangs in the kernel, or
     has run for so long, as when it goes round in a circle. One that has run for less of them gets
-    on, but has to wait for a CPU: on a machine with that much to do another process would fare no
-    better. Looks are counted because time passes, too, while this whole process is stopped.
+    on, but has to wait for a CPU, as has one that could run and was not let: on a machine with that
+    much to do another process would fare no better. Looks are counted because time passes, too,
+    while this whole process is stopped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, can_run: Callable[[int], bool] = lambda _worker: False) -> None:
+        """`can_run` says whether a worker has a CPU or waits for one; False where nobody knows."""
         self._looks: dict[int, _Look] = {}
+        self._can_run = can_run
 
     def look(self, now: int, health: Sequence[tuple[int, int, int]]) -> tuple[int, float] | None:
         """The worker that is stuck, of several the one that was the first, and its silence in
@@ -79,7 +82,7 @@ class StuckWorkers:
             return False
         ran = (cpu - look.cpu_at_sign) / _NANOSECONDS
         return (
-            look.still * LOOK_SECONDS > 1.0
+            (look.still * LOOK_SECONDS > 1.0 and not self._can_run(worker))
             or ran > STUCK_SECONDS
             or look.silent * LOOK_SECONDS > LONGEST_SECONDS
         )
@@ -99,7 +102,7 @@ def watch_workers(server: Server, link: Link) -> threading.Thread:
 
 
 def _watch(server: Server, link: Link) -> None:
-    workers = StuckWorkers()
+    workers = StuckWorkers(server.worker_can_run)
     while True:
         time.sleep(LOOK_SECONDS)
         link.tell("alive")
