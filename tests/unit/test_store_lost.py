@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -187,6 +188,46 @@ def test_what_is_written_over_a_large_store_counts_at_the_next_start(
         write(store, PutSession(session(2)))
     store.close()
     assert after_a_crash(path, tmp_path) == {7: 0}
+
+
+def test_what_is_written_over_a_large_store_takes_nothing_away(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    """Its log may have all that was acknowledged since the last checkpoint."""
+    original = path.read_bytes()
+    write_over(path)
+    with capture_logs() as log, pytest.raises(UnavailableError, match="overwritten"):
+        write(store, PutSession(session(2)))
+    store.close()
+    assert not Path(f"{path}-wal").exists()
+    (kept,) = (entry["moved_to"] for entry in log if "moved_to" in entry)
+    path.write_bytes(original)
+    Path(kept).rename(f"{path}-wal")
+    assert after_a_crash(path, tmp_path) == {1: 1}
+
+
+def test_a_large_store_whose_time_of_change_is_set_is_the_same(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    """`touch`, or a backup that sets it back."""
+    assert not store._database.is_in_memory
+    for nanoseconds in (1, 2):
+        os.utime(path, ns=(0, nanoseconds))
+        write(store, PutSession(session(1 + nanoseconds)))
+    assert after_a_crash(path, tmp_path) == {1: 1, 2: 0, 3: 0}
+    os.utime(path)
+    remove_log(path)
+    write(store, PutSession(session(4)))
+    assert after_a_crash(path, tmp_path) == {1: 1, 2: 0, 3: 0, 4: 0}
+    assert (store.counts().lost, store.counts().healed) == (1, 1)
+
+
+def test_a_store_that_has_grown_is_not_in_memory_any_more(store: Store) -> None:
+    store._database.read_all()
+    assert store._database.is_in_memory
+    for number in range(30):
+        write(store, PutSecret(f"{number}", bytes(1_000_000)))
+    assert not store._database.is_in_memory
 
 
 def test_a_volume_that_is_gone_is_waited_for(tmp_path: Path) -> None:

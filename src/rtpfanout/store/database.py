@@ -102,7 +102,7 @@ class Database:
         self.revision: int = state[0]
         self.sequence: int = state[1]
         self.clock = self._kept_clock()
-        self.is_in_memory = False
+        self._was_read = False
         self.clock_now: Callable[[], KeptClock] | None = None
         """What the times in the changes are of, to be kept with each transaction."""
 
@@ -111,11 +111,22 @@ class Database:
 
         About 0.4 us a row.
         """
+        if self._fits():
+            self.connection.execute("PRAGMA quick_check(1)").fetchone()
+            self._was_read = True
+
+    @property
+    def is_in_memory(self) -> bool:
+        """All of it, also of what has come since `read_all`."""
+        try:
+            return self._was_read and self._fits()
+        except sqlite3.Error:
+            return False
+
+    def _fits(self) -> bool:
         (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
         (size,) = self.connection.execute("PRAGMA page_size").fetchone()
-        self.is_in_memory = pages * size <= _CACHE_BYTES * 3 // 4
-        if self.is_in_memory:
-            self.connection.execute("PRAGMA quick_check(1)").fetchone()
+        return bool(pages * size <= _CACHE_BYTES * 3 // 4)
 
     def copy_to(self, path: str) -> None:
         """All that was written, durable in a file that isn't there yet.

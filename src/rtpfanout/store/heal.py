@@ -7,10 +7,13 @@ import os
 import sqlite3
 from pathlib import Path
 
+import structlog
+
 from rtpfanout.store.database import Database
 from rtpfanout.store.files import SUFFIXES, FileLock
 from rtpfanout.store.place import LostError, Place
 
+_log = structlog.stdlib.get_logger(__name__)
 _ABANDONED: list[Database] = []
 """Never closed: SQLite would remove the log by its name, which is another one's by now."""
 
@@ -30,9 +33,8 @@ def write_anew(
     """
     place.check_volume()
     if place.is_overwritten and not database.is_in_memory:
-        # Nor may our log be played over what was written there.
-        with contextlib.suppress(OSError):
-            Path(f"{path}-wal").unlink()
+        if log := place.put_log_aside():
+            _log.error("what its log held is kept, for who can use it", moved_to=str(log))
         raise LostError(
             "it is too large to have been kept in memory; start the server anew to take it as it"
             " is, or after you have put the right one there"
@@ -57,6 +59,7 @@ def write_anew(
         lock.release()
     new.clock_now = database.clock_now
     abandon(database)
+    place.release()
     return new, new_lock, aside
 
 

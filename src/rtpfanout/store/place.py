@@ -7,6 +7,7 @@ nothing. So who writes looks first, by name: a few system calls, and no file is 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _Identity = tuple[int, int]
 """Device and inode."""
+_HEAD_BYTES = 65536
+"""Of the file, by which another content is told: its first pages have what each change changes."""
 
 
 class LostError(Exception):
@@ -34,6 +37,9 @@ class Place:
         self._file = _identity(self._path)
         self._log: _Identity | None = None
         self._content: tuple[int, int] | None = None
+        self._head = b""
+        # Held, for to close a descriptor of a file gives up SQLite's locks of it.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.note()
 
     def note(self) -> None:
@@ -42,7 +48,23 @@ class Place:
             return
         if self._log is None:
             self._log = _identity(self._name("-wal"))
-        self._content = self._content_now()
+        if (content := self._content_now()) != self._content:
+            self._content = content
+            self._head = self._head_now()
+
+    def release(self) -> None:
+        """After the file is closed, or given up."""
+        os.close(self._descriptor)
+
+    def forgive_touch(self) -> bool:
+        """What looks overwritten may have another time of change and the same bytes: it is ours."""
+        now = self._content_now()
+        if not (self.is_overwritten and now and self._content and now[0] == self._content[0]):
+            return False
+        if self._head_now() != self._head:
+            return False
+        self._content = now
+        return True
 
     @property
     def is_overwritten(self) -> bool:
@@ -98,6 +120,19 @@ class Place:
                 elif suffix:  # the file itself is replaced in one step
                     name.unlink()
         return aside
+
+    def put_log_aside(self) -> Path | None:
+        """What it holds must not be played over the bytes of others, and may be all there is of it;
+        its new name."""
+        log = self._name("-wal")
+        if self._log is None or _identity(log) != self._log:
+            return None
+        aside = Path(f"{aside_name(self._path, 'lost')}-wal")
+        log.rename(aside)
+        return aside
+
+    def _head_now(self) -> bytes:
+        return os.pread(self._descriptor, _HEAD_BYTES, 0)
 
     def _name(self, suffix: str) -> Path:
         return Path(f"{self._path}{suffix}")

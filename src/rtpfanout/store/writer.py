@@ -231,6 +231,8 @@ class Store:
                     abandon(self._database)
                 else:
                     self._database.close()
+                if self._place is not None:
+                    self._place.release()
                 if self._lock is not None:
                     self._lock.release()
 
@@ -265,6 +267,13 @@ class Store:
     def _look(self) -> str:
         """Why nothing can be written, as the file isn't there; it is written anew if possible."""
         fault = self._place.fault() if self._place else ""
+        if (
+            fault
+            and self._place
+            and not self._database.is_in_memory
+            and self._place.forgive_touch()
+        ):
+            fault = self._place.fault()
         if not fault:
             if self._lost:
                 _log.info("the store is there again", file=self.path)
