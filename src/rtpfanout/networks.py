@@ -25,8 +25,9 @@ _Entry = tuple[int, int, int, str]
 _BITS = {4: 32, 6: 128}
 _MAPPED_FIRST = 0xFFFF << 32
 _MAPPED_BITS = 96
-_DIGITS = {str(bits): bits for bits in range(33)}
+_DIGITS = {str(bits): bits for bits in range(129)}
 _HOST_MASKS = [(1 << 32 - bits) - 1 for bits in range(33)]
+_HOST_MASKS6 = [(1 << 128 - bits) - 1 for bits in range(129)]
 
 
 class Ranges:
@@ -77,7 +78,7 @@ class NetworkSet(Sequence[Network]):
 
     @classmethod
     def read(cls, entries: Iterable[object], parse: Callable[[object], Network]) -> NetworkSet:
-        """Of texts or whatever `parse` takes; plain IPv4 ones it needn't look at.
+        """Of texts or whatever `parse` takes; plain ones it needn't look at.
 
         Raises ValueError with all that `parse` raises.
         """
@@ -216,12 +217,14 @@ def _numbers(network: Network) -> tuple[int, int, int]:
 
 
 def _plain(entry: object) -> _Entry | None:
-    """An IPv4 network as it is mostly written; None where somebody has to look."""
+    """A network as it is mostly written; None where somebody has to look."""
     if not isinstance(entry, str):
         return None
     host, slash, digits = entry.partition("/")
+    if ":" in host:
+        return _plain_ipv6(host, _DIGITS.get(digits) if slash else 128)
     bits = _DIGITS.get(digits) if slash else 32
-    if bits is None:
+    if bits is None or bits > 32:
         return None
     try:
         first = int.from_bytes(socket.inet_pton(socket.AF_INET, host))
@@ -230,6 +233,19 @@ def _plain(entry: object) -> _Entry | None:
     if first & _HOST_MASKS[bits]:
         return None
     return 4, first, bits, entry if slash else f"{entry}/32"
+
+
+def _plain_ipv6(host: str, bits: int | None) -> _Entry | None:
+    if bits is None:
+        return None
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, host)
+    except (OSError, ValueError):
+        return None
+    first = int.from_bytes(packed)
+    if first & _HOST_MASKS6[bits] or first >> 48 == 0:  # the others spell an IPv4 address in it
+        return None
+    return 6, first, bits, f"{socket.inet_ntop(socket.AF_INET6, packed)}/{bits}"
 
 
 _NONE = NetworkSet()

@@ -80,13 +80,23 @@ def test_it_is_the_sequence_it_was_made_of(among: list[Network]) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "010.0.0.0/8", "10.0.0.0/08", "10.0.0.0\0/8", 7],
+    [
+        *("10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "010.0.0.0/8", "10.0.0.0/08", "10.0.0.0\0/8", 7),
+        *("2001:db8::1/64", "2001:db8::/129", "2001:db8:/32", "fe80::%lo/64", "2001:db8::/032"),
+        *("::ffff:10.0.0.0/104", "::10.0.0.0/104", "2001:db8::\0/32", "2001:db8::/"),
+    ],
 )
 def test_what_is_not_plain_is_looked_at(entry: object) -> None:
     with pytest.raises(ValueError, match="refused"):
         NetworkSet.read([entry], _refuse)
     assert NetworkSet.read(["10.0.0.0/8"], _refuse).texts() == ["10.0.0.0/8"]
     assert NetworkSet.read(["10.0.0.7"], _refuse).texts() == ["10.0.0.7/32"]
+
+
+def test_plain_ipv6_needs_no_look_either() -> None:
+    given = ["2001:DB8:0:1::/64", "2001:0db8::7", "fd00:0:1:0:1:0:0:0/80", "2000::/3", "1::/128"]
+    expected = ["2001:db8:0:1::/64", "2001:db8::7/128", "fd00:0:1:0:1::/80", "2000::/3", "1::/128"]
+    assert NetworkSet.read(given, _refuse).texts() == expected
 
 
 def _refuse(entry: object) -> Network:
