@@ -143,7 +143,10 @@ def belonging_to(file: Path) -> list[Path]:
         found = [TESTS / "core/test_core.py"] if file.suffix == ".c" else []
         return found + [path for path in _test_files() if file.stem in imported(path)]
     if file.is_relative_to(CORE):
-        return [TESTS / "core/test_core.py", TESTS / "unit/test_layering.py", *_named(file.stem)]
+        programs = (path.stem for path in (TESTS / "core").glob("test_*.c"))
+        if any(file.stem in modules_of(program) for program in programs):
+            found = [TESTS / "core/test_core.py", TESTS / "unit/test_layering.py"]
+            return found + _named(file.stem)
     if file.is_relative_to(PACKAGE / "_fastpath"):
         return sorted(TESTS.glob("fastpath/test_*.py"))
     found = set(_named(file.stem))

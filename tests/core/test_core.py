@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from core import build
+from selection import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,14 @@ def test_program(program: str, variant: str, core: Callable[[str], Objects]) -> 
     result = build.run(build.link_program(build.HERE / f"{program}.c", objects, out, variant))
     assert result.returncode == 0, result.stdout
     print(result.stdout)
+
+
+def test_each_file_of_the_core_is_named_by_a_program_that_tests_it() -> None:
+    files = {path.stem for path in build.CORE.rglob("*.[ch]")}
+    named = set().union(*map(modules_of, build.programs()))
+    elsewhere = {"core", "membership"}  # the facade; the groups of the host, in tests/fastpath
+    assert files - named == elsewhere
+    assert not {name.removeprefix("test_") for name in build.programs()} & files - named
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

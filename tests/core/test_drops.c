@@ -1,5 +1,5 @@
-/* drops.c, snmp.c, steer.c: what didn't come into a queue is counted once, and told apart; what the
- * kernel gives to all sockets of a port one of them takes.
+/* drops.c, snmp.c, steer.c, port.c: what didn't come into a queue is counted once, and told apart;
+ * what the kernel gives to all sockets of a port one of them takes.
  * wraps: setsockopt */
 #include <net/if.h>
 #include <sched.h>

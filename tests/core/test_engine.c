@@ -1,4 +1,4 @@
-/* engine.c: the facade, from outside, over loopback.
+/* engine.c, subscription.c, figures.c: the facade, from outside, over loopback.
  * wraps: qsbr_synchronize */
 #include "core.h"
 

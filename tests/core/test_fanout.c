@@ -1,4 +1,4 @@
-/* fanout.c: groups, shares, order and what is counted. No sockets. */
+/* fanout.c, run.h: groups, shares, order and what is counted. No sockets. */
 #include "fanout.h"
 
 #include <netinet/in.h>

@@ -1,4 +1,4 @@
-/* What a process had in hand when it died is sent by the next one that has its memory.
+/* worker_recover.c, worker_room.c: what a process had in hand when it died is sent by the next one that has its memory.
  * wraps: sendmmsg */
 #include "egress.h"
 

@@ -1,4 +1,4 @@
-/* session.c: the pool of records, handles, rates, and subscriber lists. */
+/* session.c, subscriber.c: the pool of records, handles, rates, and subscriber lists. */
 #include "session.h"
 
 #include "calls.h"

@@ -1,5 +1,5 @@
-/* A worker that has much to do looks alive to who asks, and one that is stuck does not. Time is virtual,
- * and passes when something is sent: seconds in a turn, on any machine.
+/* worker_health.c: a worker that has much to do looks alive to who asks, and one that is stuck
+ * does not. Time is virtual, and passes when something is sent: seconds in a turn, on any machine.
  * wraps: sendmmsg recvmmsg clock_gettime */
 #include "egress.h"
 

@@ -1,4 +1,4 @@
-/* sources.c: who may feed a session, of a whole engine over loopback.
+/* sources.c, gate.c: who may feed a session, of a whole engine over loopback.
  * wraps: qsbr_synchronize */
 #include "core.h"
 

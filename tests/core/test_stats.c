@@ -1,4 +1,4 @@
-/* stats.c: names, sums and latency buckets. */
+/* stats.c, stats_fields.h: names, sums and latency buckets. */
 #include "stats.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Readers against a writer, at full speed: the table with QSBR, then subscriber lists.
+/* atomic.h: readers against a writer, at full speed: the table with QSBR, then subscriber lists.
  *
  * Retired memory is overwritten before it is freed or used again, so a reader that still
  * touches it sees nonsense (and the sanitizers see it too). TORTURE=full does ten times

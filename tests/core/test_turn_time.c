@@ -1,4 +1,4 @@
-/* What a turn does with its time. Waiting for the rest of a frame: when, for how long, and what it
+/* linger.c, budget.h: what a turn does with its time. Waiting for the rest of a frame: when, for how long, and what it
  * spares; and the end of a turn that has no more time. On loopback what is sent
  * before a receive is there, so frames come packet by packet without a race.
  * wraps: recvmmsg clock_gettime */

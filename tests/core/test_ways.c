@@ -1,4 +1,4 @@
-/* Everything that says from where copies leave, changed while copies leave: deliveries told and found,
+/* ways.c, datagrams.c: everything that says from where copies leave, changed while copies leave: deliveries told and found,
  * addresses that come and go, those that are withheld, sessions that come and go, and what strangers
  * send meanwhile. Nothing is torn, lost or counted twice; the sanitizers look on. */
 #include <pthread.h>

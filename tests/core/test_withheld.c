@@ -1,4 +1,4 @@
-/* Who gets no copies: counted, never first or last, also while that changes under the workers. */
+/* subscriber.c, fanout.c: who gets no copies: counted, never first or last, also while that changes under the workers. */
 #include "fanout.h"
 
 #include <errno.h>

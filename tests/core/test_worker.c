@@ -1,4 +1,4 @@
-/* worker.c over loopback: gating by reason, order, errors borne, stop and drain.
+/* worker.c, worker_admit.c, gate.c over loopback: gating by reason, order, errors borne, stop and drain.
  * wraps: recvmmsg qsbr_quiescent clock_gettime */
 #include "worker.h"
 

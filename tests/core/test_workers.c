@@ -1,4 +1,4 @@
-/* Several workers: one session has one owner, wide turns are shared, nothing is lost at the stop.
+/* worker_fanout.c, several workers: one session has one owner, wide turns are shared, nothing is lost at the stop.
  * wraps: sendmmsg poll job_take job_task_done */
 #include <pthread.h>
 

@@ -61,10 +61,12 @@ def test_who_asks_for_slow_ones_gets_them(
 @pytest.mark.parametrize(
     ("file", "test"),
     [
-        ("src/rtpfanout/rtp.py", "unit/test_rtp.py"),
+        ("src/rtpfanout/model.py", "unit/test_model.py"),
         ("src/rtpfanout/store/writer.py", "unit/test_store.py"),
+        ("src/rtpfanout/_fastpath/core/net/snmp.c", "core/test_core.py"),
+        ("src/rtpfanout/_fastpath/core/net/membership.c", "fastpath/test_group.py"),
         ("src/rtpfanout/_fastpath/_engine.pyx", "fastpath/test_forwarding.py"),
-        ("tests/unit/test_rtp.py", "unit/test_rtp.py"),
+        ("tests/unit/test_model.py", "unit/test_model.py"),
         ("tests/netns.py", "system/test_isolation.py"),
         ("tests/core/test_rtp.c", "core/test_core.py"),
     ],
