@@ -152,9 +152,7 @@ def _rows(receptions: Receptions) -> list[tuple[object, ...]]:
             reception.sequence.reordered,
             reception.sequence.duplicates,
             f"{reception.jitter.milliseconds:.3f}",
-            shown_ms(reception.latency.percentile_ms(50)),
-            shown_ms(reception.latency.percentile_ms(99)),
-            shown_ms(reception.latency.max_ms),
+            *map(shown_ms, reception.latency.summary_ms().values()),
         )
         for ssrc, reception in busiest
     ]

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Self, cast
 
 from rtpfanout import signed
+from rtpfanout.closing import Closing
 from rtpfanout.errors import RtpFanoutError, UnreachableError
 from rtpfanout.receiver.membership import SILENCE_SECS, Membership, State
 
@@ -22,7 +23,7 @@ _BIGGEST_DATAGRAM = 65_535
 _RECEIVE_BUFFER = 4 << 20
 
 
-class Receiver:
+class Receiver(Closing):
     """A UDP socket whose media `receive` returns, while it keeps the membership alive.
 
     Call `receive` at least once a second. It is no object for several threads.
@@ -82,9 +83,6 @@ class Receiver:
     def close(self) -> None:
         """Without leaving, the server goes on sending until the lease ends."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_error: object) -> None:
         self.leave()

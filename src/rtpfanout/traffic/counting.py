@@ -90,9 +90,7 @@ class Receptions:
                     "jitter_ms": round(reception.jitter.milliseconds, 4),
                     "latency_ms": {
                         "count": reception.latency.count,
-                        "p50": reception.latency.percentile_ms(50),
-                        "p99": reception.latency.percentile_ms(99),
-                        "max": reception.latency.max_ms,
+                        **reception.latency.summary_ms(),
                     },
                 }
                 for ssrc, reception in self.by_ssrc.items()

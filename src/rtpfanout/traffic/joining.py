@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
 
 from rtpfanout import receiver, signed
+from rtpfanout.closing import Closing
 from rtpfanout.errors import UnreachableError
 from rtpfanout.model import Address
 from rtpfanout.traffic.udp import Datagram, ReceiveSocket
@@ -13,7 +13,7 @@ from rtpfanout.traffic.udp import Datagram, ReceiveSocket
 _LEAVE_SECS = 1.0
 
 
-class MemberSocket:
+class MemberSocket(Closing):
     """A ReceiveSocket that joins, or consents without a token, and leaves at the end."""
 
     def __init__(
@@ -61,10 +61,7 @@ class MemberSocket:
             self._turn()
         return None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
         """Leave: whoever only consents falls silent."""
         end = time.monotonic() + _LEAVE_SECS
         self._member.leave(time.monotonic())

@@ -224,6 +224,10 @@ class Latencies:
     def max_ms(self) -> float | None:
         return self.max_ns / 1e6 if self.count else None
 
+    def summary_ms(self) -> dict[str, float | None]:
+        """What is told of them, in milliseconds; None without any."""
+        return {"p50": self.percentile_ms(50), "p99": self.percentile_ms(99), "max": self.max_ms}
+
 
 class Reception:
     """All there is to tell about one SSRC at this receiver."""

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from typing import Any, Self
+from typing import Any
 
+from rtpfanout.closing import Closing
 from rtpfanout.model import Address
 from rtpfanout.traffic import rtp
 from rtpfanout.traffic.reception import Latencies, SequenceTracker
@@ -14,7 +15,7 @@ _LOOPBACK = Address.parse("127.0.0.1:0")
 _REMEMBERED = 1 << 13
 
 
-class Camera:
+class Camera(Closing):
     """A synthetic camera: bursts of packets, every one remembered for a while."""
 
     def __init__(self, source: TestSource) -> None:
@@ -56,15 +57,13 @@ class Camera:
                 self._socket.sendto(data, to)
             frame += 1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
+        """After the last packet."""
         self.stop()
         self._socket.close()
 
 
-class Viewer:
+class Viewer(Closing):
     """A subscriber that compares each packet with what the camera sent."""
 
     def __init__(self, name: str, camera: Camera) -> None:
@@ -101,11 +100,7 @@ class Viewer:
             "duplicates": self.sequence.duplicates,
             "reordered": self.sequence.reordered,
             "kernel_drops": self.kernel_drops,
-            "added_latency_ms": {
-                "p50": self.latency.percentile_ms(50),
-                "p99": self.latency.percentile_ms(99),
-                "max": self.latency.max_ms,
-            },
+            "added_latency_ms": self.latency.summary_ms(),
         }
 
     def _watch(self) -> None:
@@ -128,10 +123,8 @@ class Viewer:
         self.sequence.add(packet.sequence)
         self.latency.add(arrival_ns - stamp.sent_ns)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
+        """It looks no more."""
         self._stopped = True
         self._thread.join()
         self._socket.close()
