@@ -62,6 +62,25 @@ PYTHON_LAYERS = (
     {"cli"},
     {"__main__"},
 )
+# Inside sessions/, for imports of types alone, too.
+SESSIONS_LAYERS = (
+    {"admission", "clock", "cursor", "deadlines", "fields", "scope"},
+    {"requests", "rules", "source", "tokens"},
+    {"terms"},
+    {"entry", "movekeys", "record"},
+    {"views"},
+    {"changes", "refused"},
+    {"journal", "state", "watching"},
+    {"consent", "judge", "pages", "shedding", "zones"},
+    {"subscribers"},
+    {"leases", "life", "updating"},
+    {"restore", "signals"},
+    {"kept"},
+    {"housekeeping"},
+    {"manager"},
+    {"metrics"},
+    {"__init__"},
+)
 # The one module that its siblings may import.
 SHARED_SIBLINGS = {"convert"}
 
@@ -187,6 +206,34 @@ def test_python_imports_point_down(path: Path) -> None:
             allowed = below < rank or (below == rank and imported in SHARED_SIBLINGS)
         if not allowed:
             wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    assert not wrong, "imports must point to a lower layer:\n" + "\n".join(wrong)
+
+
+def siblings(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of each import from the package that a file is in."""
+    package = f"rtpfanout.{path.parent.name}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == package:
+            for alias in node.names:
+                is_module = (path.parent / f"{alias.name}.py").exists()
+                yield node.lineno, alias.name if is_module else "__init__"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+            yield node.lineno, str(node.module).split(".")[2]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith(f"{package}."):
+                    yield node.lineno, alias.name.split(".")[2]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "sessions").glob("*.py")), ids=relative_id)
+def test_imports_inside_sessions_point_down(path: Path) -> None:
+    """So that no two files need each other, not for their types either."""
+    rank = layer_of(path.stem, SESSIONS_LAYERS, path)
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for line, module in siblings(path)
+        if layer_of(module, SESSIONS_LAYERS, path) >= rank
+    ]
     assert not wrong, "imports must point to a lower layer:\n" + "\n".join(wrong)
 
 
