@@ -168,6 +168,25 @@ class SubscriberClass(enum.StrEnum):
     RECORDER = "recorder"
     MONITOR = "monitor"
 
+    @property
+    def number(self) -> int:
+        """As the engine, the store and join tokens have it: its place in SUBSCRIBER_CLASSES."""
+        return _CLASS_NUMBERS[self]
+
+
+SUBSCRIBER_CLASSES = tuple(SubscriberClass)
+"""By number."""
+_CLASS_NUMBERS = {kind: number for number, kind in enumerate(SUBSCRIBER_CLASSES)}
+
+
+class Withheld:
+    """Why copies of a subscriber are withheld: the engine's bits, plain numbers since thousands are
+    looked at."""
+
+    CONSENT = 1
+    SHED = 2
+    REFUSED = 4
+
 
 class Consent(enum.StrEnum):
     """What a subscriber has to do before packets leave to it (RFC 7675)."""

@@ -21,7 +21,7 @@ import uuid
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from rtpfanout.model import SubscriberClass
+from rtpfanout.model import SUBSCRIBER_CLASSES, SubscriberClass
 
 MAGIC = b"RFO\x01"
 """The last byte is the version. 0x52 is in no range of RFC 7983, so it is no RTP, STUN or DTLS."""
@@ -45,7 +45,6 @@ _CLAIMS = struct.Struct("!BBxxIQ8s16s")
 _CLAIMS_VERSION = 1
 _TOKEN_CHARACTERS = (CLAIMS_BYTES + TOKEN_KEY_BYTES) // 3 * 4
 _NOT_BASE64URL = re.compile("[^A-Za-z0-9_-]")
-_CLASSES = tuple(SubscriberClass)  # by their numbers in claims
 _KEY_ID_LABEL = b"rtpfanout move key id"
 _TOKEN_LABEL = b"rtpfanout join token"
 _STAMP_LABEL = b"rtpfanout join token stamp"
@@ -206,18 +205,19 @@ class Claims:
         version, rank, lease_ms, expires_ms, token_id, session = _CLAIMS.unpack(
             _sized(packed, CLAIMS_BYTES)
         )
-        if version != _CLAIMS_VERSION or rank >= len(_CLASSES) or packed[2] or packed[3]:
+        if version != _CLAIMS_VERSION or rank >= len(SUBSCRIBER_CLASSES) or packed[2] or packed[3]:
             raise ValueError("the claims are of no known version")
         if lease_ms == 0:
             raise ValueError("the lease is 0")
-        return cls(str(uuid.UUID(bytes=session)), token_id, lease_ms, expires_ms, _CLASSES[rank])
+        kind = SUBSCRIBER_CLASSES[rank]
+        return cls(str(uuid.UUID(bytes=session)), token_id, lease_ms, expires_ms, kind)
 
     @property
     def packed(self) -> bytes:
         """As in the token and in the JOIN."""
         return _CLAIMS.pack(
             _CLAIMS_VERSION,
-            _CLASSES.index(self.subscriber_class),
+            self.subscriber_class.number,
             self.lease_ms,
             self.expires_ms,
             _sized(self.token_id, 8),

@@ -10,13 +10,16 @@ from fastpath.engines import engine, local
 
 from rtpfanout import _fastpath
 from rtpfanout._fastpath import (
+    CLASSES,
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
     SEND_FAILURES,
     SESSION_FIELDS,
     STATS_FIELDS,
+    WITHHELD,
     Engine,
 )
+from rtpfanout.model import SubscriberClass, Withheld
 
 FASTPATH = Path(__file__).resolve().parents[2] / "src" / "rtpfanout" / "_fastpath"
 
@@ -78,3 +81,9 @@ def test_stub_and_extension_agree() -> None:
     functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
     assert variables | functions | set(classes) == set(_fastpath.__all__)
     assert methods - {"__init__"} == {name for name in vars(Engine) if not name.startswith("_")}
+
+
+def test_classes_and_reasons_to_withhold_have_the_numbers_of_the_model() -> None:
+    assert {kind.value: kind.number for kind in SubscriberClass} == CLASSES
+    bits = {name.lower(): bit for name, bit in vars(Withheld).items() if name.isupper()}
+    assert bits == WITHHELD

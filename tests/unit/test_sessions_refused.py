@@ -246,7 +246,7 @@ def test_a_source_that_is_refused_is_served_when_it_may_be(path: str, clock: Clo
     with Store(path) as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
         policy = manager._rules.policy
-        object.__setattr__(policy, "ingest", Address.parse("0.0.0.0:5000"))
+        object.__setattr__(policy, "ingress", Address.parse("0.0.0.0:5000"))
         object.__setattr__(policy, "is_local", lambda ip: ip in own)
         manager.housekeeping.on_local_addresses({source.ip: 2})
         manager.restore()

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from rtpfanout import model
 from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
+from rtpfanout.model import Consent, SourcePolicy
 
 if TYPE_CHECKING:
     from rtpfanout.client import SessionClient
 
-SOURCE_POLICIES = ("exact", "ip", "cidr", "latch")
-CONSENTS = ("none", "echo")
-CLASSES = ("pilot", "recorder", "monitor")
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kMG]?)")
@@ -54,7 +53,7 @@ TERMS: dict[str, Any] = {
         typer.Option(
             help="What SOURCE names: exact (one address), ip (any port of one), cidr (a network) "
             "or latch (whoever sends first).",
-            autocompletion=lambda: list(SOURCE_POLICIES),
+            autocompletion=lambda: [each.value for each in SourcePolicy],
         ),
     ],
     "latch_window_secs": Annotated[
@@ -95,7 +94,7 @@ TERMS: dict[str, Any] = {
         str | None,
         typer.Option(
             help="none, or echo: subscribers get packets only while they echo a cookie.",
-            autocompletion=lambda: list(CONSENTS),
+            autocompletion=lambda: [each.value for each in Consent],
         ),
     ],
     "move_key": Annotated[
@@ -113,7 +112,7 @@ SubscriberClass = Annotated[
     typer.Option(
         "--class",
         help="pilot, recorder or monitor: under overload monitors go first, pilots last.",
-        autocompletion=lambda: list(CLASSES),
+        autocompletion=lambda: [each.value for each in model.SubscriberClass],
     ),
 ]
 Selector = Annotated[

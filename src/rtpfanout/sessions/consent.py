@@ -13,9 +13,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import UnavailableError
-from rtpfanout.model import Consent
+from rtpfanout.model import Consent, Withheld
 from rtpfanout.sessions.deadlines import Deadlines
-from rtpfanout.sessions.views import CONSENT
 from rtpfanout.store import StoredDelivery
 
 if TYPE_CHECKING:
@@ -206,4 +205,4 @@ class Consents:
 
     def _withhold(self, session: Session, records: Sequence[bytes], *, on: bool) -> None:
         with contextlib.suppress(KeyError):  # deleted meanwhile
-            self.engine.withhold(session.handle, b"".join(records), CONSENT, on)
+            self.engine.withhold(session.handle, b"".join(records), Withheld.CONSENT, on)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.model import Withheld
 from rtpfanout.sessions.admission import split_records
-from rtpfanout.sessions.views import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ class Judge:
         engine, handle = self.engine, session.handle
         records = engine.subscriber_records(handle)
         left, reason = self.rules.admission.divide(records)
-        before = engine.withheld_records(handle, REFUSED) if session.refused else b""
+        before = engine.withheld_records(handle, Withheld.REFUSED) if session.refused else b""
         if not reason and not before:
             return 0, 0, ""
         feeder = session.terms.feeder
@@ -83,13 +83,14 @@ class Judge:
         known = split_records(before)
         on = sorted(denied.difference(known))
         if on:
-            engine.withhold(handle, b"".join(on), REFUSED, True)  # waits for a grace period
+            # Waits for a grace period.
+            engine.withhold(handle, b"".join(on), Withheld.REFUSED, True)
         with state.lock:
             state.recount_refused(session)
             off = [record for record in known if record not in denied]
             off = off[: state.room_to_serve(session, self.rules.limits)]
             if off:
-                engine.withhold(handle, b"".join(off), REFUSED, False)
+                engine.withhold(handle, b"".join(off), Withheld.REFUSED, False)
                 state.recount_refused(session)
             if on or off:
                 state.touch(session)

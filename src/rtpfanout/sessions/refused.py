@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import RefusedError
-from rtpfanout.model import SessionStatus
+from rtpfanout.model import SUBSCRIBER_CLASSES, SessionStatus
 from rtpfanout.sessions.admission import address_of, split_records
 from rtpfanout.sessions.terms import unread_terms
 from rtpfanout.sessions.views import (
-    CLASSES,
     SessionStats,
     SessionView,
     SubscriberState,
@@ -114,7 +113,7 @@ class RefusedSession:
                     since=_moment(clock, last),
                     packets_sent=0,
                     send_failures=0,
-                    subscriber_class=CLASSES[run.subscriber_class],
+                    subscriber_class=SUBSCRIBER_CLASSES[run.subscriber_class],
                     expires_at=_moment(clock, run.lease_ns) if run.lease_ns else None,
                     state=SubscriberState.REFUSED,
                     refused_reason=self.reason,

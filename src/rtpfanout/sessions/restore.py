@@ -17,7 +17,7 @@ import structlog
 
 from rtpfanout.boot import boot_id
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.model import Consent, MediaType
+from rtpfanout.model import Consent, MediaType, Withheld
 from rtpfanout.sessions.admission import (
     PORT,
     RECORD_BYTES,
@@ -32,7 +32,6 @@ from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
 from rtpfanout.sessions.terms import source_taken, terms_of
-from rtpfanout.sessions.views import CONSENT, REFUSED
 from rtpfanout.store import DropSubscribers, runs_of
 
 if TYPE_CHECKING:
@@ -268,14 +267,15 @@ class Restoring:
                 since = max(run.since_ns, entry.last_since + 1)
                 # Who is refused takes no room from who is served, whatever came first.
                 fits = entry.subscribers + added <= self.rules.limits.fanout
-                withheld = (CONSENT if entry.is_echo else 0) | (0 if fits else REFUSED)
+                withheld = Withheld.CONSENT if entry.is_echo else 0
+                withheld |= 0 if fits else Withheld.REFUSED
                 if is_refused:
-                    withheld |= REFUSED
+                    withheld |= Withheld.REFUSED
                     entry.refused += added
                 else:
                     self._served += added
                     if not fits:
-                        lifted.append((entry.handle, records, REFUSED))
+                        lifted.append((entry.handle, records, Withheld.REFUSED))
                 self.engine.add_subscribers(
                     entry.handle,
                     records,
@@ -288,7 +288,7 @@ class Restoring:
                 entry.subscribers += added
             if entry.is_echo and run.sequence in self._consented:
                 there = self._consented[run.sequence].keys() & split_records(run.records)
-                lifted.append((entry.handle, b"".join(there), CONSENT))
+                lifted.append((entry.handle, b"".join(there), Withheld.CONSENT))
         for handle, records, reason in lifted:
             self.engine.withhold(handle, records, reason, False)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.model import SUBSCRIBER_CLASSES, Withheld
 from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
-from rtpfanout.sessions.views import CLASSES, SHED
 
 if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
@@ -93,7 +93,7 @@ class Shedding:
         state = self.state
         kind = step.subscriber_class
         chosen = sending[kind][-step.count :] if step.shed else shed[kind][: step.count]
-        self.engine.withhold(handle, b"".join(chosen), SHED, step.shed)
+        self.engine.withhold(handle, b"".join(chosen), Withheld.SHED, step.shed)
         with state.lock:
             state.counts["shed" if step.shed else "unshed"] += len(chosen)
             session = state.by_handle.get(handle)
@@ -113,8 +113,8 @@ class Shedding:
         shed: _Members = defaultdict(list)
         rows = self.engine.subscribers(handle, 0, self.rules.limits.fanout)
         for address, _since, _sent, _failed, number, _lease, withheld in rows:
-            if withheld & SHED:
-                shed[CLASSES[number]].append(address.record)
+            if withheld & Withheld.SHED:
+                shed[SUBSCRIBER_CLASSES[number]].append(address.record)
             elif not withheld:
-                sending[CLASSES[number]].append(address.record)
+                sending[SUBSCRIBER_CLASSES[number]].append(address.record)
         return sending, shed

@@ -11,11 +11,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import NotFoundError
+from rtpfanout.model import Withheld
 from rtpfanout.sessions.admission import RECORD_BYTES
 from rtpfanout.sessions.fields import matches, session_id_of
 from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.scope import SCOPE
-from rtpfanout.sessions.views import REFUSED, view_of
+from rtpfanout.sessions.views import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
@@ -162,7 +163,7 @@ class State:
     def recount_refused(self, session: Session) -> None:
         """After a change. The lock is held."""
         if self.by_id.get(session.session_id) is session:
-            records = self._engine.withheld_records(session.handle, REFUSED)
+            records = self._engine.withheld_records(session.handle, Withheld.REFUSED)
             number = len(records) // RECORD_BYTES
             self.refused_subscribers += number - session.refused
             session.refused = number

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
-from rtpfanout.model import Address, Consent, SubscriberClass
+from rtpfanout.model import SUBSCRIBER_CLASSES, Address, Consent, SubscriberClass, Withheld
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import (
@@ -24,7 +24,7 @@ from rtpfanout.sessions.admission import (
 )
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.source import loop_error
-from rtpfanout.sessions.views import CLASSES, CONSENT, REFUSED, SubscriberState, SubscriberView
+from rtpfanout.sessions.views import SubscriberState, SubscriberView
 from rtpfanout.sessions.zones import in_zone, scopes_of
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     Standing = tuple[int, int, int]
     """Of a subscriber: (lease_until, class, withheld)."""
 
-CLASS_NUMBERS = {kind: number for number, kind in enumerate(SubscriberClass)}
-"""As the engine takes them: 0 pilot, 1 recorder, 2 monitor."""
 _IP_BYTES = 16
 
 
@@ -101,7 +99,7 @@ class Subscribers:
                 now = clock.monotonic_ns()
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
                 since = max(clock.wall_ns(now), session.last_since + 1)
-                withheld = CONSENT if session.terms.consent is Consent.ECHO else 0
+                withheld = Withheld.CONSENT if session.terms.consent is Consent.ECHO else 0
                 self.zones.note(scopes_of(records))
                 self._engine_add(session, records, since, lease_until, kind, withheld, local)
                 session.last_since = since + len(each) - 1  # as the store counts
@@ -116,7 +114,7 @@ class Subscribers:
                     records,
                     since,
                     clock.wall_ns(lease_until * 10**9) if lease_until else 0,
-                    CLASS_NUMBERS[kind],
+                    kind.number,
                     once.answer(str(len(new))),
                     asked=b"".join(new) if withheld else b"",
                     local=local,
@@ -214,7 +212,7 @@ class Subscribers:
             return
         lease_until, number, withheld = standing
         since = max(clock.wall_ns(), session.last_since + 1)
-        kind = CLASSES[number]
+        kind = SUBSCRIBER_CLASSES[number]
         self._engine_add(session, record, since, lease_until, kind, withheld, b"")
         session.last_since = since
         self._count(session, [record], 1)
@@ -245,17 +243,19 @@ class Subscribers:
                 since=clock.moment(since),
                 packets_sent=sent,
                 send_failures=failures,
-                subscriber_class=CLASSES[number],
+                subscriber_class=SUBSCRIBER_CLASSES[number],
                 expires_at=clock.moment(clock.wall_ns(lease * 10**9)) if lease else None,
                 state=SubscriberState.of(withheld),
-                refused_reason=self._refusal(session, address) if withheld & REFUSED else "",
+                refused_reason=self._refusal(session, address, withheld),
             )
             for address, since, sent, failures, number, lease, withheld in page
         ]
         return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
 
-    def _refusal(self, session: Session, address: Address) -> str:
+    def _refusal(self, session: Session, address: Address, withheld: int) -> str:
         """Why one with the bit REFUSED has it."""
+        if not withheld & Withheld.REFUSED:
+            return ""
         if session.terms.feeder == address:
             return loop_error(address, SUBSCRIBER_FIELD).message
         return self.rules.admission.refusal(address.record) or (
@@ -341,7 +341,7 @@ class Subscribers:
                 records,
                 since,
                 lease_until=lease_until,
-                subscriber_class=CLASS_NUMBERS[kind],
+                subscriber_class=kind.number,
                 withheld=withheld,
                 local=local,
             )

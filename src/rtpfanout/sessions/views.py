@@ -18,6 +18,7 @@ from rtpfanout.model import (
     MediaType,
     SessionStatus,
     SubscriberClass,
+    Withheld,
 )
 from rtpfanout.sessions.terms import answered_terms, shown_terms
 
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
 
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.terms import Terms
-
-CONSENT = 1
-SHED = 2
-REFUSED = 4
-"""The engine's bits for why a subscriber's copies are withheld."""
-
-
-CLASSES = tuple(SubscriberClass)
-"""By the engine's number: 0 pilot, 1 recorder, 2 monitor."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,11 +144,11 @@ class SubscriberState(enum.StrEnum):
     @classmethod
     def of(cls, withheld: int) -> SubscriberState:
         """From the engine's bits: whoever is refused or shed is so whether it consents or not."""
-        if withheld & REFUSED:
+        if withheld & Withheld.REFUSED:
             return cls.REFUSED
-        if withheld & SHED:
+        if withheld & Withheld.SHED:
             return cls.SHED
-        return cls.AWAITING_CONSENT if withheld & CONSENT else cls.SENDING
+        return cls.AWAITING_CONSENT if withheld & Withheld.CONSENT else cls.SENDING
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from rtpfanout.model import ADDRESS_RECORD
+from rtpfanout.model import ADDRESS_RECORD, SubscriberClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +76,7 @@ class SubscriberRun(NamedTuple):
     lease_ns: int
     """End of the lease; 0: none."""
     subscriber_class: int
-    """0 pilot, 1 recorder, 2 monitor, as the engine has it."""
+    """As SubscriberClass.number."""
     since_ns: int
     """Of the first; the others followed within a second."""
     records: bytes
@@ -160,7 +160,7 @@ class PutSubscribers:
     records: bytes
     since_ns: int
     lease_ns: int = 0
-    subscriber_class: int = 2
+    subscriber_class: int = SubscriberClass.MONITOR.number
 
 
 @dataclass(frozen=True, slots=True)
