@@ -137,7 +137,8 @@ class Server:
         self._local = LocalAddresses()
         if self._local.fault:
             _log.warning("this host's addresses can't be read", reason=self._local.fault)
-        self.store = Store(store_path(settings), trusts=self._start.trusts_store)
+        start = self._start
+        self.store = Store(store_path(settings), trusts=start.trusts_store, on_trial=start.waits)
         self.manager = SessionManager(
             self.engine,
             self._policy(),
@@ -192,7 +193,9 @@ class Server:
             self._bind_http()
 
     async def start_serving(self) -> None:
-        """After `catch_up`: from here on calls are taken."""
+        """After `catch_up`: from here on calls are taken. Raises StartError."""
+        if self.store:
+            await asyncio.to_thread(self.store.settle)
         if self._doorman:
             self._doorman.attach(asyncio.get_running_loop())
         if self._control:

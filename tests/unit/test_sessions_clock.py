@@ -172,14 +172,15 @@ def test_a_boot_id_that_lies_is_found_out(host: Host) -> None:
 
 
 def test_after_a_version_that_keeps_no_clock_its_times_count(host: Host) -> None:
-    """The one before this writes wall times, and leaves the table alone."""
+    """One with layout 1 wrote wall times; a trigger noted that the clock is not that of these."""
     host.wall = UNSET
     session_id = host.begin()
     host.wall = RIGHT
     until = round((RIGHT + timedelta(hours=1)).timestamp()) * SECOND
     with closing(sqlite3.connect(host.path)) as connection, connection:
         connection.execute("UPDATE subscriber SET lease_ns = ?", (until,))
-        connection.execute("UPDATE state SET revision = revision, sequence = sequence")
+        connection.execute("UPDATE clock SET written_ns = 0")
+        connection.execute("PRAGMA user_version = 1")
     with host.server() as manager:
         assert host.left(manager, session_id) == [LONG, SHORT]
         host.wait(3602)

@@ -286,15 +286,17 @@ def test_a_full_disk_is_told_once_and_calls_go_on(path: str, clock: Clock) -> No
         session_id = asking(manager, SUBSCRIBER)
         give(manager, session_id, SUBSCRIBER, clock, 20)
         disk = store._database.connection
-        (pages,) = disk.execute("PRAGMA page_count").fetchone()
-        disk.execute(f"PRAGMA max_page_count = {pages}")
+        disk.execute(
+            "CREATE TEMP TRIGGER no_room BEFORE INSERT ON consent BEGIN"
+            " SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
         with capture_logs() as log:
             assert [manager.housekeeping.keep_consents() for _ in range(3)] == [0, 0, 0]
         assert [entry["log_level"] for entry in log] == ["error"]
         assert manager.store.counts().failed == 3
         manager.update(session_id, paused=True)
         manager.add_subscriber(session_id, "127.0.0.1:1")
-        disk.execute("PRAGMA max_page_count = 100000")
+        disk.execute("DROP TRIGGER no_room")
         assert manager.housekeeping.keep_consents() == 1
     with started(path, clock) as manager:
         assert states(manager) == {SUBSCRIBER: SENDING, "127.0.0.1:1": AWAITING}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -173,22 +172,6 @@ def test_consents_go_with_what_they_are_for(store: Store, change: Change) -> Non
     assert list(store.consents(b"b", 0)) == [other]
 
 
-def test_an_earlier_version_drops_consents_without_knowing_them(path: str) -> None:
-    """What it does to the tables that it knows is enough."""
-    with Store(path) as store:
-        for n in (1, 2, 3, 4):
-            there = PutSession(session(n, consent="echo")), PutSubscribers(n, record(n), 0)
-            write(store, *there, PutConsents(b"b", [StoredConsent(n, record(n), 9)]))
-    with sqlite3.connect(path) as earlier:
-        earlier.execute("DELETE FROM subscriber WHERE session = 1")
-        earlier.execute("DELETE FROM session WHERE sequence = 2")
-        earlier.execute("UPDATE session SET consent = 'none' WHERE sequence = 3")
-        earlier.execute("UPDATE session SET consent = 'echo'")
-    earlier.close()
-    with Store(path) as store:
-        assert [each.sequence for each in store.consents(b"b", 0)] == [4]
-
-
 def test_counters_of_move_keys_only_grow_and_outlive_their_sessions(path: str) -> None:
     a, b, c = (bytes([n]) * 16 for n in range(3))
     with Store(path) as store:
@@ -201,17 +184,6 @@ def test_counters_of_move_keys_only_grow_and_outlive_their_sessions(path: str) -
         assert list(store.move_counters()) == [(c, 0), (a, 2**64 - 1)]
         with pytest.raises(UnavailableError):
             write(store, PutMoveCounter(b"short", 1))
-
-
-def test_who_keeps_no_consents_has_a_file_as_ever(path: str) -> None:
-    with Store(path) as store:
-        write(store, PutSession(session(1, consent="echo")), PutSubscribers(1, record(1), 0))
-    with sqlite3.connect(path) as connection:
-        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        assert "session" in names
-        assert not {name for name in names if "consent" in name or "counter" in name}
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    connection.close()
 
 
 def test_answers_and_secrets_come_back(path: str) -> None:
@@ -351,18 +323,6 @@ def test_a_file_that_cant_be_had_is_a_start_error(where: str, tmp_path: Path) ->
     with pytest.raises(StartError, match="cannot be used") as caught:
         Store(where)
     assert caught.value.field == "store.path"
-
-
-def test_a_later_layout_is_refused_and_left_alone(path: str) -> None:
-    Store(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    connection.close()
-    before = Path(path).read_bytes()
-    for _ in range(2):
-        with pytest.raises(StartError, match="later version of rtpfanout"):
-            Store(path)
-    assert Path(path).read_bytes() == before
 
 
 def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -93,17 +93,6 @@ def test_an_earlier_version_drops_them_without_knowing_them(path: str) -> None:
         assert [each.sequence for each in store.deliveries()] == [3]
 
 
-def test_who_needs_none_has_a_file_as_ever(path: str) -> None:
-    with Store(path) as store:
-        write(store, PutSession(session(1)), PutSubscribers(1, record(1), 0))
-        assert store.place_interfaces({"eth0": 2}) == {}
-    with sqlite3.connect(path) as connection:
-        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        assert not names & {"delivery", "interface", "delivery_of_subscriber"}
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    connection.close()
-
-
 def test_link_local_addresses_follow_the_name_of_their_interface(path: str) -> None:
     """Two have each other's index now, one has another, and one is not there."""
     with Store(path) as store:

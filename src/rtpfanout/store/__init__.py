@@ -2,12 +2,12 @@
 keys, answers, secrets.
 
 `Store` writes what is submitted to it in order, with one fsync for all that came during the
-last one, and tells when it is durable. `records` has what is stored, `database` the file's
-layout, `files` where it lies and who may have it.
+last one, and tells when it is durable. `records` has what is stored, `layout` the statements that
+read and write it, `migrations` the file's layouts, `files` where it lies and who may have it.
 """
 
-from rtpfanout.store.counters import IDENTITY_BYTES as MOVE_IDENTITY_BYTES
 from rtpfanout.store.files import MEMORY, default_path, state_directory
+from rtpfanout.store.layout import IDENTITY_BYTES as MOVE_IDENTITY_BYTES
 from rtpfanout.store.records import (
     Change,
     DropMoveCounters,

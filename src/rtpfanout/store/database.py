@@ -1,4 +1,4 @@
-"""The file: how it is opened and checked, changed, and read at a start; `layout` has its tables.
+"""The file as it is changed, and read at a start; `opening` opens it.
 
 A row per subscriber, in the order of its key: a change of one writes one page, whatever the
 size of its session. Batches go in as packed bytes; SQLite takes them apart, so no Python object
@@ -7,36 +7,16 @@ is made per subscriber and the GIL is free meanwhile.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rtpfanout.errors import StartError
-from rtpfanout.store import counters, deliveries, interfaces
-from rtpfanout.store.files import MEMORY, SUFFIXES, set_aside, unusable
-from rtpfanout.store.layout import (
-    APPLICATION_ID,
-    CLOCK,
-    CLOCK_SCHEMA,
-    CONSENT_SCHEMA,
-    CONSENTS,
-    DROP_SUBSCRIBERS,
-    HAS_CLOCK,
-    HAS_CONSENTS,
-    PUT_CLOCK,
-    PUT_CONSENT,
-    PUT_SESSION,
-    PUT_SUBSCRIBERS,
-    ROWS,
-    SCHEMA,
-    SCHEMA_VERSION,
-    SESSION_COLUMNS,
-    SLICE,
-    SOURCE_COLUMNS,
-)
+from rtpfanout.store import interfaces, layout
+from rtpfanout.store.files import new_file, put_in_place, remove, set_aside, unusable
+from rtpfanout.store.migrations import DamagedError, kept_name
+from rtpfanout.store.opening import CACHE_BYTES, connect, open_file
 from rtpfanout.store.records import (
     RECORD_BYTES,
     Change,
@@ -65,27 +45,22 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_MOST_VERSIONS = 1000  # a greater one was not written by any version of us
 _SESSIONS_AT_A_TIME = 100
-_CACHE_BYTES = 32_768_000
-
-
-class DamagedError(Exception):
-    """The file is not one that we wrote."""
 
 
 class Database:
     """A connection to the file. Not thread-safe."""
 
-    def __init__(self, path: str, *, trusts: bool = False) -> None:
+    def __init__(self, path: str, *, trusts: bool = False, on_trial: bool = False) -> None:
         """Open the file, or make it (0600). A damaged one is set aside first, with a message.
 
+        One of an earlier layout is replaced by one of today's, or when it is on trial by `settle`.
         With `trusts` its pages aren't looked through, which takes about 0.4 us a row.
         Raises StartError: it can't be had, or a later version made it.
         """
         self._path = path
         try:
-            self.connection = _open(path, trusts=trusts)
+            opened = open_file(path, trusts=trusts, on_trial=on_trial)
         except DamagedError as error:
             aside = set_aside(Path(path))
             _log.error(
@@ -95,13 +70,16 @@ class Database:
                 reason=str(error),
             )
             try:
-                self.connection = _open(path, trusts=False)
+                opened = open_file(path, trusts=False, on_trial=on_trial)
             except DamagedError as again:
                 raise unusable(Path(path), again) from None
-        state = self.connection.execute("SELECT revision, sequence FROM state").fetchone()
-        self.revision: int = state[0]
-        self.sequence: int = state[1]
-        self.clock = self._kept_clock()
+        self.connection = opened.connection
+        self._copy, self._copied_layout = opened.copy, opened.copied_layout
+        self.revision: int
+        self.sequence: int
+        self.revision, self.sequence, _ = self.connection.execute(layout.STATE).fetchone()
+        clock = self.connection.execute(layout.CLOCK).fetchone()
+        self.clock = KeptClock._make(clock) if clock else None
         self._was_read = False
         self.clock_now: Callable[[], KeptClock] | None = None
         """What the times in the changes are of, to be kept with each transaction."""
@@ -126,78 +104,84 @@ class Database:
     def _fits(self) -> bool:
         (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
         (size,) = self.connection.execute("PRAGMA page_size").fetchone()
-        return bool(pages * size <= _CACHE_BYTES * 3 // 4)
+        return bool(pages * size <= CACHE_BYTES * 3 // 4)
 
     def copy_to(self, path: str) -> None:
-        """All that was written, durable in a file that isn't there yet.
+        """All that was written, in a file that isn't there yet.
 
         Raises OSError, sqlite3.Error.
         """
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        new_file(path, self._path)
+        self.connection.execute("VACUUM INTO ?", (path,))
+
+    @property
+    def is_on_trial(self) -> bool:
+        """It is a copy of today's layout, beside the file, and goes when it is closed."""
+        return bool(self._copy)
+
+    def settle(self) -> None:
+        """What was on trial is the file from now on. Raises StartError."""
+        if not self._copy:
+            return
+        kept = kept_name(self._path, self._copied_layout) if self._copied_layout else ""
         try:
-            self.connection.execute("VACUUM INTO ?", (path,))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.connection.close()
+            put_in_place(self._copy, self._path, kept)
+            self._copy = ""
+            self.connection = connect(self._path)
+        except (OSError, sqlite3.Error) as error:
+            raise unusable(Path(self._path), error) from None
+        self._was_read = False
 
     def close(self) -> None:
         """What the log holds is moved to the file, if that can be done now."""
         self.connection.close()
+        if self._copy:
+            remove(self._copy)
 
     # --- reading ---
 
     def sessions(self) -> list[StoredSession]:
         """By sequence."""
-        query = f"SELECT {SESSION_COLUMNS} FROM session ORDER BY sequence"  # noqa: S608
-        return list(map(StoredSession._make, self._texts(query)))
+        return list(map(StoredSession._make, self._texts(layout.SESSIONS)))
 
     def sources(self) -> Iterator[StoredSource]:
         """By sequence; twice as fast as `sessions`, and in little memory."""
-        query = (
-            f"SELECT {SOURCE_COLUMNS} FROM session"  # noqa: S608
-            " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
-        )
         for ends in self._ranges():
-            yield from map(StoredSource._make, self._texts(query, ends))
+            yield from map(StoredSource._make, self._texts(layout.SOURCES, ends))
 
     def rows(self) -> Iterator[list[SubscriberRow]]:
         """Subscribers by session, within one by time; those of some sessions at a time."""
         for ends in self._ranges():  # so that what is sorted fits into memory
-            if rows := self.connection.execute(ROWS, ends).fetchall():
+            if rows := self.connection.execute(layout.ROWS, ends).fetchall():
                 yield rows
 
     def rows_of(self, sequence: int) -> list[SubscriberRow]:
         """Of one session."""
-        return self.connection.execute(ROWS, (sequence, sequence)).fetchall()
+        return self.connection.execute(layout.ROWS, (sequence, sequence)).fetchall()
 
     def answers(self) -> list[StoredAnswer]:
         """Those that expire first, first."""
-        query = "SELECT request_id, digest, text, expires FROM answer ORDER BY expires"
-        return list(map(StoredAnswer._make, self._texts(query)))
+        return list(map(StoredAnswer._make, self._texts(layout.ANSWERS)))
 
     def secrets(self) -> dict[str, bytes]:
         """By name."""
-        return dict(self._texts("SELECT name, value FROM secret"))
+        return dict(self._texts(layout.SECRETS))
 
     def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
         """By session: those of this boot that last beyond `now_ns`."""
-        if self.connection.execute(HAS_CONSENTS).fetchone():
-            yield from map(StoredConsent._make, self.connection.execute(CONSENTS, (boot, now_ns)))
-
-    def _kept_clock(self) -> KeptClock | None:
-        if not self.connection.execute(HAS_CLOCK).fetchone():
-            return None
-        row = self.connection.execute(CLOCK).fetchone()
-        return KeptClock._make(row) if row else None
+        rows = self.connection.execute(layout.CONSENTS, (boot, now_ns))
+        yield from map(StoredConsent._make, rows)
 
     def move_counters(self) -> Iterator[tuple[bytes, int]]:
         """(identity of SSRC and key, counter), the one that was used last at the end."""
-        return counters.read(self.connection)
+        for identity, counter in self.connection.execute(layout.MOVE_COUNTERS):
+            yield identity, int.from_bytes(counter)
 
     def deliveries(self) -> Iterator[StoredDelivery]:
         """By session."""
-        if self.connection.execute(deliveries.IS_THERE).fetchone():
-            yield from map(StoredDelivery._make, self.connection.execute(deliveries.ALL))
+        yield from map(StoredDelivery._make, self.connection.execute(layout.DELIVERIES))
 
     def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
         """Link-local addresses get the index that their interface has now; the names by index."""
@@ -243,7 +227,7 @@ class Database:
             revision = max(revision, self.revision)
             execute("UPDATE state SET revision = ?, sequence = ?", (revision, sequence))
             if clock is not None:
-                self._put_clock(clock)
+                execute(layout.PUT_CLOCK, clock)
             execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
@@ -267,141 +251,42 @@ class Database:
         """
         self.connection.execute("UPDATE state SET buried = buried + 1")
 
-    def _put_clock(self, clock: KeptClock) -> None:
-        if self.clock is None:
-            for statement in CLOCK_SCHEMA:
-                self.connection.execute(statement)
-        self.connection.execute(PUT_CLOCK, clock)
-
     def _apply(self, change: Change) -> None:
-        execute = self.connection.execute
+        execute, many = self.connection.execute, self.connection.executemany
         match change:
             case PutSession(session):
-                execute(PUT_SESSION, session)
+                execute(layout.PUT_SESSION, session)
             case DropSession(sequence):
                 execute("DELETE FROM subscriber WHERE session = ?", (sequence,))
                 execute("DELETE FROM session WHERE sequence = ?", (sequence,))
             case PutSubscribers(sequence, records, since, lease, number):
                 for start, piece, count in _pieces(records):
                     values = (sequence, piece, since + start, lease, number, count)
-                    execute(PUT_SUBSCRIBERS, values)
+                    execute(layout.PUT_SUBSCRIBERS, values)
             case DropSubscribers(sequence, records):
                 for _, piece, count in _pieces(records):
-                    execute(DROP_SUBSCRIBERS, (sequence, piece, count))
+                    execute(layout.DROP_SUBSCRIBERS, (sequence, piece, count))
             case PutConsents(boot, consents):
-                for statement in CONSENT_SCHEMA:
-                    execute(statement)
-                self.connection.executemany(PUT_CONSENT, [(*each, boot) for each in consents])
+                many(layout.PUT_CONSENT, [(*each, boot) for each in consents])
             case PutMoveCounter(identity, counter):
-                counters.put(self.connection, identity, counter)
+                execute(layout.PUT_MOVE_COUNTER, (identity, counter.to_bytes(8)))
             case DropMoveCounters(identities):
-                counters.drop(self.connection, identities)
+                many(layout.DROP_MOVE_COUNTER, [(identity,) for identity in identities])
             case PutDeliveries(stored):
-                for statement in deliveries.SCHEMA:
-                    execute(statement)
-                self.connection.executemany(deliveries.PUT, stored)
+                many(layout.PUT_DELIVERY, stored)
             case PutInterface(number, name):
-                execute(interfaces.SCHEMA)
-                execute(interfaces.PUT, (number, name))
+                execute(layout.PUT_INTERFACE, (number, name))
             case PutAnswer(answer):
-                execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", answer)
+                execute(layout.PUT_ANSWER, answer)
             case PutSecret(name, value):
-                execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, value))
+                execute(layout.PUT_SECRET, (name, value))
 
 
 def _pieces(records: bytes) -> Iterator[tuple[int, bytes, int]]:
     """(number of the first, records, how many) for at most SLICE at a time."""
     if len(records) % RECORD_BYTES:
         raise ValueError(f"{len(records)} bytes are no whole number of address records")
-    step = SLICE * RECORD_BYTES
+    step = layout.SLICE * RECORD_BYTES
     for start in range(0, len(records), step):
         piece = records[start : start + step]
         yield start // RECORD_BYTES, piece, len(piece) // RECORD_BYTES
-
-
-def _open(path: str, *, trusts: bool) -> sqlite3.Connection:
-    """Raises DamagedError, StartError."""
-    file = Path(path)
-    try:
-        if path != MEMORY:
-            file.touch(mode=0o600)
-            for suffix in SUFFIXES:
-                if Path(path + suffix).exists():
-                    Path(path + suffix).chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise unusable(file, error) from None
-    try:
-        _prepare(connection, file, trusts=trusts)
-    except UnicodeDecodeError as error:  # of a message that names a part of the schema
-        connection.close()
-        raise DamagedError(str(error)) from None
-    except sqlite3.Error as error:
-        connection.close()
-        if _is_damage(error, file):
-            raise DamagedError(str(error)) from None
-        raise unusable(file, error) from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _is_damage(error: sqlite3.Error, file: Path) -> bool:
-    """Rather than a disk or an account that won't have it."""
-    code = error.sqlite_errorcode & 0xFF
-    if code == sqlite3.SQLITE_READONLY:  # by the bytes of its header, if the system allows it
-        return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-
-
-def _prepare(connection: sqlite3.Connection, file: Path, *, trusts: bool) -> None:
-    execute = connection.execute
-    # We have the file alone: the log's index is in our memory, not in a file that a full
-    # disk could take from under us.
-    execute("PRAGMA locking_mode = EXCLUSIVE")
-    execute("PRAGMA journal_mode = WAL")
-    execute("PRAGMA synchronous = FULL")
-    execute(f"PRAGMA cache_size = -{_CACHE_BYTES // 1024}")
-    execute("PRAGMA temp_store = MEMORY")  # there may be no directory for temporary files
-    execute("PRAGMA journal_size_limit = 16000000")
-    (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
-    (application,) = execute("PRAGMA application_id").fetchone()
-    (version,) = execute("PRAGMA user_version").fetchone()
-    if tables == 0 and application == 0 and version == 0:
-        connection.executescript(
-            f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
-        return
-    if application != APPLICATION_ID or not 0 < version < _MOST_VERSIONS:
-        raise DamagedError("it is not a store of rtpfanout")
-    if version > SCHEMA_VERSION:
-        raise StartError(
-            f"the store {file} was made by a later version of rtpfanout (layout {version}, this"
-            f" one knows {SCHEMA_VERSION}); start that version, or move the file away",
-            field="store.path",
-        )
-    found = ("ok",) if trusts else execute("PRAGMA quick_check(1)").fetchone()
-    if found != ("ok",):
-        raise DamagedError(str(found[0]).replace("\n", " "))
-    _check_layout(connection)
-
-
-def _check_layout(connection: sqlite3.Connection) -> None:
-    """Each statement that reads can be prepared, and the single row is there."""
-    connection.execute(f"EXPLAIN SELECT {SESSION_COLUMNS} FROM session")  # noqa: S608
-    connection.execute(f"EXPLAIN {ROWS}", (0, 0))
-    connection.execute("EXPLAIN SELECT request_id, digest, text, expires FROM answer")
-    connection.execute("EXPLAIN SELECT name, value FROM secret")
-    if connection.execute(HAS_CONSENTS).fetchone():
-        connection.execute(f"EXPLAIN {CONSENTS}", (b"", 0))
-    if connection.execute(HAS_CLOCK).fetchone():
-        connection.execute(f"EXPLAIN {CLOCK}")
-    counters.check(connection)
-    if connection.execute(deliveries.IS_THERE).fetchone():
-        connection.execute(f"EXPLAIN {deliveries.ALL}")
-    (count,) = connection.execute("SELECT count(*) FROM number").fetchone()
-    state = connection.execute("SELECT revision, sequence, buried FROM state").fetchone()
-    if count != SLICE or state is None or not all(isinstance(value, int) for value in state):
-        raise DamagedError("rows that every store has are missing")

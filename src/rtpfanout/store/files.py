@@ -116,14 +116,60 @@ class FileLock:
         os.close(self._fd)
 
 
+def reason_of(error: Exception) -> str:
+    """What people understand of it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def unusable(path: Path, error: Exception) -> StartError:
     """The file can't be had, for a reason that is no damage."""
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return StartError(
-        f"the store {path} cannot be used: {reason}; make its directory writable for this user,"
-        f' or set store.path (":memory:" keeps nothing over a restart)',
+        f"the store {path} cannot be used: {reason_of(error)}; make its directory writable for this"
+        f' user, or set store.path (":memory:" keeps nothing over a restart)',
         field="store.path",
     )
+
+
+def new_file(path: str, like: str) -> None:
+    """An empty one (0600), of the owner and group of the file `like` if there is that.
+
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # only root may give it away
+            owner = Path(like).stat()
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(fd)
+
+
+def sync(path: str | Path) -> None:
+    """What is in the file, or the names in the directory, is durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """The file and what SQLite puts beside it, if they are there. Raises OSError."""
+    for suffix in (*SUFFIXES, "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def put_in_place(copy: str, path: str, kept: str = "") -> None:
+    """In one step the file `copy` has the name `path` and is durable; the one before is `kept`
+    under that name, where the file system can do it. Neither may be open. Raises OSError.
+    """
+    sync(copy)
+    if kept:
+        Path(kept).unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError, NotImplementedError):  # it has no links
+            os.link(path, kept)
+    Path(copy).replace(path)
+    sync(Path(path).parent)
 
 
 def aside_name(path: Path, why: str) -> Path:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from pathlib import Path
 
 import structlog
 
 from rtpfanout.store.database import Database
-from rtpfanout.store.files import SUFFIXES, FileLock
+from rtpfanout.store.files import FileLock, put_in_place, remove
 from rtpfanout.store.place import LostError, Place
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -43,13 +42,11 @@ def write_anew(
     new_lock = lock if place.has_lock else FileLock(Path(path), 0.0)
     try:
         temporary = f"{path}.new"
-        for suffix in SUFFIXES:
-            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+        remove(temporary)
         database.copy_to(temporary)
         _check(temporary)
         aside = place.clear()
-        Path(temporary).replace(path)
-        _sync(Path(path).parent)
+        put_in_place(temporary, path)
         new = Database(path, trusts=True)
     except BaseException:
         if new_lock is not lock:
@@ -69,11 +66,3 @@ def _check(path: str) -> None:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise LostError(f"what is left of it is damaged ({found})")
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

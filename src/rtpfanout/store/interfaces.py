@@ -1,8 +1,7 @@
 """The names of the interfaces that link-local addresses in the file are of.
 
 An address has the interface's index (RFC 4007), which is another one when the interface is made
-anew or the host starts again; its name stays. A table of its own, made when the first name is
-kept: other versions neither need nor mind it.
+anew or the host starts again; its name stays.
 """
 
 from __future__ import annotations
@@ -11,16 +10,14 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from rtpfanout.store.layout import INTERFACES
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-SCHEMA = """CREATE TABLE IF NOT EXISTS interface (
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL CHECK (typeof(name) = 'text'))"""
-PUT = "INSERT OR REPLACE INTO interface VALUES (?, ?)"
 NOWHERE = 0xF0000000
 """Plus its index: of an interface that is not there, while another has its index."""
-_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 # Numbers of ADDRESS_RECORD: four bytes behind the IP address.
 _RENUMBER = """UPDATE OR REPLACE {table} SET address =
 CAST(substr(address, 1, 16) || ?2 || substr(address, 21) AS BLOB) WHERE substr(address, 17, 4) = ?1
@@ -30,9 +27,7 @@ _SCOPE = re.compile(r"%(\d+)")
 
 def names(connection: sqlite3.Connection) -> dict[int, str]:
     """By index, as it was when an address of it was last given."""
-    if "interface" not in _tables(connection):
-        return {}
-    return dict(connection.execute("SELECT number, name FROM interface"))
+    return dict(connection.execute(INTERFACES))
 
 
 def renumbered(kept: Mapping[int, str], now: Mapping[str, int]) -> dict[int, int]:
@@ -50,7 +45,6 @@ def renumbered(kept: Mapping[int, str], now: Mapping[str, int]) -> dict[int, int
 
 def renumber(connection: sqlite3.Connection, changes: Mapping[int, int]) -> None:
     """All addresses of these interfaces, in one transaction."""
-    tables = _tables(connection)
     execute = connection.execute
     # By way of numbers that nobody has: two interfaces may have changed theirs with each other.
     steps = {old: NOWHERE // 2 + i for i, old in enumerate(changes)}
@@ -59,7 +53,7 @@ def renumber(connection: sqlite3.Connection, changes: Mapping[int, int]) -> None
         for step in (steps, {steps[old]: new for old, new in changes.items()}):
             for old, new in step.items():
                 ends = old.to_bytes(4, sys.byteorder), new.to_bytes(4, sys.byteorder)
-                for table in tables & {"subscriber", "consent", "delivery"}:
+                for table in ("subscriber", "consent", "delivery"):
                     execute(_RENUMBER.format(table=table), ends)
                 execute("UPDATE OR REPLACE interface SET number = ?2 WHERE number = ?1", (old, new))
         _renumber_sources(connection, changes)
@@ -84,7 +78,3 @@ def _renumber_sources(connection: sqlite3.Connection, changes: Mapping[int, int]
         connection.execute(
             "UPDATE session SET source_text = ?, pinned_source = ? WHERE sequence = ?", values
         )
-
-
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute(_TABLES)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import secrets
 import sqlite3
 import threading
@@ -20,10 +21,7 @@ from rtpfanout.store.database import Database
 from rtpfanout.store.files import MEMORY, FileLock
 from rtpfanout.store.heal import abandon, write_anew
 from rtpfanout.store.place import LostError, Place
-from rtpfanout.store.records import (
-    Change,
-    PutSecret,
-)
+from rtpfanout.store.records import Change, PutSecret
 from rtpfanout.store.submission import StoreCounts, Submission
 
 if TYPE_CHECKING:
@@ -67,14 +65,18 @@ class Store:
         wait_secs: float = 0.0,
         most_queued: int = MOST_QUEUED,
         trusts: bool = False,
+        on_trial: bool = False,
     ) -> None:
         """Open or make the file `path`, or MEMORY; a damaged one is set aside.
 
+        One of an earlier layout is brought up to date. `on_trial` that is a copy, and the file is
+        as it was, until `settle`: another version may have to go on with it.
         `trusts` it where it was read without a fault before, since this host's start.
-        Raises StartError: in use by another process after `wait_secs`, not accessible, or
-        made by a later version.
+        Raises StartError: in use by another process after `wait_secs`, not accessible, no room to
+        bring it up to date, or made by a later version.
         """
-        self.path = path
+        # What is behind a link is replaced, and not the link.
+        self.path = os.path.realpath(path) if path != MEMORY and Path(path).is_symlink() else path
         self._secrets: dict[str, bytes] = {}
         self._secrets_lock = threading.Lock()
         self._changed = threading.Condition()
@@ -86,25 +88,40 @@ class Store:
         self._is_dirty = False
         self._clock: Callable[[], KeptClock] | None = None
         self._next_forget = time.monotonic() + FORGET_EVERY_SECS
-        self._open(wait_secs, trusts=trusts)
+        self._open(wait_secs, trusts=trusts, on_trial=on_trial)
 
-    def _open(self, wait_secs: float, *, trusts: bool) -> None:
+    def _open(self, wait_secs: float, *, trusts: bool, on_trial: bool = False) -> None:
         self._lock = FileLock(Path(self.path), wait_secs) if self.path != MEMORY else None
         try:
-            self._database = Database(self.path, trusts=trusts)
+            self._database = Database(self.path, trusts=trusts, on_trial=on_trial)
             self._database.clock_now = self._clock
             self._secrets = self._database.secrets()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
-        self._place = Place(self.path, self._lock) if self._lock else None
+        self._closed = threading.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        lock = None if self._database.is_on_trial else self._lock
+        self._place = Place(self.path, lock) if lock else None
         self._lost = ""
         self._read_all_at = time.monotonic() + _READ_ALL_AFTER_SECS
         self._is_closing = False
-        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
+
+    def settle(self) -> None:
+        """What was opened on trial, and written since, is the store from now on.
+
+        To be called before anybody is promised anything. Raises StartError.
+        """
+        with self._close_lock:
+            if self._database.is_on_trial:
+                self._end()
+                self._database.settle()
+                self._begin()
 
     def reopen(self, wait_secs: float = 0.0) -> None:
         """After `close`: the file as it is now. Raises StartError as the constructor does."""
@@ -221,10 +238,7 @@ class Store:
     def close(self) -> None:
         """Writes what was submitted, then lets the next process have the file."""
         with self._close_lock:
-            with self._changed:
-                self._is_closing = True
-                self._changed.notify()
-            self._thread.join()
+            self._end()
             if not self._closed.is_set():
                 self._closed.set()
                 if self._look():
@@ -235,6 +249,12 @@ class Store:
                     self._place.release()
                 if self._lock is not None:
                     self._lock.release()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
 
     def __enter__(self) -> Store:
         return self
@@ -257,7 +277,8 @@ class Store:
                 continue
             if lost:
                 for submission in group:
-                    self._refuse_lost(submission, lost)
+                    with self._changed:
+                        self._refused(submission, lost)
                 continue
             self._write_group(group)
             if time.monotonic() >= self._next_forget:
@@ -312,11 +333,6 @@ class Store:
             self._read_all_at = math.inf
             with contextlib.suppress(sqlite3.Error):
                 self._database.read_all()
-
-    def _refuse_lost(self, submission: Submission, lost: str) -> None:
-        with self._changed:
-            self._counts.failed += 1
-        submission.done.set_exception(_unavailable(lost))
 
     def _next_group(self) -> list[Submission] | None:
         """All that wait, up to MOST_RECORDS; empty after LOOK_SECS without any, None at the end."""
