@@ -7,24 +7,14 @@
 #include "atomic.h"
 #include "calls.h"
 #include "endpoints.h"
+#include "grace.h"
 #include "identities.h"
-#include "qsbr.h"
+#include "loops.h"
 #include "sock.h"
 
 static struct rf_engine *engine;
 static struct rf_addr bound;
-static pthread_t loop;
-
-static unsigned grace_periods; /* that control calls waited for */
-
-void __real_qsbr_synchronize(struct qsbr *q);
-void __wrap_qsbr_synchronize(struct qsbr *q);
-
-void __wrap_qsbr_synchronize(struct qsbr *q)
-{
-    grace_periods++;
-    __real_qsbr_synchronize(q);
-}
+static struct loops loops;
 
 static void setup(uint32_t max_sessions, uint32_t max_subscribers)
 {
@@ -43,21 +33,15 @@ static void setup(uint32_t max_sessions, uint32_t max_subscribers)
     bound = info.bound;
 }
 
-static void *run(void *unused)
-{
-    CHECK_EQ(rf_engine_run(engine, 0), 0);
-    return unused;
-}
-
 static void start(void)
 {
-    CHECK(pthread_create(&loop, NULL, run, NULL) == 0);
+    loops_start(&loops, engine, 1);
 }
 
 static void stop(void)
 {
     rf_engine_stop(engine);
-    pthread_join(loop, NULL);
+    loops_join(&loops);
 }
 
 static uint64_t session(struct rf_addr source, uint32_t ssrc)

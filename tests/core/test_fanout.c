@@ -5,17 +5,12 @@
 #include <netinet/udp.h>
 
 #include "random.h"
-#include "sessions.h"
+#include "plans.h"
 
 enum { MOST = 1000, PACKETS = 600, SPLIT_MAX = 64, NAME_LEN = sizeof(struct sockaddr_in) };
 
-static struct session_pool pool;
-static struct session *session;
 static struct packet packets[PACKETS];
 static uint8_t bytes[PACKETS * 1000];
-static struct plan plan;
-static struct batch batch;
-static struct latency_histogram latency_first, latency_last;
 
 static bool gso; /* each test begins with it */
 
@@ -23,23 +18,10 @@ static void setup(uint32_t subscribers)
 {
     static struct rf_addr addrs[MOST];
 
-    for (uint32_t i = 0; i < subscribers; i++)
-        addrs[i] = address("127.0.0.1", (uint16_t)(1 + i));
-    CHECK_EQ(session_pool_init(&pool, 100), 0);
-    session = session_make(&pool, address("192.0.2.1", 1), 1, addrs, subscribers);
-    CHECK_EQ(plan_init(&plan, PACKETS), 0);
+    plans_begin(PACKETS, addrs, subscribers);
     gso = true;
     plan.now_secs = 1000;
     memset(packets, 0, sizeof packets);
-    memset(&batch, 0, sizeof batch);
-    memset(&latency_first, 0, sizeof latency_first);
-    memset(&latency_last, 0, sizeof latency_last);
-}
-
-static void teardown(void)
-{
-    plan_destroy(&plan);
-    session_pool_destroy(&pool);
 }
 
 /* A run of packets of these lengths, `gap` bytes from one to the next. */
@@ -163,7 +145,7 @@ static void test_groups_by_the_rules(void)
         CHECK_EQ(plan.groups_used, cases[i].groups);
         CHECK_EQ(plan.groups[0].packets, cases[i].first);
         check_groups(n, true);
-        teardown();
+        plans_end();
     }
 }
 
@@ -190,7 +172,7 @@ static void test_groups_of_random_runs(void)
         check_groups(n, gso);
         CHECK_EQ(plan.entries, plan.groups_used);
     }
-    teardown();
+    plans_end();
 }
 
 static void test_neighbours_share_an_iovec(void)
@@ -215,7 +197,7 @@ static void test_neighbours_share_an_iovec(void)
     plan_session(&plan, session, false);
     CHECK_EQ(plan.groups[0].iov_count, 2);
     CHECK_EQ(plan.groups[0].packets, 4);
-    teardown();
+    plans_end();
 }
 
 /* Serves the shares by turns, each in its own batch, and notes who got what. */
@@ -285,7 +267,7 @@ static void test_shares_cover_each_subscriber_once(void)
         if (split && width < count && plan.shares_used < SPLIT_MAX / 2)
             CHECK(width * groups >= SHARE_ENTRIES && (width - 1) * groups < SHARE_ENTRIES);
         serve_all(&random);
-        teardown();
+        plans_end();
     }
 }
 
@@ -302,7 +284,7 @@ static void test_who_comes_first_rotates(void)
             batch.used = 0;
             plan_clear(&plan);
         }
-        teardown();
+        plans_end();
     }
 }
 
@@ -328,7 +310,7 @@ static void test_a_run_to_one_alone(void)
         batch_settle(&batch, 1);
     }
     CHECK_EQ(session->rotation, 0);
-    teardown();
+    plans_end();
 }
 
 static void test_no_subscribers_no_copies(void)
@@ -337,7 +319,7 @@ static void test_no_subscribers_no_copies(void)
     run_of_equal(100, 3);
     plan_session(&plan, session, true);
     CHECK_EQ(plan.shares_used + plan.groups_used + plan.entries, 0);
-    teardown();
+    plans_end();
 }
 
 /* 256 entries fill a batch wherever its end falls; the shares go on where they were. */
@@ -364,7 +346,7 @@ static void test_batch_boundaries(void)
         }
         CHECK_EQ(copies + batch.used, cases[i].subscribers * cases[i].groups);
         CHECK_EQ(batches, cases[i].batches);
-        teardown();
+        plans_end();
     }
 }
 
@@ -407,7 +389,7 @@ static void test_singles_for_a_limited_subscriber(void)
         CHECK_EQ(singles, 5);
         CHECK_EQ(wholes, 2);
         CHECK_EQ(seen, 7);
-        teardown();
+        plans_end();
     }
 }
 
@@ -438,7 +420,7 @@ static void test_who_is_limited(void)
     CHECK(share_fill(&plan.shares[0], &batch, plan.now_secs, NAME_LEN));
     CHECK_EQ(batch.used, 1);
     CHECK(batch.copy[0].packet == NULL && batch.header[0].msg_hdr.msg_control == NULL);
-    teardown();
+    plans_end();
 }
 
 static uint64_t observations(struct latency_histogram *h, uint64_t *sum_ns)
@@ -485,7 +467,7 @@ static void test_latency_of_the_first_and_the_last_served(void)
     plan_account(&plan, &latency_first, &latency_last);
     check_latency(&latency_first, &session->latency->first, 2, 4000);
     check_latency(&latency_last, &session->latency->last, 2, 4002);
-    teardown();
+    plans_end();
 }
 
 static void test_account_sums_the_shares(void)
@@ -504,7 +486,7 @@ static void test_account_sums_the_shares(void)
     CHECK_EQ(load_rlx(&session->counters.bytes_sent), 3003);
     CHECK_EQ(load_rlx(&session->counters.send_failures), 3);
     CHECK_EQ(load_rlx(&session->counters.copies_attempted), 36);
-    teardown();
+    plans_end();
 }
 
 /* As the worker does it: a session is planned only while there is room; no index overruns. */
@@ -524,7 +506,7 @@ static void test_room_for_many_sessions(void)
     plan_clear(&plan);
     CHECK(plan_has_room(&plan));
     CHECK_EQ(plan.shares_used + plan.groups_used + plan.iovs_used + plan.entries, 0);
-    teardown();
+    plans_end();
 }
 
 int main(void)

@@ -1,11 +1,10 @@
 /* Whole engines of 1 to 4 workers over loopback: where flows go, and that all is counted.
  * wraps: setsockopt */
 #include <linux/filter.h>
-#include <pthread.h>
 
-#include "core.h"
 #include "calls.h"
 #include "identities.h"
+#include "loops.h"
 #include "segments.h"
 
 static enum { STEERED, NO_STEERING, AT_RANDOM } steering;
@@ -39,15 +38,8 @@ int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t 
 static struct {
     struct rf_engine *engine;
     struct rf_socket_info info;
-    uint32_t workers;
-    pthread_t thread[4];
+    struct loops loops;
 } server;
-
-static void *server_run(void *worker)
-{
-    CHECK_EQ(rf_engine_run(server.engine, (uint32_t)(uintptr_t)worker), 0);
-    return NULL;
-}
 
 static void server_start(const char *bind_to, uint32_t workers)
 {
@@ -64,23 +56,20 @@ static void server_start(const char *bind_to, uint32_t workers)
     CHECK_EQ(rf_engine_new(&config, &server.engine), 0);
     rf_engine_socket(server.engine, &server.info);
     CHECK_EQ(server.info.receiving, steering == NO_STEERING ? 1 : workers);
-    server.workers = workers;
-    for (uintptr_t i = 0; i < workers; i++)
-        CHECK(pthread_create(&server.thread[i], NULL, server_run, (void *)i) == 0);
+    loops_start(&server.loops, server.engine, workers);
 }
 
 static void server_stop(void)
 {
     rf_engine_stop(server.engine);
-    for (uint32_t i = 0; i < server.workers; i++)
-        pthread_join(server.thread[i], NULL);
+    loops_join(&server.loops);
 }
 
 static void server_free(struct rf_stats *sum)
 {
     rf_engine_stats(server.engine, sum);
     check_identities(sum);
-    for (uint32_t i = 0; i < server.workers; i++)
+    for (uint32_t i = 0; i < server.loops.count; i++)
         CHECK_EQ(rf_engine_run(server.engine, i), 0); /* it has ended: returns */
     rf_engine_free(server.engine);
 }

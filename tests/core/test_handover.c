@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "identities.h"
+#include "loops.h"
 #include "random.h"
 #include "sessions.h"
 #include "worker.h"
@@ -342,13 +343,7 @@ static struct rf_engine *engine;
 static struct rf_addr bound;
 static uint64_t handle;
 static _Atomic bool finished;
-static pthread_t loop[3];
-
-static void *run_loop(void *index)
-{
-    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)index), 0);
-    return NULL;
-}
+static struct loops loops;
 
 static struct rf_source by_network(enum rf_source_policy policy)
 {
@@ -357,7 +352,7 @@ static struct rf_source by_network(enum rf_source_policy policy)
 
 static bool engine_start(void)
 {
-    struct rf_config config = {address("127.0.0.1", 0), 20, 4, 65536, .workers = COUNT(loop)};
+    struct rf_config config = {address("127.0.0.1", 0), 20, 4, 65536, .workers = 3};
     struct rf_source source = by_network(RF_NETWORK);
     struct rf_addr viewer = address("127.0.0.1", 9);
     struct rf_socket_info info;
@@ -370,8 +365,7 @@ static bool engine_start(void)
     bound = info.bound;
     CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &handle), 0);
     CHECK_EQ(subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
-    for (uintptr_t i = 0; i < COUNT(loop); i++)
-        CHECK(pthread_create(&loop[i], NULL, run_loop, (void *)i) == 0);
+    loops_start(&loops, engine, config.workers);
     return info.receiving > 1;
 }
 
@@ -380,8 +374,7 @@ static struct rf_stats engine_end(void)
     struct rf_stats s;
 
     rf_engine_stop(engine);
-    for (unsigned i = 0; i < COUNT(loop); i++)
-        CHECK(pthread_join(loop[i], NULL) == 0);
+    loops_join(&loops);
     rf_engine_stats(engine, &s);
     check_identities(&s);
     CHECK_EQ(s.packets_sent, wire.sent);

@@ -9,8 +9,8 @@
 
 #include "atomic.h"
 #include "calls.h"
-#include "core.h"
 #include "endpoints.h"
+#include "loops.h"
 #include "random.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -186,12 +186,6 @@ static void come_and_go(uint64_t *random, unsigned session)
         store_seq(&viewer[session][v].removed, true);
 }
 
-static void *run_worker(void *index)
-{
-    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)index), 0);
-    return NULL;
-}
-
 static void check_end(const struct rf_stats *s)
 {
     uint64_t dropped = 0, copies = 0;
@@ -228,7 +222,7 @@ static void test_no_packet_reaches_a_stranger(uint64_t packets, uint64_t removal
         .workers = WORKERS,
         .split_threshold = 64,
     };
-    pthread_t thread[WORKERS];
+    struct loops loops;
     uint64_t random = 1, rounds = 0;
     struct rf_stats stats;
 
@@ -241,15 +235,13 @@ static void test_no_packet_reaches_a_stranger(uint64_t packets, uint64_t removal
         for (unsigned v = 0; v < VIEWERS - 1; v++)
             viewer[i][v].stands = true;
     }
-    for (uintptr_t i = 0; i < WORKERS; i++)
-        CHECK(pthread_create(&thread[i], NULL, run_worker, (void *)i) == 0);
+    loops_start(&loops, engine, WORKERS);
     while (!load_seq(&done)) {
         come_and_go(&random, (unsigned)(rounds++ % SESSIONS));
         store_seq(&removals_done, rounds >= removals);
     }
     rf_engine_stop(engine);
-    for (unsigned i = 0; i < WORKERS; i++)
-        CHECK(pthread_join(thread[i], NULL) == 0);
+    loops_join(&loops);
     rf_engine_stats(engine, &stats);
     check_end(&stats);
     rf_engine_free(engine);

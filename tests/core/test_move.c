@@ -10,6 +10,7 @@
 #include "calls.h"
 #include "core.h"
 #include "endpoints.h"
+#include "loops.h"
 #include "random.h"
 
 enum { SSRC = 7, SOURCES = 2, LEN = 64 };
@@ -27,12 +28,6 @@ static uint64_t handle;
 static _Atomic uint64_t begun, done; /* moves; source `moves % 2` is admitted after that many */
 static _Atomic bool finished, silent;
 static counter sent[SOURCES], heard[SOURCES], switches, others;
-
-static void *run_loop(void *index)
-{
-    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)index), 0);
-    return NULL;
-}
 
 static void *feed(void *argument)
 {
@@ -146,7 +141,8 @@ static void move_about(unsigned workers)
     struct rf_socket_info info;
     struct rf_source source = source_after(0);
     struct rf_addr viewer;
-    pthread_t loop[4], feeder[SOURCES], watcher, bustler;
+    struct loops loops;
+    pthread_t feeder[SOURCES], watcher, bustler;
     bool added;
 
     store_seq(&begun, 0), store_seq(&done, 0);
@@ -163,8 +159,7 @@ static void move_about(unsigned workers)
     bound = address("127.0.0.1", info.bound.port);
     CHECK_EQ(rf_session_add(engine, &source, SSRC, 0, &handle), 0);
     CHECK_EQ(subscribers_add(engine, handle, &viewer, 1, 0, &added), 0);
-    for (uintptr_t i = 0; i < workers; i++)
-        CHECK(pthread_create(&loop[i], NULL, run_loop, (void *)i) == 0);
+    loops_start(&loops, engine, workers);
     CHECK(pthread_create(&watcher, NULL, view, NULL) == 0);
     CHECK(pthread_create(&bustler, NULL, bustle, NULL) == 0);
     for (uintptr_t i = 0; i < SOURCES; i++)
@@ -187,8 +182,7 @@ static void move_about(unsigned workers)
         pthread_join(feeder[i], NULL);
     pthread_join(bustler, NULL);
     rf_engine_stop(engine);
-    for (unsigned i = 0; i < workers; i++)
-        pthread_join(loop[i], NULL);
+    loops_join(&loops);
     sleep_ms(50);
     store_rls(&silent, true);
     pthread_join(watcher, NULL);

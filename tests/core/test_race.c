@@ -8,8 +8,8 @@
 #include <pthread.h>
 
 #include "atomic.h"
-#include "core.h"
 #include "identities.h"
+#include "loops.h"
 #include "random.h"
 #include "segments.h"
 #include "sessions.h"
@@ -266,12 +266,6 @@ static void *control(void *argument)
     return NULL;
 }
 
-static void *work(void *worker)
-{
-    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)worker), 0);
-    return NULL;
-}
-
 static void start(pthread_t *thread, void *(*function)(void *), uintptr_t n)
 {
     for (uintptr_t i = 0; i < n; i++)
@@ -367,11 +361,12 @@ static unsigned duration_ms(void)
 
 static void test_no_leak_while_all_changes(void)
 {
-    pthread_t workers[WORKERS], cameras[CAMERAS], viewers[VIEWERS], controls[CONTROLS];
+    pthread_t cameras[CAMERAS], viewers[VIEWERS], controls[CONTROLS];
+    struct loops loops;
 
     open_all();
     start(viewers, view, VIEWERS);
-    start(workers, work, WORKERS);
+    loops_start(&loops, engine, WORKERS);
     start(controls, control, CONTROLS);
     start(cameras, send_bursts, CAMERAS);
     sleep_ms(duration_ms());
@@ -380,7 +375,7 @@ static void test_no_leak_while_all_changes(void)
     join(controls, CONTROLS);
     await_the_last();
     rf_engine_stop(engine);
-    join(workers, WORKERS);
+    loops_join(&loops);
     store_rls(&silent, true);
     join(viewers, VIEWERS);
     check_and_tell();

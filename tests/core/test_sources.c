@@ -1,38 +1,17 @@
 /* sources.c, gate.c: who may feed a session, of a whole engine over loopback.
  * wraps: qsbr_synchronize */
-#include "core.h"
-
-#include <pthread.h>
-
 #include "calls.h"
+#include "grace.h"
 #include "identities.h"
 #include "letters.h"
-#include "qsbr.h"
+#include "loops.h"
 #include "segments.h"
 
 enum { SSRC = 7, LEN = 40 };
 
 static struct rf_engine *engine;
 static struct rf_addr bound;
-static unsigned workers;
-static pthread_t loop[4];
-
-static unsigned grace_periods; /* that control calls waited for */
-
-void __real_qsbr_synchronize(struct qsbr *q);
-void __wrap_qsbr_synchronize(struct qsbr *q);
-
-void __wrap_qsbr_synchronize(struct qsbr *q)
-{
-    grace_periods++;
-    __real_qsbr_synchronize(q);
-}
-
-static void *run(void *index)
-{
-    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)index), 0);
-    return NULL;
-}
+static struct loops loops;
 
 static void setup_at(const char *ip, unsigned count)
 {
@@ -41,15 +20,14 @@ static void setup_at(const char *ip, unsigned count)
         .max_sessions = 100,
         .max_subscribers = 10,
         .receive_queue_packets = 4096,
-        .workers = workers = count,
+        .workers = count,
     };
     struct rf_socket_info info;
 
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     rf_engine_socket(engine, &info);
     bound = address("127.0.0.1", info.bound.port);
-    for (uintptr_t i = 0; i < workers; i++)
-        CHECK(pthread_create(&loop[i], NULL, run, (void *)i) == 0);
+    loops_start(&loops, engine, count);
 }
 
 static struct rf_stats stats(void)
@@ -63,8 +41,7 @@ static struct rf_stats stats(void)
 static void teardown(void)
 {
     rf_engine_stop(engine);
-    for (unsigned i = 0; i < workers; i++)
-        pthread_join(loop[i], NULL);
+    loops_join(&loops);
     struct rf_stats s = stats();
 
     check_identities(&s);

@@ -2,18 +2,12 @@
  * spares; and the end of a turn that has no more time. On loopback what is sent
  * before a receive is there, so frames come packet by packet without a race.
  * wraps: recvmmsg clock_gettime */
-#include "worker.h"
-
+#include "one_worker.h"
 #include "segments.h"
 #include "sessions.h"
 
 enum { MOST = 200, LEN = 100, FLOOD = 256, AT_ONCE = 64 };
 
-static struct sock sock;
-static struct qsbr qsbr;
-static struct session_pool pool;
-static struct table table;
-static struct worker worker, *crew[] = {&worker};
 static struct rf_addr camera;
 static int from;
 
@@ -90,16 +84,11 @@ static void setup_with(uint32_t subscribers, bool no_segmentation)
 {
     struct worker_options options = {
         .receives = true, .no_segmentation = no_segmentation, .busy_poll_ns = UINT64_MAX};
-    struct rf_addr at = address("127.0.0.1", 0);
 
     for (uint32_t i = 0; i < subscribers; i++)
         viewers[i] = loopback_address(i, 9);
     from = endpoint("127.0.0.1", &camera);
-    qsbr_init(&qsbr);
-    CHECK_EQ(session_pool_init(&pool, 16), 0);
-    CHECK_EQ(table_init(&table, &pool, &qsbr), 0);
-    CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
-    CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
+    worker_open(&options);
     for (uint32_t ssrc = 1; ssrc <= 2; ssrc++)
         CHECK_EQ(table_insert(&table, session_make(&pool, camera, ssrc, viewers, subscribers)), 0);
 }
@@ -111,11 +100,7 @@ static void setup(uint32_t subscribers)
 
 static void teardown(void)
 {
-    worker_destroy(&worker);
-    sock_close(&sock);
-    table_destroy(&table);
-    session_pool_destroy(&pool);
-    qsbr_destroy(&qsbr);
+    worker_close();
     close(from);
 }
 
@@ -289,7 +274,7 @@ static void test_a_long_inbox_takes_several_turns(void)
     clock_step_ns = 10000000;
     script = ""; /* it is told to stop as the first turn begins */
     passed_ns = 0;
-    store_rlx(&worker.handing_over, true);
+    store_rlx(&worker.leaves_queue, true);
     worker_run(&worker);
     clock_step_ns = 0;
     CHECK(load_rlx(&c->turns) > 2);

@@ -208,7 +208,7 @@ static void test_all_of_it_at_once(void)
     store_rlx(&over, true);
     pthread_join(reading, NULL);
     pthread_join(feeding, NULL);
-    rf_engine_hand_over(engine);
+    rf_engine_leave(engine);
     for (unsigned i = 0; i < WORKERS; i++)
         pthread_join(worker[i], NULL);
     rf_engine_stats(engine, &sum);

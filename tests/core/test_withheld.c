@@ -5,35 +5,18 @@
 #include <pthread.h>
 
 #include "random.h"
-#include "sessions.h"
+#include "loops.h"
+#include "plans.h"
 
 enum { MOST = 300, PACKETS = 8, NAME_LEN = sizeof(struct sockaddr_in) };
 
-static struct session_pool pool;
-static struct session *session;
 static struct packet packets[PACKETS];
 static uint8_t bytes[PACKETS * 100];
-static struct plan plan;
-static struct batch batch;
-static struct latency_histogram latency_first, latency_last;
 static struct rf_addr addrs[MOST];
 
 static void setup(uint32_t subscribers)
 {
-    for (uint32_t i = 0; i < subscribers; i++)
-        addrs[i] = address("127.0.0.1", (uint16_t)(1 + i));
-    CHECK_EQ(session_pool_init(&pool, 1), 0);
-    session = session_make(&pool, address("192.0.2.1", 1), 1, addrs, subscribers);
-    CHECK_EQ(plan_init(&plan, PACKETS), 0);
-    memset(&batch, 0, sizeof batch);
-    memset(&latency_first, 0, sizeof latency_first);
-    memset(&latency_last, 0, sizeof latency_last);
-}
-
-static void teardown(void)
-{
-    plan_destroy(&plan);
-    session_pool_destroy(&pool);
+    plans_begin(PACKETS, addrs, subscribers);
 }
 
 static void run_of(uint32_t n, bool gso)
@@ -128,7 +111,7 @@ static void test_any_set_of_them(void)
         CHECK_EQ(latencies(&latency_last), any ? n : 0);
         CHECK_EQ(load_rlx(&latency_last.sum_ns), any ? 4000u * n : 0);
         plan_clear(&plan);
-        teardown();
+        plans_end();
     }
 }
 
@@ -183,18 +166,12 @@ static void test_lists_count_them(void)
         CHECK_EQ(load_rlx(&list->withheld), withheld);
         CHECK_EQ(subscribers_served(list), list->count - withheld);
     }
-    teardown();
+    plans_end();
 }
 
 static struct rf_engine *engine;
 static uint64_t handle;
 static _Atomic bool finished;
-
-static void *loop(void *worker)
-{
-    CHECK_EQ(rf_engine_run(engine, (uint32_t)(uintptr_t)worker), 0);
-    return NULL;
-}
 
 static void *film(void *argument)
 {
@@ -237,7 +214,8 @@ static void test_silence_under_traffic(void)
                                .receive_queue_packets = 1000,
                                .workers = 2,
                                .split_threshold = 2};
-    pthread_t threads[2], camera;
+    struct loops loops;
+    pthread_t camera;
     struct rf_addr source;
     int from = endpoint("127.0.0.1", &source);
     static bool added[MOST];
@@ -249,8 +227,7 @@ static void test_silence_under_traffic(void)
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     CHECK_EQ(session_add(engine, &source, 1, 0, &handle), 0);
     CHECK_EQ(subscribers_add(engine, handle, addrs, MOST, 0, added), 0);
-    for (uintptr_t i = 0; i < 2; i++)
-        CHECK(pthread_create(&threads[i], NULL, loop, (void *)i) == 0);
+    loops_start(&loops, engine, 2);
     CHECK(pthread_create(&camera, NULL, film, &from) == 0);
     for (unsigned round = 0; round < 100; round++) {
         if (round % 2) {
@@ -276,8 +253,7 @@ static void test_silence_under_traffic(void)
     store_rls(&finished, true);
     pthread_join(camera, NULL);
     rf_engine_stop(engine);
-    for (unsigned i = 0; i < 2; i++)
-        pthread_join(threads[i], NULL);
+    loops_join(&loops);
 
     struct rf_session_stats stats = stats_now();
     struct rf_stats sum;

@@ -1,10 +1,9 @@
 /* worker.c, worker_admit.c, gate.c over loopback: gating by reason, order, errors borne, stop and drain.
  * wraps: recvmmsg qsbr_quiescent clock_gettime */
-#include "worker.h"
-
 #include <pthread.h>
 
 #include "identities.h"
+#include "one_worker.h"
 #include "segments.h"
 #include "sessions.h"
 #include "still.h"
@@ -29,33 +28,14 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct tim
     return got;
 }
 
-static struct sock sock;
-static struct qsbr qsbr;
-static struct session_pool pool;
-static struct table table;
-static struct worker worker, *crew[] = {&worker};
 static pthread_t thread;
 
 static void setup(bool check_padding)
 {
     struct worker_options options = {
         .receives = true, .check_padding = check_padding, .split_threshold = 256};
-    struct rf_addr at = address("127.0.0.1", 0);
 
-    qsbr_init(&qsbr);
-    CHECK_EQ(session_pool_init(&pool, 16), 0);
-    CHECK_EQ(table_init(&table, &pool, &qsbr), 0);
-    CHECK_EQ(sock_open(&sock, &at, 4 << 20, 4 << 20), 0);
-    CHECK_EQ(worker_init(&worker, &options, &sock, &table, &qsbr, crew, 1), 0);
-}
-
-static void teardown(void)
-{
-    worker_destroy(&worker);
-    sock_close(&sock);
-    table_destroy(&table);
-    session_pool_destroy(&pool);
-    qsbr_destroy(&qsbr);
+    worker_open(&options);
 }
 
 static void *run(void *unused)
@@ -144,7 +124,7 @@ static void gate_each_kind(bool check_padding)
     close(from);
     close(other);
     close(to);
-    teardown();
+    worker_close();
 }
 
 static void test_gate_by_reason(void)
@@ -186,7 +166,7 @@ static void test_sessions_in_one_turn_stay_apart(void)
     close(from);
     close(to[0]);
     close(to[1]);
-    teardown();
+    worker_close();
 }
 
 static void test_receive_errors_are_borne(void)
@@ -208,7 +188,7 @@ static void test_receive_errors_are_borne(void)
     CHECK_EQ(sum.receive_errors, 5);
     close(from);
     close(to);
-    teardown();
+    worker_close();
 }
 
 static void test_truncated_goes_nowhere(void)
@@ -232,7 +212,7 @@ static void test_truncated_goes_nowhere(void)
     CHECK_EQ(sum.copies_attempted, 0);
     close(from);
     close(to);
-    teardown();
+    worker_close();
 }
 
 static void test_stop_forwards_what_is_queued(void)
@@ -256,7 +236,7 @@ static void test_stop_forwards_what_is_queued(void)
     CHECK_EQ(sum.packets_sent, N);
     close(from);
     close(to);
-    teardown();
+    worker_close();
 }
 
 /* More segments than a turn has room for: it sends in between, from the same buffers. What the
@@ -298,7 +278,7 @@ static void test_more_segments_than_a_turn_holds(void)
     CHECK(next > 64);
     close(from);
     close(to);
-    teardown();
+    worker_close();
 }
 
 /* Copies between two quiescent states of the worker, at the most. */
@@ -342,7 +322,7 @@ static void test_fan_outs_are_bounded(void)
     CHECK_EQ(sum.turns, 2);
     CHECK_EQ(most_between, GATE_BLOCK * SUBSCRIBERS);
     close(from);
-    teardown();
+    worker_close();
 }
 
 /* Else every removal of a quiet server would take as long as the wait. */
@@ -363,7 +343,7 @@ static void test_idle_worker_is_offline(void)
     CHECK_EQ(load_seq(&qsbr.readers[0].seen), QSBR_OFFLINE);
     stop_and_check_identities(&sum);
     close(fd);
-    teardown();
+    worker_close();
 }
 
 int main(void)
