@@ -26,6 +26,7 @@ async def housekeep(
     engine: Engine,
     sessions: Housekeeping,
     memberships: Memberships,
+    look_at_cpus: Callable[[], None],
     show_local_addresses: Callable[[], None],
     session_timeout_secs: Callable[[], float],
 ) -> None:
@@ -41,6 +42,7 @@ async def housekeep(
         (lambda: _expire_sessions(sessions, session_timeout_secs()), HOUSEKEEPING_SECONDS),
         (sessions.serve_again, HOUSEKEEPING_SECONDS),
         (show_local_addresses, HOUSEKEEPING_SECONDS),
+        (look_at_cpus, HOUSEKEEPING_SECONDS),
         (memberships.look, GROUPS_SECONDS),
     ]
     async with asyncio.TaskGroup() as tasks:

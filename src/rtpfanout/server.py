@@ -99,6 +99,10 @@ class Server:
         """See Workers.can_run."""
         return self._workers is not None and self._workers.can_run(index)
 
+    def _look_at_cpus(self) -> None:
+        if self._workers is not None:
+            self._workers.look_at_cpus()
+
     @property
     def is_ready(self) -> bool:
         """Packets and calls are taken: not while starting, stopping, or without a packet loop."""
@@ -159,7 +163,13 @@ class Server:
                 loop.call_soon_threadsafe(self.finished.set)
 
         cpus = cpus_of(self.settings.workers, self.settings.worker_cpus)
-        self._workers = Workers(self.engine, self.engine.workers, cpus, on_end)
+        self._workers = Workers(
+            self.engine,
+            self.engine.workers,
+            cpus,
+            on_end,
+            may_leave=not self.settings.worker_cpus,
+        )
         self._workers.start()
 
     def catch_up(self) -> None:
@@ -207,6 +217,7 @@ class Server:
                 self.engine,
                 self.manager.housekeeping,
                 self.memberships,
+                self._look_at_cpus,
                 self._show_local_addresses,
                 lambda: self.settings.session_timeout_secs,
             )

@@ -16,7 +16,15 @@ from support import eventually
 from rtpfanout._fastpath import Engine, open_in_hand
 from rtpfanout.errors import StartError
 from rtpfanout.model import MOST_WORKERS, Address
-from rtpfanout.workers import Workers, check_cpus, cpus_of, worker_count
+from rtpfanout.workers import (
+    APART_SECONDS,
+    LONGEST_APART_SECONDS,
+    Pinning,
+    Workers,
+    check_cpus,
+    cpus_of,
+    worker_count,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,3 +143,55 @@ def test_one_that_polls_can_run_and_one_that_sleeps_can_not() -> None:
     with running(1, busy_poll_us=60_000_000) as (workers, _ended):
         eventually(lambda: workers.can_run(0), bool, "a worker that polls")
     assert not workers.can_run(0)  # it has ended
+
+
+SECOND = 10**9
+
+
+def test_workers_leave_crowded_cpus_and_come_back() -> None:
+    pinning, now, waited = Pinning(), 1.0, 7 * SECOND
+    assert not pinning.look(0.0, (0, waited))  # what was before the first look means nothing
+    waited += SECOND // 3
+    assert not pinning.look(now, (0, waited))
+    assert pinning.pinned
+    apart = APART_SECONDS
+    for _ in range(10):
+        now += 1
+        waited += SECOND
+        assert pinning.look(now, (0, waited))
+        assert not pinning.pinned
+        assert not pinning.look(now + apart - 1, (0, waited))
+        now += apart
+        assert pinning.look(now, (0, waited))
+        assert pinning.pinned
+        apart = min(2 * apart, LONGEST_APART_SECONDS)
+
+
+def test_after_an_hour_of_peace_workers_are_apart_for_a_minute_again() -> None:
+    pinning = Pinning(_pause=LONGEST_APART_SECONDS)
+    now = LONGEST_APART_SECONDS + 10
+    pinning.look(now - 1, (0,))
+    assert pinning.look(now, (SECOND,))
+    assert pinning.look(now + APART_SECONDS, (SECOND,))
+
+
+def test_without_figures_nothing_changes() -> None:
+    pinning = Pinning()
+    assert [pinning.look(now, ()) for now in range(100)] == [False] * 100
+
+
+def test_workers_that_wait_for_their_cpus_may_use_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = os.sched_getaffinity(0)
+    first = min(available)
+    ended = threading.Event()
+    workers = Workers(engine_of(2), 2, [first], ended.set, may_leave=True)
+    waited = iter([(0, 0), (0, 10**15)])
+    monkeypatch.setattr(workers, "_waited", lambda: next(waited))
+    workers.start()
+    try:
+        eventually(lambda: list(tasks().values()), lambda cpus: cpus == [{first}] * 2, "pinned")
+        workers.look_at_cpus()
+        workers.look_at_cpus()
+        assert list(tasks().values()) == [available] * 2
+    finally:
+        workers.stop()
