@@ -40,6 +40,7 @@ def corpus(target: str) -> list[str]:
     return sorted(str(path) for path in (HERE / "corpus" / target).iterdir())
 
 
+@pytest.mark.slow("the core built anew under sanitizers")
 @pytest.mark.parametrize("target", RUNS)
 def test_corpus(target: str, tmp_path: Path) -> None:
     variant = "plain" if build.missing("address,undefined") else "address,undefined"

@@ -151,28 +151,34 @@ def test_a_server_is_followed_by_itself_whatever_is_installed(
     assert flow.first_arrivals == list(range(len(flow.sent_at)))
 
 
+FAULTS = [  # file, what is appended to it, what the command says
+    ("service/calls.py", "raise ImportError('needs a newer grpcio')", "needs a newer grpcio"),
+    (
+        "supervisor/child.py",
+        "async def _fail(*_): os.kill(os.getpid(), 9)\nServer.start_serving = _fail",
+        "the new server did not start: exit code -9",
+    ),
+]
+FURTHER_FAULTS = [
+    ("cli/serve.py", "import sys; sys.exit(0)", "can't take over from this one"),
+    ("supervisor/child.py", "import os; os.abort()", "exit code -6"),
+    (
+        "supervisor/child.py",
+        "def _fail(*_): raise RuntimeError('after the promise')\nServer.catch_up = _fail",
+        "exit code 1",
+    ),
+    (
+        "supervisor/child.py",
+        "def _fail(*_): os.kill(os.getpid(), 9)\nServer.start_packets = _fail",
+        "exit code -9",
+    ),
+]
+BETWEEN = pytest.mark.slow("five servers, one after the other, for each step between")
+
+
 @pytest.mark.parametrize(
     ("name", "fault", "reason"),
-    [
-        ("service/calls.py", "raise ImportError('needs a newer grpcio')", "needs a newer grpcio"),
-        ("cli/serve.py", "import sys; sys.exit(0)", "can't take over from this one"),
-        ("supervisor/child.py", "import os; os.abort()", "exit code -6"),
-        (
-            "supervisor/child.py",
-            "def _fail(*_): raise RuntimeError('after the promise')\nServer.catch_up = _fail",
-            "exit code 1",
-        ),
-        (
-            "supervisor/child.py",
-            "def _fail(*_): os.kill(os.getpid(), 9)\nServer.start_packets = _fail",
-            "exit code -9",
-        ),
-        (
-            "supervisor/child.py",
-            "async def _fail(*_): os.kill(os.getpid(), 9)\nServer.start_serving = _fail",
-            "the new server did not start: exit code -9",
-        ),
-    ],
+    [*FAULTS, *(pytest.param(*fault, marks=BETWEEN) for fault in FURTHER_FAULTS)],
 )
 def test_a_version_that_fails_at_any_step_leaves_the_old_one(
     server: ServerProcess, installed: Path, name: str, fault: str, reason: str

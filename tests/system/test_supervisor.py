@@ -275,7 +275,17 @@ def test_an_upgrade_that_was_refused_leaves_nothing_behind(
     kill(server)
 
 
-@pytest.mark.parametrize("at", ["waiting", "suspended", "prepared"])
+SEVERAL_STARTS = "four servers, one after the other; one of three moments is enough for every day"
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param("waiting", marks=pytest.mark.slow(SEVERAL_STARTS)),
+        pytest.param("suspended", marks=pytest.mark.slow(SEVERAL_STARTS)),
+        "prepared",
+    ],
+)
 def test_the_old_server_dies_during_an_upgrade(server: ServerProcess, at: str) -> None:
     """At each step before it has handed over: another of its own version follows."""
     requires("strace")

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtpfanout.config import Settings
@@ -115,6 +115,7 @@ def policy_of(allow: list[Network], deny: list[Network], *, loopback: bool) -> A
     st.lists(ipv4, min_size=1, max_size=40),
     st.sampled_from([0, 5004, 6000]),
 )
+@example(allow=[], deny=[], loopback=False, numbers=[10 << 24], port=0)
 def test_the_quick_way_decides_as_one_by_one(
     allow: list[Network], deny: list[Network], loopback: bool, numbers: list[int], port: int
 ) -> None:

@@ -72,11 +72,12 @@ class Admission:
                 found = self._ipv4_range(head)
                 if found is None or not self._admitted[found]:
                     self._policy.check_subscriber(address_of(head + self._other_port))
-        if any_at_port(records, self._ingress_port):  # each address once: it costs 5 us
-            port = port_bytes(self._ingress_port)
-            for record in {r for r in split_records(records) if r[PORT] == port}:
-                if not self._passes(record):
-                    self._policy.check_subscriber(address_of(record))
+        for port in (0, self._ingress_port):
+            if any_at_port(records, port):  # each address once: it costs 5 us
+                own = port_bytes(port)
+                for record in {r for r in split_records(records) if r[PORT] == own}:
+                    if not self._passes(record):
+                        self._policy.check_subscriber(address_of(record))
         return records
 
     def divide(self, records: bytes) -> tuple[bytes, str]:
