@@ -74,7 +74,7 @@ static void change_subscribers(uint64_t *random, uint64_t h)
     default:
         if (random_below(random, 2))
             memcpy(terms.from, from.ip, sizeof terms.from);
-        rc = rf_subscribers_add_on(engine, h, addrs, n, &terms, 1, flags);
+        rc = rf_subscribers_add(engine, h, addrs, n, &terms, 1, flags);
     }
     CHECK(rc == 0 || rc == -ENOENT);
 }
@@ -85,7 +85,7 @@ static void renew_session(uint32_t i)
     uint64_t h;
 
     (void)rf_session_remove(engine, load_rlx(&handle[i]));
-    CHECK_EQ(rf_session_add_from(engine, &any, 1 + i, 1, &h), 0);
+    CHECK_EQ(rf_session_add(engine, &any, 1 + i, 1, &h), 0);
     store_rlx(&handle[i], h);
 }
 
