@@ -83,9 +83,9 @@ class Settings(BaseSettings):
     )
     worker_cpus: Cpus = Field(
         default=(),
-        description="CPUs that the workers are pinned to, in turn: [2, 3] puts four workers on 2, 3, "
-        "2, 3. Empty: where workers is 0 each has its own unless other programs use it too, else the "
-        "kernel places them.",
+        description="CPUs that the workers are pinned to, in turn: [2, 3] puts four workers on 2, "
+        "3, 2, 3. Empty: where workers is 0 each has its own unless other programs use it too; "
+        "else the kernel places them.",
     )
     split_threshold: Number = Field(
         default=256,
