@@ -63,7 +63,7 @@ export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:$report" UBSAN_O
 status=0
 # Python itself is not instrumented, so the runtime has to be there before it.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
-    python -m pytest -q --all -p sanitized "$@" || status=$?
+    python -m pytest -q --all -n 2 --dist worksteal -p sanitized "$@" || status=$?
 # A warning is there for the page of impossible size that a test asks for.
 if grep -rlE 'ERROR: |runtime error: ' "$scratch/reports" >"$scratch/found"; then
     xargs cat <"$scratch/found"
