@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.state import State
+    from rtpfanout.sessions.zones import Zones
 
 _AWAITED = 0.0
 _KEPT_AT_A_TIME = 1000  # so that the lock is held for moments, and no call waits for many
@@ -36,10 +37,11 @@ class Consents:
     Guarded by the state's lock.
     """
 
-    def __init__(self, state: State, engine: Engine, journal: Journal) -> None:
+    def __init__(self, state: State, engine: Engine, journal: Journal, zones: Zones) -> None:
         self.state = state
         self.engine = engine
         self.journal = journal
+        self.zones = zones
         self._until: dict[bytes, dict[str, float]] = {}
         self._due: Deadlines[tuple[bytes, str]] = Deadlines()
         self._unkept: set[tuple[bytes, str]] = set()
@@ -195,6 +197,7 @@ class Consents:
         with contextlib.suppress(KeyError):  # deleted meanwhile
             self.engine.deliver_from(session.handle, record, local)
         self._local[record, session.session_id] = local
+        self.zones.spoke_to(session.sequence, [record], local)
 
     def _spoken_to(self, given: Iterable[tuple[Session, bytes, float]]) -> Iterator[StoredDelivery]:
         """Of those, by the address they last spoke to. The lock is held."""

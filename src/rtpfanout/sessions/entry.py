@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.sessions.admission import RECORD_BYTES, split_records
+
 if TYPE_CHECKING:
+    from rtpfanout.sessions.rules import Rules
     from rtpfanout.sessions.terms import Terms
+    from rtpfanout.store import SubscriberRun
 
 _log = structlog.stdlib.get_logger(__name__)
 _NO_LEASES: frozenset[int] = frozenset()
@@ -55,3 +59,28 @@ class Entry:
         self.at_ingress_port = False
         self.leases: frozenset[int] = _NO_LEASES
         self.records = b""  # of its subscribers, where each is counted or has to consent
+
+
+def divided(
+    run: SubscriberRun, entry: Entry, rules: Rules, served: int, *, looks: bool
+) -> tuple[bytes, list[bytes], str]:
+    """(records that are served, others, why the first of these is not): by the policy, if it
+    `looks`, by the limits, and by the session's source, which is no subscriber of its own.
+
+    `served` are subscribers of all sessions.
+    """
+    left, reason = run.records, ""
+    if looks:
+        left, reason = rules.admission.divide(left)
+    if entry.feeder is not None and entry.feeder in left:
+        reason = reason or "loop"
+        left = b"".join(r for r in split_records(left) if r != entry.feeder)
+    room = rules.limits.fanout - (entry.subscribers - entry.refused)
+    room = max(0, min(room, rules.limits.subscribers - served))
+    if len(left) > room * RECORD_BYTES:
+        reason = reason or "limits"
+        left = left[: room * RECORD_BYTES]
+    if len(left) == len(run.records):
+        return left, [], ""
+    kept = set(split_records(left))
+    return left, [record for record in split_records(run.records) if record not in kept], reason

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Address
 from rtpfanout.sessions.changes import Change, ChangeType
 
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.kept import RefusedSessions
     from rtpfanout.sessions.leases import Leases
     from rtpfanout.sessions.life import Life
+    from rtpfanout.sessions.renumbering import Renumbering
     from rtpfanout.sessions.rules import Rules
     from rtpfanout.sessions.shedding import Shedding
     from rtpfanout.sessions.state import State
-    from rtpfanout.sessions.subscribers import Subscribers
-    from rtpfanout.sessions.updating import Updating
-    from rtpfanout.sessions.zones import Zones
     from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -48,11 +45,9 @@ class Housekeeping:
     rules: Rules
     store: Store
     changes: ChangeLog
-    zones: Zones
+    renumbering: Renumbering
     high_water: HighWater
-    subscribers: Subscribers
     consents: Consents
-    updating: Updating
     shedding: Shedding
     life: Life
     leases: Leases
@@ -63,6 +58,7 @@ class Housekeeping:
         self.expire_idle = self.life.expire_idle
         self.keep_consents = self.consents.keep
         """And once when no more can be given."""
+        self.on_interfaces = self.renumbering.on_interfaces
         self.follow_sources = self.engine.follow_sources
         """Once, some time after the start: for whom it matters from which of our addresses packets
         leave, because an interface has several. Changes of the addresses do it again."""
@@ -147,31 +143,6 @@ class Housekeeping:
                 self.engine.follow_sources()
         self._local = now
         return 0 if before is None else self.judge_ingress()
-
-    def on_interfaces(self, now: Mapping[str, int]) -> int:
-        """Housekeeping: `now` has the index of each interface by its name.
-
-        Link-local sources and subscribers of one that was removed and made anew get its new index;
-        how many.
-        """
-        state = self.state
-        with state.lock:
-            changed = self.zones.moved(now)
-            sessions = list(state.in_order) if changed else []
-        count = 0
-        for session in sessions:
-            try:
-                count += self.subscribers.move_zones(session.session_id, changed)
-                count += self.updating.move_zones(session.session_id, changed)
-            except RtpFanoutError as error:  # deleted meanwhile; its place is taken
-                _log.warning(
-                    "a session is not moved to the new index of its interface",
-                    session_id=session.session_id,
-                    reason=error.message,
-                )
-        if changed:
-            _log.info("interfaces have other indexes", indexes=changed, moved=count)
-        return count
 
     def judge_ingress(self) -> int:
         """What is local may have changed: subscribers that are our own ingress get nothing, those

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, RtpFanoutError
+from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.changes import Change, ChangeType
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.fields import page_size, session_id_of
 from rtpfanout.sessions.refused import in_order
+from rtpfanout.sessions.zones import record_in_zone, scopes_of
+from rtpfanout.store import (
+    DropSubscribers,
+    PutDeliveries,
+    PutSession,
+    PutSubscribers,
+    renumbered_text,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.clock import Clock
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.restore import Restoring
     from rtpfanout.sessions.state import State
     from rtpfanout.sessions.views import SubscriberView
+    from rtpfanout.store import Change as StoreChange
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -104,6 +114,18 @@ class RefusedSessions:
         views = [view for _, view in page[:size]]
         return views, "" if is_last else CursorKind.SUBSCRIBERS.write(page[size - 1][0])
 
+    def move_zones(self, changed: Mapping[int, int]) -> int:
+        """Interfaces have other indexes now: so have the link-local addresses of these; how many
+        sessions have some.
+        """
+        count = 0
+        with self._at_work, self.state.lock:
+            for refused in self.state.refused.values():
+                if changes := _renumbered(refused, changed):
+                    self.journal.submit(changes)
+                    count += 1
+        return count
+
     def serve_again(self) -> int:
         """Each that today's configuration has nothing against any more; how many."""
         state = self.state
@@ -128,3 +150,31 @@ class RefusedSessions:
                 _log.info("session served again", session_id=session.session_id)
         state.count("readmitted", served)
         return served
+
+
+def _renumbered(refused: RefusedSession, changed: Mapping[int, int]) -> list[StoreChange]:
+    """What the store has to change, too."""
+    changes: list[StoreChange] = []
+    row = refused.row
+    refused.row = row._replace(
+        source_text=renumbered_text(row.source_text, changed),
+        pinned_source=renumbered_text(row.pinned_source, changed),
+    )
+    if refused.row != row:
+        changes.append(PutSession(refused.row))
+    for at, run in enumerate(refused.runs):
+        if not scopes_of(run.records) & changed.keys():
+            continue
+        new = b"".join(record_in_zone(record, changed) for record in split_records(run.records))
+        refused.runs[at] = run._replace(records=new)
+        changes.append(DropSubscribers(run.sequence, run.records))
+        changes.append(
+            PutSubscribers(run.sequence, new, run.since_ns, run.lease_ns, run.subscriber_class)
+        )
+    deliveries = [
+        each._replace(record=record_in_zone(each.record, changed)) for each in refused.deliveries
+    ]
+    if changes and deliveries:
+        refused.deliveries = deliveries
+        changes.append(PutDeliveries(deliveries))
+    return changes

@@ -23,6 +23,7 @@ from rtpfanout.sessions.kept import RefusedSessions
 from rtpfanout.sessions.leases import Leases
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.pages import all_stats, sessions_page
+from rtpfanout.sessions.renumbering import Renumbering
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restoring
 from rtpfanout.sessions.rules import Rules
@@ -90,7 +91,7 @@ class SessionManager:
         water = HighWater(limits.overload)
         journal = Journal(store, log)
         self._zones = zones = Zones(journal)
-        self._consents = consents = Consents(state, engine, journal)
+        self._consents = consents = Consents(state, engine, journal, zones)
         due: Deadlines[int] = Deadlines()
         core = state, engine, clock, rules
         subscribers = Subscribers(*core, journal, zones, water, due, consents)
@@ -99,16 +100,19 @@ class SessionManager:
         self._subscribers, self._updating, self._life = subscribers, updating, life
 
         def new_restoring() -> Restoring:
-            return Restoring(*core, journal, subscribers, consents, due)
+            return Restoring(*core, journal, subscribers, consents, zones, due)
 
         self._new_restoring = new_restoring
         self._restoring: Restoring | None = None
         self._refused = refused = RefusedSessions(state, clock, journal, log, new_restoring)
         self.signals = Signals(*core, store, consents, subscribers, updating, self._remove)
         shedding, leases = Shedding(*core), Leases(state, clock, due, subscribers)
+        renumbering = Renumbering(
+            state, engine, clock, journal, zones, consents, subscribers, updating, refused
+        )
         self.housekeeping = Housekeeping(
-            *core, store, log, zones, water, subscribers, consents, updating, shedding, life,
-            leases, Judge(state, engine, rules), refused,
+            *core, store, log, renumbering, water, consents, shedding, life, leases,
+            Judge(state, engine, rules), refused,
         )  # fmt: skip
 
     def restore_packets(self, interfaces: Mapping[str, int] = _NO_INTERFACES) -> None:

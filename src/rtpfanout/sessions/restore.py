@@ -25,7 +25,7 @@ from rtpfanout.sessions.admission import (
     port_bytes,
     split_records,
 )
-from rtpfanout.sessions.entry import Entry, Restored
+from rtpfanout.sessions.entry import Entry, Restored, divided
 from rtpfanout.sessions.journal import FOREVER_NS
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.rules import Rules
     from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
+    from rtpfanout.sessions.zones import Zones
     from rtpfanout.store import (
         Change,
         Store,
@@ -79,6 +80,7 @@ class Restoring:
     journal: Journal
     subscribers: Subscribers
     consents: Consents
+    zones: Zones
     leases: Deadlines[int]
     _result: Restored = field(default_factory=Restored)
     _drops: list[Change] = field(default_factory=list)
@@ -301,26 +303,11 @@ class Restoring:
     def _parts(
         self, run: SubscriberRun, entry: Entry, *, looks: bool
     ) -> Iterator[tuple[bytes, bool]]:
-        """(records, whether they are refused): by the policy, if it `looks`, by the limits, and
-        by the session's source, which is no subscriber of its own.
-        """
-        limits = self.rules.limits
-        left, reason = run.records, ""
-        if looks:
-            left, reason = self.rules.admission.divide(left)
-        if entry.feeder is not None and entry.feeder in left:
-            reason = reason or "loop"
-            left = b"".join(r for r in split_records(left) if r != entry.feeder)
-        room = limits.fanout - (entry.subscribers - entry.refused)
-        room = max(0, min(room, limits.subscribers - self._served))
-        if len(left) > room * RECORD_BYTES:
-            reason = reason or "limits"
-            left = left[: room * RECORD_BYTES]
+        """(records, whether they are refused)."""
+        left, refused, reason = divided(run, entry, self.rules, self._served, looks=looks)
         if left:
             yield left, False
-        if len(left) < len(run.records):
-            kept = set(split_records(left))
-            refused = [record for record in split_records(run.records) if record not in kept]
+        if refused:
             self._result.refused_subscribers += len(refused)
             self._result.first_reason = self._result.first_reason or reason
             yield b"".join(refused), True
@@ -335,6 +322,7 @@ class Restoring:
         by_address: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
         for each in deliveries:
             sequence, record, local = each
+            self.zones.spoke_to(sequence, [record], local)
             if sequence in self._handles:
                 by_address[self._handles[sequence], local].append(record)
             else:

@@ -25,10 +25,10 @@ from rtpfanout.sessions.admission import (
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.views import SubscriberState, SubscriberView
-from rtpfanout.sessions.zones import in_zone, scopes_of
+from rtpfanout.sessions.zones import scopes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.overload import HighWater
@@ -91,7 +91,7 @@ class Subscribers:
                 if admission is not self.rules.admission:  # the policy has changed meanwhile
                     self.rules.admission.admitted(records)
                 self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
-                before = self._standings(session, each)
+                before = self.standings(session, each)
                 new = [record for record, standing in before.items() if standing is None]
                 if new:  # who renews a lease is not new
                     self.high_water.admit()
@@ -101,10 +101,12 @@ class Subscribers:
                 since = max(clock.wall_ns(now), session.last_since + 1)
                 withheld = Withheld.CONSENT if session.terms.consent is Consent.ECHO else 0
                 self.zones.note(scopes_of(records))
-                self._engine_add(session, records, since, lease_until, kind, withheld, local)
+                self.engine_add(session, records, since, lease_until, kind, withheld, local)
+                if local:
+                    self.zones.spoke_to(session.sequence, each, local)
                 session.last_since = since + len(each) - 1  # as the store counts
                 session.at_ingress_port |= any_at_port(records, self.rules.policy.ingress.port)
-                self._count(session, new, 1)
+                self.count(session, new, 1)
                 if withheld:
                     self.consents.expect(session.session_id, new)
                 if lease_until:
@@ -142,7 +144,7 @@ class Subscribers:
         state = self.state
         with state.work(session_id, frozenset(records)) as session:
             with state.lock:
-                standings = self._standings(session, records)
+                standings = self.standings(session, records)
                 there = [record for record, standing in standings.items() if standing is not None]
                 left = set(there)
                 found = []
@@ -164,9 +166,10 @@ class Subscribers:
         state = self.state
         self.engine.remove_subscribers(session.handle, addresses_of(records))
         with state.lock:
-            self._count(session, records, -1)
+            self.count(session, records, -1)
             state.made_room(session)
             self.consents.forget(session.session_id, records)
+            self.zones.forget(session.sequence, records)
             state.touch(session)
 
     def write_off(self, session: Session, records: Sequence[bytes]) -> None:
@@ -178,48 +181,6 @@ class Subscribers:
         with state.lock:
             self.journal.delete_subscribers(session, b"".join(records), None)
         self.drop(session, records)
-
-    def move_zones(self, session_id: str, moved: Mapping[int, int]) -> int:
-        """Interfaces have other indexes now: so have their subscribers; how many.
-
-        Nobody misses a packet by it: while there is no interface none leaves.
-        """
-        state = self.state
-        with state.work(session_id) as session:
-            records = b"".join(records_of(self.engine, session))
-            if not scopes_of(records) & moved.keys():
-                return 0
-            with state.lock:
-                there = self._standings(session, split_records(records))
-                lasting = self.consents.lasting(session.session_id, there)
-            renamed = {r: in_zone(address_of(r), moved).record for r in there}
-            renamed = {old: new for old, new in renamed.items() if new != old}
-            self.write_off(session, list(renamed))
-            with state.lock:
-                for old, new in renamed.items():
-                    self._add_again(session, new, there[old])
-                for old, until in lasting.items():
-                    if old in renamed:
-                        self.consents.give(session, [renamed[old]], until)
-                if session.refused:
-                    state.recount_refused(session)
-        return len(renamed)
-
-    def _add_again(self, session: Session, record: bytes, standing: Standing | None) -> None:
-        """With the lease, the class and the consent that it had elsewhere. The lock is held."""
-        clock = self.clock
-        if standing is None or any(self._standings(session, [record]).values()):
-            return
-        lease_until, number, withheld = standing
-        since = max(clock.wall_ns(), session.last_since + 1)
-        kind = SUBSCRIBER_CLASSES[number]
-        self._engine_add(session, record, since, lease_until, kind, withheld, b"")
-        session.last_since = since
-        self._count(session, [record], 1)
-        if session.terms.consent is Consent.ECHO:
-            self.consents.expect(session.session_id, [record])
-        lease_ns = clock.wall_ns(lease_until * 10**9) if lease_until else 0
-        self.journal.save_subscribers(session, record, since, lease_ns, number, None)
 
     def expired(self, session: Session, now_secs: int) -> list[bytes]:
         """Those whose lease is over, whether or not a call is about to renew it."""
@@ -264,7 +225,8 @@ class Subscribers:
         )
 
     def forget_all(self, session: Session) -> None:
-        """Of a session that is about to go: what is counted by address; the lock is held."""
+        """Of a session that is about to go: what is known by address; the lock is held."""
+        self.zones.forget(session.sequence)
         if self.rules.limits.subscribers_per_ip or session.terms.consent is Consent.ECHO:
             records = records_of(self.engine, session)
             self._count_ips(records, -1)
@@ -284,9 +246,7 @@ class Subscribers:
         for session in state.in_order:
             self._count_ips(records_of(self.engine, session), 1)
 
-    def _standings(
-        self, session: Session, records: Sequence[bytes]
-    ) -> dict[bytes, Standing | None]:
+    def standings(self, session: Session, records: Sequence[bytes]) -> dict[bytes, Standing | None]:
         """By record, None for those that are no subscribers; each once. The lock is held."""
         distinct = list(dict.fromkeys(records))
         found = self.engine.find_subscribers(session.handle, b"".join(distinct))
@@ -325,7 +285,7 @@ class Subscribers:
                         limit=limits.subscribers_per_ip,
                     )
 
-    def _engine_add(
+    def engine_add(
         self,
         session: Session,
         records: bytes,
@@ -335,6 +295,7 @@ class Subscribers:
         withheld: int,
         local: bytes,
     ) -> None:
+        """Raises LimitError. The lock is held."""
         try:
             self.engine.add_subscribers(
                 session.handle,
@@ -366,7 +327,8 @@ class Subscribers:
                     withheld=withheld,
                 )
 
-    def _count(self, session: Session, records: Sequence[bytes], sign: int) -> None:
+    def count(self, session: Session, records: Sequence[bytes], sign: int) -> None:
+        """They came (1) or went (-1). The lock is held."""
         state = self.state
         # The count of a session deleted meanwhile left the total as a whole.
         if state.by_id.get(session.session_id) is not session:

@@ -18,17 +18,14 @@ from rtpfanout.errors import (
 from rtpfanout.model import Consent
 from rtpfanout.policy import SOURCE_FIELD
 from rtpfanout.sessions.changes import Change, ChangeType
-from rtpfanout.sessions.requests import NO_ID, Once
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.subscribers import records_of
 from rtpfanout.sessions.terms import (
     Terms,
     changed_terms,
     engine_source,
-    moved,
     source_taken,
 )
-from rtpfanout.sessions.zones import in_zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +36,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.rules import Rules
     from rtpfanout.sessions.state import State
     from rtpfanout.sessions.views import SessionView
@@ -78,19 +76,6 @@ class Updating:
                 with state.lock:
                     return state.view(session)
             return self.change(session, after, once)
-
-    def move_zones(self, session_id: str, changed: Mapping[int, int]) -> bool:
-        """Interfaces have other indexes now: so has a link-local source; whether it was one.
-
-        Raises as `move`.
-        """
-        with self.state.work(session_id) as session:
-            terms = session.terms
-            address = terms.feeder or terms.source.base
-            if address is None or (now := in_zone(address, changed)) == address:
-                return False
-            self.change(session, moved(terms, now), NO_ID)
-        return True
 
     def change(self, session: Session, after: Terms, once: Once) -> SessionView:
         """Writes `after`, then applies it; nobody else is at work on the session."""

@@ -29,6 +29,7 @@ class Zones:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._names: dict[int, str] = {}
+        self._spoken_to: dict[tuple[int, bytes], bytes] = {}
 
     def restore(self, names: Mapping[int, str]) -> None:
         """As the store has them."""
@@ -57,12 +58,37 @@ class Zones:
                 self.note([new])
         return found
 
+    def spoke_to(self, sequence: int, records: Iterable[bytes], local: bytes) -> None:
+        """Subscribers of a session spoke to this address of ours: kept of link-local ones."""
+        for record in records:
+            if scopes_of(record):
+                self._spoken_to[sequence, record] = local
+
+    def spoken_to(self, sequence: int, record: bytes) -> bytes:
+        """By a link-local subscriber; empty: by none, or not known."""
+        return self._spoken_to.get((sequence, record), b"")
+
+    def forget(self, sequence: int, records: Iterable[bytes] | None = None) -> None:
+        """They are subscribers no more; without `records` all of the session."""
+        if not self._spoken_to:
+            return
+        if records is None:
+            records = [record for session, record in self._spoken_to if session == sequence]
+        for record in records:
+            self._spoken_to.pop((sequence, record), None)
+
 
 def scopes_of(records: bytes) -> set[int]:
     """Of ADDRESS_RECORDs, without 0; about 2 ns each where there are none."""
     if not any(records[at::RECORD_BYTES].strip(b"\0") for at in _SCOPE):
         return set()
     return {ADDRESS_RECORD.unpack(record)[1] for record in split_records(records)} - {0}
+
+
+def record_in_zone(record: bytes, moved: Mapping[int, int]) -> bytes:
+    """The same of an ADDRESS_RECORD."""
+    packed, scope, port = ADDRESS_RECORD.unpack(record)
+    return ADDRESS_RECORD.pack(packed, moved.get(scope, scope), port)
 
 
 def in_zone(address: Address, moved: Mapping[int, int]) -> Address:

@@ -7,6 +7,7 @@ read and write it, `migrations` the file's layouts, `files` where it lies and wh
 """
 
 from rtpfanout.store.files import MEMORY, default_path, state_directory
+from rtpfanout.store.interfaces import renumbered_text
 from rtpfanout.store.layout import IDENTITY_BYTES as MOVE_IDENTITY_BYTES
 from rtpfanout.store.records import (
     Change,
@@ -63,6 +64,7 @@ __all__ = [
     "SubscriberRun",
     "default_path",
     "pack_labels",
+    "renumbered_text",
     "runs_of",
     "state_directory",
     "unpack_labels",

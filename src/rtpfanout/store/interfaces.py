@@ -65,16 +65,22 @@ def renumber(connection: sqlite3.Connection, changes: Mapping[int, int]) -> None
 
 
 def _renumber_sources(connection: sqlite3.Connection, changes: Mapping[int, int]) -> None:
-    def changed(match: re.Match[str]) -> str:
-        number = int(match[1])
-        return f"%{changes.get(number, number)}"
-
     rows = connection.execute(
         "SELECT sequence, source_text, pinned_source FROM session"
         " WHERE instr(source_text || pinned_source, '%') > 0"
     ).fetchall()
     for sequence, source, pinned in rows:
-        values = _SCOPE.sub(changed, source), _SCOPE.sub(changed, pinned), sequence
+        values = *(renumbered_text(text, changes) for text in (source, pinned)), sequence
         connection.execute(
             "UPDATE session SET source_text = ?, pinned_source = ? WHERE sequence = ?", values
         )
+
+
+def renumbered_text(text: str, changes: Mapping[int, int]) -> str:
+    """An address as text, with the index that its interface has now."""
+
+    def changed(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return f"%{changes.get(number, number)}"
+
+    return _SCOPE.sub(changed, text)
