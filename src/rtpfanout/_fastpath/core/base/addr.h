@@ -47,6 +47,14 @@ static inline bool ip_is_known(const uint8_t ip[16])
     return memcmp(ip, unknown, sizeof unknown) != 0;
 }
 
+/* :: or 0.0.0.0: all addresses of a host. */
+static inline bool ip_is_wildcard(const uint8_t ip[16])
+{
+    static const uint8_t none_v4[16] = {[10] = 0xff, [11] = 0xff};
+
+    return !ip_is_known(ip) || memcmp(ip, none_v4, sizeof none_v4) == 0;
+}
+
 /* `ip` is of one of our own addresses, as in rf_addr; left as it is when the message says nothing of
  * that, or names a group. */
 void addr_from_control(uint8_t ip[16], const struct cmsghdr *c);

@@ -15,13 +15,6 @@
 /* Why a socket is opened. */
 enum purpose { FIRST, MEMBER, DEAF };
 
-static bool is_ipv6_wildcard(const struct rf_addr *a)
-{
-    static const uint8_t zero[16];
-
-    return memcmp(a->ip, zero, sizeof zero) == 0;
-}
-
 /* The FORCE variant needs CAP_NET_ADMIN; the other is cut to net.core.{r,w}mem_max. */
 static int set_buffer(int fd, int force_option, int option, uint32_t bytes)
 {
@@ -97,7 +90,7 @@ int sock_open(struct sock *out, const struct rf_addr *bind_to, uint32_t receive_
 {
     struct sock s = {
         .family = addr_is_ipv4(bind_to) ? AF_INET : AF_INET6,
-        .dual_stack = is_ipv6_wildcard(bind_to),
+        .dual_stack = !ip_is_known(bind_to->ip), /* :: */
         .bound = *bind_to,
     };
     int rc = open_bound(&s, FIRST, receive_buffer, send_buffer);
@@ -220,9 +213,7 @@ int sock_send(const struct sock *s, const struct rf_addr *to, const uint8_t *fro
 
 bool sock_is_wildcard(const struct sock *s)
 {
-    static const uint8_t none_v4[16] = {[10] = 0xff, [11] = 0xff};
-
-    return is_ipv6_wildcard(&s->bound) || memcmp(s->bound.ip, none_v4, 16) == 0;
+    return ip_is_wildcard(s->bound.ip);
 }
 
 int sock_tell_local(const struct sock *s)

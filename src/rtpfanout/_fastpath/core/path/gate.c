@@ -15,19 +15,12 @@ bool gate_add_parcel(struct gate *g, const struct parcel *p)
     return full;
 }
 
-static bool is_unspecified(const uint8_t *ip)
-{
-    static const uint8_t none[16], none_v4[16] = {[10] = 0xff, [11] = 0xff};
-
-    return memcmp(ip, none, 16) == 0 || memcmp(ip, none_v4, 16) == 0;
-}
-
 /* Whether it is we who sent it. */
 static bool is_own(const struct gate *g, const struct rf_addr *source)
 {
     if (source->port != g->own->port)
         return false;
-    if (!is_unspecified(g->own->ip))
+    if (!ip_is_wildcard(g->own->ip))
         return memcmp(source->ip, g->own->ip, 16) == 0;
     return g->local && local_set_has(load_acq(g->local), source->ip);
 }
