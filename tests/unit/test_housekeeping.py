@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CALLS = (
     "on_sample", "expire_subscribers", "expire_idle", "keep_consents", "keep_clock",
-    "serve_again", "follow_sources", "show_local_addresses", "look",
+    "serve_again", "follow_sources", "look_at_cpus", "show_local_addresses", "look",
 )  # fmt: skip
 PATIENCE = 10.0
 
@@ -55,7 +55,9 @@ class Scene:
     def housekeep(self) -> asyncio.Task[None]:
         parts = cast("Any", self)
         return asyncio.create_task(
-            housekeep(parts, parts, parts, self.show_local_addresses, lambda: 300.0)
+            housekeep(
+                parts, parts, parts, self.look_at_cpus, self.show_local_addresses, lambda: 300.0
+            )
         )
 
 
