@@ -16,7 +16,7 @@ import structlog
 from rtpfanout.store import interfaces, layout
 from rtpfanout.store.files import new_file, put_in_place, remove, set_aside, unusable
 from rtpfanout.store.migrations import DamagedError, kept_name
-from rtpfanout.store.opening import CACHE_BYTES, connect, open_file
+from rtpfanout.store.opening import CACHE_BYTES, connect, open_file, tell_of
 from rtpfanout.store.records import (
     RECORD_BYTES,
     Change,
@@ -133,6 +133,7 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             raise unusable(Path(self._path), error) from None
         self._was_read = False
+        tell_of(self._path, self._copied_layout)
 
     def close(self) -> None:
         """What the log holds is moved to the file, if that can be done now."""

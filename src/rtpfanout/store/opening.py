@@ -101,9 +101,14 @@ def _open(path: str, *, trusts: bool, on_trial: bool) -> Opened:
     if on_trial:
         return Opened(connect(copy), copy, layout)
     put_in_place(copy, path, kept_name(path, layout) if layout else "")
+    tell_of(path, layout)
+    return Opened(connect(path))
+
+
+def tell_of(path: str, layout: int) -> None:
+    """That it was of that layout, and is of today's; nothing of a new file."""
     if layout:
         _log.info("the store was brought up to date", file=path, layout=LAYOUT, was=layout)
-    return Opened(connect(path))
 
 
 def _is_damage(error: sqlite3.Error, file: Path) -> bool:
