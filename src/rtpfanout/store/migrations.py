@@ -248,6 +248,6 @@ def _check_room(connection: sqlite3.Connection, path: str) -> None:
     """Before a disk is filled in vain."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (size,) = connection.execute("PRAGMA page_size").fetchone()
-    free = shutil.disk_usage(Path(path).parent).free
-    if free < pages * size:
-        raise OSError(f"a copy takes {pages * size >> 20} MiB, and {free >> 20} MiB are free")
+    needed, free = pages * size, shutil.disk_usage(Path(path).parent).free
+    if free < needed:
+        raise OSError(f"a copy takes {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free")
