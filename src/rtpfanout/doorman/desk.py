@@ -10,6 +10,7 @@ most. What waits for the store is done by a few threads behind a bounded queue.
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import threading
 import time
@@ -98,8 +99,7 @@ class Doorman:
         self._monotonic = monotonic
         self._unix_ms = unix_ms
         self._join_secret = self._secret(JOIN_SECRET)
-        cookie_secret = self._secret("cookie") or secrets.token_bytes(32)
-        self._cookies = ServerCookies(cookie_secret, monotonic)
+        self._cookies = ServerCookies(self._secret("cookie") or secrets.token_bytes(32), monotonic)
         self._tell_whom_to_know()
         self._counting = threading.Lock()
         self._members = Members()
@@ -172,7 +172,7 @@ class Doorman:
         if not targets:
             return "unknown"
         # The list may be long: thousands of cameras with one factory SSRC.
-        if not self._may_verify(1 + len(targets) / 16):
+        if not self._verifications.take(self._monotonic(), 1 + len(targets) / 16):
             return "limited"
         named = named_by(move, targets)
         if not named:
@@ -318,10 +318,8 @@ class Doorman:
 
     def _lease_secs(self, claims: Claims) -> float:
         """Where consent is asked for, joining is consent, and no longer than any other."""
-        lease_secs = claims.lease_ms / 1000
-        if self._signals.asks_consent(claims.session_id):
-            lease_secs = min(lease_secs, self._consent_secs)
-        return lease_secs
+        asks = self._signals.asks_consent(claims.session_id)
+        return min(claims.lease_ms / 1000, self._consent_secs if asks else math.inf)
 
     def _leave(self, join: Join, key: bytes, source: Address, made_us: int) -> None:
         now = self._monotonic()
@@ -368,9 +366,6 @@ class Doorman:
             return "limited"
         self._answer(source, signed.build_challenge(nonce, self._cookies.make(source)))
         return "challenged"
-
-    def _may_verify(self, cost: float) -> bool:
-        return self._verifications.take(self._monotonic(), cost)
 
     def _is_verified(self, source: Address) -> bool:
         """What came is really of `source`, or of who has the key; False if it asks too often."""

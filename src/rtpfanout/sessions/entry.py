@@ -29,9 +29,14 @@ class Restored:
     expired_subscribers: int = 0
     first_reason: str = ""
 
+    @property
+    def refused(self) -> int:
+        """Sessions and subscribers."""
+        return self.refused_sessions + self.refused_subscribers
+
     def tell(self) -> None:
         """In one line of the log, if something is refused."""
-        if self.refused_sessions or self.refused_subscribers:
+        if self.refused:
             _log.warning(
                 "stored sessions or subscribers are refused now: they are kept, and get nothing",
                 sessions=self.refused_sessions,

@@ -99,7 +99,9 @@ class Restoring:
         self.state.sequence = store.sequence
         self._add_sessions(store)
         if self._has_echo:
-            self._read_consents(store)
+            for sequence, record, until in store.consents(boot_id(), self.clock.monotonic_ns()):
+                secs = math.inf if until == FOREVER_NS else until / 1e9
+                self._consented[sequence][record] = secs
         feeders = {entry.feeder for entry in self._entries.values() if entry.feeder}
         for rows in store.subscribers():
             if not self._add_rows(rows, feeders):
@@ -125,10 +127,9 @@ class Restoring:
             )
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
-        result = self._result
-        result.tell()
-        state.counts["restore_refused"] += result.refused_sessions + result.refused_subscribers
-        return result
+        self._result.tell()
+        state.counts["restore_refused"] += self._result.refused
+        return self._result
 
     # --- for packets ---
 
@@ -183,11 +184,6 @@ class Restoring:
         entry.terms = terms
         self._enter(row.sequence, entry)
 
-    def _read_consents(self, store: Store) -> None:
-        now = self.clock.monotonic_ns()
-        for sequence, record, until in store.consents(boot_id(), now):
-            self._consented[sequence][record] = math.inf if until == FOREVER_NS else until / 1e9
-
     def _enter(self, sequence: int, entry: Entry) -> None:
         self._entries[sequence] = entry
         self._handles[sequence] = entry.handle
@@ -199,8 +195,7 @@ class Restoring:
         Then it is `_add_runs` that adds, which takes three times as long; some may be there.
         """
         limits = self.rules.limits
-        clock = self.clock
-        now = clock.wall_ns()
+        now = self.clock.wall_ns()
         addresses = [row[5] for row in rows]
         records = b"".join(addresses)
         if (
@@ -214,7 +209,7 @@ class Restoring:
         try:
             self.rules.admission.admitted(records)
             done, leases = self.engine.add_subscriber_rows(
-                self._handles, rows, clock.monotonic_of(0)
+                self._handles, rows, self.clock.monotonic_of(0)
             )
         except (RtpFanoutError, BlockingIOError, OverflowError):  # policy, limit, damage
             return False
@@ -263,7 +258,11 @@ class Restoring:
                 entry.records += run.records
             if at_ingress_port:
                 entry.at_ingress_port |= any_at_port(run.records, port)
-            lease_until = self._lease_until(entry, run.lease_ns) if run.lease_ns else 0
+            lease_until = 0
+            if run.lease_ns:  # in seconds of time.monotonic()
+                lease_until = round(self.clock.monotonic_of(run.lease_ns) / 1e9)
+                lease_until = min(lease_until, _LATEST_LEASE)
+                entry.leases |= {lease_until}
             for records, is_refused in self._parts(run, entry, looks=looks):
                 added = len(records) // RECORD_BYTES
                 since = max(run.since_ns, entry.last_since + 1)
@@ -293,12 +292,6 @@ class Restoring:
                 lifted.append((entry.handle, b"".join(there), Withheld.CONSENT))
         for handle, records, reason in lifted:
             self.engine.withhold(handle, records, reason, False)
-
-    def _lease_until(self, entry: Entry, lease_ns: int) -> int:
-        """In seconds of time.monotonic()."""
-        until = min(round(self.clock.monotonic_of(lease_ns) / 1e9), _LATEST_LEASE)
-        entry.leases |= {until}
-        return until
 
     def _parts(
         self, run: SubscriberRun, entry: Entry, *, looks: bool
