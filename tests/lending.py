@@ -36,6 +36,7 @@ class Lender:
             server.stop()
             return
         without_sessions(server)
+        server.rest()
         self._idle.append((settings, server))
         if len(self._idle) > MOST_IDLE:
             self._idle.pop(0)[1].stop()

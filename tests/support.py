@@ -262,10 +262,7 @@ class ServerProcess:
         self.grpc = Address.parse(ready["grpc_bind_address"])
         metrics = ready["metrics_bind_address"]
         self.metrics_address = Address.parse(metrics) if metrics else None
-        self.channel = grpc.insecure_channel(
-            str(self.grpc), options=[("grpc.enable_http_proxy", 0)]
-        )
-        self.stub = session_pb2_grpc.SessionServiceStub(self.channel)
+        self._connect()
         self._http = httpx.Client(trust_env=False, timeout=30)
         self._before = Metrics()
 
@@ -324,8 +321,20 @@ class ServerProcess:
         """A scrape; counters count since the server began, or began anew."""
         return Metrics.parse(self.http(path).text).since(self._before)
 
+    def _connect(self) -> None:
+        self.channel = grpc.insecure_channel(
+            str(self.grpc), options=[("grpc.enable_http_proxy", 0)]
+        )
+        self.stub = session_pb2_grpc.SessionServiceStub(self.channel)
+
+    def rest(self) -> None:
+        """Until it begins anew. An open channel would keep gRPC's threads, which connect for
+        later tests, too, and in the network namespace that they were made in."""
+        self.channel.close()
+
     def begin_anew(self) -> None:
         """For another test: its counters and its log are those of now."""
+        self._connect()
         self._before = Metrics()
         self._before = self.metrics() if self.metrics_address else Metrics()
         self.log.clear()
