@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -198,21 +199,14 @@ def test_on_trial_the_file_is_as_it_was_until_it_is_settled(path: Path) -> None:
         assert contents(store) == {session(2): {record(1): (0, 2)}}
 
 
-@pytest.mark.parametrize("cause", ["free", "links", "name"])
-def test_without_room_or_links(path: Path, monkeypatch: pytest.MonkeyPatch, cause: str) -> None:
+@pytest.mark.parametrize("cause", ["free", "name"])
+def test_without_room(path: Path, monkeypatch: pytest.MonkeyPatch, cause: str) -> None:
     first_layout(path).close()
     before = path.read_bytes()
 
     def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    if cause == "links":  # as of a FAT
-        monkeypatch.setattr(os, "link", refuse)
-        with Store(str(path)):
-            pass
-        assert layout(path) == LAYOUT
-        assert not Path(f"{path}.layout-1").exists()
-        return
     if cause == "free":
         usage = SimpleNamespace(free=4096)
         monkeypatch.setattr(migrations.shutil, "disk_usage", lambda _: usage)
@@ -222,6 +216,33 @@ def test_without_room_or_links(path: Path, monkeypatch: pytest.MonkeyPatch, caus
         Store(str(path))
     assert "it is as it was" in caught.value.message
     assert path.read_bytes() == before
+    assert {p.name for p in path.parent.iterdir()} == {"s.db", "s.db.lock"}
+
+
+@pytest.mark.parametrize("code", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK", "ENOSPC"])
+@pytest.mark.parametrize("on_trial", [False, True])
+def test_what_was_there_is_kept_where_there_are_links(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: str, on_trial: bool
+) -> None:
+    """A FAT has none, nor has many a network's file system; a full disk is no reason to go on."""
+    first_layout(path).close()
+    before = path.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(getattr(errno, code), code)
+
+    def use() -> None:
+        with Store(str(path), on_trial=on_trial) as store:
+            store.settle()
+
+    monkeypatch.setattr(os, "link", refuse)
+    if code == "ENOSPC":
+        with pytest.raises(StartError, match=code):
+            use()
+        assert path.read_bytes() == before
+    else:
+        use()
+        assert layout(path) == LAYOUT
     assert {p.name for p in path.parent.iterdir()} == {"s.db", "s.db.lock"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -20,6 +21,8 @@ MEMORY = ":memory:"
 SUFFIXES = ("", "-wal", "-shm")
 _SYSTEM_DIRECTORY = Path("/var/lib/rtpfanout")
 _LOOK_AGAIN_SECS = 0.005
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems say that have no hard links: a FAT, some of the network's and of FUSE's."""
 
 
 def default_path(bind_address: Address) -> str:
@@ -166,8 +169,11 @@ def put_in_place(copy: str, path: str, kept: str = "") -> None:
     sync(copy)
     if kept:
         Path(kept).unlink(missing_ok=True)
-        with contextlib.suppress(PermissionError, NotImplementedError):  # it has no links
+        try:
             os.link(path, kept)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
     Path(copy).replace(path)
     sync(Path(path).parent)
 

@@ -100,7 +100,11 @@ def _open(path: str, *, trusts: bool, on_trial: bool) -> Opened:
     connection.close()
     if on_trial:
         return Opened(connect(copy), copy, layout)
-    put_in_place(copy, path, kept_name(path, layout) if layout else "")
+    try:
+        put_in_place(copy, path, kept_name(path, layout) if layout else "")
+    except OSError:
+        remove(copy)
+        raise
     tell_of(path, layout)
     return Opened(connect(path))
 
