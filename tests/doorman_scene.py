@@ -156,3 +156,7 @@ class Scene:
         assert answer.is_signed_with(token.key)
         assert answer.nonce == NONCE
         return answer
+
+
+def move(scene, *, key=KEY, ssrc=7, counter=1, late_ms=0):
+    return signed.build_move(key, ssrc=ssrc, counter=counter, time_ms=scene.unix_ms - late_ms)

@@ -76,6 +76,11 @@ def deny(manager: SessionManager, network: str) -> None:
     manager.reconfigure(policy, rules.limits)
 
 
+def subscribers(manager: SessionManager, session_id: str) -> list[str]:
+    """Their addresses."""
+    return [str(view.address) for view in manager.list_subscribers(session_id)[0]]
+
+
 def send(
     source: socket.socket, engine: Engine, ssrc: int, *, count: int = 1, payload: bytes = b"x"
 ) -> None:

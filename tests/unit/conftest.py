@@ -1,7 +1,8 @@
-"""A real engine with a packet loop, and a SessionManager over it."""
+"""A real engine with a packet loop, and a SessionManager over it; a directory without settings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ from managers import Clock, manager_of
 from support import running_engine
 
 from rtpfanout._fastpath import Engine
+from rtpfanout.config import load
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
@@ -37,3 +39,10 @@ def engine() -> Iterator[Engine]:
 def manager(engine: Engine, clock: Clock) -> SessionManager:
     """Over that engine and clock."""
     return manager_of(engine, clock)
+
+
+@pytest.fixture
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees a configuration file it did not write."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load, "DEFAULT_FILES", (Path("config/server.toml"),))

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings, stateful
-from hypothesis import strategies as st
 from store_support import contents, record, records, session, split
 
 from rtpfanout.errors import StartError, UnavailableError
@@ -41,9 +39,7 @@ from rtpfanout.store import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from store_support import Terms
-
-    from rtpfanout.store import Change, StoredSession
+    from rtpfanout.store import Change
 
 SECOND = 10**9
 
@@ -349,95 +345,3 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_labels_that_cant_be_packed(labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="label"):
         pack_labels(labels)
-
-
-class AsADictionary(stateful.RuleBasedStateMachine):
-    """The store beside a dict, with groups of submissions, closing and opening."""
-
-    numbers = st.lists(st.integers(0, 12), max_size=8)
-    sequences = st.integers(1, 4)
-
-    def __init__(self) -> None:
-        super().__init__()
-        import tempfile
-
-        self.directory = tempfile.TemporaryDirectory()
-        self.path = f"{self.directory.name}/s.db"
-        self.store = Store(self.path)
-        self.model: dict[int, tuple[StoredSession, dict[bytes, Terms]]] = {}
-        self.consents: dict[tuple[int, bytes], int] = {}
-        self.futures: list[object] = []
-        self.revision = 0
-
-    def _submit(self, change: Change) -> None:
-        self.revision += 1
-        self.futures.append(self.store.submit([change], self.revision))
-
-    def _forget_consents(self, sequence: int, of: list[bytes] | None = None) -> None:
-        for key in [key for key in self.consents if key[0] == sequence]:
-            if of is None or key[1] in of:
-                del self.consents[key]
-
-    @stateful.rule(
-        sequence=sequences,
-        labels=st.sampled_from(["", "a=b"]),
-        consent=st.sampled_from(["echo", "none"]),
-    )
-    def put_session(self, sequence: int, labels: str, consent: str) -> None:
-        made = session(sequence, labels=labels, consent=consent)
-        self._submit(PutSession(made))
-        if consent == "none":
-            self._forget_consents(sequence)
-        self.model[sequence] = made, self.model.get(sequence, (made, {}))[1]
-
-    @stateful.rule(sequence=sequences)
-    def drop_session(self, sequence: int) -> None:
-        self._submit(DropSession(sequence))
-        self.model.pop(sequence, None)
-        self._forget_consents(sequence)
-
-    @stateful.rule(
-        sequence=sequences, numbers=numbers, lease=st.integers(0, 2), number=st.integers(0, 2)
-    )
-    def put_subscribers(self, sequence: int, numbers: list[int], lease: int, number: int) -> None:
-        self._submit(PutSubscribers(sequence, records(numbers), 0, lease, number))
-        if sequence in self.model:
-            added = split(records(numbers))
-            self.model[sequence][1].update(dict.fromkeys(added, (lease, number)))
-
-    @stateful.rule(sequence=sequences, numbers=numbers)
-    def drop_subscribers(self, sequence: int, numbers: list[int]) -> None:
-        self._submit(DropSubscribers(sequence, records(numbers)))
-        if sequence in self.model:
-            for one in split(records(numbers)):
-                self.model[sequence][1].pop(one, None)
-        self._forget_consents(sequence, split(records(numbers)))
-
-    @stateful.rule(sequence=sequences, numbers=numbers, until=st.integers(1, 3))
-    def put_consents(self, sequence: int, numbers: list[int], until: int) -> None:
-        given = [StoredConsent(sequence, record(number), until) for number in numbers]
-        self._submit(PutConsents(b"b", given))
-        if sequence in self.model and self.model[sequence][0].consent == "echo":
-            there = self.model[sequence][1]
-            for each in given:
-                if each.record in there:
-                    self.consents[sequence, each.record] = until
-
-    @stateful.rule()
-    def open_again(self) -> None:
-        self.store.close()
-        assert all(future.done() for future in self.futures)  # type: ignore[attr-defined]
-        self.store = Store(self.path)
-        assert self.store.revision == self.revision
-        assert contents(self.store) == dict(self.model.values())
-        found = {(s, record): until for s, record, until in self.store.consents(b"b", 0)}
-        assert found == self.consents
-
-    def teardown(self) -> None:
-        self.open_again()
-        self.store.close()
-        self.directory.cleanup()
-
-
-AsADictionary.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-TestAsADictionary = AsADictionary.TestCase
