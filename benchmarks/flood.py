@@ -164,21 +164,33 @@ def beside(
     for thread in threads:
         thread.join()
     flow.finish()
-    after = server.settled()
     return {
         "kind": kind,
         "sent_per_second": round(sent / seconds),
-        "lost_in_the_queue": int(after["rtpfanout_kernel_receive_drops_total"]),
-        "leases_expired": int(after["rtpfanout_leases_expired_total"]),
         "media_sent": len(flow.sent_at),
         "media_missing": len(flow.missing),
+        **waited(took, stuck),
+        **counted(before, server.settled(), seconds),
+    }
+
+
+def waited(took: list[float], stuck: list[int]) -> dict[str, Any]:
+    """How long newcomers took."""
+    return {
         "newcomers": len(took),
         "newcomers_stuck": len(stuck),
         "newcomer_median_secs": round(statistics.median(took), 3) if took else None,
         "newcomer_slowest_secs": round(max(took), 3) if took else None,
-        "server_cpus": round(
-            (after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) / seconds, 2
-        ),
+    }
+
+
+def counted(before: Metrics, after: Metrics, seconds: float) -> dict[str, Any]:
+    """What the server says of it."""
+    cpu_secs = after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
+    return {
+        "lost_in_the_queue": int(after["rtpfanout_kernel_receive_drops_total"]),
+        "leases_expired": int(after["rtpfanout_leases_expired_total"]),
+        "server_cpus": round(cpu_secs / seconds, 2),
         "dropped": after.dropped(),
     }
 

@@ -200,7 +200,6 @@ def strike_all(
     oracle = Oracle(server, given.seed)
     stack.callback(lambda: oracle.server.stop())  # whichever it is then
     moments: list[float] = []
-    killed: list[int] = []
     lost: list[str] = []
     restarts: list[float] = []
     chance = random.Random(given.seed)
@@ -213,49 +212,17 @@ def strike_all(
             oracle.watched = server.create(flow.source, 1, flow.viewer)
             flow.start(server.ingest)
         while len(moments) < given.kills and time.monotonic() < ends:
-            struck = threading.Event()
-
-            def strike(struck: threading.Event = struck, server: ServerProcess = server) -> None:
-                # The supervisor may pause before it replaces a younger one.
-                time.sleep((0 if given.everything else 1) + 0.3 * chance.random())
-                state = statefile.read(server.process.pid)
-                assert state
-                moments.append(time.monotonic())
-                killed.append(state.server_pid)
-                if given.everything:
-                    server.process.kill()
-                os.kill(state.server_pid, signal.SIGKILL)
-                struck.set()
-
-            killer = threading.Thread(target=strike)
-            killer.start()
-            while not struck.is_set():
-                oracle.call()
-            killer.join()
+            # The supervisor may pause before it replaces a younger one.
+            delay = (0 if given.everything else 1) + 0.3 * chance.random()
+            moment, killed = strike(oracle, delay, everything=given.everything)
+            moments.append(moment)
             if given.everything:
                 server.process.wait()
                 server.stop()
                 server = oracle.server = ServerProcess(**settings, session_timeout_secs=0)
             else:
-                _replaced(server, killed[-1])
-            # A client that failed to connect waits longer and longer.
-            server.channel.close()
-            server.channel = grpc.insecure_channel(
-                str(server.grpc),
-                options=[
-                    ("grpc.enable_http_proxy", 0),
-                    ("grpc.use_local_subchannel_pool", 1),
-                    ("grpc.max_reconnect_backoff_ms", 50),
-                    ("grpc.initial_reconnect_backoff_ms", 50),
-                ],
-            )
-            try:
-                grpc.channel_ready_future(server.channel).result(START_SECONDS)
-            except grpc.FutureTimeoutError:
-                sys.exit(
-                    f"no calls are taken any more: {server.log[-5:]} {server.other_lines[-5:]}"
-                )
-            server.stub = type(server.stub)(server.channel)
+                _replaced(server, killed)
+            connect_anew(server)
             restarts.append(time.monotonic() - moments[-1])
             lost += oracle.lost()
             if oracle.crowd != given.sessions:
@@ -271,16 +238,62 @@ def strike_all(
         "calls_again_after_secs": quantiles(restarts),
     }
     if not given.everything:
-        result |= {
-            "packets_sent": len(flow.sent_at),
-            "packets_lost": len(flow.missing),
-            "lost_before_kill_ms": before_kill(flow, flow.missing, moments),
-            "packets_doubled": len(flow.doubled),
-            "doubled_before_kill_ms": before_kill(flow, flow.doubled, moments),
-            "out_of_order": sum(a > b for a, b in pairwise(flow.first_arrivals)),
-            "gap_secs": quantiles([flow.gap_around(moment) for moment in moments]),
-        }
+        result |= of_packets(flow, moments)
     return result
+
+
+def strike(oracle: Oracle, delay: float, *, everything: bool) -> tuple[float, int]:
+    """kill -9 amid calls; when, and to which process."""
+    server = oracle.server
+    killed: list[tuple[float, int]] = []
+
+    def kill() -> None:
+        time.sleep(delay)
+        state = statefile.read(server.process.pid)
+        assert state
+        moment = time.monotonic()
+        if everything:
+            server.process.kill()
+        os.kill(state.server_pid, signal.SIGKILL)
+        killed.append((moment, state.server_pid))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    while killer.is_alive():
+        oracle.call()
+    return killed[0]
+
+
+def connect_anew(server: ServerProcess) -> None:
+    """By a channel that hasn't failed yet: one that has waits longer and longer."""
+    server.channel.close()
+    server.channel = grpc.insecure_channel(
+        str(server.grpc),
+        options=[
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_reconnect_backoff_ms", 50),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+        ],
+    )
+    try:
+        grpc.channel_ready_future(server.channel).result(START_SECONDS)
+    except grpc.FutureTimeoutError:
+        sys.exit(f"no calls are taken any more: {server.log[-5:]} {server.other_lines[-5:]}")
+    server.stub = type(server.stub)(server.channel)
+
+
+def of_packets(flow: Flow, moments: list[float]) -> dict[str, object]:
+    """What became of those that flowed while the server was killed at these moments."""
+    return {
+        "packets_sent": len(flow.sent_at),
+        "packets_lost": len(flow.missing),
+        "lost_before_kill_ms": before_kill(flow, flow.missing, moments),
+        "packets_doubled": len(flow.doubled),
+        "doubled_before_kill_ms": before_kill(flow, flow.doubled, moments),
+        "out_of_order": sum(a > b for a, b in pairwise(flow.first_arrivals)),
+        "gap_secs": quantiles([flow.gap_around(moment) for moment in moments]),
+    }
 
 
 def before_kill(flow: Flow, numbers: list[int], moments: list[float]) -> list[float]:

@@ -33,15 +33,14 @@ def test_kill_9_and_start_again(
     path = tmp_path / "state" / "sessions.db"
     path.parent.mkdir()
     server = start_server(store__path=path)
-    created = server.stub.CreateSession(
-        pb.CreateSessionRequest(
-            source_address=address_of(source),
-            ssrc=7,
-            media_type="video",
-            labels={"vehicle": "rover-7"},
-            request_id="once",
-        )
+    request = pb.CreateSessionRequest(
+        source_address=address_of(source),
+        ssrc=7,
+        media_type="video",
+        labels={"vehicle": "rover-7"},
+        request_id="once",
     )
+    created = server.stub.CreateSession(request)
     gone = server.create("192.0.2.1:5000", 8)
     server.delete(gone)
     server.add(created.session_id, address_of(receiver))
@@ -77,16 +76,7 @@ def test_kill_9_and_start_again(
             assert abs((two - one).total_seconds()) <= 1
     source.sendto(rtp_packet(7), server.ingest_target)
     assert receiver.recv(2048) == rtp_packet(7)
-    again = server.stub.CreateSession(
-        pb.CreateSessionRequest(
-            source_address=address_of(source),
-            ssrc=7,
-            media_type="video",
-            labels={"vehicle": "rover-7"},
-            request_id="once",
-        )
-    )
-    assert again == created
+    assert server.stub.CreateSession(request) == created
     assert server.create("192.0.2.1:5000", 8) != gone
     assert server.stop() == 0
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rtpfanout._fastpath import Engine
-    from rtpfanout.sessions import SessionManager
+    from rtpfanout.sessions import SessionManager, SessionView
 
 
 @pytest.fixture
@@ -50,24 +50,29 @@ def served(manager: SessionManager, session_id: str) -> list[str]:
     return [str(view.address) for view in views if view.state is SubscriberState.SENDING]
 
 
+def latching_with_everything(manager: SessionManager) -> SessionView:
+    """Every field that such a session can have; the same session when asked for again."""
+    return manager.create(
+        "192.0.2.0/24",
+        7,
+        "audio",
+        source_policy="latch",
+        latch_window_secs=60,
+        relatch_after_secs=20,
+        labels={"vehicle": "rover-7"},
+        ingest_limit_bps=5000,
+        max_subscribers=2,
+        consent="echo",
+        move_key=b"k" * 20,
+        request_id="c1",
+    )
+
+
 def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
     path = str(tmp_path / "store.db")
     with Store(path) as store, engine_of() as engine:
         manager = manager_of(engine, clock, store)
-        latch = manager.create(
-            "192.0.2.0/24",
-            7,
-            "audio",
-            source_policy="latch",
-            latch_window_secs=60,
-            relatch_after_secs=20,
-            labels={"vehicle": "rover-7"},
-            ingest_limit_bps=5000,
-            max_subscribers=2,
-            consent="echo",
-            move_key=b"k" * 20,
-            request_id="c1",
-        )
+        latch = latching_with_everything(manager)
         (handle,) = engine.all_session_stats(clock.now)
         assert manager.signals.on_source_notice(handle, Address.parse("192.0.2.3:9"))
         gone = manager.create(SOURCE, 8, "video")
@@ -113,20 +118,7 @@ def test_a_restart_brings_everything_back(tmp_path: Path, clock: Clock) -> None:
         assert manager.housekeeping.expire_subscribers() == 1
         with pytest.raises(AlreadyExistsError):
             manager.create("192.0.2.7", 8, "video", source_policy="ip")
-        same = manager.create(
-            "192.0.2.0/24",
-            7,
-            "audio",
-            source_policy="latch",
-            latch_window_secs=60,
-            relatch_after_secs=20,
-            labels={"vehicle": "rover-7"},
-            ingest_limit_bps=5000,
-            max_subscribers=2,
-            consent="echo",
-            move_key=b"k" * 20,
-            request_id="c1",
-        )
+        same = latching_with_everything(manager)
         assert same == latch
         new = manager.create(SOURCE, 9, "video")
         assert [view.session_id for view in manager.list_page()[0]][-1] == new.session_id

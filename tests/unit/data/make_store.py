@@ -85,6 +85,13 @@ def move(source: socket.socket, key: bytes, ssrc: int, counter: int) -> None:
     assert int.from_bytes(answer.nonce) == counter
 
 
+def be_latched_on_to(address: str, ssrc: int) -> None:
+    with source_at(address) as source:
+        for number in range(20):
+            send(source, rtp.build(b"x", ssrc=ssrc, sequence=number, timestamp=number))
+            time.sleep(0.05)
+
+
 def fill(call: Caller) -> None:
     """Ten sessions that are there, one that is not any more, and the answers to many calls."""
     one = call.create("192.0.2.1:5000", 1)
@@ -140,10 +147,7 @@ def fill(call: Caller) -> None:
     last = call.create("192.0.2.11:5000", 11, request_id="")
     call.add(last, "127.0.1.1:6000")
     call("DeleteSession", session_id=last, request_id="delete-1")
-    with source_at("127.0.0.4:26000") as source:  # is latched on to
-        for number in range(20):
-            send(source, rtp.build(b"x", ssrc=2**32 - 1, sequence=number, timestamp=number))
-            time.sleep(0.05)
+    be_latched_on_to("127.0.0.4:26000", 2**32 - 1)
     assert call("GetSession", session_id=latching).pinned_source == "127.0.0.4:26000"
     assert call("GetSession", session_id=moved).source_address == "127.0.0.16:26000"
 
