@@ -38,6 +38,8 @@ from rtpfanout.receiver import Receiver
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scrape import Metrics
+
 SSRC = 1
 MEMBERS = 40
 KINDS = ("malformed", "join", "stamped", "cookie", "move", "hello")

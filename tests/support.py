@@ -1,4 +1,4 @@
-"""What tests share: tools they need, packets, sockets, a real server and its numbers."""
+"""What tests share: tools they need, packets, sockets, and a real server."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import grpc
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from scrape import Metrics
 
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.model import Address
 from rtpfanout.traffic import rtp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from rtpfanout._fastpath import Engine
+    from collections.abc import Callable, Sequence
 
 UDP_SEGMENT = 103  # linux/udp.h
 START_SECONDS = 60.0
@@ -40,22 +38,17 @@ def requires(*programs: str) -> None:
     """Skip, or with RTPFANOUT_REQUIRE_ALL=1 fail, unless all `programs` are in PATH."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        _unmet(f"needs {', '.join(missing)}")
+        unmet(f"needs {', '.join(missing)}")
 
 
 def requires_root() -> None:
     """Skip, or with RTPFANOUT_REQUIRE_ALL=1 fail, unless run by root."""
     if os.geteuid() != 0:
-        _unmet("needs root")
+        unmet("needs root")
 
 
-def requires_steering(engine: Engine) -> None:
-    """Skip, or with RTPFANOUT_REQUIRE_ALL=1 fail, unless each worker receives."""
-    if engine.sockets.receiving_workers < engine.workers:
-        _unmet("needs a kernel that steers packets by source address")
-
-
-def _unmet(reason: str) -> None:
+def unmet(reason: str) -> None:
+    """Skip, or with RTPFANOUT_REQUIRE_ALL=1 fail."""
     if os.environ.get("RTPFANOUT_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and RTPFANOUT_REQUIRE_ALL=1")
     pytest.skip(reason)
@@ -149,73 +142,6 @@ def transfer(
         for received, sock in zip(got, receivers, strict=True):
             received += receive(sock, len(some))
     return got
-
-
-def engine_identities(engine: Engine) -> None:
-    """Assert DESIGN section 6 on an engine, once it has come to rest."""
-    _assert_identities(eventually(engine.stats, _holds, "the identities of DESIGN section 6"))
-
-
-def _sum(counters: dict[str, int], prefix: str) -> int:
-    return sum(value for name, value in counters.items() if name.startswith(prefix))
-
-
-def _holds(c: dict[str, int]) -> bool:
-    return c["packets_received"] == c["packets_forwarded"] + _sum(c, "dropped_") and c[
-        "copies_attempted"
-    ] == c["packets_sent"] + _sum(c, "failed_")
-
-
-def _assert_identities(c: dict[str, int]) -> None:
-    assert c["packets_received"] == c["packets_forwarded"] + _sum(c, "dropped_"), c
-    assert c["copies_attempted"] == c["packets_sent"] + _sum(c, "failed_"), c
-
-
-class Metrics(dict[str, float]):
-    """Samples by name as Prometheus writes it: ``name`` or ``name{a="b",c="d"}``."""
-
-    @classmethod
-    def parse(cls, text: str) -> Metrics:
-        """Read the text format."""
-        found = cls()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()))
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-        return found
-
-    def since(self, before: Metrics) -> Metrics:
-        """What was counted after `before`; gauges are as they are."""
-        counted = ("_total", "_count", "_sum", "_bucket")
-        return Metrics(
-            {
-                key: value - before.get(key, 0)
-                if key.partition("{")[0].endswith(counted)
-                else value
-                for key, value in self.items()
-            }
-        )
-
-    def total(self, name: str) -> float:
-        """The sum over all labels."""
-        return sum(value for key, value in self.items() if key.partition("{")[0] == name)
-
-    def dropped(self) -> dict[str, float]:
-        """Packets dropped, by reason, without the zeros."""
-        prefix = 'rtpfanout_packets_dropped_total{reason="'
-        drops = {k[len(prefix) : -2]: v for k, v in self.items() if k.startswith(prefix)}
-        return {reason: count for reason, count in drops.items() if count}
-
-    def differences(self) -> tuple[float, float]:
-        """(received - forwarded - dropped, attempted - sent - failed): zero at rest."""
-        return (
-            self["rtp_packets_received_total"]
-            - self["rtpfanout_packets_forwarded_total"]
-            - self.total("rtpfanout_packets_dropped_total"),
-            self["rtpfanout_copies_attempted_total"]
-            - self["rtp_packets_sent_total"]
-            - self.total("rtpfanout_send_failures_total"),
-        )
 
 
 class ServerProcess:
@@ -427,18 +353,3 @@ def send_segmented(sock: socket.socket, packets: Sequence[bytes], to: tuple[str,
     """One send that the kernel hands on as packets: all equal in length but the last."""
     segment = len(packets[0]).to_bytes(2, sys.byteorder)
     sock.sendmsg([b"".join(packets)], [(socket.IPPROTO_UDP, UDP_SEGMENT, segment)], 0, to)
-
-
-@contextlib.contextmanager
-def running_engine(engine: Engine, workers: int = 1) -> Iterator[Engine]:
-    """Each worker's packet loop in a thread; at the end the identities must hold."""
-    threads = [threading.Thread(target=engine.run, args=(worker,)) for worker in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield engine
-    finally:
-        engine.stop()
-        for thread in threads:
-            thread.join()
-    engine_identities(engine)

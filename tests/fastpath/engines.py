@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import support
-from support import rtp_packet, running_engine, target
+from engine_support import running_engine
+from support import rtp_packet, target
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.model import Address

@@ -14,17 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import engine_identities, running_engine
 from fastpath.engines import add, bound_to, engine, local, subscribe
-from support import (
-    SETTLE_SECONDS,
-    engine_identities,
-    eventually,
-    queued,
-    receive,
-    rtp_packet,
-    running_engine,
-    target,
-)
+from support import SETTLE_SECONDS, eventually, queued, receive, rtp_packet, target
 
 from rtpfanout._fastpath import open_in_hand, open_sockets
 from rtpfanout.model import Address

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engine_support import running_engine
 from fastpath.engines import (
     add,
     bound_to,
@@ -17,7 +18,7 @@ from fastpath.engines import (
     subscribe,
     subscribers_of,
 )
-from support import eventually, receive, rtp_packet, running_engine, target
+from support import eventually, receive, rtp_packet, target
 
 from rtpfanout.model import Address
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import engine_identities
 from fastpath.engines import add, bound_to, packet_of, running, subscribe
 from netns import hosts, inside, link, run
-from support import engine_identities, eventually, requires, requires_root, send_segmented
+from support import eventually, requires, requires_root, send_segmented
 
 from rtpfanout import netif, signed
 from rtpfanout.model import Address, parse_ip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import running_engine
 from fastpath.engines import add, engine, packet_of, subscribe
-from support import eventually, queued, receive, rtp_packet, running_engine, target, transfer
+from support import eventually, queued, receive, rtp_packet, target, transfer
 
 from rtpfanout.model import Address
 

@@ -8,17 +8,10 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import running_engine
 from fastpath.engines import add, engine
 from netns import hosts, inside
-from support import (
-    eventually,
-    queued,
-    receive,
-    requires,
-    requires_root,
-    rtp_packet,
-    running_engine,
-)
+from support import eventually, queued, receive, requires, requires_root, rtp_packet
 
 from rtpfanout._fastpath import open_sockets, receiving
 from rtpfanout.model import Address

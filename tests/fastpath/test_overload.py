@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import running_engine
 from fastpath.engines import bound_to, engine, packet_of, send_segmented, subscribe
-from support import running_engine
 
 from rtpfanout.model import Address
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engine_support import engine_identities
 from fastpath.engines import add, bound_to, packet_of, running
 from netns import hosts, inside, link, run
-from support import engine_identities, eventually, requires, requires_root, send_segmented
+from support import eventually, requires, requires_root, send_segmented
 
 from rtpfanout._fastpath import open_sockets
 from rtpfanout.model import Address

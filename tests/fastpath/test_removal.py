@@ -6,8 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from engine_support import running_engine
 from fastpath.engines import add, bound_to, engine, subscribe
-from support import eventually, queued, receive, rtp_packet, running_engine, target
+from support import eventually, queued, receive, rtp_packet, target
 
 if TYPE_CHECKING:
     import socket

@@ -7,9 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import running_engine
 from fastpath.engines import add, bound_to, engine, local, records_of, running, subscribe
 from fastpath.test_removal import Camera
-from support import eventually, queued, receive, rtp_packet, running_engine, target
+from support import eventually, queued, receive, rtp_packet, target
 
 from rtpfanout._fastpath import CLASSES, WITHHELD
 from rtpfanout.model import Address

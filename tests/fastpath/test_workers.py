@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import requires_steering
 from fastpath.engines import add, bound_to, engine, packet_of, running, send_segmented, subscribe
-from support import eventually, queued, receive, requires_steering, rtp_packet, target
+from support import eventually, queued, receive, rtp_packet, target
 
 from rtpfanout.model import Address
 

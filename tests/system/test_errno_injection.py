@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from scrape import Metrics
 from support import (
-    Metrics,
     ServerProcess,
     address_of,
     eventually,

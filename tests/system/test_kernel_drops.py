@@ -28,7 +28,8 @@ from rtpfanout.supervisor import statefile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support import Metrics, ServerProcess
+    from scrape import Metrics
+    from support import ServerProcess
 
     MakeSocket = Callable[..., socket.socket]
     StartServer = Callable[..., ServerProcess]

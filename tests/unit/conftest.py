@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import running_engine
 from managers import Clock, manager_of
-from support import running_engine
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.config import load

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from consents_scene import AWAITING, SENDING, asking, give, started, states
+from engine_support import running_engine
 from managers import SECOND, SOURCE, SUBSCRIBER, Clock, deny, engine_of, manager_of, send
-from support import eventually, queued, running_engine, udp_socket
+from support import eventually, queued, udp_socket
 
 from rtpfanout import boot
 from rtpfanout.model import Address

@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support import running_engine
 from managers import SOURCE, Clock, manager_of
 from store_support import session as stored
-from support import running_engine
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError
