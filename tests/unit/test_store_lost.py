@@ -16,8 +16,7 @@ from structlog.testing import capture_logs
 from support import eventually, requires_root
 
 from rtpfanout.errors import UnavailableError
-from rtpfanout.store import PutSecret, PutSession, PutSubscribers, Store
-from rtpfanout.store import writer as store_writer
+from rtpfanout.store import PutSecret, PutSession, PutSubscribers, Store, submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def looks_when_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not by itself, in the middle of what a test does to the file."""
-    monkeypatch.setattr(store_writer, "LOOK_SECS", 3600.0)
+    monkeypatch.setattr(submission, "LOOK_SECS", 3600.0)
 
 
 @pytest.fixture
@@ -133,7 +132,7 @@ def test_nothing_is_acknowledged_into_nothing(
 def test_it_heals_without_a_change_and_at_the_end(
     path: Path, tmp_path: Path, way: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_writer, "LOOK_SECS", 0.05)
+    monkeypatch.setattr(submission, "LOOK_SECS", 0.05)
     store = Store(str(path))
     write(store, PutSession(session(1)), PutSubscribers(1, record(1), 1))
     store._read_all_at = 0.0

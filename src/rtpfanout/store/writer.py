@@ -9,7 +9,6 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from rtpfanout.store.files import MEMORY, FileLock
 from rtpfanout.store.heal import abandon, write_anew
 from rtpfanout.store.place import LostError, Place
 from rtpfanout.store.records import Change, PutSecret
-from rtpfanout.store.submission import StoreCounts, Submission
+from rtpfanout.store.submission import StoreCounts, Submission, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,11 +41,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 MOST_QUEUED = 10_000
 """Submissions that wait; one more is refused."""
-MOST_RECORDS = 100_000
-"""Subscribers in one transaction, so that none lasts long; a submission may have more."""
 FORGET_EVERY_SECS = 60.0
-LOOK_SECS = 1.0
-"""After so long without a submission the file is looked for all the same."""
 _READ_ALL_AFTER_SECS = 5.0
 SECRET_BYTES = 32
 
@@ -79,10 +74,9 @@ class Store:
         self.path = os.path.realpath(path) if path != MEMORY and Path(path).is_symlink() else path
         self._secrets: dict[str, bytes] = {}
         self._secrets_lock = threading.Lock()
-        self._changed = threading.Condition()
-        self._queue: deque[Submission] = deque()
-        self._most_queued = most_queued
+        self._waiting = Waiting(most_queued)
         self._close_lock = threading.Lock()
+        self._counting = threading.Lock()
         self._counts = StoreCounts()
         self._failing = ""
         self._is_dirty = False
@@ -108,7 +102,7 @@ class Store:
         self._place = Place(self.path, lock) if lock else None
         self._lost = ""
         self._read_all_at = time.monotonic() + _READ_ALL_AFTER_SECS
-        self._is_closing = False
+        self._waiting.begin()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
@@ -155,7 +149,7 @@ class Store:
 
     def counts(self) -> StoreCounts:
         """A copy."""
-        with self._changed:
+        with self._counting:
             return replace(self._counts)
 
     # --- at the start, before anything is submitted ---
@@ -213,13 +207,8 @@ class Store:
         that can't be written, queue full, store closed.
         """
         submission = Submission(changes, revision)
-        with self._changed:
-            if self._is_closing:
-                return self._refused(submission, "the store is closed")
-            if len(self._queue) >= self._most_queued:
-                return self._refused(submission, "the store does not keep up with the changes")
-            self._queue.append(submission)
-            self._changed.notify()
+        if fault := self._waiting.put(submission):
+            self._refuse(submission, fault)
         return submission.done
 
     def secret(self, name: str) -> bytes:
@@ -251,9 +240,7 @@ class Store:
                     self._lock.release()
 
     def _end(self) -> None:
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
+        self._waiting.end()
         self._thread.join()
 
     def __enter__(self) -> Store:
@@ -262,23 +249,22 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _refused(self, submission: Submission, reason: str) -> Future[int]:
-        self._counts.failed += 1
+    def _refuse(self, submission: Submission, reason: str) -> None:
+        with self._counting:
+            self._counts.failed += 1
         submission.done.set_exception(_unavailable(reason))
-        return submission.done
 
     # --- the writer thread ---
 
     def _run(self) -> None:
-        while (group := self._next_group()) is not None:
+        while (group := self._waiting.next_group()) is not None:
             lost = self._look()
             if not group:
                 self._read_all()
                 continue
             if lost:
                 for submission in group:
-                    with self._changed:
-                        self._refused(submission, lost)
+                    self._refuse(submission, lost)
                 continue
             self._write_group(group)
             if time.monotonic() >= self._next_forget:
@@ -334,23 +320,6 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 self._database.read_all()
 
-    def _next_group(self) -> list[Submission] | None:
-        """All that wait, up to MOST_RECORDS; empty after LOOK_SECS without any, None at the end."""
-        group: list[Submission] = []
-        weight = 0
-        with self._changed:
-            while not self._queue:
-                if self._is_closing:
-                    return None
-                if not self._changed.wait(LOOK_SECS):
-                    return []
-            while self._queue:
-                weight += self._queue[0].weight()
-                if group and weight > MOST_RECORDS:
-                    break
-                group.append(self._queue.popleft())
-        return group
-
     def _write_group(self, group: list[Submission]) -> None:
         error = self._try(group)
         if error is None:
@@ -381,7 +350,7 @@ class Store:
         if self._failing:
             _log.info("the store can be written again")
             self._failing = ""
-        with self._changed:
+        with self._counting:
             self._counts.transactions += 1
             self._counts.committed += len(group)
         for submission in group:
@@ -398,9 +367,7 @@ class Store:
         if isinstance(error, sqlite3.Error) and not self._failing:
             _log.error("the store can't be written", file=self.path, reason=reason)
         self._failing = reason
-        with self._changed:
-            self._counts.failed += 1
-        submission.done.set_exception(_unavailable(f"the store can't be written: {reason}"))
+        self._refuse(submission, f"the store can't be written: {reason}")
 
     def _forget(self) -> None:
         now = self._clock().written_ns / 1e9 if self._clock else time.time()
