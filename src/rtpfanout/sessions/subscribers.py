@@ -93,8 +93,6 @@ class Subscribers:
                 self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
                 before = self.standings(session, each)
                 new = [record for record, standing in before.items() if standing is None]
-                if new:  # who renews a lease is not new
-                    self.high_water.admit()
                 self._check_room(session, new)
                 now = clock.monotonic_ns()
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
@@ -102,15 +100,7 @@ class Subscribers:
                 withheld = Withheld.CONSENT if session.terms.consent is Consent.ECHO else 0
                 self.zones.note(scopes_of(records))
                 self.engine_add(session, records, since, lease_until, kind, withheld, local)
-                if local:
-                    self.zones.spoke_to(session.sequence, each, local)
-                session.last_since = since + len(each) - 1  # as the store counts
-                session.at_ingress_port |= any_at_port(records, self.rules.policy.ingress.port)
-                self.count(session, new, 1)
-                if withheld:
-                    self.consents.expect(session.session_id, new)
-                if lease_until:
-                    self.leases.add(lease_until, session.handle)
+                self._note_added(session, each, new, since, lease_until, local)
                 written = self.journal.save_subscribers(
                     session,
                     records,
@@ -260,8 +250,31 @@ class Subscribers:
                 field = f"{BATCH_FIELD}[{list(records).index(feeder.record)}]"
             raise loop_error(feeder, field)
 
+    def _note_added(
+        self,
+        session: Session,
+        records: Sequence[bytes],
+        new: Sequence[bytes],
+        since: int,
+        lease_until: int,
+        local: bytes,
+    ) -> None:
+        """The engine has them; this is what else is to be known of them. The lock is held."""
+        if local:
+            self.zones.spoke_to(session.sequence, records, local)
+        session.last_since = since + len(records) - 1  # as the store counts
+        port = self.rules.policy.ingress.port
+        session.at_ingress_port |= any_at_port(b"".join(records), port)
+        self.count(session, new, 1)
+        if session.terms.consent is Consent.ECHO:
+            self.consents.expect(session.session_id, new)
+        if lease_until:
+            self.leases.add(lease_until, session.handle)
+
     def _check_room(self, session: Session, new: Sequence[bytes]) -> None:
         """Raises LimitError naming the limit; the engine looks after max_fanout_per_session."""
+        if new:  # who renews a lease is not new
+            self.high_water.admit()
         state = self.state
         limits = self.rules.limits
         most = session.terms.max_subscribers
