@@ -19,24 +19,28 @@ def _complete_key(incomplete: str) -> list[str]:
     return [f"{key}=" for key in leaf_fields() if key.startswith(incomplete)]
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="TOML file; without it RTP_FANOUT_CONFIG, config/server.toml or /etc/rtp-fanout.",
+    ),
+]
+Assigned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the configuration, its value as in the environment; repeat for more.",
+        autocompletion=_complete_key,
+    ),
+]
+
+
 def serve(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TOML file; without it RTP_FANOUT_CONFIG, config/server.toml or /etc/rtp-fanout.",
-        ),
-    ] = None,
-    assigned: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any key of the configuration, its value as in the environment; repeat for more.",
-            autocompletion=_complete_key,
-        ),
-    ] = None,
+    config: ConfigFile = None,
+    assigned: Assigned = None,
     bind_address: Annotated[
         str | None,
         typer.Option(metavar="IP:PORT", help="Where RTP comes in, and copies leave from."),
