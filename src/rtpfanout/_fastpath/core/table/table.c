@@ -1,4 +1,5 @@
 #include "table.h"
+#include "word.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,30 +33,6 @@ static bool key_matches(const struct table_key *k, const struct session *s)
 {
     return s->ssrc == k->ssrc && (!k->source || addr_equal(&s->source, k->source));
 }
-
-/* The low bits of a hash choose the slot, the highest ones are told apart in its word. */
-static uint32_t word_tag(uint64_t hash)
-{
-    return (uint32_t)(hash >> 32) & ~RF_MAX_SESSIONS;
-}
-
-static uint32_t word_make(uint64_t hash, uint32_t index)
-{
-    return word_tag(hash) | (index + 1);
-}
-
-static bool word_live(uint32_t word)
-{
-    return (word & RF_MAX_SESSIONS) != 0;
-}
-
-static uint32_t word_index(uint32_t word)
-{
-    return (word & RF_MAX_SESSIONS) - 1;
-}
-
-/* Not 0, and its index is none: probing goes on past it. */
-static const uint32_t word_deleted = RF_MAX_SESSIONS + 1;
 
 /* The session that has `key`, or NULL, and where its word is (`*at` may be asked for by the
  * writer). A reader lives by its one load of the word: a second could meet another session,
