@@ -16,7 +16,6 @@ from support import (
     SETTLE_SECONDS,
     START_SECONDS,
     ServerProcess,
-    _unmet,
     address_of,
     eventually,
     requires,
@@ -25,6 +24,7 @@ from support import (
     server_environment,
     transfer,
     udp_socket,
+    unmet,
 )
 
 import rtpfanout
@@ -108,7 +108,7 @@ def python(public_packages: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         if tried.returncode == 0:
             return candidate
         said.append(f"{candidate}: {tried.stderr.strip()}")
-    _unmet(f"needs a Python that an ordinary user can run ({'; '.join(said)})")
+    unmet(f"needs a Python that an ordinary user can run ({'; '.join(said)})")
     raise AssertionError
 
 
