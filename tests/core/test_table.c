@@ -1,4 +1,4 @@
-/* table.c: keys, clashes, growth and the tale of the SSRC. */
+/* table.c, word.h: keys, clashes, growth and the tale of the SSRC. */
 #include "table.h"
 
 #include "endpoints.h"
