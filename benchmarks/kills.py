@@ -218,6 +218,8 @@ def strike_all(
             moments.append(moment)
             if given.everything:
                 server.process.wait()
+                while statefile.start_of(killed):  # it still has the port
+                    time.sleep(0.001)
                 server.stop()
                 server = oracle.server = ServerProcess(**settings, session_timeout_secs=0)
             else:

@@ -8,7 +8,9 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from support import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,3 +69,24 @@ def inside(namespace: str) -> Iterator[None]:
 def _enter(fd: int) -> None:
     if _libc.setns(fd, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def server_in(namespace: str, directory: Path) -> type[ServerProcess]:
+    """A server of that host, which takes calls at a Unix socket in `directory`.
+
+    All channels of this process share gRPC's threads, and connect from the namespace that these
+    were made in: by TCP another test's channel would keep them out of this one.
+    """
+    path = directory / "calls"
+
+    class There(ServerProcess):
+        command: ClassVar[list[str]] = ["ip", "netns", "exec", namespace, *ServerProcess.command]
+
+        def __init__(self, **settings: object) -> None:
+            super().__init__(grpc_unix_socket=path, **settings)
+
+        @property
+        def calls_target(self) -> str:
+            return f"unix:{path}"
+
+    return There

@@ -56,9 +56,10 @@ def _use_processes(config: pytest.Config) -> None:
     option = config.option
     one_at_a_time = option.usepdb or option.capture == "no" or option.collectonly
     if not one_at_a_time and all(Path(name).is_dir() for name in config.args):
-        # Two for each CPU, as tests wait about as long as they compute. Each begins with a part
-        # of the files in their order, so that tests which share a server stay together.
-        processes = min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        # One for each CPU, but two at least, as tests wait about as long as they compute. Each
+        # begins with a part of the files in their order, so that those which share a server stay
+        # together.
+        processes = min(max(2, len(os.sched_getaffinity(0))), MOST_PROCESSES)
         option.numprocesses, option.dist = processes, "worksteal"
 
 

@@ -197,6 +197,11 @@ class ServerProcess:
         """Where sources send to."""
         return target(self.ingest)
 
+    @property
+    def calls_target(self) -> str:
+        """Where calls go, as gRPC names it."""
+        return str(self.grpc)
+
     def logged(self, event: str, seconds: float = SETTLE_SECONDS) -> dict[str, Any]:
         """The first log entry of that name, as soon as it is there."""
         deadline = time.monotonic() + seconds
@@ -249,7 +254,7 @@ class ServerProcess:
 
     def _connect(self) -> None:
         self.channel = grpc.insecure_channel(
-            str(self.grpc), options=[("grpc.enable_http_proxy", 0)]
+            self.calls_target, options=[("grpc.enable_http_proxy", 0)]
         )
         self.stub = session_pb2_grpc.SessionServiceStub(self.channel)
 

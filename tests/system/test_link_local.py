@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 from datagram_support import replaced, source_of, subscribers
-from netns import hosts, inside, run
+from netns import hosts, inside, run, server_in
 from support import (
     SETTLE_SECONDS,
     ServerProcess,
@@ -72,11 +72,8 @@ def link() -> Iterator[Link]:
 
 @pytest.fixture
 def server(link: Link, tmp_path: Path) -> Iterator[ServerProcess]:
-    class There(ServerProcess):
-        command: ClassVar[list[str]] = ["ip", "netns", "exec", link.server, *ServerProcess.command]
-
     with inside(link.server):
-        server = There(
+        server = server_in(link.server, tmp_path)(
             bind_address=f"[::]:{PORT}",
             store__path=str(tmp_path / "store.db"),
             address_policy__allow='["fe80::/10", "::/0", "0.0.0.0/0"]',

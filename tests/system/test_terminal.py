@@ -33,6 +33,7 @@ def on_terminal(*command: str) -> tuple[int, int]:
     environment = server_environment(PLACES)
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever those who test made of it
         os.execvpe(command[0], command, environment)  # noqa: S606
     return pid, terminal
 

@@ -257,12 +257,16 @@ def test_more_workers_than_cores(host: FakeHost) -> None:
 @pytest.fixture
 def taken() -> Iterator[Address]:
     """A UDP port and a TCP port of the same number that this process has."""
-    with socket.socket() as tcp:
-        tcp.bind(("127.0.0.1", 0))
-        tcp.listen(1)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.bind(tcp.getsockname())
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            tcp.listen(1)
+            try:
+                udp.bind(tcp.getsockname())
+            except OSError:  # somebody else has it
+                continue
             yield Address.parse("{}:{}".format(*tcp.getsockname()))
+            return
 
 
 def test_ports_in_use_fail_and_name_who_has_them(taken: Address) -> None:
