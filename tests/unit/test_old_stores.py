@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import ipaddress
 import json
+import runpy
 import shutil
 import sqlite3
 from collections import Counter
@@ -75,6 +76,11 @@ def layout(path: Path) -> int:
 def test_there_is_one_of_each_earlier_layout() -> None:
     """Of the layout before today's, too: make it with the version before (see make_store.py)."""
     assert {layout(path) for path in OLD} >= set(range(1, LAYOUT))
+
+
+def test_the_next_one_can_be_made() -> None:
+    """The script finds in this version what it uses."""
+    runpy.run_path(str(DATA / "make_store.py"))
 
 
 def test_every_row_is_there(path: Path) -> None:

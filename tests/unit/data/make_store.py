@@ -24,10 +24,15 @@ from typing import Any
 import grpc
 from google.protobuf import json_format
 
-from rtpfanout import rtp, signed
+from rtpfanout import signed
 from rtpfanout.api import session_pb2, session_pb2_grpc
 from rtpfanout.model import Address
 from rtpfanout.receiver import Receiver
+
+try:
+    from rtpfanout.traffic import rtp
+except ImportError:  # of a version before
+    from rtpfanout import rtp
 
 PORT, CALLS = 25004, "127.0.0.1:25051"
 INGRESS = "127.0.0.1", PORT
