@@ -176,6 +176,15 @@ def test_one_of_a_later_version_is_refused_and_left_alone(path: Path) -> None:
     ]
 
 
+def test_on_trial_a_damaged_file_is_left_to_who_serves_it(path: Path) -> None:
+    damaged = b"SQLite format 3\0" + bytes(4080)
+    path.write_bytes(damaged)
+    with pytest.raises(StartError, match="damaged"):
+        Store(str(path), on_trial=True)
+    assert path.read_bytes() == damaged
+    assert list(path.parent.glob("*.damaged-*")) == []
+
+
 def test_on_trial_the_file_is_as_it_was_until_it_is_settled(path: Path) -> None:
     """Another version may have to go on with it, whatever becomes of this one."""
     first_layout(path).close()

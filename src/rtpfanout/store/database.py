@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rtpfanout.errors import StartError
 from rtpfanout.store import interfaces, layout
 from rtpfanout.store.files import new_file, put_in_place, remove, set_aside, unusable
 from rtpfanout.store.migrations import DamagedError, kept_name
@@ -62,6 +63,12 @@ class Database:
         try:
             opened = open_file(path, trusts=trusts, on_trial=on_trial)
         except DamagedError as error:
+            if on_trial:  # the file is still somebody else's, who serves what it has of it
+                raise StartError(
+                    f"the store {path} is damaged ({error}); the next start without another server "
+                    "sets it aside",
+                    field="store.path",
+                ) from None
             aside = set_aside(Path(path))
             _log.error(
                 "the store was damaged and is set aside; the server starts without sessions",
