@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import duration_pb2
@@ -66,42 +67,16 @@ def session_event(event: WatchEvent) -> session_pb2.SessionEvent:
 def session_stats_response(
     stats: SessionStats, latency: SessionLatency
 ) -> session_pb2.SessionStatsResponse:
-    """The session's counters as the API shows them."""
+    """The session's counters as the API shows them, by the same names."""
     return session_pb2.SessionStatsResponse(
-        session_id=stats.session_id,
-        packets_received=stats.packets_received,
-        packets_sent=stats.packets_sent,
-        bytes_received=stats.bytes_received,
-        bytes_sent=stats.bytes_sent,
-        subscriber_count=stats.subscriber_count,
-        uptime_seconds=stats.uptime_seconds,
-        packets_per_second=stats.packets_per_second,
-        send_failures=stats.send_failures,
-        seconds_since_last_packet=stats.seconds_since_last_packet,
+        **asdict(stats),
         first_copy_latency=_latency_summary(latency.first_copy),
         last_copy_latency=_latency_summary(latency.last_copy),
-        dropped_overload=stats.dropped_overload,
-        dropped_rate_limit=stats.dropped_rate_limit,
-        dropped_paused=stats.dropped_paused,
-        dropped_wrong_source=stats.dropped_wrong_source,
-        dropped_latching=stats.dropped_latching,
-        dropped_no_port=stats.dropped_no_port,
-        dropped_loop=stats.dropped_loop,
-        dropped_misrouted=stats.dropped_misrouted,
-        copies_withheld=stats.copies_withheld,
     )
 
 
 def _latency_summary(summary: LatencySummary | None) -> session_pb2.LatencySummary | None:
-    if summary is None:
-        return None
-    return session_pb2.LatencySummary(
-        p50_seconds=summary.p50_seconds,
-        p99_seconds=summary.p99_seconds,
-        p999_seconds=summary.p999_seconds,
-        max_seconds=summary.max_seconds,
-        count=summary.count,
-    )
+    return session_pb2.LatencySummary(**asdict(summary)) if summary else None
 
 
 def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
@@ -151,37 +126,24 @@ def _status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb
     return status
 
 
-def _detail(error: RtpFanoutError, reason: str) -> Message:
+def _detail(error: RtpFanoutError, reason: str) -> Any:
+    """A message of google.rpc."""
+    field = error.field or ""
     if isinstance(error, InvalidArgumentError):
         return _bad_request(error)
     if isinstance(error, LimitError):
-        return _quota_failure(error)
+        violation = {"subject": field, "description": error.message}
+        return error_details_pb2.QuotaFailure(violations=[violation])
     if isinstance(error, UnavailableError):
-        return _retry_info(error)
-    metadata = {"field": error.field} if error.field else {}
-    detail: Message = error_details_pb2.ErrorInfo(
-        reason=reason, domain=ERROR_DOMAIN, metadata=metadata
-    )
-    return detail
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(error.retry_after * 1e9))
+        return error_details_pb2.RetryInfo(retry_delay=delay)
+    metadata = {"field": field} if field else {}
+    return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
 
 
-def _bad_request(error: RtpFanoutError) -> Message:
+def _bad_request(error: RtpFanoutError) -> Any:
     violations = error.violations or (Violation(error.field or "", error.message),)
-    detail: Message = error_details_pb2.BadRequest(
+    return error_details_pb2.BadRequest(
         field_violations=[{"field": v.field, "description": v.message} for v in violations]
     )
-    return detail
-
-
-def _quota_failure(error: RtpFanoutError) -> Message:
-    detail: Message = error_details_pb2.QuotaFailure(
-        violations=[{"subject": error.field or "", "description": error.message}]
-    )
-    return detail
-
-
-def _retry_info(error: UnavailableError) -> Message:
-    delay = duration_pb2.Duration()
-    delay.FromNanoseconds(round(error.retry_after * 1e9))
-    detail: Message = error_details_pb2.RetryInfo(retry_delay=delay)
-    return detail

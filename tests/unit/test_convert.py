@@ -113,7 +113,7 @@ def test_stats_as_the_api_shows_them(since: float | None) -> None:
 
 
 def test_latencies_as_the_api_shows_them() -> None:
-    stats = SessionStats("id", 1, 1, 1, 1, 0, 1, 1.0, 1.0, None)
+    stats = SessionStats("id", 1, 1.0)
     first = LatencySummary(0.001, 0.002, 0.003, 0.004, 5)
     response = convert.session_stats_response(stats, SessionLatency(first, None))
     assert response.first_copy_latency == session_pb2.LatencySummary(

@@ -85,18 +85,7 @@ class RefusedSession:
     def stats(self, clock: Clock) -> SessionStats:
         """Nothing came, nothing left."""
         age = clock.monotonic_ns() - clock.monotonic_of(self.row.created_ns)
-        return SessionStats(
-            session_id=self.session_id,
-            packets_received=0,
-            packets_sent=0,
-            bytes_received=0,
-            bytes_sent=0,
-            send_failures=0,
-            subscriber_count=self.subscribers,
-            uptime_seconds=max(0, age) / 1e9,
-            packets_per_second=0.0,
-            seconds_since_last_packet=None,
-        )
+        return SessionStats(self.session_id, self.subscribers, max(0, age) / 1e9)
 
     def page(self, clock: Clock, after: int, size: int) -> list[tuple[int, SubscriberView]]:
         """(since, subscriber) of the next ones after `after`, of those with leases."""

@@ -7,11 +7,11 @@ import enum
 import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rtpfanout._fastpath import LATENCY_BOUNDS_NS
+from rtpfanout._fastpath import LATENCY_BOUNDS_NS, SESSION_FIELDS
 from rtpfanout.model import (
     ACTIVE_WINDOW_NS,
     Address,
@@ -111,16 +111,16 @@ class SessionStats:
     """
 
     session_id: str
-    packets_received: int
-    """Admitted: they passed the gate."""
-    packets_sent: int
-    bytes_received: int
-    bytes_sent: int
-    send_failures: int
     subscriber_count: int
     uptime_seconds: float
-    packets_per_second: float
-    seconds_since_last_packet: float | None
+    packets_per_second: float = 0.0
+    seconds_since_last_packet: float | None = None
+    packets_received: int = 0
+    """Admitted: they passed the gate."""
+    packets_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    send_failures: int = 0
     dropped_overload: int = 0
     dropped_rate_limit: int = 0
     dropped_paused: int = 0
@@ -131,6 +131,9 @@ class SessionStats:
     dropped_loop: int = 0
     dropped_misrouted: int = 0
     copies_withheld: int = 0
+
+
+_COUNTED = tuple(each.name for each in fields(SessionStats) if each.name in SESSION_FIELDS)
 
 
 class SubscriberState(enum.StrEnum):
@@ -228,24 +231,11 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
     last = values["last_packet_ns"]
     return SessionStats(
         session_id=session.session_id,
-        packets_received=int(values["packets_received"]),
-        packets_sent=int(values["packets_sent"]),
-        bytes_received=int(values["bytes_received"]),
-        bytes_sent=int(values["bytes_sent"]),
-        send_failures=int(values["send_failures"]),
         subscriber_count=int(values["subscribers"]),
         # The session's, not the engine's: that one begins anew with the process.
         uptime_seconds=max(0, now_ns - session.created_ns) / 1e9,
         packets_per_second=values["packets_per_second"],
         # A packet may have come in since the clock was read.
         seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,
-        dropped_overload=int(values["dropped_overload"]),
-        dropped_rate_limit=int(values["dropped_rate_limit"]),
-        dropped_paused=int(values["dropped_paused"]),
-        dropped_wrong_source=int(values["dropped_wrong_source"]),
-        dropped_latching=int(values["dropped_latching"]),
-        dropped_no_port=int(values["dropped_no_port"]),
-        dropped_loop=int(values["dropped_loop"]),
-        dropped_misrouted=int(values["dropped_misrouted"]),
-        copies_withheld=int(values["copies_withheld"]),
+        **{name: int(values[name]) for name in _COUNTED},
     )
