@@ -18,7 +18,8 @@ from rtpfanout import signed
 from rtpfanout.api import session_pb2
 from rtpfanout.mover import Mover
 from rtpfanout.receiver import Receiver
-from rtpfanout.store import PutSession, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import put_session
 
 if TYPE_CHECKING:
     import socket
@@ -150,7 +151,7 @@ def test_a_move_that_two_sessions_could_mean_moves_neither(
         for n, camera in enumerate(cameras, 1)
     ]
     with Store(str(path)) as store:
-        store.submit([PutSession(row) for row in rows]).result()
+        store.submit([put_session(row) for row in rows]).result()
     server = start_server(store__path=path)
     for row, viewer in zip(rows, viewers, strict=True):
         server.add(row.session_id, address_of(viewer))

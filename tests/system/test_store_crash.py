@@ -13,7 +13,8 @@ import pytest
 from store_support import contents, record
 from support import requires, requires_root
 
-from rtpfanout.store import DropSession, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import drop_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,8 @@ WRITER = """
 import sys
 from collections import deque
 from store_support import records, session
-from rtpfanout.store import DropSubscribers, PutSession, PutSubscribers, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import drop_subscribers, put_session, put_subscribers
 
 store = Store(sys.argv[1], wait_secs=30)
 n = store.revision
@@ -34,8 +36,8 @@ print("open", n, flush=True)
 waiting = deque()
 while True:
     n += 1
-    changes = [PutSession(session(n)), PutSubscribers(n, records(range(n, n + 30)), n)]
-    changes.append(DropSubscribers(n, records(range(n, n + 10))))
+    changes = [put_session(session(n)), put_subscribers(n, records(range(n, n + 30)), n)]
+    changes.append(drop_subscribers(n, records(range(n, n + 10))))
     print(f">{n}", flush=True)
     waiting.append((n, store.submit(changes, n)))
     while len(waiting) > 8:
@@ -49,16 +51,17 @@ OBEDIENT = """
 import sys
 from store_support import records, session
 from rtpfanout.errors import UnavailableError
-from rtpfanout.store import DropSession, PutSession, PutSubscribers, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import drop_session, put_session, put_subscribers
 
 store = Store(sys.argv[1])
 print("open", flush=True)
 for line in sys.stdin:
     verb, number = line.split()
     n = int(number)
-    changes = [PutSession(session(n)), PutSubscribers(n, records(range(1000)), n)]
+    changes = [put_session(session(n)), put_subscribers(n, records(range(1000)), n)]
     if verb == "drop":
-        changes = [DropSession(n)]
+        changes = [drop_session(n)]
     try:
         store.submit(changes, n).result()
         print("ok", flush=True)
@@ -133,7 +136,7 @@ def test_killed_at_any_moment_all_that_was_acknowledged_is_there(tmp_path: Path)
                 wanted = {record(s.sequence + i) for i in range(10, 30)}
                 assert subscribers.keys() == wanted
             # Keep it small, so that looking at all of it takes no time.
-            drops = [DropSession(s.sequence) for s in found if s.sequence <= last - 20]
+            drops = [drop_session(s.sequence) for s in found if s.sequence <= last - 20]
             store.submit(drops).result(30)
     assert acknowledged > KILLS
     assert not list(tmp_path.glob("*damaged*"))
@@ -210,7 +213,7 @@ def test_a_failing_sync_applies_nothing_even_over_a_kill(how_long: str, tmp_path
     requires("strace")
     path = tmp_path / "s.db"
     with Store(str(path)) as store:
-        store.submit([DropSession(0)]).result(30)
+        store.submit([drop_session(0)]).result(30)
     child = Obedient(path)
     try:
         assert child("put", 1) == "ok"

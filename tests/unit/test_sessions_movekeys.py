@@ -17,7 +17,8 @@ from rtpfanout.model import Address, SourcePolicy
 from rtpfanout.sessions.movekeys import MoveKeys, identity_of
 from rtpfanout.sessions.source import Source
 from rtpfanout.sessions.terms import Terms
-from rtpfanout.store import PutMoveCounter, PutSession, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import put_move_counter, put_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +103,7 @@ def test_a_store_that_knows_only_sessions_counters(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     row = stored(1, ssrc=7, move_key=KEY, move_counter=50)
     with Store(str(path)) as store:
-        store.submit([PutSession(row), PutMoveCounter(identity_of(7, KEY), 49)]).result()
+        store.submit([put_session(row), put_move_counter(identity_of(7, KEY), 49)]).result()
     with restarted(path) as manager:
         assert is_replayed(manager, row.session_id, 50)
         manager.delete(row.session_id)
@@ -165,7 +166,7 @@ def test_what_a_store_has_is_kept_though_two_share_a_key(tmp_path: Path) -> None
         for n in (1, 2, 3)
     ]
     with Store(str(path)) as store:
-        store.submit([PutSession(row) for row in rows]).result()
+        store.submit([put_session(row) for row in rows]).result()
     for _ in range(2):
         with restarted(path) as manager:
             assert {target.counter for target in manager.signals.session_for_move(7)} == {30}

@@ -24,7 +24,8 @@ from rtpfanout import convert
 from rtpfanout.errors import AlreadyExistsError, LimitError
 from rtpfanout.model import Address, SubscriberClass
 from rtpfanout.sessions.views import SubscriberState
-from rtpfanout.store import PutSubscribers, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import put_subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,7 +286,7 @@ def test_a_restart_counts_by_address_and_finds_loops(tmp_path: Path, clock: Cloc
         # The source of both as their subscriber, as no call would take it.
         moved = Address.parse(SOURCE).record
         sequences = [row.sequence for row in store.sessions()]
-        store.submit([PutSubscribers(sequences[0], moved, 1)]).result(30)
+        store.submit([put_subscribers(sequences[0], moved, 1)]).result(30)
         manager = manager_of(engine, clock, store, subscribers_per_ip=2)
         restored = manager.restore()
         assert (restored.subscribers, restored.refused_subscribers) == (4, 1)

@@ -16,15 +16,6 @@ from rtpfanout.errors import StartError, UnavailableError
 from rtpfanout.model import Address
 from rtpfanout.store import (
     MEMORY,
-    DropMoveCounters,
-    DropSession,
-    DropSubscribers,
-    PutAnswer,
-    PutConsents,
-    PutMoveCounter,
-    PutSecret,
-    PutSession,
-    PutSubscribers,
     Store,
     StoredAnswer,
     StoredConsent,
@@ -34,6 +25,17 @@ from rtpfanout.store import (
     runs_of,
     unpack_labels,
     writer,
+)
+from rtpfanout.store.writes import (
+    drop_move_counters,
+    drop_session,
+    drop_subscribers,
+    put_answer,
+    put_consents,
+    put_move_counter,
+    put_secret,
+    put_session,
+    put_subscribers,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def test_everything_of_a_session_comes_back(path: str) -> None:
         ssrc=2**32 - 1,
     )
     with Store(path) as store:
-        assert write(store, PutSession(full), revision=41) == 41
+        assert write(store, put_session(full), revision=41) == 41
         assert write(store) == 41
     with Store(path) as store:
         assert store.sessions() == [full]
@@ -86,8 +88,8 @@ def test_everything_of_a_session_comes_back(path: str) -> None:
 
 def test_numbers_are_not_given_again_after_the_last_session_went(path: str) -> None:
     with Store(path) as store:
-        write(store, PutSession(session(9)), revision=5)
-        write(store, DropSession(9), revision=6)
+        write(store, put_session(session(9)), revision=5)
+        write(store, drop_session(9), revision=6)
     with Store(path) as store:
         assert store.sessions() == []
         assert (store.revision, store.sequence) == (6, 9)
@@ -95,8 +97,8 @@ def test_numbers_are_not_given_again_after_the_last_session_went(path: str) -> N
 
 def test_subscribers_come_back_in_the_order_they_came(store: Store) -> None:
     backwards = records(range(2500, 0, -1))
-    write(store, PutSession(session(1)), PutSubscribers(1, backwards, 5 * SECOND))
-    write(store, PutSubscribers(1, record(1) + record(9000), 9 * SECOND, 77, 0))
+    write(store, put_session(session(1)), put_subscribers(1, backwards, 5 * SECOND))
+    write(store, put_subscribers(1, record(1) + record(9000), 9 * SECOND, 77, 0))
     (rows,) = store.subscribers()
     runs = list(runs_of(rows))
     # The one that came again has a new lease and class, and keeps its place.
@@ -110,33 +112,35 @@ def test_subscribers_come_back_in_the_order_they_came(store: Store) -> None:
 
 
 def test_subscribers_go_alone_and_with_their_session(store: Store) -> None:
-    write(store, PutSession(session(1)), PutSession(session(2)))
-    write(store, PutSubscribers(1, records(range(3000)), 0), PutSubscribers(2, record(1), 0))
-    write(store, DropSubscribers(1, records(range(1, 3000)) + record(99_999)))
+    write(store, put_session(session(1)), put_session(session(2)))
+    write(store, put_subscribers(1, records(range(3000)), 0), put_subscribers(2, record(1), 0))
+    write(store, drop_subscribers(1, records(range(1, 3000)) + record(99_999)))
     assert contents(store) == {session(1): {record(0): (0, 2)}, session(2): {record(1): (0, 2)}}
-    write(store, DropSession(1))
-    write(store, PutSession(session(1)))
+    write(store, drop_session(1))
+    write(store, put_session(session(1)))
     assert contents(store) == {session(1): {}, session(2): {record(1): (0, 2)}}
 
 
 def test_a_session_that_is_gone_gets_no_subscribers(store: Store) -> None:
-    write(store, PutSubscribers(3, record(1), 0))
-    write(store, PutSession(session(3)))
+    write(store, put_subscribers(3, record(1), 0))
+    write(store, put_session(session(3)))
     assert contents(store) == {session(3): {}}
 
 
 def test_consents_come_back_in_their_boot_and_time(path: str) -> None:
     with Store(path) as store:
-        write(store, PutSession(session(1, consent="echo")), PutSubscribers(1, records([1, 2]), 0))
+        write(
+            store, put_session(session(1, consent="echo")), put_subscribers(1, records([1, 2]), 0)
+        )
         assert list(store.consents(b"b", 0)) == []
         first, second = StoredConsent(1, record(1), 7), StoredConsent(1, record(2), 2**63 - 1)
-        write(store, PutConsents(b"b", [first._replace(until_ns=5), second]))
-        write(store, PutConsents(b"b", [first]))
+        write(store, put_consents(b"b", [first._replace(until_ns=5), second]))
+        write(store, put_consents(b"b", [first]))
     with Store(path) as store:
         assert sorted(store.consents(b"b", 6)) == [first, second]
         assert list(store.consents(b"b", 7)) == [second]
         assert list(store.consents(b"c", 0)) == []
-        write(store, PutConsents(b"c", [first]))  # after the host has started again
+        write(store, put_consents(b"c", [first]))  # after the host has started again
         assert list(store.consents(b"c", 0)) == [first]
         assert list(store.consents(b"b", 0)) == [second]
 
@@ -144,25 +148,25 @@ def test_consents_come_back_in_their_boot_and_time(path: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        DropSession(1),
-        DropSubscribers(1, records(range(3000))),
-        PutSession(session(1, consent="none")),
-        PutSession(session(1, consent="")),
+        drop_session(1),
+        drop_subscribers(1, records(range(3000))),
+        put_session(session(1, consent="none")),
+        put_session(session(1, consent="")),
     ],
 )
 def test_consents_go_with_what_they_are_for(store: Store, change: Change) -> None:
-    asking = PutSession(session(1, consent="echo"))
-    there = PutSubscribers(1, records(range(2500)), 0)
+    asking = put_session(session(1, consent="echo"))
+    there = put_subscribers(1, records(range(2500)), 0)
     given = [StoredConsent(1, one, 9) for one in split(records(range(2500)))]
     other = StoredConsent(2, record(1), 9)
-    write(store, asking, PutSession(session(2, consent="echo")), there)
-    write(store, PutSubscribers(2, record(1), 0), PutConsents(b"b", [*given, other]))
-    write(store, PutSession(session(1, consent="echo", paused=1)))
+    write(store, asking, put_session(session(2, consent="echo")), there)
+    write(store, put_subscribers(2, record(1), 0), put_consents(b"b", [*given, other]))
+    write(store, put_session(session(1, consent="echo", paused=1)))
     assert len(list(store.consents(b"b", 0))) == 2501
     write(store, change)
     assert list(store.consents(b"b", 0)) == [other]
     # Nobody is there who could have given one, or none is asked for; and then nothing comes back.
-    write(store, PutConsents(b"b", given[:3]))
+    write(store, put_consents(b"b", given[:3]))
     assert list(store.consents(b"b", 0)) == [other]
     write(store, asking, there)
     assert list(store.consents(b"b", 0)) == [other]
@@ -171,21 +175,21 @@ def test_consents_go_with_what_they_are_for(store: Store, change: Change) -> Non
 def test_counters_of_move_keys_only_grow_and_outlive_their_sessions(path: str) -> None:
     a, b, c = (bytes([n]) * 16 for n in range(3))
     with Store(path) as store:
-        write(store, PutSession(session(1)), PutMoveCounter(a, 2**63), PutMoveCounter(b, 7))
-        write(store, PutMoveCounter(c, 0), PutMoveCounter(a, 2**63 - 1), PutMoveCounter(b, 7))
-        write(store, DropSession(1), PutMoveCounter(a, 2**64 - 1))
+        write(store, put_session(session(1)), put_move_counter(a, 2**63), put_move_counter(b, 7))
+        write(store, put_move_counter(c, 0), put_move_counter(a, 2**63 - 1), put_move_counter(b, 7))
+        write(store, drop_session(1), put_move_counter(a, 2**64 - 1))
     with Store(path) as store:
         assert list(store.move_counters()) == [(b, 7), (c, 0), (a, 2**64 - 1)]
-        write(store, DropMoveCounters([b, b"nobody's" * 2]))
+        write(store, drop_move_counters([b, b"nobody's" * 2]))
         assert list(store.move_counters()) == [(c, 0), (a, 2**64 - 1)]
         with pytest.raises(UnavailableError):
-            write(store, PutMoveCounter(b"short", 1))
+            write(store, put_move_counter(b"short", 1))
 
 
 def test_answers_and_secrets_come_back(path: str) -> None:
     late, early = StoredAnswer("b", b"\0", "x", 2e10), StoredAnswer("a", b"\1", "", 1e10)
     with Store(path) as store:
-        write(store, PutAnswer(late), PutAnswer(early), PutSecret("n", b"1"))
+        write(store, put_answer(late), put_answer(early), put_secret("n", b"1"))
         made = store.secret("cookie")
         assert len(made) == 32
         assert made == store.secret("cookie") != store.secret("other")
@@ -199,7 +203,7 @@ def test_expired_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch, path: st
     monkeypatch.setattr(writer, "FORGET_EVERY_SECS", 0.0)
     stays = StoredAnswer("b", b"", "", time.time() + 1000)
     with Store(path) as store:
-        write(store, PutAnswer(StoredAnswer("a", b"", "", time.time() - 1)), PutAnswer(stays))
+        write(store, put_answer(StoredAnswer("a", b"", "", time.time() - 1)), put_answer(stays))
     with Store(path) as store:
         assert store.answers() == [stays]
 
@@ -214,7 +218,7 @@ def test_what_comes_during_an_fsync_is_written_with_one(path: str) -> None:
             write_now(changes, revision)  # type: ignore[arg-type]
 
         store._database.write = slow  # type: ignore[method-assign]
-        futures = [store.submit([PutSession(session(n))], n) for n in range(1, 301)]
+        futures = [store.submit([put_session(session(n))], n) for n in range(1, 301)]
         gate.set()
         assert futures[-1].result(30) == 300
         assert all(future.done() for future in futures)
@@ -225,17 +229,16 @@ def test_what_comes_during_an_fsync_is_written_with_one(path: str) -> None:
 
 def test_of_a_group_only_the_bad_submission_fails(path: str) -> None:
     with Store(path) as store:
-        good = [store.submit([PutSession(session(n))]) for n in range(1, 50)]
-        bad = store.submit([PutSession(session(50)), PutSession(session(51, ssrc=2**63))])
-        torn = store.submit([PutSubscribers(1, bytes(23), 0)])
-        late = [store.submit([PutSession(session(n))]) for n in range(60, 99)]
+        good = [store.submit([put_session(session(n))]) for n in range(1, 50)]
+        bad = store.submit([put_session(session(50)), put_session(session(51, ssrc=2**63))])
+        with pytest.raises(ValueError, match="whole number"):
+            put_subscribers(1, bytes(23), 0)
+        late = [store.submit([put_session(session(n))]) for n in range(60, 99)]
         for future in good + late:
             future.result(30)
-        for future in (bad, torn):
-            with pytest.raises(UnavailableError, match="nothing was changed"):
-                future.result(30)
-        assert store.counts().failed == 2
-        assert not store.failing or "whole number" in store.failing
+        with pytest.raises(UnavailableError, match="nothing was changed"):
+            bad.result(30)
+        assert store.counts().failed == 1
     with Store(path) as store:
         assert [s.sequence for s in store.sessions()] == [*range(1, 50), *range(60, 99)]
 
@@ -245,7 +248,7 @@ def test_a_full_queue_and_a_closed_store_refuse(path: str) -> None:
     gate = threading.Event()
     write_now = store._database.write
     store._database.write = lambda c, r: (gate.wait(30), write_now(c, r))[1]  # type: ignore[method-assign,func-returns-value]
-    futures = [store.submit([PutSession(session(n))]) for n in range(1, 9)]
+    futures = [store.submit([put_session(session(n))]) for n in range(1, 9)]
     refused = [f for f in futures if f.done()]
     assert 5 <= len(refused) <= 6
     gate.set()
@@ -263,7 +266,7 @@ def test_a_full_queue_and_a_closed_store_refuse(path: str) -> None:
 
 def test_the_file_is_for_its_owner_only(path: str) -> None:
     with Store(path) as store:
-        write(store, PutSession(session(1)))
+        write(store, put_session(session(1)))
         modes = {p.name: p.stat().st_mode & 0o777 for p in Path(path).parent.iterdir()}
     assert modes == {"s.db": 0o600, "s.db-wal": 0o600, "s.db.lock": 0o600}
     assert Path(path).parent.stat().st_mode & 0o777 == 0o700
@@ -271,12 +274,12 @@ def test_the_file_is_for_its_owner_only(path: str) -> None:
 
 def test_the_log_stays_small_under_churn(path: str) -> None:
     with Store(path) as store:
-        write(store, *(PutSession(session(n)) for n in range(100)))
+        write(store, *(put_session(session(n)) for n in range(100)))
         largest = 0
         for round_ in range(400):
             batch = records(range(round_ * 100, round_ * 100 + 100))
-            write(store, PutSubscribers(round_ % 100, batch, round_))
-            write(store, DropSubscribers(round_ % 100, batch))
+            write(store, put_subscribers(round_ % 100, batch, round_))
+            write(store, drop_subscribers(round_ % 100, batch))
             largest = max(largest, Path(path + "-wal").stat().st_size)
         assert largest < 8_000_000
         assert Path(path).stat().st_size < 8_000_000
@@ -304,7 +307,7 @@ def test_one_process_has_a_file_until_it_closes_it(path: str) -> None:
         # An upgrade: the new process waits, the old one lets go and lives on.
         threading.Timer(0.2, child.stdin.close).start()
         with Store(path, wait_secs=30) as store:
-            write(store, PutSession(session(1)))
+            write(store, put_session(session(1)))
         assert child.poll() is None
     finally:
         child.kill()

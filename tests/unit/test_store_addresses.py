@@ -14,18 +14,20 @@ from store_support import contents, record, records, session, split
 from rtpfanout.model import Address
 from rtpfanout.store import (
     MEMORY,
-    DropSession,
-    DropSubscribers,
-    PutConsents,
-    PutDeliveries,
-    PutInterface,
-    PutSession,
-    PutSubscribers,
     Store,
     StoredConsent,
     StoredDelivery,
 )
 from rtpfanout.store.interfaces import NOWHERE, renumbered
+from rtpfanout.store.writes import (
+    drop_session,
+    drop_subscribers,
+    put_consents,
+    put_deliveries,
+    put_interface,
+    put_session,
+    put_subscribers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,33 +60,33 @@ def link_local(number: int, index: int) -> bytes:
 def test_addresses_come_back(path: str) -> None:
     first, second = (StoredDelivery(1, record(n), HERE) for n in (1, 2))
     with Store(path) as store:
-        write(store, PutSession(session(1)), PutSubscribers(1, records([1, 2, 3]), 0))
+        write(store, put_session(session(1)), put_subscribers(1, records([1, 2, 3]), 0))
         assert list(store.deliveries()) == []
-        write(store, PutDeliveries([first._replace(local=THERE), second]))
-        write(store, PutDeliveries([first]))
+        write(store, put_deliveries([first._replace(local=THERE), second]))
+        write(store, put_deliveries([first]))
     with Store(path) as store:
         assert sorted(store.deliveries()) == [first, second]
 
 
-@pytest.mark.parametrize("change", [DropSession(1), DropSubscribers(1, records(range(3000)))])
+@pytest.mark.parametrize("change", [drop_session(1), drop_subscribers(1, records(range(3000)))])
 def test_they_go_with_their_subscriber(store: Store, change: Change) -> None:
-    there = PutSubscribers(1, records(range(2500)), 0)
+    there = put_subscribers(1, records(range(2500)), 0)
     spoken = [StoredDelivery(1, one, HERE) for one in split(records(range(2500)))]
     other = StoredDelivery(2, record(1), THERE)
-    write(store, PutSession(session(1)), PutSession(session(2)), there)
-    write(store, PutSubscribers(2, record(1), 0), PutDeliveries([*spoken, other]))
+    write(store, put_session(session(1)), put_session(session(2)), there)
+    write(store, put_subscribers(2, record(1), 0), put_deliveries([*spoken, other]))
     assert len(list(store.deliveries())) == 2501
     write(store, change)
     assert list(store.deliveries()) == [other]
-    write(store, PutDeliveries(spoken[:3]))  # of nobody who is there
+    write(store, put_deliveries(spoken[:3]))  # of nobody who is there
     assert list(store.deliveries()) == [other]
 
 
 def test_an_earlier_version_drops_them_without_knowing_them(path: str) -> None:
     with Store(path) as store:
         for n in (1, 2, 3):
-            write(store, PutSession(session(n)), PutSubscribers(n, record(n), 0))
-            write(store, PutDeliveries([StoredDelivery(n, record(n), HERE)]))
+            write(store, put_session(session(n)), put_subscribers(n, record(n), 0))
+            write(store, put_deliveries([StoredDelivery(n, record(n), HERE)]))
     with sqlite3.connect(path) as earlier:
         earlier.execute("DELETE FROM subscriber WHERE session = 1")
         earlier.execute("DELETE FROM session WHERE sequence = 2")
@@ -97,19 +99,19 @@ def test_link_local_addresses_follow_the_name_of_their_interface(path: str) -> N
     """Two have each other's index now, one has another, and one is not there."""
     with Store(path) as store:
         for number, name in ((2, "a"), (3, "b"), (4, "c"), (5, "d")):
-            write(store, PutInterface(number, name))
+            write(store, put_interface(number, name))
         write(
             store,
-            PutSession(session(1, source_text="[fe80::1%2]:5000", consent="echo")),
-            PutSession(session(2, source_policy="ip", source_text="fe80::1%3")),
-            PutSession(session(3, source_policy="latch", source_text="",
+            put_session(session(1, source_text="[fe80::1%2]:5000", consent="echo")),
+            put_session(session(2, source_policy="ip", source_text="fe80::1%3")),
+            put_session(session(3, source_policy="latch", source_text="",
                                pinned_source="[fe80::1%4]:5000")),
-            PutSession(session(4, source_text="[2001:db8::2]:5000")),
+            put_session(session(4, source_text="[2001:db8::2]:5000")),
         )  # fmt: skip
         each = [link_local(n, n) for n in (2, 3, 4, 5)]
-        write(store, PutSubscribers(1, b"".join([*each, record(2)]), 0))
-        write(store, PutConsents(b"boot", [StoredConsent(1, each[0], 9)]))
-        write(store, PutDeliveries([StoredDelivery(1, each[1], THERE)]))
+        write(store, put_subscribers(1, b"".join([*each, record(2)]), 0))
+        write(store, put_consents(b"boot", [StoredConsent(1, each[0], 9)]))
+        write(store, put_deliveries([StoredDelivery(1, each[1], THERE)]))
     now = {"a": 3, "b": 2, "c": 44, "new": 5}
     gone = NOWHERE + 5
     wanted = [link_local(2, 3), link_local(3, 2), link_local(4, 44), link_local(5, gone)]

@@ -13,7 +13,8 @@ import pytest
 import structlog
 from store_support import contents, records, session
 
-from rtpfanout.store import DropSubscribers, PutSession, PutSubscribers, Store
+from rtpfanout.store import Store
+from rtpfanout.store.writes import drop_subscribers, put_session, put_subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,9 @@ def filled(path: Path, transactions: int = 12) -> list[tuple[int, Contents]]:
         states.append((log.stat().st_size, contents(store)))
         for n in range(1, transactions + 1):
             batch = records(range(n * 100, n * 100 + 40))
-            changes = [PutSession(session(n)), PutSubscribers(n, batch, n)]
+            changes = [put_session(session(n)), put_subscribers(n, batch, n)]
             if n > 1:
-                changes += [PutSession(session(n - 1, paused=1)), DropSubscribers(n - 1, batch)]
+                changes += [put_session(session(n - 1, paused=1)), drop_subscribers(n - 1, batch)]
             store.submit(changes, n).result(30)
             states.append((log.stat().st_size, contents(store)))
         copy(live, path)
@@ -162,7 +163,7 @@ def test_bytes_changed_in_the_file(tmp_path: Path, log: Any) -> None:
         target.write_bytes(bad)
         with Store(str(target)) as store:
             read = (store.sessions(), list(store.subscribers()), store.answers())
-            assert store.submit([PutSession(session(77))]).result(30) >= 0
+            assert store.submit([put_session(session(77))]).result(30) >= 0
         with Store(str(target)) as store:
             assert session(77) in store.sessions()
         moved = list(directory.glob("s.db.damaged-*"))

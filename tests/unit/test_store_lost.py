@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from support import eventually, requires_root
 
 from rtpfanout.errors import UnavailableError
-from rtpfanout.store import PutSecret, PutSession, PutSubscribers, Store, submission
+from rtpfanout.store import Store, submission
+from rtpfanout.store.writes import put_secret, put_session, put_subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(path: Path) -> Iterator[Store]:
     with Store(str(path)) as store:
-        write(store, PutSession(session(1)), PutSubscribers(1, record(1), 1), PutSecret("a", b"b"))
+        write(
+            store, put_session(session(1)), put_subscribers(1, record(1), 1), put_secret("a", b"b")
+        )
         yield store
 
 
@@ -61,7 +64,7 @@ def other_store(path: Path) -> Path:
     """One that has something else, as a backup has."""
     other = path.parent.parent / "other.db"
     with Store(str(other)) as store:
-        write(store, PutSession(session(7)))
+        write(store, put_session(session(7)))
     return other
 
 
@@ -110,11 +113,11 @@ def test_nothing_is_acknowledged_into_nothing(
     store._database.read_all()
     way(path)
     with capture_logs() as log:
-        write(store, PutSession(session(2)), PutSubscribers(2, record(1) + record(2), 1))
+        write(store, put_session(session(2)), put_subscribers(2, record(1) + record(2), 1))
     assert after_a_crash(path, tmp_path) == {1: 1, 2: 2}
     assert [entry["log_level"] for entry in log] == ["error", "warning"]
     assert (store.counts().lost, store.counts().healed, store.failing) == (1, 1, "")
-    write(store, PutSession(session(3)))
+    write(store, put_session(session(3)))
     assert after_a_crash(path, tmp_path) == {1: 1, 2: 2, 3: 0}
     assert store.counts().lost == 1
     if way in (replace, replace_all, write_over):  # theirs is kept
@@ -134,7 +137,7 @@ def test_it_heals_without_a_change_and_at_the_end(
 ) -> None:
     monkeypatch.setattr(submission, "LOOK_SECS", 0.05)
     store = Store(str(path))
-    write(store, PutSession(session(1)), PutSubscribers(1, record(1), 1))
+    write(store, put_session(session(1)), put_subscribers(1, record(1), 1))
     store._read_all_at = 0.0
     eventually(lambda: store._database.is_in_memory, bool, "it is all in memory")
     way(path)
@@ -154,11 +157,11 @@ def test_where_it_cant_be_written_anew_changes_are_refused(
     with capture_logs() as log:
         for _ in range(3):
             with pytest.raises(UnavailableError, match=r"was removed.*can't be written anew"):
-                write(store, PutSession(session(2)))
+                write(store, put_session(session(2)))
         assert store.failing
         path.parent.unlink()
         away.rename(path.parent)  # it was a mistake
-        write(store, PutSession(session(3)))
+        write(store, put_session(session(3)))
     assert after_a_crash(path, tmp_path) == {1: 1, 3: 0}
     assert [entry["log_level"] for entry in log] == ["error", "error", "info"]
     assert (store.counts().lost, store.counts().healed, store.failing) == (1, 0, "")
@@ -169,11 +172,11 @@ def test_another_server_that_has_begun_there_is_left_alone(
 ) -> None:
     move_away(path)
     with Store(str(path)) as other:
-        write(other, PutSession(session(9)))
+        write(other, put_session(session(9)))
         with pytest.raises(UnavailableError, match="in use by process"):
-            write(store, PutSession(session(2)))
+            write(store, put_session(session(2)))
         store.close()
-        write(other, PutSession(session(10)))
+        write(other, put_session(session(10)))
         assert after_a_crash(path, tmp_path) == {9: 0, 10: 0}
 
 
@@ -184,7 +187,7 @@ def test_what_is_written_over_a_large_store_counts_at_the_next_start(
     assert not store._database.is_in_memory
     write_over(path)
     with pytest.raises(UnavailableError, match=r"overwritten by another program.*start the server"):
-        write(store, PutSession(session(2)))
+        write(store, put_session(session(2)))
     store.close()
     assert after_a_crash(path, tmp_path) == {7: 0}
 
@@ -196,7 +199,7 @@ def test_what_is_written_over_a_large_store_takes_nothing_away(
     original = path.read_bytes()
     write_over(path)
     with capture_logs() as log, pytest.raises(UnavailableError, match="overwritten"):
-        write(store, PutSession(session(2)))
+        write(store, put_session(session(2)))
     store.close()
     assert not Path(f"{path}-wal").exists()
     (kept,) = (entry["moved_to"] for entry in log if "moved_to" in entry)
@@ -212,11 +215,11 @@ def test_a_large_store_whose_time_of_change_is_set_is_the_same(
     assert not store._database.is_in_memory
     for nanoseconds in (1, 2):
         os.utime(path, ns=(0, nanoseconds))
-        write(store, PutSession(session(1 + nanoseconds)))
+        write(store, put_session(session(1 + nanoseconds)))
     assert after_a_crash(path, tmp_path) == {1: 1, 2: 0, 3: 0}
     os.utime(path)
     remove_log(path)
-    write(store, PutSession(session(4)))
+    write(store, put_session(session(4)))
     assert after_a_crash(path, tmp_path) == {1: 1, 2: 0, 3: 0, 4: 0}
     assert (store.counts().lost, store.counts().healed) == (1, 1)
 
@@ -225,7 +228,7 @@ def test_a_store_that_has_grown_is_not_in_memory_any_more(store: Store) -> None:
     store._database.read_all()
     assert store._database.is_in_memory
     for number in range(30):
-        write(store, PutSecret(f"{number}", bytes(1_000_000)))
+        write(store, put_secret(f"{number}", bytes(1_000_000)))
     assert not store._database.is_in_memory
 
 
@@ -243,13 +246,13 @@ def test_a_volume_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     try:
         mount("--make-private", volume)
         with Store(str(path)) as store:
-            write(store, PutSession(session(1)))
+            write(store, put_session(session(1)))
             mount("--move", volume, elsewhere)
             with pytest.raises(UnavailableError, match="volume is not mounted"):
-                write(store, PutSession(session(2)))
+                write(store, put_session(session(2)))
             assert list(volume.iterdir()) == []
             mount("--move", elsewhere, volume)
-            write(store, PutSession(session(3)))
+            write(store, put_session(session(3)))
             assert after_a_crash(path, tmp_path) == {1: 0, 3: 0}
     finally:
         for directory in (volume, elsewhere):
@@ -261,9 +264,9 @@ def test_the_clock_is_kept_by_the_one_that_is_written_anew(store: Store, path: P
 
     clock = KeptClock(b"boot", 5, 6, 7)
     store.keep_clock(lambda: clock)
-    write(store, PutSession(session(2)))
+    write(store, put_session(session(2)))
     remove(path)
-    write(store, PutSession(session(3)))
+    write(store, put_session(session(3)))
     store.close()
     with Store(str(path)) as again:
         assert again.kept_clock == clock

@@ -22,9 +22,10 @@ from store_support import contents, record, session
 from support import requires, requires_root
 
 from rtpfanout.errors import StartError
-from rtpfanout.store import PutSession, PutSubscribers, Store, migrations
+from rtpfanout.store import Store, migrations
 from rtpfanout.store.migrations import LAYOUT, LAYOUTS
 from rtpfanout.store.records import StoredSession
+from rtpfanout.store.writes import put_session, put_subscribers
 
 OLD = sorted(Path(__file__).with_name("data").glob("store_*.db"))
 AFFINITIES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
@@ -156,7 +157,7 @@ def test_whatever_is_in_it_stays(data: st.DataObject, later: set[str], was_kille
 
 def test_one_of_a_later_version_is_refused_and_left_alone(path: Path) -> None:
     with Store(str(path)) as store:
-        store.submit([PutSession(session(1))]).result(30)
+        store.submit([put_session(session(1))]).result(30)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {LAYOUT + 1}")
     Path(f"{path}-wal").write_bytes(b"what its server left")
@@ -190,15 +191,15 @@ def test_on_trial_the_file_is_as_it_was_until_it_is_settled(path: Path) -> None:
     first_layout(path).close()
     before = path.read_bytes()
     with Store(str(path), on_trial=True) as store:
-        store.submit([PutSession(session(1))]).result(30)
+        store.submit([put_session(session(1))]).result(30)
         assert path.read_bytes() == before
     assert {p.name for p in path.parent.iterdir()} == {"s.db", "s.db.lock"}
     assert path.read_bytes() == before
     with Store(str(path), on_trial=True) as store:
-        store.submit([PutSession(session(2))], 9).result(30)
+        store.submit([put_session(session(2))], 9).result(30)
         secret = store.secret("a")
         store.settle()
-        store.submit([PutSubscribers(2, record(1), 1)]).result(30)
+        store.submit([put_subscribers(2, record(1), 1)]).result(30)
         store.settle()
         assert contents(store) == {session(2): {record(1): (0, 2)}}
         assert (store.revision, store.secret("a")) == (9, secret)

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from store_support import contents, record, records, session, split
 
 from rtpfanout.store import (
-    DropSession,
-    DropSubscribers,
-    PutConsents,
-    PutSession,
-    PutSubscribers,
     Store,
     StoredConsent,
+)
+from rtpfanout.store.writes import (
+    drop_session,
+    drop_subscribers,
+    put_consents,
+    put_session,
+    put_subscribers,
 )
 
 if TYPE_CHECKING:
@@ -58,14 +60,14 @@ class AsADictionary(stateful.RuleBasedStateMachine):
     )
     def put_session(self, sequence: int, labels: str, consent: str) -> None:
         made = session(sequence, labels=labels, consent=consent)
-        self._submit(PutSession(made))
+        self._submit(put_session(made))
         if consent == "none":
             self._forget_consents(sequence)
         self.model[sequence] = made, self.model.get(sequence, (made, {}))[1]
 
     @stateful.rule(sequence=sequences)
     def drop_session(self, sequence: int) -> None:
-        self._submit(DropSession(sequence))
+        self._submit(drop_session(sequence))
         self.model.pop(sequence, None)
         self._forget_consents(sequence)
 
@@ -73,14 +75,14 @@ class AsADictionary(stateful.RuleBasedStateMachine):
         sequence=sequences, numbers=numbers, lease=st.integers(0, 2), number=st.integers(0, 2)
     )
     def put_subscribers(self, sequence: int, numbers: list[int], lease: int, number: int) -> None:
-        self._submit(PutSubscribers(sequence, records(numbers), 0, lease, number))
+        self._submit(put_subscribers(sequence, records(numbers), 0, lease, number))
         if sequence in self.model:
             added = split(records(numbers))
             self.model[sequence][1].update(dict.fromkeys(added, (lease, number)))
 
     @stateful.rule(sequence=sequences, numbers=numbers)
     def drop_subscribers(self, sequence: int, numbers: list[int]) -> None:
-        self._submit(DropSubscribers(sequence, records(numbers)))
+        self._submit(drop_subscribers(sequence, records(numbers)))
         if sequence in self.model:
             for one in split(records(numbers)):
                 self.model[sequence][1].pop(one, None)
@@ -89,7 +91,7 @@ class AsADictionary(stateful.RuleBasedStateMachine):
     @stateful.rule(sequence=sequences, numbers=numbers, until=st.integers(1, 3))
     def put_consents(self, sequence: int, numbers: list[int], until: int) -> None:
         given = [StoredConsent(sequence, record(number), until) for number in numbers]
-        self._submit(PutConsents(b"b", given))
+        self._submit(put_consents(b"b", given))
         if sequence in self.model and self.model[sequence][0].consent == "echo":
             there = self.model[sequence][1]
             for each in given:

@@ -13,22 +13,7 @@ from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.movekeys import identity_of
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.terms import LARGEST_STORED, Terms, stored_terms
-from rtpfanout.store import (
-    DropMoveCounters,
-    DropSession,
-    DropSubscribers,
-    PutAnswer,
-    PutConsents,
-    PutDeliveries,
-    PutInterface,
-    PutMoveCounter,
-    PutSession,
-    PutSubscribers,
-    StoredAnswer,
-    StoredConsent,
-    StoredDelivery,
-    StoredSession,
-)
+from rtpfanout.store import StoredConsent, StoredDelivery, StoredSession, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +21,7 @@ if TYPE_CHECKING:
 
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.record import Session
-    from rtpfanout.store import Change, Store
+    from rtpfanout.store import Store, StoredAnswer, Write
 
 FOREVER_NS = LARGEST_STORED
 """Of a consent that is not over until its subscriber goes."""
@@ -56,7 +41,7 @@ class Journal:
 
         The counter of its move key is kept with that, also when it has another key now.
         """
-        changes: list[Change] = [PutSession(stored(session))]
+        changes: list[Write] = [writes.put_session(stored(session))]
         terms = session.terms
         if before is not None and before.move_key != terms.move_key:
             changes += _counter(session.ssrc, before)
@@ -68,7 +53,7 @@ class Journal:
         self, session: Session | RefusedSession, answer: StoredAnswer | None
     ) -> Future[int]:
         """With its subscribers; the counter of its move key stays."""
-        changes: list[Change] = [DropSession(session.sequence)]
+        changes: list[Write] = [writes.drop_session(session.sequence)]
         if isinstance(session, RefusedSession):
             changes += _counter(session.row.ssrc, session.row)
         else:
@@ -78,7 +63,7 @@ class Journal:
     def forget_move_counters(self, identities: Sequence[bytes]) -> None:
         """Not waited for: what the next start finds too many of it forgets again."""
         if identities:
-            self._submit([DropMoveCounters(identities)], None)
+            self._submit([writes.drop_move_counters(identities)], None)
 
     def save_subscribers(
         self,
@@ -97,19 +82,21 @@ class Journal:
         Of `asked`, who have to consent, nothing from before counts: a `delete_subscribers` that
         nobody waited for may have failed. `local`: which of our addresses they spoke to.
         """
-        changes: list[Change] = [DropSubscribers(session.sequence, asked)] if asked else []
-        changes.append(PutSubscribers(session.sequence, records, since, lease_ns, class_number))
+        changes: list[Write] = [writes.drop_subscribers(session.sequence, asked)] if asked else []
+        changes.append(
+            writes.put_subscribers(session.sequence, records, since, lease_ns, class_number)
+        )
         if local:
             each = split_records(records)
             stored = [StoredDelivery(session.sequence, record, local) for record in each]
-            changes.append(PutDeliveries(stored))
+            changes.append(writes.put_deliveries(stored))
         return self._submit(changes, answer)
 
     def delete_subscribers(
         self, session: Session | RefusedSession, records: bytes, answer: StoredAnswer | None
     ) -> Future[int]:
         """Those that are there."""
-        changes = [DropSubscribers(session.sequence, records)] if records else []
+        changes = [writes.drop_subscribers(session.sequence, records)] if records else []
         return self._submit(changes, answer)
 
     def save_consents(
@@ -123,29 +110,29 @@ class Journal:
             StoredConsent(session.sequence, record, int(min(secs * 1e9, FOREVER_NS)))
             for session, record, secs in until
         ]
-        changes: list[Change] = [PutConsents(boot_id(), consents)]
+        changes: list[Write] = [writes.put_consents(boot_id(), consents)]
         if locals_:
-            changes.append(PutDeliveries(locals_))
+            changes.append(writes.put_deliveries(locals_))
         return self._submit(changes, None)
 
     def save_interface(self, number: int, name: str) -> Future[int]:
         """Of link-local addresses that what is submitted next may have."""
-        return self._submit([PutInterface(number, name)], None)
+        return self._submit([writes.put_interface(number, name)], None)
 
-    def submit(self, changes: Sequence[Change]) -> Future[int]:
+    def submit(self, changes: Sequence[Write]) -> Future[int]:
         """These."""
         return self._submit(changes, None)
 
-    def _submit(self, changes: Sequence[Change], answer: StoredAnswer | None) -> Future[int]:
+    def _submit(self, changes: Sequence[Write], answer: StoredAnswer | None) -> Future[int]:
         if answer is not None:
-            changes = [*changes, PutAnswer(answer)]
+            changes = [*changes, writes.put_answer(answer)]
         return self._store.submit(changes, self._changes.given)
 
 
-def _counter(ssrc: int, terms: Terms | StoredSession) -> list[Change]:
+def _counter(ssrc: int, terms: Terms | StoredSession) -> list[Write]:
     if not (terms.move_key and terms.move_counter):
         return []
-    return [PutMoveCounter(identity_of(ssrc, terms.move_key), terms.move_counter)]
+    return [writes.put_move_counter(identity_of(ssrc, terms.move_key), terms.move_counter)]
 
 
 def stored(session: Session) -> StoredSession:

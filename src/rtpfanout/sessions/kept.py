@@ -15,13 +15,7 @@ from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.fields import page_size, session_id_of
 from rtpfanout.sessions.refused import in_order
 from rtpfanout.sessions.zones import record_in_zone, scopes_of
-from rtpfanout.store import (
-    DropSubscribers,
-    PutDeliveries,
-    PutSession,
-    PutSubscribers,
-    renumbered_text,
-)
+from rtpfanout.store import renumbered_text, writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.restore import Restoring
     from rtpfanout.sessions.state import State
     from rtpfanout.sessions.views import SubscriberView
-    from rtpfanout.store import Change as StoreChange
+    from rtpfanout.store import Write
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -152,29 +146,31 @@ class RefusedSessions:
         return served
 
 
-def _renumbered(refused: RefusedSession, changed: Mapping[int, int]) -> list[StoreChange]:
+def _renumbered(refused: RefusedSession, changed: Mapping[int, int]) -> list[Write]:
     """What the store has to change, too."""
-    changes: list[StoreChange] = []
+    changes: list[Write] = []
     row = refused.row
     refused.row = row._replace(
         source_text=renumbered_text(row.source_text, changed),
         pinned_source=renumbered_text(row.pinned_source, changed),
     )
     if refused.row != row:
-        changes.append(PutSession(refused.row))
+        changes.append(writes.put_session(refused.row))
     for at, run in enumerate(refused.runs):
         if not scopes_of(run.records) & changed.keys():
             continue
         new = b"".join(record_in_zone(record, changed) for record in split_records(run.records))
         refused.runs[at] = run._replace(records=new)
-        changes.append(DropSubscribers(run.sequence, run.records))
+        changes.append(writes.drop_subscribers(run.sequence, run.records))
         changes.append(
-            PutSubscribers(run.sequence, new, run.since_ns, run.lease_ns, run.subscriber_class)
+            writes.put_subscribers(
+                run.sequence, new, run.since_ns, run.lease_ns, run.subscriber_class
+            )
         )
     deliveries = [
         each._replace(record=record_in_zone(each.record, changed)) for each in refused.deliveries
     ]
     if changes and deliveries:
         refused.deliveries = deliveries
-        changes.append(PutDeliveries(deliveries))
+        changes.append(writes.put_deliveries(deliveries))
     return changes

@@ -15,7 +15,6 @@ import structlog
 
 from rtpfanout.errors import AlreadyExistsError
 from rtpfanout.seldom import Seldom
-from rtpfanout.store import MOVE_IDENTITY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,13 +27,14 @@ _log = structlog.stdlib.get_logger(__name__)
 MOST_KEPT = 65_536
 """Counters of keys that no session has. By number and not by age: a move is refused by its time
 half a minute later anyhow, unless this host's clock was set back, and then no age is right."""
+IDENTITY_BYTES = 16  # as the store has them
 _LABEL = b"rtpfanout move counter"
 
 
 def identity_of(ssrc: int, move_key: bytes) -> bytes:
     """What tells SSRC and key from all others, and is no key."""
     digest = hmac.digest(move_key, _LABEL + (ssrc & 0xFFFFFFFF).to_bytes(4), "sha256")
-    return digest[:MOVE_IDENTITY_BYTES]
+    return digest[:IDENTITY_BYTES]
 
 
 class MoveKeys:

@@ -32,7 +32,7 @@ from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
 from rtpfanout.sessions.terms import source_taken, terms_of
-from rtpfanout.store import DropSubscribers, runs_of
+from rtpfanout.store import runs_of, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.zones import Zones
     from rtpfanout.store import (
-        Change,
         Store,
         StoredDelivery,
         StoredSession,
         StoredSource,
         SubscriberRow,
         SubscriberRun,
+        Write,
     )
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -83,7 +83,7 @@ class Restoring:
     zones: Zones
     leases: Deadlines[int]
     _result: Restored = field(default_factory=Restored)
-    _drops: list[Change] = field(default_factory=list)
+    _drops: list[Write] = field(default_factory=list)
     _refused: list[tuple[StoredSession, Exception]] = field(default_factory=list)
     _entries: dict[int, Entry] = field(default_factory=dict)  # by sequence, as the handles
     _handles: dict[int, int] = field(default_factory=dict)
@@ -236,7 +236,7 @@ class Restoring:
                 continue
             if run.lease_ns and run.lease_ns <= now:
                 self._result.expired_subscribers += len(run.records) // RECORD_BYTES
-                self._drops.append(DropSubscribers(run.sequence, run.records))
+                self._drops.append(writes.drop_subscribers(run.sequence, run.records))
             else:
                 yield run
 

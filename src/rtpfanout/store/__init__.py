@@ -2,27 +2,15 @@
 keys, answers, secrets.
 
 `Store` writes what is submitted to it in order, with one fsync for all that came during the
-last one, and tells when it is durable. `records` has what is stored, `layout` the statements that
-read and write it, `migrations` the file's layouts, `files` where it lies and who may have it.
+last one, and tells when it is durable. `records` has what is stored, `reading` and `writes` the
+statements, `migrations` the file's layouts, `files` where it lies and who may have it.
 """
 
+from rtpfanout.store import writes
 from rtpfanout.store.files import MEMORY, default_path, state_directory
 from rtpfanout.store.interfaces import renumbered_text
-from rtpfanout.store.layout import IDENTITY_BYTES as MOVE_IDENTITY_BYTES
 from rtpfanout.store.records import (
-    Change,
-    DropMoveCounters,
-    DropSession,
-    DropSubscribers,
     KeptClock,
-    PutAnswer,
-    PutConsents,
-    PutDeliveries,
-    PutInterface,
-    PutMoveCounter,
-    PutSecret,
-    PutSession,
-    PutSubscribers,
     StoredAnswer,
     StoredConsent,
     StoredDelivery,
@@ -36,23 +24,11 @@ from rtpfanout.store.records import (
 )
 from rtpfanout.store.submission import StoreCounts
 from rtpfanout.store.writer import Store
+from rtpfanout.store.writes import Write
 
 __all__ = [
     "MEMORY",
-    "MOVE_IDENTITY_BYTES",
-    "Change",
-    "DropMoveCounters",
-    "DropSession",
-    "DropSubscribers",
     "KeptClock",
-    "PutAnswer",
-    "PutConsents",
-    "PutDeliveries",
-    "PutInterface",
-    "PutMoveCounter",
-    "PutSecret",
-    "PutSession",
-    "PutSubscribers",
     "Store",
     "StoreCounts",
     "StoredAnswer",
@@ -62,10 +38,12 @@ __all__ = [
     "StoredSource",
     "SubscriberRow",
     "SubscriberRun",
+    "Write",
     "default_path",
     "pack_labels",
     "renumbered_text",
     "runs_of",
     "state_directory",
     "unpack_labels",
+    "writes",
 ]

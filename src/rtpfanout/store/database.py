@@ -1,4 +1,4 @@
-"""The file as it is changed, and read at a start; `opening` opens it.
+"""The file as it is changed; `opening` opens it, `reading` reads it.
 
 A row per subscriber, in the order of its key: a change of one writes one page, whatever the
 size of its session. Batches go in as packed bytes; SQLite takes them apart, so no Python object
@@ -9,44 +9,24 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout.errors import StartError
-from rtpfanout.store import interfaces, layout
 from rtpfanout.store.files import new_file, put_in_place, remove, set_aside, unusable
 from rtpfanout.store.migrations import DamagedError, kept_name
 from rtpfanout.store.opening import CACHE_BYTES, connect, open_file, tell_of
-from rtpfanout.store.records import (
-    RECORD_BYTES,
-    Change,
-    DropMoveCounters,
-    DropSession,
-    DropSubscribers,
-    KeptClock,
-    PutAnswer,
-    PutConsents,
-    PutDeliveries,
-    PutInterface,
-    PutMoveCounter,
-    PutSecret,
-    PutSession,
-    PutSubscribers,
-    StoredAnswer,
-    StoredConsent,
-    StoredDelivery,
-    StoredSession,
-    StoredSource,
-    SubscriberRow,
-)
+from rtpfanout.store.reading import CLOCK, STATE
+from rtpfanout.store.records import KeptClock
+from rtpfanout.store.writes import put_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable
+
+    from rtpfanout.store.writes import Write
 
 _log = structlog.stdlib.get_logger(__name__)
-
-_SESSIONS_AT_A_TIME = 100
 
 
 class Database:
@@ -82,14 +62,17 @@ class Database:
                 raise unusable(Path(path), again) from None
         self.connection = opened.connection
         self._copy, self._copied_layout = opened.copy, opened.copied_layout
-        self.revision: int
-        self.sequence: int
-        self.revision, self.sequence, _ = self.connection.execute(layout.STATE).fetchone()
-        clock = self.connection.execute(layout.CLOCK).fetchone()
+        self.revision: int = self.connection.execute(STATE).fetchone()[0]
+        clock = self.connection.execute(CLOCK).fetchone()
         self.clock = KeptClock._make(clock) if clock else None
         self._was_read = False
         self.clock_now: Callable[[], KeptClock] | None = None
         """What the times in the changes are of, to be kept with each transaction."""
+
+    @property
+    def sequence(self) -> int:
+        """The highest one a session ever had."""
+        return int(self.connection.execute(STATE).fetchone()[1])
 
     def read_all(self) -> None:
         """Have all of it in memory if that is not too much, so that `copy_to` needs no file.
@@ -148,101 +131,20 @@ class Database:
         if self._copy:
             remove(self._copy)
 
-    # --- reading ---
-
-    def sessions(self) -> list[StoredSession]:
-        """By sequence."""
-        return list(map(StoredSession._make, self._texts(layout.SESSIONS)))
-
-    def sources(self) -> Iterator[StoredSource]:
-        """By sequence; twice as fast as `sessions`, and in little memory."""
-        for ends in self._ranges():
-            yield from map(StoredSource._make, self._texts(layout.SOURCES, ends))
-
-    def rows(self) -> Iterator[list[SubscriberRow]]:
-        """Subscribers by session, within one by time; those of some sessions at a time."""
-        for ends in self._ranges():  # so that what is sorted fits into memory
-            if rows := self.connection.execute(layout.ROWS, ends).fetchall():
-                yield rows
-
-    def rows_of(self, sequence: int) -> list[SubscriberRow]:
-        """Of one session."""
-        return self.connection.execute(layout.ROWS, (sequence, sequence)).fetchall()
-
-    def answers(self) -> list[StoredAnswer]:
-        """Those that expire first, first."""
-        return list(map(StoredAnswer._make, self._texts(layout.ANSWERS)))
-
-    def secrets(self) -> dict[str, bytes]:
-        """By name."""
-        return dict(self._texts(layout.SECRETS))
-
-    def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
-        """By session: those of this boot that last beyond `now_ns`."""
-        rows = self.connection.execute(layout.CONSENTS, (boot, now_ns))
-        yield from map(StoredConsent._make, rows)
-
-    def move_counters(self) -> Iterator[tuple[bytes, int]]:
-        """(identity of SSRC and key, counter), the one that was used last at the end."""
-        for identity, counter in self.connection.execute(layout.MOVE_COUNTERS):
-            yield identity, int.from_bytes(counter)
-
-    def deliveries(self) -> Iterator[StoredDelivery]:
-        """By session."""
-        yield from map(StoredDelivery._make, self.connection.execute(layout.DELIVERIES))
-
-    def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
-        """Link-local addresses get the index that their interface has now; the names by index."""
-        kept = interfaces.names(self.connection)
-        changes = interfaces.renumbered(kept, now)
-        if changes:
-            interfaces.renumber(self.connection, changes)
-            kept = interfaces.names(self.connection)
-        return kept
-
-    def _ranges(self) -> Iterator[tuple[int, int]]:
-        """The first and the last of some sessions at a time, by sequence."""
-        keys = [
-            key for (key,) in self.connection.execute("SELECT sequence FROM session ORDER BY 1")
-        ]
-        for start in range(0, len(keys), _SESSIONS_AT_A_TIME):
-            yield keys[start], keys[start : start + _SESSIONS_AT_A_TIME][-1]
-
-    def _texts(self, query: str, values: tuple[int, ...] = ()) -> list[tuple[Any, ...]]:
-        """The rows; bytes that are not UTF-8, which only damage makes, are replaced."""
-        try:
-            return self.connection.execute(query, values).fetchall()
-        except sqlite3.OperationalError:
-            self.connection.text_factory = lambda text: text.decode(errors="replace")
-            try:
-                return self.connection.execute(query, values).fetchall()
-            finally:
-                self.connection.text_factory = str
-
-    # --- writing ---
-
-    def write(self, changes: Iterable[Change], revision: int) -> None:
+    def write(self, changes: Iterable[Write], revision: int) -> None:
         """All changes in one transaction, durable on return; on any exception none of them."""
         clock = self.clock_now() if self.clock_now else None
-        execute = self.connection.execute
-        sequence = self.sequence
-        execute("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
         try:
-            for change in changes:
-                self._apply(change)
-                if isinstance(change, PutSession):
-                    sequence = max(sequence, change.session.sequence)
-            revision = max(revision, self.revision)
-            execute("UPDATE state SET revision = ?, sequence = ?", (revision, sequence))
-            if clock is not None:
-                execute(layout.PUT_CLOCK, clock)
-            execute("COMMIT")
+            for change in (*changes, put_revision(revision, clock)):
+                for statement, rows in change.steps:
+                    self.connection.executemany(statement, rows)
+            self.connection.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.rollback()
             raise
-        self.revision = revision
-        self.sequence = sequence
+        self.revision = max(revision, self.revision)
         self.clock = clock
 
     def forget_answers(self, now: float) -> None:
@@ -258,43 +160,3 @@ class Database:
         no page that stays the same.
         """
         self.connection.execute("UPDATE state SET buried = buried + 1")
-
-    def _apply(self, change: Change) -> None:
-        execute, many = self.connection.execute, self.connection.executemany
-        match change:
-            case PutSession(session):
-                execute(layout.PUT_SESSION, session)
-            case DropSession(sequence):
-                execute("DELETE FROM subscriber WHERE session = ?", (sequence,))
-                execute("DELETE FROM session WHERE sequence = ?", (sequence,))
-            case PutSubscribers(sequence, records, since, lease, number):
-                for start, piece, count in _pieces(records):
-                    values = (sequence, piece, since + start, lease, number, count)
-                    execute(layout.PUT_SUBSCRIBERS, values)
-            case DropSubscribers(sequence, records):
-                for _, piece, count in _pieces(records):
-                    execute(layout.DROP_SUBSCRIBERS, (sequence, piece, count))
-            case PutConsents(boot, consents):
-                many(layout.PUT_CONSENT, [(*each, boot) for each in consents])
-            case PutMoveCounter(identity, counter):
-                execute(layout.PUT_MOVE_COUNTER, (identity, counter.to_bytes(8)))
-            case DropMoveCounters(identities):
-                many(layout.DROP_MOVE_COUNTER, [(identity,) for identity in identities])
-            case PutDeliveries(stored):
-                many(layout.PUT_DELIVERY, stored)
-            case PutInterface(number, name):
-                execute(layout.PUT_INTERFACE, (number, name))
-            case PutAnswer(answer):
-                execute(layout.PUT_ANSWER, answer)
-            case PutSecret(name, value):
-                execute(layout.PUT_SECRET, (name, value))
-
-
-def _pieces(records: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """(number of the first, records, how many) for at most SLICE at a time."""
-    if len(records) % RECORD_BYTES:
-        raise ValueError(f"{len(records)} bytes are no whole number of address records")
-    step = layout.SLICE * RECORD_BYTES
-    for start in range(0, len(records), step):
-        piece = records[start : start + step]
-        yield start // RECORD_BYTES, piece, len(piece) // RECORD_BYTES

@@ -10,8 +10,6 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from rtpfanout.store.layout import INTERFACES
-
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
@@ -23,11 +21,6 @@ _RENUMBER = """UPDATE OR REPLACE {table} SET address =
 CAST(substr(address, 1, 16) || ?2 || substr(address, 21) AS BLOB) WHERE substr(address, 17, 4) = ?1
 """
 _SCOPE = re.compile(r"%(\d+)")
-
-
-def names(connection: sqlite3.Connection) -> dict[int, str]:
-    """By index, as it was when an address of it was last given."""
-    return dict(connection.execute(INTERFACES))
 
 
 def renumbered(kept: Mapping[int, str], now: Mapping[str, int]) -> dict[int, int]:

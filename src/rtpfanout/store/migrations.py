@@ -2,10 +2,10 @@
 another.
 
 A new file is one of layout 0, and goes through all of them: so the tables of today are described
-here and nowhere else (`layout` has the statements that use them). A layout is never changed once a
-version that writes it was released; what is new is another one at the end. For a further column of
-`session` that is one line, as "ALTER TABLE session ADD COLUMN ... DEFAULT ''", and its field in
-`records`. Before that, a file of the layout before goes to tests/unit/data.
+here and nowhere else (`reading` and `writes` have the statements that use them). A layout is never
+changed once a version that writes it was released; what is new is another one at the end. For a
+further column of `session` that is one line, as "ALTER TABLE session ADD COLUMN ... DEFAULT ''",
+and its field in `records`. Before that, a file of the layout before goes to tests/unit/data.
 
 Nothing happens to a file that is there: a copy is changed, checked, made durable, and then takes
 its place by one rename.
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from rtpfanout.errors import StartError
 from rtpfanout.store.files import new_file, reason_of, remove, sync
-from rtpfanout.store.layout import READS, SLICE, STATE
+from rtpfanout.store.reading import READS, STATE
+from rtpfanout.store.writes import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

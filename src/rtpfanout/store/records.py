@@ -1,21 +1,19 @@
-"""What is stored, as tuples that SQLite takes and gives without conversion, and the changes.
+"""What is stored, as tuples that SQLite takes and gives without conversion.
 
 Times are nanoseconds of the store's time (sessions/clock.py), since the epoch where the wall clock
-was right, but for those of consents, which are of CLOCK_MONOTONIC. Integers are signed, of 64 bits:
-what is beyond fails alone, with UnavailableError.
+was right, but for those of consents, which are of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from rtpfanout.model import ADDRESS_RECORD, SubscriberClass
+from rtpfanout.model import ADDRESS_RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 RECORD_BYTES = ADDRESS_RECORD.size
 
@@ -132,114 +130,6 @@ class KeptClock(NamedTuple):
     """The wall clock's time less CLOCK_MONOTONIC, when it was last looked at."""
     written_ns: int
     """When the store was last written to, of the store's time."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutSession:
-    """A session that is new, or changed."""
-
-    session: StoredSession
-
-
-@dataclass(frozen=True, slots=True)
-class DropSession:
-    """The session and all its subscribers; nothing if it isn't there."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class PutSubscribers:
-    """Subscribers that are new, or (they keep their `since`) have a new lease and class.
-
-    `records` may name an address twice. The i-th counts as there since `since_ns` + i.
-    Nothing happens if the session isn't there.
-    """
-
-    sequence: int
-    records: bytes
-    since_ns: int
-    lease_ns: int = 0
-    subscriber_class: int = SubscriberClass.MONITOR.number
-
-
-@dataclass(frozen=True, slots=True)
-class DropSubscribers:
-    """Those of `records` that are there."""
-
-    sequence: int
-    records: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PutConsents:
-    """In the place of those before; nothing for who is no subscriber or need not consent.
-
-    They go with their subscriber, their session, and with its asking for consent.
-    """
-
-    boot: bytes
-    consents: Sequence[StoredConsent]
-
-
-@dataclass(frozen=True, slots=True)
-class PutMoveCounter:
-    """The counter of a key's latest move, below 2^64; a lower one changes nothing."""
-
-    identity: bytes
-    counter: int
-
-
-@dataclass(frozen=True, slots=True)
-class DropMoveCounters:
-    """Those of the identities that are there."""
-
-    identities: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class PutDeliveries:
-    """In the place of those before; nothing for who is no subscriber. They go with that."""
-
-    deliveries: Sequence[StoredDelivery]
-
-
-@dataclass(frozen=True, slots=True)
-class PutInterface:
-    """The name of the interface that link-local addresses of this index are of."""
-
-    number: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PutAnswer:
-    """For a request id; forgotten some time after it expires."""
-
-    answer: StoredAnswer
-
-
-@dataclass(frozen=True, slots=True)
-class PutSecret:
-    """Bytes under a name; the first ones stay."""
-
-    name: str
-    value: bytes
-
-
-Change = (
-    PutSession
-    | DropSession
-    | PutSubscribers
-    | DropSubscribers
-    | PutConsents
-    | PutMoveCounter
-    | DropMoveCounters
-    | PutDeliveries
-    | PutInterface
-    | PutAnswer
-    | PutSecret
-)
 
 
 def pack_labels(labels: Mapping[str, str]) -> str:

@@ -8,17 +8,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rtpfanout.store.records import (
-    RECORD_BYTES,
-    Change,
-    DropSubscribers,
-    PutConsents,
-    PutDeliveries,
-    PutSubscribers,
-)
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rtpfanout.store.writes import Write
 
 
 MOST_RECORDS = 100_000
@@ -47,13 +40,13 @@ class StoreCounts:
 class Submission:
     """Changes that are written together or not at all."""
 
-    changes: Sequence[Change]
+    changes: Sequence[Write]
     revision: int
     done: Future[int] = field(default_factory=Future)
 
     def weight(self) -> int:
         """How many rows it writes, more or less."""
-        return sum(map(_weight, self.changes))
+        return sum(change.weight for change in self.changes)
 
 
 class Waiting:
@@ -103,15 +96,3 @@ class Waiting:
                     break
                 group.append(self._queue.popleft())
         return group
-
-
-def _weight(change: Change) -> int:
-    match change:
-        case PutSubscribers() | DropSubscribers():
-            return len(change.records) // RECORD_BYTES
-        case PutConsents():
-            return len(change.consents)
-        case PutDeliveries():
-            return len(change.deliveries)
-        case _:
-            return 1

@@ -20,22 +20,16 @@ from rtpfanout.store.database import Database
 from rtpfanout.store.files import MEMORY, FileLock
 from rtpfanout.store.heal import abandon, write_anew
 from rtpfanout.store.place import LostError, Place
-from rtpfanout.store.records import Change, PutSecret
+from rtpfanout.store.reading import Reading
 from rtpfanout.store.submission import StoreCounts, Submission, Waiting
+from rtpfanout.store.writes import put_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
-    from rtpfanout.store.records import (
-        KeptClock,
-        StoredAnswer,
-        StoredConsent,
-        StoredDelivery,
-        StoredSession,
-        StoredSource,
-        SubscriberRow,
-    )
+    from rtpfanout.store.records import KeptClock
+    from rtpfanout.store.writes import Write
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -46,7 +40,7 @@ _READ_ALL_AFTER_SECS = 5.0
 SECRET_BYTES = 32
 
 
-class Store:
+class Store(Reading):
     """A store that is open. Thread-safe, but for the reading, which belongs to the start.
 
     One process has a file at a time. A process that takes over from another (an upgrade)
@@ -89,7 +83,7 @@ class Store:
         try:
             self._database = Database(self.path, trusts=trusts, on_trial=on_trial)
             self._database.clock_now = self._clock
-            self._secrets = self._database.secrets()
+            self._secrets = self.secrets()
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
@@ -124,6 +118,10 @@ class Store:
                 self._open(wait_secs, trusts=True)
 
     @property
+    def _connection(self) -> sqlite3.Connection:
+        return self._database.connection
+
+    @property
     def revision(self) -> int:
         """The highest one that was written."""
         return self._database.revision
@@ -152,54 +150,7 @@ class Store:
         with self._counting:
             return replace(self._counts)
 
-    # --- at the start, before anything is submitted ---
-
-    def sessions(self) -> list[StoredSession]:
-        """By sequence."""
-        return self._database.sessions()
-
-    def sources(self) -> Iterator[StoredSource]:
-        """By sequence: what of `sessions` the packet path needs, twice as fast."""
-        return self._database.sources()
-
-    def subscribers(self) -> Iterator[list[SubscriberRow]]:
-        """Some sessions at a time, each in one piece, within it by when they came in."""
-        return self._database.rows()
-
-    def subscribers_of(self, sequence: int) -> list[SubscriberRow]:
-        """Of one session, by when they came in."""
-        return self._database.rows_of(sequence)
-
-    def answers(self) -> list[StoredAnswer]:
-        """Those that expire first, first; some may have expired."""
-        return self._database.answers()
-
-    def consents(self, boot: bytes, now_ns: int) -> Iterator[StoredConsent]:
-        """Those of this boot that last beyond `now_ns`, by session."""
-        return self._database.consents(boot, now_ns)
-
-    def move_counters(self) -> Iterator[tuple[bytes, int]]:
-        """(identity of SSRC and key, counter), the one that was used last at the end."""
-        return self._database.move_counters()
-
-    def deliveries(self) -> Iterator[StoredDelivery]:
-        """By session."""
-        return self._database.deliveries()
-
-    def place_interfaces(self, now: Mapping[str, int]) -> dict[int, str]:
-        """Before anything is read: `now` has the index of each interface by its name. Link-local
-        addresses of those that have another one since get it; the names by index.
-
-        Raises UnavailableError.
-        """
-        try:
-            return self._database.place_interfaces(now)
-        except sqlite3.Error as error:
-            raise _unavailable(f"the store can't be written: {error}") from None
-
-    # --- from then on ---
-
-    def submit(self, changes: Sequence[Change], revision: int = 0) -> Future[int]:
+    def submit(self, changes: Sequence[Write], revision: int = 0) -> Future[int]:
         """Write all of `changes`, or none. Submissions are carried out in order.
 
         The result, once it is durable, is the highest revision that was submitted so far. It
@@ -220,7 +171,7 @@ class Store:
             found = self._secrets.get(name)
             if found is None:
                 found = secrets.token_bytes(SECRET_BYTES)
-                self.submit([PutSecret(name, found)]).result()
+                self.submit([put_secret(name, found)]).result()
                 self._secrets[name] = found
         return found
 
