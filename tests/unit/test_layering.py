@@ -74,7 +74,7 @@ SESSIONS_LAYERS = (
     {"judge", "pages", "shedding", "zones"},
     {"consent"},
     {"subscribers"},
-    {"leases", "life", "updating"},
+    {"life", "updating"},
     {"restore", "signals"},
     {"kept"},
     {"renumbering"},

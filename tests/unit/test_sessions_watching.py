@@ -10,7 +10,7 @@ import pytest
 from managers import SOURCE, Clock, engine_of, manager_of
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.sessions import Change, ChangeLog, ChangeType, EventType, WatchEvent, watch
+from rtpfanout.sessions import ChangeLog, ChangeType, EventType, WatchEvent, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,16 +111,12 @@ def test_who_is_too_slow_begins_with_a_snapshot(manager: SessionManager) -> None
         assert types(await watcher.read(3)) == [RESET, SNAPSHOT, SYNCED]
         for _ in range(3):
             slot = changes.begin()
-            changes.settle(slot, change_of(slot.revision, view))
+            changes.show(slot, ChangeType.UPDATED, view, {})
         events = await watcher.read(3)
         assert types(events) == [RESET, SNAPSHOT, SYNCED]
         assert events[-1].revision == changes.revision
 
     asyncio.run(run())
-
-
-def change_of(revision: int, view: SessionView) -> Any:
-    return Change(revision, ChangeType.UPDATED, view, view.labels)
 
 
 def test_what_changes_amid_a_snapshot_follows_it(manager: SessionManager) -> None:

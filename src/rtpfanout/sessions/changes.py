@@ -62,7 +62,7 @@ class Change:
         return ChangeType.CREATED if after else None
 
 
-class _Slot:
+class Slot:
     """A revision that was given out; `change` is there when it is `settled`, if ever."""
 
     __slots__ = ("change", "revision", "settled")
@@ -80,7 +80,7 @@ class ChangeLog:
         """`revision` is the last one there was before; what led there is not known."""
         self._lock = threading.Lock()
         self._entries: deque[Change] = deque(maxlen=kept)
-        self._pending: deque[_Slot] = deque()
+        self._pending: deque[Slot] = deque()
         self._given = revision
         self._shown = revision
         self._oldest = revision
@@ -96,16 +96,30 @@ class ChangeLog:
         """The last one that was given to a change, whether it happened or not."""
         return self._given
 
-    def begin(self) -> _Slot:
+    def begin(self) -> Slot:
         """The next revision, kept free for a change that is under way."""
         with self._lock:
             self._given += 1
-            slot = _Slot(self._given)
+            slot = Slot(self._given)
             self._pending.append(slot)
             return slot
 
-    def settle(self, slot: _Slot, change: Change | None) -> None:
-        """The change of `slot` happened, or (None) it did not."""
+    def show(
+        self,
+        slot: Slot,
+        kind: ChangeType,
+        view: SessionView,
+        labels_before: Mapping[str, str],
+        view_before: SessionView | None = None,
+    ) -> None:
+        """The change of `slot` happened."""
+        self._settle(slot, Change(slot.revision, kind, view, labels_before, view_before))
+
+    def give_up(self, slot: Slot) -> None:
+        """It did not."""
+        self._settle(slot, None)
+
+    def _settle(self, slot: Slot, change: Change | None) -> None:
         with self._lock:
             slot.change = change
             slot.settled = True

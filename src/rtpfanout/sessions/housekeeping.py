@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.errors import NotFoundError
 from rtpfanout.model import Address
-from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.changes import ChangeType
+from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rtpfanout._fastpath import Engine
     from rtpfanout.model import IPAddress
     from rtpfanout.overload import HighWater, Sample
     from rtpfanout.sessions.changes import ChangeLog
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
+    from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.judge import Judge
     from rtpfanout.sessions.kept import RefusedSessions
-    from rtpfanout.sessions.leases import Leases
     from rtpfanout.sessions.life import Life
+    from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.renumbering import Renumbering
-    from rtpfanout.sessions.rules import Rules
     from rtpfanout.sessions.shedding import Shedding
-    from rtpfanout.sessions.state import State
+    from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -34,15 +34,11 @@ _SHOWN_AT_A_TIME = 256  # so that the lock is held for moments
 
 
 @dataclass(eq=False)
-class Housekeeping:
+class Housekeeping(Part):
     """Each about once a second, unless it says something else. Thread-safe; all of them wait, for
     the store or a grace period.
     """
 
-    state: State
-    engine: Engine
-    clock: Clock
-    rules: Rules
     store: Store
     changes: ChangeLog
     renumbering: Renumbering
@@ -50,7 +46,9 @@ class Housekeeping:
     consents: Consents
     shedding: Shedding
     life: Life
-    leases: Leases
+    subscribers: Subscribers
+    due: Deadlines[int]
+    """The seconds at which a session, by its handle, has leases to end."""
     judge: Judge
     refused: RefusedSessions
 
@@ -71,9 +69,38 @@ class Housekeeping:
         whose subscribers changed. It never waits for the store.
         """
         self.consents.lapse(self.clock.monotonic_ns() / 1e9)
-        ended = self.leases.expire()
+        ended = self._end_leases()
         self._show_touched()
         return ended
+
+    def _end_leases(self) -> int:
+        """Their deadlines are in the store, so a restart does not bring them back."""
+        state = self.state
+        now = self.clock.monotonic_ns() // 10**9
+        ended = 0
+        with state.lock:
+            due = [state.by_handle.get(handle) for handle in self.due.take(now)]
+        for session in filter(None, due):
+            try:
+                ended += self._end_leases_of(session, now)
+            except NotFoundError:
+                continue
+            except BusyError:  # perhaps a renewal
+                with state.lock:
+                    self.due.add(now + 1, session.handle)
+        state.count("leases_expired", ended)
+        return ended
+
+    def _end_leases_of(self, session: Session, now: int) -> int:
+        expired = self.subscribers.expired(session, now)
+        if not expired:
+            return 0
+        with self.state.work(session.session_id, frozenset(expired), wait=False):
+            # Those that were renewed since we looked stay.
+            still = set(self.subscribers.expired(session, now))
+            gone = [record for record in expired if record in still]
+            self.subscribers.write_off(session, gone)
+            return len(gone)
 
     def _show_touched(self) -> None:
         """Notes an UPDATED for each session whose subscribers changed, however often."""
@@ -85,8 +112,7 @@ class Housekeeping:
                 for session in sessions:
                     slot = self.changes.begin()
                     view = self.state.view(session)
-                    change = Change(slot.revision, ChangeType.UPDATED, view, view.labels)
-                    self.changes.settle(slot, change)
+                    self.changes.show(slot, ChangeType.UPDATED, view, view.labels)
 
     def keep_clock(self) -> None:
         """Housekeeping: the store learns at once that the host started anew, or its clock was

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
-    from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.changes import ChangeLog, Slot
     from rtpfanout.sessions.record import Session
     from rtpfanout.store import Store, StoredAnswer, Write
 
@@ -118,6 +118,14 @@ class Journal:
     def save_interface(self, number: int, name: str) -> Future[int]:
         """Of link-local addresses that what is submitted next may have."""
         return self._submit([writes.put_interface(number, name)], None)
+
+    def wait(self, written: Future[int], slot: Slot) -> None:
+        """Until it is durable; if it fails, the change of `slot` has not happened."""
+        try:
+            written.result()
+        except BaseException:
+            self._changes.give_up(slot)
+            raise
 
     def submit(self, changes: Sequence[Write]) -> Future[int]:
         """These."""

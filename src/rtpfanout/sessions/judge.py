@@ -6,34 +6,26 @@ finds them. They are looked at again when what refused them may have changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout.model import Withheld
 from rtpfanout.sessions.admission import split_records
+from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtpfanout._fastpath import Engine
     from rtpfanout.sessions.record import Session
-    from rtpfanout.sessions.rules import Rules
-    from rtpfanout.sessions.state import State
 
 _log = structlog.stdlib.get_logger(__name__)
 _MOST_TOLD = 20
 """Sessions that have a line in the log each, of those that one change concerns."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Judge:
+class Judge(Part):
     """Which subscribers are refused, when that may have changed. Any thread may use it."""
-
-    state: State
-    engine: Engine
-    rules: Rules
 
     def all(self, *, only_refused: bool = False) -> tuple[int, int]:
         """How many are refused now, and how many aren't any more; about 0.4 us for each there is.

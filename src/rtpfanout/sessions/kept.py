@@ -10,10 +10,11 @@ import structlog
 
 from rtpfanout.errors import LimitError, RtpFanoutError
 from rtpfanout.sessions.admission import split_records
-from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.changes import ChangeType
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.fields import page_size, session_id_of
 from rtpfanout.sessions.refused import in_order
+from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.zones import record_in_zone, scopes_of
 from rtpfanout.store import renumbered_text, writes
 
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rtpfanout.sessions.changes import ChangeLog
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.refused import RefusedSession
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.restore import Restoring
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.views import SubscriberView
     from rtpfanout.store import Write
 
@@ -34,11 +33,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class RefusedSessions:
+class RefusedSessions(Part):
     """The calls about sessions that are kept and not served; each answers None for others."""
 
-    state: State
-    clock: Clock
     journal: Journal
     changes: ChangeLog
     restoring: Callable[[], Restoring]
@@ -61,19 +58,13 @@ class RefusedSessions:
                     return False
                 slot = self.changes.begin()
                 written = self.journal.delete_session(found, once.answer(""))
-            try:
-                written.result()
-            except BaseException:
-                with state.lock:
-                    self.changes.settle(slot, None)
-                raise
+            self.journal.wait(written, slot)
             with state.lock:
                 del state.refused[canonical_id]
                 state.room_for_sessions = True
                 state.counts["deleted"] += 1
                 view = found.view(self.clock)
-                change = Change(slot.revision, ChangeType.DELETED, view, view.labels)
-                self.changes.settle(slot, change)
+                self.changes.show(slot, ChangeType.DELETED, view, view.labels)
         return True
 
     def remove_subscribers(

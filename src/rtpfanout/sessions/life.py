@@ -5,31 +5,24 @@ from __future__ import annotations
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.changes import ChangeType
 from rtpfanout.sessions.record import Session
-from rtpfanout.sessions.terms import (
-    Terms,
-    engine_source,
-    source_taken,
-)
+from rtpfanout.sessions.state import Part
+from rtpfanout.sessions.terms import Terms, engine_source, source_taken
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from rtpfanout._fastpath import Engine
     from rtpfanout.overload import HighWater
-    from rtpfanout.sessions.changes import ChangeLog
-    from rtpfanout.sessions.clock import Clock
+    from rtpfanout.sessions.changes import ChangeLog, Slot
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.requests import Once
-    from rtpfanout.sessions.rules import Limits, Rules
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.views import SessionView
     from rtpfanout.sessions.zones import Zones
@@ -38,13 +31,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class Life:
+class Life(Part):
     """Creates and ends sessions."""
 
-    state: State
-    engine: Engine
-    clock: Clock
-    rules: Rules
     journal: Journal
     changes: ChangeLog
     zones: Zones
@@ -59,12 +48,12 @@ class Life:
         kind = fields.media_type_of(media_type)
         session_id = str(uuid.uuid4())
         if state.refused and len(state.by_id) + len(state.refused) >= self.rules.limits.sessions:
-            raise no_room(state, self.rules.limits)
+            raise no_room(self)
         now = clock.monotonic_ns()
         with state.lock:
             terms = self._claim(session_id, ssrc, terms)
         try:  # without the lock: the engine waits for a move that is under way
-            handle = engine_add(self.engine, state, self.rules.limits, ssrc, terms, now)
+            handle = engine_add(self, ssrc, terms, now)
         except BaseException:
             with state.lock:
                 self._give_up(session_id, ssrc, terms)
@@ -94,13 +83,12 @@ class Life:
             self.engine.remove_session(handle)
             with state.lock:
                 self._give_up(session_id, ssrc, terms)
-                self.changes.settle(slot, None)
+                self.changes.give_up(slot)
             raise
         with state.lock:
             state.insert(session)
             state.counts["created"] += 1
-            change = Change(slot.revision, ChangeType.CREATED, view, {})
-            self.changes.settle(slot, change)
+            self.changes.show(slot, ChangeType.CREATED, view, {})
         return view
 
     def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
@@ -172,50 +160,44 @@ class Life:
         age = self.clock.monotonic_ns() - session.fed_since_ns
         return not session.terms.paused and age >= self.rules.limits.session_timeout_ns
 
-    def _end(self, session: Session, slot: Any, written: Future[int], how: str) -> SessionView:
+    def _end(self, session: Session, slot: Slot, written: Future[int], how: str) -> SessionView:
         state = self.state
-        try:
-            written.result()
-        except BaseException:
-            with state.lock:
-                self.changes.settle(slot, None)
-            raise
+        self.journal.wait(written, slot)
         with state.lock:
             view = state.view(session)
             self.subscribers.forget_all(session)
             state.forget(session)
             state.counts[how] += 1
-            change = Change(slot.revision, ChangeType.DELETED, view, view.labels)
-            self.changes.settle(slot, change)
+            self.changes.show(slot, ChangeType.DELETED, view, view.labels)
         self.engine.remove_session(session.handle)
         with state.lock:
             self._give_up(session.session_id, session.ssrc, session.terms)
         return view
 
 
-def no_room(state: State, limits: Limits) -> LimitError:
+def no_room(part: Part) -> LimitError:
     """To be raised. Sessions that are kept and refused hold their places."""
-    most, refused = limits.sessions, len(state.refused)
+    most, refused = part.rules.limits.sessions, len(part.state.refused)
     count = f"{most} sessions, as many as max_sessions allows"
     if refused:
-        count = f"{len(state.by_id)} sessions and {refused} refused ones; max_sessions is {most}"
+        there = len(part.state.by_id)
+        count = f"{there} sessions and {refused} refused ones; max_sessions is {most}"
     return LimitError(f"there are {count}", field="max_sessions", limit=most)
 
 
-def engine_add(
-    engine: Engine, state: State, limits: Limits, ssrc: int, terms: Terms, now_ns: int
-) -> int:
+def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int) -> int:
     """The handle of a session in the engine that has all of `terms`.
 
     May wait for a grace period. Raises AlreadyExistsError, LimitError.
     """
+    engine = part.engine
     address, options = engine_source(terms)
     try:
         handle = engine.add_session(address, ssrc, now_ns, **options)
     except FileExistsError:
         raise source_taken(ssrc, terms) from None
     except BlockingIOError:
-        raise no_room(state, limits) from None
+        raise no_room(part) from None
     if terms.paused:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:

@@ -20,7 +20,6 @@ from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
 from rtpfanout.sessions.kept import RefusedSessions
-from rtpfanout.sessions.leases import Leases
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.pages import all_stats, sessions_page
 from rtpfanout.sessions.renumbering import Renumbering
@@ -104,15 +103,12 @@ class SessionManager:
 
         self._new_restoring = new_restoring
         self._restoring: Restoring | None = None
-        self._refused = refused = RefusedSessions(state, clock, journal, log, new_restoring)
+        self._refused = refused = RefusedSessions(*core, journal, log, new_restoring)
         self.signals = Signals(*core, store, consents, subscribers, updating, self._remove)
-        shedding, leases = Shedding(*core), Leases(state, clock, due, subscribers)
-        renumbering = Renumbering(
-            state, engine, clock, journal, zones, consents, subscribers, updating, refused
-        )
+        renumbering = Renumbering(*core, journal, zones, consents, subscribers, updating, refused)
         self.housekeeping = Housekeeping(
-            *core, store, log, renumbering, water, consents, shedding, life, leases,
-            Judge(state, engine, rules), refused,
+            *core, store, log, renumbering, water, consents, Shedding(*core), life, subscribers,
+            due, Judge(*core), refused,
         )  # fmt: skip
 
     def restore_packets(self, interfaces: Mapping[str, int] = _NO_INTERFACES) -> None:

@@ -14,12 +14,7 @@ from rtpfanout.errors import RefusedError
 from rtpfanout.model import SUBSCRIBER_CLASSES, SessionStatus
 from rtpfanout.sessions.admission import address_of, split_records
 from rtpfanout.sessions.terms import unread_terms
-from rtpfanout.sessions.views import (
-    SessionStats,
-    SessionView,
-    SubscriberState,
-    SubscriberView,
-)
+from rtpfanout.sessions.views import SessionStats, SessionView, SubscriberState, SubscriberView
 from rtpfanout.store import unpack_labels
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import SUBSCRIBER_CLASSES, Consent
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.requests import NO_ID
+from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
 from rtpfanout.sessions.terms import moved
 from rtpfanout.sessions.zones import in_zone, record_in_zone, scopes_of
@@ -18,13 +19,10 @@ from rtpfanout.sessions.zones import in_zone, record_in_zone, scopes_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rtpfanout._fastpath import Engine
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.kept import RefusedSessions
     from rtpfanout.sessions.record import Session
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Standing, Subscribers
     from rtpfanout.sessions.updating import Updating
     from rtpfanout.sessions.zones import Zones
@@ -32,13 +30,10 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Renumbering:
+@dataclass(eq=False, slots=True)
+class Renumbering(Part):
     """Of sources and subscribers, of sessions that are served and of those that are refused."""
 
-    state: State
-    engine: Engine
-    clock: Clock
     journal: Journal
     zones: Zones
     consents: Consents

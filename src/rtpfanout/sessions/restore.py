@@ -18,32 +18,23 @@ import structlog
 from rtpfanout.boot import boot_id
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Consent, MediaType, Withheld
-from rtpfanout.sessions.admission import (
-    PORT,
-    RECORD_BYTES,
-    any_at_port,
-    port_bytes,
-    split_records,
-)
+from rtpfanout.sessions.admission import PORT, RECORD_BYTES, any_at_port, port_bytes, split_records
 from rtpfanout.sessions.entry import Entry, Restored, divided
 from rtpfanout.sessions.journal import FOREVER_NS
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
+from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.terms import source_taken, terms_of
 from rtpfanout.store import runs_of, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rtpfanout._fastpath import Engine
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.journal import Journal
-    from rtpfanout.sessions.rules import Rules
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.zones import Zones
     from rtpfanout.store import (
@@ -66,17 +57,13 @@ FAULTS = (RtpFanoutError, ValueError, OverflowError)  # the latter two of what n
 
 
 @dataclass(eq=False, slots=True)
-class Restoring:
+class Restoring(Part):
     """Used once, at the start, by one thread: first `packets`, then `calls`.
 
     The time until packets flow again is what a killed server costs, so `packets` makes no
     object that only calls need: about 5 us a session instead of 40.
     """
 
-    state: State
-    engine: Engine
-    clock: Clock
-    rules: Rules
     journal: Journal
     subscribers: Subscribers
     consents: Consents
@@ -175,7 +162,7 @@ class Restoring:
             terms = terms_of(row, self.rules.policy)
             if terms.ingest_limit_bps < 0:
                 raise ValueError(f"ingest_limit_bps is {terms.ingest_limit_bps}")
-            handle = engine_add(self.engine, self.state, self.rules.limits, row.ssrc, terms, now)
+            handle = engine_add(self, row.ssrc, terms, now)
         except FAULTS as error:
             self._refuse_session(row, error)
             return

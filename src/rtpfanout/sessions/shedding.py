@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from rtpfanout.model import SUBSCRIBER_CLASSES, Withheld
 from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
+from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
-    from rtpfanout._fastpath import Engine
     from rtpfanout.model import SubscriberClass
     from rtpfanout.overload import Sample
-    from rtpfanout.sessions.clock import Clock
-    from rtpfanout.sessions.rules import Rules
-    from rtpfanout.sessions.state import State
 
 _Members = dict["SubscriberClass", list[bytes]]
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Shedding:
+@dataclass(eq=False)
+class Shedding(Part):
     """Called by one thread, about once a second; each step waits for a grace period."""
 
-    def __init__(self, state: State, engine: Engine, clock: Clock, rules: Rules) -> None:
-        self.state = state
-        self.engine = engine
-        self.clock = clock
-        self.rules = rules
+    def __post_init__(self) -> None:
         self._policy = SheddingPolicy()
         self._dropped: dict[int, int] = {}
         self._dropped_in_all = 0

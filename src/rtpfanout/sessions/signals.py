@@ -7,29 +7,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.errors import (
-    LimitError,
-    NotFoundError,
-    PermissionDeniedError,
-    RtpFanoutError,
-)
+from rtpfanout.errors import LimitError, NotFoundError, PermissionDeniedError, RtpFanoutError
 from rtpfanout.model import Address, Consent, SourcePolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.requests import NO_ID
+from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import not_a_subscriber
 from rtpfanout.sessions.terms import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rtpfanout._fastpath import Engine
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.requests import Once
-    from rtpfanout.sessions.rules import Rules
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.updating import Updating
     from rtpfanout.store import Store
@@ -51,15 +43,11 @@ class MoveTarget:
 
 
 @dataclass(eq=False)
-class Signals:
+class Signals(Part):
     """Thread-safe. Those that wait, for the store or a grace period: `secret`, `move_source`,
     `join`, `leave` and `on_source_notice`.
     """
 
-    state: State
-    engine: Engine
-    clock: Clock
-    rules: Rules
     store: Store
     consents: Consents
     subscribers: Subscribers

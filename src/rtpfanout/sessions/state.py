@@ -6,6 +6,7 @@ import bisect
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.refused import RefusedSession
-    from rtpfanout.sessions.rules import Limits
+    from rtpfanout.sessions.rules import Limits, Rules
     from rtpfanout.sessions.terms import Key
     from rtpfanout.sessions.views import SessionView
 
@@ -201,3 +202,13 @@ class State:
         for session in some:
             del self._touched[session]
         return some
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """What each part of the sessions' management works on."""
+
+    state: State
+    engine: Engine
+    clock: Clock
+    rules: Rules

@@ -16,14 +16,10 @@ from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import SUBSCRIBER_CLASSES, Address, Consent, SubscriberClass, Withheld
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.admission import (
-    BATCH_FIELD,
-    address_of,
-    any_at_port,
-    split_records,
-)
+from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port, split_records
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.source import loop_error
+from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.views import SubscriberState, SubscriberView
 from rtpfanout.sessions.zones import scopes_of
 
@@ -33,14 +29,11 @@ if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
     from rtpfanout.overload import HighWater
     from rtpfanout.sessions.admission import Admission
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.requests import Once
-    from rtpfanout.sessions.rules import Rules
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.zones import Zones
 
     Standing = tuple[int, int, int]
@@ -50,13 +43,9 @@ _IP_BYTES = 16
 
 
 @dataclass(eq=False, slots=True)
-class Subscribers:
+class Subscribers(Part):
     """The calls about subscribers; `leases` are the seconds at which a session has some to end."""
 
-    state: State
-    engine: Engine
-    clock: Clock
-    rules: Rules
     journal: Journal
     zones: Zones
     high_water: HighWater

@@ -12,33 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from rtpfanout.errors import (
-    AbortedError,
-)
+from rtpfanout.errors import AbortedError
 from rtpfanout.model import Consent
 from rtpfanout.policy import SOURCE_FIELD
-from rtpfanout.sessions.changes import Change, ChangeType
+from rtpfanout.sessions.changes import ChangeType
 from rtpfanout.sessions.source import loop_error
+from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
-from rtpfanout.sessions.terms import (
-    Terms,
-    changed_terms,
-    engine_source,
-    source_taken,
-)
+from rtpfanout.sessions.terms import Terms, changed_terms, engine_source, source_taken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rtpfanout._fastpath import Engine
     from rtpfanout.sessions.changes import ChangeLog
-    from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.requests import Once
-    from rtpfanout.sessions.rules import Rules
-    from rtpfanout.sessions.state import State
     from rtpfanout.sessions.views import SessionView
     from rtpfanout.sessions.zones import Zones
 
@@ -46,13 +36,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class Updating:
+class Updating(Part):
     """Whatever replaces a session's Terms."""
 
-    state: State
-    engine: Engine
-    clock: Clock
-    rules: Rules
     journal: Journal
     changes: ChangeLog
     zones: Zones
@@ -105,7 +91,7 @@ class Updating:
                     state.keys.discard(new_key)
                 self._give_back(session, after, before)
                 session.next_feeder = None
-                self.changes.settle(slot, None)
+                self.changes.give_up(slot)
             raise
         with state.lock:
             # Who saw it by the old labels alone is shown nothing of what it is now.
@@ -118,8 +104,7 @@ class Updating:
             if new_key != old_key or before.paused != after.paused:
                 session.fed_since_ns = self.clock.monotonic_ns()
             shown = state.view(session)
-            change = Change(slot.revision, ChangeType.UPDATED, shown, before.labels, gone)
-            self.changes.settle(slot, change)
+            self.changes.show(slot, ChangeType.UPDATED, shown, before.labels, gone)
         return view
 
     def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:
