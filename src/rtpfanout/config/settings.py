@@ -7,7 +7,7 @@ import ipaddress
 from typing import Self, get_args
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -31,6 +31,8 @@ from rtpfanout.config.types import (
     Seconds,
     Switch,
     Text,
+    number,
+    setting,
 )
 from rtpfanout.model import MOST_WORKERS, Address
 
@@ -56,124 +58,110 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    bind_address: Endpoint = Field(
-        default=Address.parse("0.0.0.0:5004"),
-        description="Where RTP is received, and the address that copies are sent from (UDP). "
-        "[::]:5004 takes and sends both IPv4 and IPv6. Port 0 takes any free port.",
+    bind_address: Endpoint = setting(
+        Address.parse("0.0.0.0:5004"),
+        "Where RTP is received, and the address that copies are sent from (UDP). [::]:5004 takes "
+        "and sends both IPv4 and IPv6. Port 0 takes any free port.",
     )
-    max_sessions: Number = Field(
-        default=10_000, ge=1, le=1_000_000, description="Sessions that can exist at a time."
+    max_sessions: Number = number(10_000, (1, 1_000_000), "Sessions that can exist at a time.")
+    max_fanout_per_session: Number = number(
+        1_000, (1, 100_000), "Subscribers that one session can have."
     )
-    max_fanout_per_session: Number = Field(
-        default=1_000, ge=1, le=100_000, description="Subscribers that one session can have."
+    buffer_size: Number = number(
+        65_536,
+        (64, 16_777_216),
+        "Packets the receive queue can hold. The kernel's socket buffer is sized from it, as far "
+        "as net.core.rmem_max allows.",
     )
-    buffer_size: Number = Field(
-        default=65_536,
-        ge=64,
-        le=16_777_216,
-        description="Packets the receive queue can hold. The kernel's socket buffer is sized from "
-        "it, as far as net.core.rmem_max allows.",
+    workers: Number = number(
+        0,
+        (0, MOST_WORKERS),
+        "Threads that receive and send packets. 0: one for each CPU this process may use.",
     )
-    workers: Number = Field(
-        default=0,
-        ge=0,
-        le=MOST_WORKERS,
-        description="Threads that receive and send packets. 0: one for each CPU this process may "
-        "use.",
+    worker_cpus: Cpus = setting(
+        (),
+        "CPUs that the workers are pinned to, in turn: [2, 3] puts four workers on 2, 3, 2, 3. "
+        "Empty: where workers is 0 each has its own unless other programs use it too; else the "
+        "kernel places them.",
     )
-    worker_cpus: Cpus = Field(
-        default=(),
-        description="CPUs that the workers are pinned to, in turn: [2, 3] puts four workers on 2, "
-        "3, 2, 3. Empty: where workers is 0 each has its own unless other programs use it too; "
-        "else the kernel places them.",
+    split_threshold: Number = number(
+        256,
+        (2, 1_000_000),
+        "When the packets received at a time make at least this many sends, idle workers take a "
+        "part of them.",
     )
-    split_threshold: Number = Field(
-        default=256,
-        ge=2,
-        le=1_000_000,
-        description="When the packets received at a time make at least this many sends, idle "
-        "workers take a part of them.",
+    busy_poll_us: Number = number(
+        0,
+        (0, 1_000_000),
+        "Microseconds a worker goes on looking for packets before it sleeps: lower latency for CPU "
+        "time. 0: it sleeps at once.",
     )
-    busy_poll_us: Number = Field(
-        default=0,
-        ge=0,
-        le=1_000_000,
-        description="Microseconds a worker goes on looking for packets before it sleeps: lower "
-        "latency for CPU time. 0: it sleeps at once.",
+    session_timeout_secs: Seconds = number(
+        300,
+        (0, 30 * 86_400),
+        "A session without packets for this many seconds is deleted. 0: never.",
     )
-    session_timeout_secs: Seconds = Field(
-        default=300,
-        ge=0,
-        le=30 * 86_400,
-        allow_inf_nan=False,
-        description="A session without packets for this many seconds is deleted. 0: never.",
+    check_padding: Switch = setting(
+        True,
+        "Drop packets with an impossible padding count (RFC 3550 A.1). Set false where sources "
+        "send SRTP, whose padding count is encrypted.",
     )
-    check_padding: Switch = Field(
-        default=True,
-        description="Drop packets with an impossible padding count (RFC 3550 A.1). Set false where "
-        "sources send SRTP, whose padding count is encrypted.",
+    segmentation: Switch = setting(
+        True,
+        "Let the kernel or the network interface cut a frame into packets (UDP_SEGMENT). false, "
+        "for an interface that does it wrong: each copy is sent by itself, for several times the "
+        "CPU time.",
     )
-    segmentation: Switch = Field(
-        default=True,
-        description="Let the kernel or the network interface cut a frame into packets "
-        "(UDP_SEGMENT). false, for an interface that does it wrong: each copy is sent by itself, "
-        "for several times the CPU time.",
-    )
-    ingest_groups: Groups = Field(
-        default=(),
-        description="Multicast groups to join and receive, each GROUP, GROUP%INTERFACE or "
+    ingest_groups: Groups = setting(
+        (),
+        "Multicast groups to join and receive, each GROUP, GROUP%INTERFACE or "
         "SOURCE@GROUP%INTERFACE; without an interface, where the routing table says. No other "
         "multicast is received then. Empty: join none, and receive what others on this host have "
         "joined.",
     )
-    path_mtu_discovery: Switch = Field(
-        default=False,
-        description="Believe what ICMP says of a path's MTU. false: packets leave as long as the "
-        'interface takes, without "don\'t fragment", and no ICMP message, which may be forged or '
-        "be lost, has a say. true where IPv6 subscribers are behind links of a smaller MTU.",
+    path_mtu_discovery: Switch = setting(
+        False,
+        "Believe what ICMP says of a path's MTU. false: packets leave as long as the interface "
+        'takes, without "don\'t fragment", and no ICMP message, which may be forged or be lost, '
+        "has a say. true where IPv6 subscribers are behind links of a smaller MTU.",
     )
-    egress_address: IpText = Field(
-        default="",
-        description="Address of this host that copies leave from, where bind_address is all of "
-        "them, to subscribers of its family that have not joined or consented by themselves; those "
-        "are served from the address that they spoke to. Empty: the one that the session's source "
+    egress_address: IpText = setting(
+        "",
+        "Address of this host that copies leave from, where bind_address is all of them, to "
+        "subscribers of its family that have not joined or consented by themselves; those are "
+        "served from the address that they spoke to. Empty: the one that the session's source "
         "speaks to, if it is of the interface the subscriber is reached by; else the kernel "
         "chooses.",
     )
-    enable_metrics: Switch = Field(
-        default=True, description="Serve /metrics, /healthz and /readyz over HTTP."
+    enable_metrics: Switch = setting(True, "Serve /metrics, /healthz and /readyz over HTTP.")
+    metrics_bind_address: Endpoint = setting(
+        Address.parse("0.0.0.0:9090"), "Where metrics and health are served (TCP)."
     )
-    metrics_bind_address: Endpoint = Field(
-        default=Address.parse("0.0.0.0:9090"),
-        description="Where metrics and health are served (TCP).",
+    grpc_bind_address: Endpoint = setting(
+        Address.parse("127.0.0.1:50051"),
+        "Where the gRPC control API is served (TCP). Beyond loopback it needs TLS with "
+        "tls.client_ca or auth.jwt_keys, or insecure = true.",
     )
-    grpc_bind_address: Endpoint = Field(
-        default=Address.parse("127.0.0.1:50051"),
-        description="Where the gRPC control API is served (TCP). Beyond loopback it needs "
-        "TLS with tls.client_ca or auth.jwt_keys, or insecure = true.",
+    grpc_unix_socket: Text = setting(
+        "",
+        "Serve the control API on this Unix socket as well; whoever can open it (owner and group) "
+        "may do everything. Empty: don't.",
     )
-    grpc_unix_socket: Text = Field(
-        default="",
-        description="Serve the control API on this Unix socket as well; whoever can open it (owner "
-        "and group) may do everything. Empty: don't.",
+    insecure: Switch = setting(
+        False,
+        "Let the control API listen beyond loopback without TLS and credentials: whoever reaches "
+        "it can aim traffic at any address the policy allows.",
     )
-    insecure: Switch = Field(
-        default=False,
-        description="Let the control API listen beyond loopback without TLS and credentials: "
-        "whoever reaches it can aim traffic at any address the policy allows.",
+    enable_supervisor: Switch = setting(
+        True,
+        "Run the server as the child of a small supervisor, which holds the ingress sockets: a "
+        "crash or an upgrade of the server then loses no packet.",
     )
-    enable_supervisor: Switch = Field(
-        default=True,
-        description="Run the server as the child of a small supervisor, which holds the ingress "
-        "sockets: a crash or an upgrade of the server then loses no packet.",
-    )
-    drain_secs: Seconds = Field(
-        default=0,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
-        description="Seconds after SIGTERM in which packets still flow while health says that the "
-        "server is about to go.",
+    drain_secs: Seconds = number(
+        0,
+        (0, 3600),
+        "Seconds after SIGTERM in which packets still flow while health says that the server is "
+        "about to go.",
     )
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()

@@ -3,9 +3,9 @@
 import ipaddress
 import json
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 from pydantic_settings import NoDecode
 
 from rtpfanout.model import Address, parse_ip, unmapped
@@ -18,6 +18,16 @@ class Expected:
     """Metadata of a field: what its value must be, in words."""
 
     text: str
+
+
+def setting(default: Any, description: str) -> Any:
+    """A key of the configuration."""
+    return Field(default=default, description=description)
+
+
+def number(default: float, bounds: tuple[float, float], description: str) -> Any:
+    """The same of a number: from one bound to the other, both included."""
+    return Field(default=default, ge=bounds[0], le=bounds[1], description=description)
 
 
 def _parse_endpoint(value: object) -> Address:
@@ -37,25 +47,24 @@ def _parse_ip_text(value: object) -> str:
     return str(ip or "")
 
 
-def _parse_networks(value: object) -> NetworkSet:
-    """A list, or (from the environment) a JSON list or comma-separated text."""
-    if isinstance(value, NetworkSet):
-        return value
-    if isinstance(value, str):
-        value = _split_list(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError("not a list")
-    return NetworkSet.read(value, _parse_network)
-
-
-def _parse_groups(value: object) -> tuple[IngestGroup, ...]:
+def _entries(value: object) -> list[Any] | tuple[Any, ...]:
     """A list; as a flag or in the environment a JSON list or comma-separated text."""
     if isinstance(value, str):
         value = _split_list(value)
     if not isinstance(value, list | tuple):
         raise ValueError("not a list")
+    return value
+
+
+def _parse_networks(value: object) -> NetworkSet:
+    if isinstance(value, NetworkSet):
+        return value
+    return NetworkSet.read(_entries(value), _parse_network)
+
+
+def _parse_groups(value: object) -> tuple[IngestGroup, ...]:
     groups, wrong = [], []
-    for entry in value:
+    for entry in _entries(value):
         try:
             groups.append(_parse_group(entry))
         except ValueError as error:
@@ -74,12 +83,7 @@ def _parse_group(entry: object) -> IngestGroup:
 
 
 def _parse_cpus(value: object) -> tuple[int, ...]:
-    """A list; as a flag or in the environment a JSON list or comma-separated text."""
-    if isinstance(value, str):
-        value = _split_list(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError("not a list")
-    return tuple(map(_parse_cpu, value))
+    return tuple(map(_parse_cpu, _entries(value)))
 
 
 def _parse_cpu(entry: object) -> int:
@@ -91,12 +95,10 @@ def _parse_cpu(entry: object) -> int:
 
 
 def _parse_texts(value: object) -> tuple[str, ...]:
-    """A list; as a flag or in the environment a JSON list or comma-separated text."""
-    if isinstance(value, str):
-        value = _split_list(value)
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+    entries = _entries(value)
+    if not all(isinstance(entry, str) for entry in entries):
         raise ValueError("not a list of texts")
-    return tuple(value)
+    return tuple(entries)
 
 
 def _split_list(text: str) -> object:
@@ -186,6 +188,6 @@ Texts = Annotated[
 StorePath = Annotated[str, BeforeValidator(_parse_path), Expected('a path, "auto" or ":memory:"')]
 Switch = Annotated[bool, Expected("true or false")]
 Number = Annotated[int, BeforeValidator(_not_bool)]
-Seconds = Annotated[float, BeforeValidator(_not_bool)]
+Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
