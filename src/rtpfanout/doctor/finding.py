@@ -29,6 +29,18 @@ class Finding:
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
+def ok(subject: str, text: str) -> Finding:
+    """Nothing to mend."""
+    return Finding(Level.OK, subject, text)
+
+
+def warn(
+    subject: str, text: str, *commands: str, sysctls: Mapping[str, str] | None = None
+) -> Finding:
+    """It would lose packets or speed; and what mends that."""
+    return Finding(Level.WARN, subject, text, commands, sysctls or {})
+
+
 def sysctl_lines(findings: Iterable[Finding]) -> list[str]:
     """All sysctls together, each once, as /etc/sysctl.d has them."""
     merged: dict[str, str] = {}
@@ -40,9 +52,7 @@ def sysctl_lines(findings: Iterable[Finding]) -> list[str]:
 def at_least(subject: str, value: int | None, wanted: int, why: str) -> Finding:
     """Judge the sysctl `subject`, which should be `wanted` or more."""
     if value is None:
-        return Finding(Level.OK, subject, "cannot be read here (another network namespace?)")
+        return ok(subject, "cannot be read here (another network namespace?)")
     if value >= wanted:
-        return Finding(Level.OK, subject, str(value))
-    return Finding(
-        Level.WARN, subject, f"{value}, wanted {wanted}: {why}", sysctls={subject: str(wanted)}
-    )
+        return ok(subject, str(value))
+    return warn(subject, f"{value}, wanted {wanted}: {why}", sysctls={subject: str(wanted)})

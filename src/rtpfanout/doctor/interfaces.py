@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtpfanout.doctor.finding import Finding, Level
+from rtpfanout.doctor.finding import ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from rtpfanout.doctor.finding import Finding
     from rtpfanout.host import Feature, Host
 
 SMALLEST_MTU = 1280
@@ -23,7 +24,7 @@ def check_interfaces(host: Host) -> Iterator[Finding]:
     for name in host.interfaces():
         features = host.features(name)
         if features is None:
-            yield Finding(Level.OK, name, "does not tell its offloads")
+            yield ok(name, "does not tell its offloads")
         else:
             yield from _offloads(name, features)
         yield _mtu(host, name)
@@ -34,16 +35,17 @@ def _offloads(name: str, features: Mapping[str, Feature]) -> Iterator[Finding]:
     yield _segmentation(name, features)
     checksums = [features[key] for key in CHECKSUMS if key in features]
     if any(feature.active for feature in checksums):
-        yield Finding(Level.OK, f"{name} checksums", "by the device")
+        yield ok(f"{name} checksums", "by the device")
     else:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             f"{name} checksums",
             "not by the device: the kernel adds up every byte, and older kernels refuse "
             "segmented sends (EIO)",
-            commands=(f"ethtool -K {name} tx on",)
-            if any(feature.changeable for feature in checksums)
-            else (),
+            *(
+                (f"ethtool -K {name} tx on",)
+                if any(feature.changeable for feature in checksums)
+                else ()
+            ),
         )
     yield _receive_offload(name, features)
 
@@ -51,15 +53,14 @@ def _offloads(name: str, features: Mapping[str, Feature]) -> Iterator[Finding]:
 def _segmentation(name: str, features: Mapping[str, Feature]) -> Finding:
     subject, feature = f"{name} tx-udp-segmentation", features.get("tx-udp-segmentation")
     if feature and feature.active:
-        return Finding(Level.OK, subject, "on: the device cuts a burst into packets")
+        return ok(subject, "on: the device cuts a burst into packets")
     if feature and feature.changeable:
-        return Finding(
-            Level.WARN,
+        return warn(
             subject,
             "off: the kernel cuts bursts into packets, at several times the cost",
-            commands=(f"ethtool -K {name} tx-udp-segmentation on",),
+            f"ethtool -K {name} tx-udp-segmentation on",
         )
-    return Finding(Level.OK, subject, "the device has none: the kernel cuts bursts into packets")
+    return ok(subject, "the device has none: the kernel cuts bursts into packets")
 
 
 def _receive_offload(name: str, features: Mapping[str, Feature]) -> Finding:
@@ -71,26 +72,22 @@ def _receive_offload(name: str, features: Mapping[str, Feature]) -> Finding:
         f"{key} {is_on(key)}" for key in ("rx-gro", "rx-gro-hw", "rx-udp-gro-forwarding")
     )
     if is_on("rx-gro") == "on":
-        return Finding(Level.OK, f"{name} GRO", text)
-    return Finding(
-        Level.WARN,
-        f"{name} GRO",
-        f"{text}: each packet is received on its own",
-        commands=(f"ethtool -K {name} gro on",),
+        return ok(f"{name} GRO", text)
+    return warn(
+        f"{name} GRO", f"{text}: each packet is received on its own", f"ethtool -K {name} gro on"
     )
 
 
 def _mtu(host: Host, name: str) -> Finding:
     mtu = host.mtu(name)
     if mtu is None:
-        return Finding(Level.OK, f"{name} MTU", "cannot be read")
+        return ok(f"{name} MTU", "cannot be read")
     if mtu >= SMALLEST_MTU:
-        return Finding(Level.OK, f"{name} MTU", f"{mtu} bytes")
-    return Finding(
-        Level.WARN,
+        return ok(f"{name} MTU", f"{mtu} bytes")
+    return warn(
         f"{name} MTU",
         f"{mtu} bytes: longer packets leave in fragments, which many networks drop",
-        commands=(f"ip link set {name} mtu 1500  # if the path allows it",),
+        f"ip link set {name} mtu 1500  # if the path allows it",
     )
 
 
@@ -101,11 +98,10 @@ def _ring(host: Host, name: str) -> Iterator[Finding]:
     text = f"{ring.current} of {ring.maximum}, {missed} packets missed since the start"
     grows = ring.current < ring.maximum
     if grows and (missed or ring.current < SMALLEST_RING):
-        yield Finding(
-            Level.WARN,
+        yield warn(
             f"{name} receive ring",
             f"{text}: a burst can overflow it",
-            commands=(f"ethtool -G {name} rx {ring.maximum}",),
+            f"ethtool -G {name} rx {ring.maximum}",
         )
     else:
-        yield Finding(Level.WARN if missed else Level.OK, f"{name} receive ring", text)
+        yield (warn if missed else ok)(f"{name} receive ring", text)

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from rtpfanout.doctor.finding import Finding, Level, at_least
+from rtpfanout.doctor.finding import at_least, ok, warn
 from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rtpfanout.config import Settings
+    from rtpfanout.doctor.finding import Finding
     from rtpfanout.host import Host
 
 ENOUGH_WAITING = 32 << 10
@@ -60,26 +61,23 @@ def _conntrack(settings: Settings, host: Host) -> Iterator[Finding]:
     count = host.sysctl("net.netfilter.nf_conntrack_count")
     limit = host.sysctl("net.netfilter.nf_conntrack_max")
     if count is None or limit is None:
-        yield Finding(Level.OK, "conntrack", "not loaded")
+        yield ok("conntrack", "not loaded")
         return
     port = settings.bind_address.port
     text = f"{count} of {limit} entries"
     if count == 0:
-        yield Finding(Level.OK, "conntrack", f"{text}: it tracks nothing here")
+        yield ok("conntrack", f"{text}: it tracks nothing here")
     elif _untracked(port):
-        yield Finding(Level.OK, "conntrack", f"{text}; port {port} is untracked")
+        yield ok("conntrack", f"{text}; port {port} is untracked")
     else:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "conntrack",
             f"{text}: it looks at every packet and copy, and a full table drops them",
-            commands=(
-                "nft add table inet rtpfanout",
-                "nft 'add chain inet rtpfanout in { type filter hook prerouting priority raw; }'",
-                "nft 'add chain inet rtpfanout out { type filter hook output priority raw; }'",
-                f"nft add rule inet rtpfanout in udp dport {port} notrack",
-                f"nft add rule inet rtpfanout out udp sport {port} notrack",
-            ),
+            "nft add table inet rtpfanout",
+            "nft 'add chain inet rtpfanout in { type filter hook prerouting priority raw; }'",
+            "nft 'add chain inet rtpfanout out { type filter hook output priority raw; }'",
+            f"nft add rule inet rtpfanout in udp dport {port} notrack",
+            f"nft add rule inet rtpfanout out udp sport {port} notrack",
         )
 
 
@@ -106,16 +104,13 @@ def _softnet(host: Host) -> Iterator[Finding]:
     subject = "net.core.netdev_max_backlog"
     if softnet.dropped and backlog is not None:
         wanted = max(10_000, 2 * backlog)
-        yield Finding(
-            Level.WARN, subject, f"{backlog}, {text}: raise it", sysctls={subject: str(wanted)}
-        )
+        yield warn(subject, f"{backlog}, {text}: raise it", sysctls={subject: str(wanted)})
     else:
-        yield Finding(Level.OK, subject, f"{backlog}, {text}")
+        yield ok(subject, f"{backlog}, {text}")
     subject = "net.core.netdev_budget"
     text = f"{budget}, used up {softnet.squeezed} times"
     if budget is not None and softnet.squeezed > softnet.processed * SQUEEZED_SHARE:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             subject,
             f"{text}: packets wait in the ring",
             sysctls={
@@ -126,7 +121,7 @@ def _softnet(host: Host) -> Iterator[Finding]:
             },
         )
     else:
-        yield Finding(Level.OK, subject, text)
+        yield ok(subject, text)
 
 
 def _cores(settings: Settings, host: Host) -> Iterator[Finding]:
@@ -134,47 +129,39 @@ def _cores(settings: Settings, host: Host) -> Iterator[Finding]:
     workers = worker_count(settings.workers)
     text = f"{workers} workers on {cores} cores"
     if quota is not None and quota < workers:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "cores",
             f"{text}, of which the control group allows {quota:g}: workers are stopped when the "
             "quota is used up, for tens of milliseconds",
-            commands=(f"RTP_FANOUT__WORKERS={max(1, int(quota))}",),
+            f"RTP_FANOUT__WORKERS={max(1, int(quota))}",
         )
     elif workers > cores:
-        yield Finding(
-            Level.WARN,
-            "cores",
-            f"{text}: they take turns",
-            commands=(f"RTP_FANOUT__WORKERS={cores}",),
-        )
+        yield warn("cores", f"{text}: they take turns", f"RTP_FANOUT__WORKERS={cores}")
     else:
-        yield Finding(Level.OK, "cores", text)
+        yield ok("cores", text)
     slow = host.governors() - {"performance"}
     if slow:
-        yield Finding(
-            Level.WARN,
+        yield warn(
             "CPU governor",
             f"{', '.join(sorted(slow))}: the first packets after a pause meet a slow core",
-            commands=("cpupower frequency-set -g performance",),
+            "cpupower frequency-set -g performance",
         )
     else:
         names = ", ".join(host.governors()) or "none (as on virtual machines)"
-        yield Finding(Level.OK, "CPU governor", names)
+        yield ok("CPU governor", names)
 
 
 def _clock(host: Host) -> Finding:
     synchronised = host.clock_synchronised()
     if synchronised:
-        return Finding(Level.OK, "clock", "synchronised")
+        return ok("clock", "synchronised")
     if synchronised is None:
-        return Finding(Level.OK, "clock", "its state cannot be read")
-    return Finding(
-        Level.WARN,
+        return ok("clock", "its state cannot be read")
+    return warn(
         "clock",
         "not synchronised: log times and latencies between hosts are off; the server's own "
         "latency histogram is not",
-        commands=("timedatectl set-ntp true  # or chrony, ptp4l",),
+        "timedatectl set-ntp true  # or chrony, ptp4l",
     )
 
 
@@ -187,14 +174,11 @@ def _reverse_path(host: Host) -> Finding:
         if max(everywhere, host.number(f"proc/sys/net/ipv4/conf/{name}/rp_filter") or 0) == 1
     ]
     if strict and len(interfaces) > 1:
-        return Finding(
-            Level.WARN,
+        return warn(
             "reverse path filter",
             f"strict on {', '.join(strict)}: packets of a source whose way back is another "
             "interface vanish uncounted",
             sysctls={f"net.ipv4.conf.{name}.rp_filter": "2" for name in strict}
             | ({"net.ipv4.conf.all.rp_filter": "2"} if everywhere == 1 else {}),
         )
-    return Finding(
-        Level.OK, "reverse path filter", "strict, one interface" if strict else "not strict"
-    )
+    return ok("reverse path filter", "strict, one interface" if strict else "not strict")

@@ -12,7 +12,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from rtpfanout._fastpath import Engine
-from rtpfanout.doctor.finding import Finding, Level
+from rtpfanout.doctor.finding import Finding, Level, ok, warn
 from rtpfanout.listening import bind_fault
 from rtpfanout.model import Address
 
@@ -83,7 +83,7 @@ def _port(host: Host, key: str, address: Address, protocol: str) -> Finding:
                 probe.listen(1)
     except OSError as error:
         return _clash(host, key, address, protocol, error)
-    return Finding(Level.OK, key, f"{text} is free")
+    return ok(key, f"{text} is free")
 
 
 def _clash(host: Host, key: str, address: Address, protocol: str, error: OSError) -> Finding:
@@ -103,15 +103,14 @@ def _buffer(
 ) -> Finding:
     limit = host.sysctl(sysctl)
     if effective < requested:
-        return Finding(
-            Level.WARN,
+        return warn(
             subject,
             f"{effective} of {requested} bytes: {danger}; CAP_NET_ADMIN lifts the limit too",
             sysctls={sysctl: str(requested)},
         )
     forced = limit is not None and limit < requested
     note = f", by CAP_NET_ADMIN; without it {sysctl} = {limit} limits it" if forced else ""
-    return Finding(Level.OK, subject, f"{effective} bytes{note}")
+    return ok(subject, f"{effective} bytes{note}")
 
 
 def _waiting(send_buffer: int, lanes: int, host: Host) -> str:
@@ -126,20 +125,17 @@ def _waiting(send_buffer: int, lanes: int, host: Host) -> str:
 
 def _ability(name: str, present: bool, since: str, otherwise: str) -> Finding:
     if present:
-        return Finding(Level.OK, name, "in this kernel")
-    return Finding(
-        Level.WARN, name, f"not in this kernel (Linux {since} and later have it): {otherwise}"
-    )
+        return ok(name, "in this kernel")
+    return warn(name, f"not in this kernel (Linux {since} and later have it): {otherwise}")
 
 
 def _open_files() -> Finding:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its soft one to it
     unlimited = hard == resource.RLIM_INFINITY
     if unlimited or hard >= FILES_WANTED:
-        return Finding(Level.OK, "open files", "unlimited" if unlimited else str(hard))
-    return Finding(
-        Level.WARN,
+        return ok("open files", "unlimited" if unlimited else str(hard))
+    return warn(
         "open files",
         f"{hard}, wanted {FILES_WANTED}: control connections would be refused",
-        commands=(f"ulimit -Hn {FILES_WANTED}  # as root, or LimitNOFILE= in the unit",),
+        f"ulimit -Hn {FILES_WANTED}  # as root, or LimitNOFILE= in the unit",
     )
