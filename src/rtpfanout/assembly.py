@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -49,6 +49,24 @@ class Start:
     """A server has read it without a fault since this host's start."""
     waits: bool = False
     """Another server still runs, whose place this one takes when it is told."""
+
+
+class Parts(Protocol):
+    """What a server has that its API and its HTTP side show. See Server."""
+
+    settings: Settings
+    engine: Engine
+    manager: SessionManager
+    memberships: Memberships
+    access: Access
+    doorman: Doorman | None
+    requests: Counter[tuple[str, str]]
+    ended: Counter[str]
+
+    @property
+    def is_alive(self) -> bool: ...
+    @property
+    def is_ready(self) -> bool: ...
 
 
 def open_engine(start: Start) -> Engine:
@@ -118,23 +136,15 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def control_server(
-    settings: Settings,
-    manager: SessionManager,
-    requests: Counter[tuple[str, str]],
-    access: Access,
-    ended: Counter[str],
-) -> tuple[ControlServer, Address]:
-    """The control API, bound and not yet answering, and where it is. Raises StartError.
-
-    `requests` and `ended` count calls, and connections that were sent away.
-    """
+def control_server(server: Parts) -> tuple[ControlServer, Address]:
+    """The control API, bound and not yet answering, and where it is. Raises StartError."""
     from rtpfanout.service import ControlServer, server_credentials
 
+    settings = server.settings
     address = settings.grpc_bind_address
     # gRPC does not say why it cannot bind, so see first whether it could.
     listener(address, "grpc_bind_address").close()
-    control = ControlServer(manager, requests, access, ended)
+    control = ControlServer(server.manager, server.requests, server.access, server.ended)
     tls, local = settings.tls, settings.grpc_unix_socket
     credentials = None
     if tls.certificate:
@@ -152,37 +162,26 @@ def control_server(
     return control, Address(address.ip, port)
 
 
-def http_server(
-    engine: Engine,
-    manager: SessionManager,
-    requests: Counter[tuple[str, str]],
-    access: Access,
-    doorman: Doorman | None,
-    memberships: Memberships,
-    ended: Counter[str],
-    *,
-    is_local: bool,
-    is_alive: Callable[[], bool],
-    is_ready: Callable[[], bool],
-) -> HttpServer:
-    """Metrics and health. `is_local`: only who is on this host can ask. `ended` counts
-    connections that were sent away."""
+def http_server(server: Parts) -> HttpServer:
+    """Metrics and health."""
     # Packets flow before these are loaded.
     from rtpfanout import http, metrics, session_series
-    from rtpfanout.doorman.metrics import DoormanCollector
-    from rtpfanout.groups.metrics import GroupsCollector
 
-    registry = metrics.server_registry(engine, manager, requests)
-    registry.register(metrics.authentication_collector(access.failures))
-    registry.register(metrics.connections_collector(ended))
-    registry.register(GroupsCollector(memberships))
-    if doorman:
-        registry.register(DoormanCollector(doorman))
+    registry = metrics.server_registry(server.engine, server.manager, server.requests)
+    access, ended, doorman = server.access, server.ended, server.doorman
+    assert doorman
+    registry.register(
+        metrics.ControlCollector(
+            server.memberships, access.failures, ended, doorman.counts, doorman.answers
+        )
+    )
+    # Who may see the sessions one by one: on loopback everybody, as ever.
+    is_local = server.settings.metrics_bind_address.ip.is_loopback
     app = http.create_app(
         server_metrics=registry,
-        session_series=session_series.session_series(manager),
-        is_alive=is_alive,
-        is_ready=is_ready,
+        session_series=session_series.session_series(server.manager),
+        is_alive=lambda: server.is_alive,
+        is_ready=lambda: server.is_ready,
         sessions_status=None if is_local else access.overview_status,
     )
     return http.HttpServer(app, shares().http, lambda reason: ended.update([f"http_{reason}"]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import platform
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from rtpfanout._fastpath import Engine
+    from rtpfanout.groups import Memberships
     from rtpfanout.sessions import SessionManager
 
 STEPS_PER_OCTAVE = 8
@@ -83,6 +85,31 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
 )
 
+# (name, attribute of the engine, help)
+_GAUGES = (
+    (
+        "rtpfanout_receive_buffer_bytes",
+        "sockets.receive_buffer_bytes",
+        "Effective SO_RCVBUF of the ingest socket, the kernel's overhead included.",
+    ),
+    (
+        "rtpfanout_send_buffer_bytes",
+        "sockets.send_buffer_bytes",
+        "Effective SO_SNDBUF of an egress socket, the kernel's overhead included.",
+    ),
+    (
+        "rtpfanout_egress_lanes",
+        "sockets.egress_lanes",
+        "Sockets that subscribers are spread over; more than 1 where send buffers are cut.",
+    ),
+    ("rtpfanout_workers", "workers", "Threads of the packet path."),
+    (
+        "rtpfanout_receiving_workers",
+        "sockets.receiving_workers",
+        "Those with a socket of their own; fewer than all where the kernel does not steer.",
+    ),
+)
+
 
 class ServerCollector(Collector):
     """The whole server, without any label whose values could grow in number.
@@ -125,8 +152,8 @@ class ServerCollector(Collector):
         )
         yield from self._latency()
         yield from self._control()
-        yield from self._buffers()
-        yield from self._workers()
+        for name, attribute, text in _GAUGES:
+            yield GaugeMetricFamily(name, text, value=attrgetter(attribute)(self._engine))
         yield InfoMetricFamily(
             "rtpfanout_build", "What is running here.", value=_build_info(self._engine)
         )
@@ -163,81 +190,79 @@ class ServerCollector(Collector):
             "Sessions and subscribers refused because a high-water mark was passed.",
             value=manager.housekeeping.overload_refused_total,
         )
-        marks = GaugeMetricFamily(
-            "rtpfanout_overload_mark_passed", "1 while nobody new is taken.", labels=("mark",)
+        yield _labelled(
+            GaugeMetricFamily,
+            "rtpfanout_overload_mark_passed",
+            "1 while nobody new is taken.",
+            ("mark",),
+            manager.housekeeping.overload_marks,
         )
-        for mark, is_passed in manager.housekeeping.overload_marks.items():
-            marks.add_metric((mark,), is_passed)
-        yield marks
         yield from KeptCollector(manager).collect()
-        requests = CounterMetricFamily(
+        yield _labelled(
+            CounterMetricFamily,
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",
-            labels=("method", "code"),
-        )
-        for labels, number in sorted(dict(self._requests).items()):
-            requests.add_metric(labels, number)
-        yield requests
-
-    def _buffers(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "rtpfanout_receive_buffer_bytes",
-            "Effective SO_RCVBUF of the ingest socket, the kernel's overhead included.",
-            value=self._engine.sockets.receive_buffer_bytes,
-        )
-        yield GaugeMetricFamily(
-            "rtpfanout_send_buffer_bytes",
-            "Effective SO_SNDBUF of an egress socket, the kernel's overhead included.",
-            value=self._engine.sockets.send_buffer_bytes,
-        )
-        yield GaugeMetricFamily(
-            "rtpfanout_egress_lanes",
-            "Sockets that subscribers are spread over; more than 1 where send buffers are cut.",
-            value=self._engine.sockets.egress_lanes,
-        )
-
-    def _workers(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "rtpfanout_workers", "Threads of the packet path.", value=self._engine.workers
-        )
-        yield GaugeMetricFamily(
-            "rtpfanout_receiving_workers",
-            "Those with a socket of their own; fewer than all where the kernel does not steer.",
-            value=self._engine.sockets.receiving_workers,
+            ("method", "code"),
+            dict(sorted(dict(self._requests).items())),
         )
 
 
-class ReasonCollector(Collector):
-    """A counter by a fixed list of reasons, each there from the start: a first one is a rise."""
+class ControlCollector(Collector):
+    """Who spoke to the server beside packets, and what became of it.
 
-    def __init__(self, name: str, text: str, counts: Mapping[str, int]) -> None:
-        """`name` is without _total."""
-        self._name = name
-        self._text = text
-        self._counts = counts
+    Every reason, and every combination of labels, is there from the start: a first one is a rise.
+    """
+
+    def __init__(
+        self,
+        memberships: Memberships,
+        failures: Mapping[str, int],
+        ended: Mapping[str, int],
+        datagrams: Mapping[tuple[str, str], int],
+        answers: Mapping[str, int],
+    ) -> None:
+        """`failures` of authentication and connections that were `ended`, by reason; control
+        datagrams and answers to them, as Doorman has them."""
+        self._memberships = memberships
+        self._failures = failures
+        self._ended = ended
+        self._datagrams = datagrams
+        self._answers = answers
 
     def collect(self) -> Iterator[Metric]:
-        """As counted up to now."""
-        yield _by_reason(self._name, self._text, self._counts)
-
-
-def authentication_collector(failures: Mapping[str, int]) -> Collector:
-    """Who was not let in to the calls."""
-    return ReasonCollector(
-        "rtpfanout_authentication_failures",
-        "Calls without an identity, by reason; refused TLS handshakes are not among them.",
-        failures,
-    )
-
-
-def connections_collector(ended: Mapping[str, int]) -> Collector:
-    """Who was sent away."""
-    return ReasonCollector(
-        "rtpfanout_connections_ended",
-        "Connections that were ended: crowded, for newer ones, as there were too many; "
-        "late, as they neither asked nor took their answer.",
-        ended,
-    )
+        """As counted up to now; groups as the last look found."""
+        yield _by_reason(
+            "rtpfanout_authentication_failures",
+            "Calls without an identity, by reason; refused TLS handshakes are not among them.",
+            self._failures,
+        )
+        yield _by_reason(
+            "rtpfanout_connections_ended",
+            "Connections that were ended: crowded, for newer ones, as there were too many; "
+            "late, as they neither asked nor took their answer.",
+            self._ended,
+        )
+        yield _labelled(
+            GaugeMetricFamily,
+            "rtpfanout_ingest_group_joined",
+            "1 while the multicast group is joined; by entry of ingest_groups.",
+            ("group",),
+            self._memberships.joined,
+        )
+        yield _labelled(
+            CounterMetricFamily,
+            "rtpfanout_control_datagrams",
+            "Control datagrams and notices of the packet path, by kind and outcome.",
+            ("kind", "outcome"),
+            self._datagrams,
+        )
+        yield _labelled(
+            CounterMetricFamily,
+            "rtpfanout_control_answers",
+            "Answers to control datagrams, by kind; not_sent: the kernel refused one.",
+            ("kind",),
+            self._answers,
+        )
 
 
 def server_registry(
@@ -255,19 +280,26 @@ def _build_info(engine: Engine) -> dict[str, str]:
     return {
         "version": rtpfanout.__version__,
         "python": platform.python_version(),
-        "gso": _yes_no(engine.sockets.gso),
-        "gro": _yes_no(engine.sockets.gro),
+        "gso": "yes" if engine.sockets.gso else "no",
+        "gro": "yes" if engine.sockets.gro else "no",
     }
 
 
-def _yes_no(value: bool) -> str:
-    return "yes" if value else "no"
-
-
 def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=("reason",))
-    for reason, count in counts.items():
-        family.add_metric((reason,), count)
+    return _labelled(CounterMetricFamily, name, text, ("reason",), counts)
+
+
+def _labelled(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Mapping[Any, float],
+) -> Metric:
+    """A sample for each of `values`, by what the label is, or by a tuple of what they are."""
+    family = kind(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric((key,) if isinstance(key, str) else key, value)
     return family
 
 

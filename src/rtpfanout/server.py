@@ -57,7 +57,8 @@ class Server:
 
     `ingress_address`, `grpc_address` and `metrics_address` (None without metrics) are what
     is really bound, once `start` has returned. `finished` is set when a packet loop ends
-    by itself, which `failed` tells; a signal handler may set it too.
+    by itself, which `failed` tells; a signal handler may set it too. `requests` counts calls by
+    (method, status code), `ended` connections that were sent away, by why.
     """
 
     ingress_address: Address
@@ -68,7 +69,7 @@ class Server:
     memberships: Memberships
     store: Store | None = None
     _local: LocalAddresses | None = None
-    _access: Access
+    access: Access
 
     def __init__(self, start: Start) -> None:
         self.settings = start.settings
@@ -76,10 +77,10 @@ class Server:
         self._listener: socket.socket | None = None
         self.finished = asyncio.Event()
         self._is_ready = False
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._ended = Counter(http_crowded=0, http_late=0, api_crowded=0)
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.ended = Counter(http_crowded=0, http_late=0, api_crowded=0)
         self._workers: Workers | None = None
-        self._doorman: Doorman | None = None
+        self.doorman: Doorman | None = None
         self._control: ControlServer | None = None
         self._http: HttpServer | None = None
         self._http_task: asyncio.Task[None] | None = None
@@ -192,13 +193,11 @@ class Server:
     def _bind_serving(self) -> None:
         from rtpfanout.auth import Access
 
-        self._doorman = Doorman(
+        self.doorman = Doorman(
             self.engine, self.manager.signals, consent_secs=self.settings.consent.timeout_secs
         )
-        self._access = Access.of(self.settings)
-        self._control, self.grpc_address = control_server(
-            self.settings, self.manager, self._requests, self._access, self._ended
-        )
+        self.access = Access.of(self.settings)
+        self._control, self.grpc_address = control_server(self)
         if self.settings.enable_metrics:
             self._bind_http()
 
@@ -206,8 +205,8 @@ class Server:
         """After `catch_up`: from here on calls are taken. Raises StartError."""
         if self.store:
             await asyncio.to_thread(self.store.settle)
-        if self._doorman:
-            self._doorman.attach(asyncio.get_running_loop())
+        if self.doorman:
+            self.doorman.attach(asyncio.get_running_loop())
         if self._control:
             await self._control.start()
         if self._listener:
@@ -286,10 +285,10 @@ class Server:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
             self._control = None
-        if self._doorman:
-            self._doorman.detach()
-            await asyncio.to_thread(self._doorman.stop)
-            self._doorman = None
+        if self.doorman:
+            self.doorman.detach()
+            await asyncio.to_thread(self.doorman.stop)
+            self.doorman = None
         await self._stop_http()
         if self.store:
             if was_serving:
@@ -330,19 +329,7 @@ class Server:
         )
 
     def _start_http(self, listener: socket.socket) -> None:
-        self._http = http_server(
-            self.engine,
-            self.manager,
-            self._requests,
-            self._access,
-            self._doorman,
-            self.memberships,
-            self._ended,
-            # Who may see the sessions one by one: on loopback everybody, as ever.
-            is_local=self.settings.metrics_bind_address.ip.is_loopback,
-            is_alive=lambda: self.is_alive,
-            is_ready=lambda: self.is_ready,
-        )
+        self._http = http_server(self)
         self._http_task = asyncio.create_task(self._http.serve_on(listener))
 
     async def _stop_http(self) -> None:

@@ -21,8 +21,6 @@ MODULES = (
     "rtpfanout.http",
     "rtpfanout.metrics",
     "rtpfanout.session_series",
-    "rtpfanout.groups.metrics",
-    "rtpfanout.doorman.metrics",
 )
 
 _log = structlog.stdlib.get_logger(__name__)
