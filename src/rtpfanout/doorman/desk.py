@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from rtpfanout._fastpath import Engine
-    from rtpfanout.doorman.members import TokenId
     from rtpfanout.model import Address
     from rtpfanout.sessions import MoveTarget, Signals
 
@@ -212,8 +211,7 @@ class Doorman:
             reason = _reason_of(error)
         except RtpFanoutError as error:
             reason = _reason_of(error)
-        self._count("move", "denied" if reason else "accepted")
-        self._answer(source, signed.build_answer(target.move_key, move.nonce, reason=reason))
+        self._settle("move", source, target.move_key, move.nonce, reason)
 
     def _on_hello(self, source: Address, data: bytes) -> str | None:
         nonce = signed.parse_hello(data)
@@ -237,16 +235,8 @@ class Doorman:
         for session_id in self._signals.consent_targets(source):
             with contextlib.suppress(NotFoundError):  # deleted meanwhile
                 self._signals.consent_given(session_id, source, (made_us + self._consent_us) / 1e6)
-        self._count("echo", "accepted")
-        self._answer(
-            source,
-            signed.build_answer(
-                cookie,
-                nonce,
-                lifetime_ms=self._cookies.left_ms(made_us, self._consent_us),
-                cookie=self._cookies.make(source),
-            ),
-        )
+        left_ms = self._cookies.left_ms(made_us, self._consent_us)
+        self._settle("echo", source, cookie, nonce, lifetime_ms=left_ms)
 
     def _on_join(self, source: Address, data: bytes) -> str | None:
         join = Join.parse(data)
@@ -291,30 +281,14 @@ class Doorman:
                     source,
                     lease_secs=lease_secs,
                     subscriber_class=claims.subscriber_class,
-                    previous=self._place_to_give_up(token, member, source),
+                    previous=self._members.place_left(token, member, source),
                 )
                 forget_at = now + max(lease_secs, COOKIE_US / 1e6)
                 self._members.put(token, Member(source, made_us, forget_at, lease_until), now)
         except RtpFanoutError as error:
             reason = _reason_of(error)
-        self._count("join", "denied" if reason else "accepted")
-        self._answer(
-            source,
-            signed.build_answer(
-                key,
-                join.nonce,
-                reason=reason,
-                lifetime_ms=0 if reason else max(0, round((lease_until - now) * 1000)),
-                cookie=signed.NO_COOKIE if reason else self._cookies.make(source),
-            ),
-        )
-
-    def _place_to_give_up(
-        self, token: TokenId, member: Member | None, source: Address
-    ) -> Address | None:
-        if member is None or member.address is None or member.address == source:
-            return None
-        return member.address if self._members.holds(token, member.address) else None
+        lifetime_ms = max(0, round((lease_until - now) * 1000))
+        self._settle("join", source, key, join.nonce, reason, lifetime_ms=lifetime_ms)
 
     def _lease_secs(self, claims: Claims) -> float:
         """Where consent is asked for, joining is consent, and no longer than any other."""
@@ -339,8 +313,7 @@ class Doorman:
         if reason is None:
             # An older JOIN that still travels must not bring it back.
             self._members.put(token, Member(None, made_us, now + COOKIE_US / 1e6), now)
-        self._count("leave", "denied" if reason else "accepted")
-        self._answer(source, signed.build_answer(key, join.nonce, reason=reason))
+        self._settle("leave", source, key, join.nonce, reason)
 
     def _secret(self, name: str) -> bytes | None:
         try:
@@ -388,6 +361,25 @@ class Doorman:
     def _count(self, kind: str, outcome: str) -> None:
         with self._counting:
             self.counts[kind, outcome] += 1
+
+    def _settle(
+        self,
+        kind: str,
+        source: Address,
+        key: bytes,
+        nonce: bytes,
+        reason: Reason | None = None,
+        lifetime_ms: int | None = None,
+    ) -> None:
+        """Counts and answers what was carried out, or was not for that `reason`.
+
+        What is granted for a time comes with the cookie to renew it by.
+        """
+        self._count(kind, "denied" if reason else "accepted")
+        granted: dict[str, Any] = {}
+        if lifetime_ms is not None and reason is None:
+            granted = {"lifetime_ms": lifetime_ms, "cookie": self._cookies.make(source)}
+        self._answer(source, signed.build_answer(key, nonce, reason=reason, **granted))
 
     def _answer(self, source: Address, data: bytes) -> None:
         sent = self._engine.send(source, data)

@@ -54,6 +54,11 @@ class Members:
         with self._lock:
             return self._holders.get((token[0], address)) == token
 
+    def place_left(self, token: TokenId, member: Member | None, address: Address) -> Address | None:
+        """Where it was, if that is its own still, and not `address`."""
+        before = member.address if member else None
+        return before if before and before != address and self.holds(token, before) else None
+
     def put(self, token: TokenId, member: Member, now: float) -> None:
         """Remember it, and forget whose time is over."""
         with self._lock:
