@@ -24,7 +24,6 @@ from rtpfanout._fastpath import (
     SEND_FAILURES,
     STATS_FIELDS,
 )
-from rtpfanout.sessions.metrics import KeptCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -110,6 +109,27 @@ _GAUGES = (
     ),
 )
 
+# (name without _total, field of StoreCounts, help)
+_STORE_COUNTERS = (
+    ("rtpfanout_store_commits", "committed", "Changes that became durable."),
+    (
+        "rtpfanout_store_failures",
+        "failed",
+        "Changes that were refused because they could not be written.",
+    ),
+    (
+        "rtpfanout_store_transactions",
+        "transactions",
+        "Transactions, each with one sync for all changes in it.",
+    ),
+    (
+        "rtpfanout_store_lost",
+        "lost",
+        "How often the store's file was removed, replaced or moved away while it was open.",
+    ),
+    ("rtpfanout_store_healed", "healed", "How often the store was written anew after that."),
+)
+
 
 class ServerCollector(Collector):
     """The whole server, without any label whose values could grow in number.
@@ -174,17 +194,37 @@ class ServerCollector(Collector):
             yield _histogram(name, text.format(copy, unit), *latency, unit_ns)
 
     def _control(self) -> Iterator[Metric]:
-        manager = self._manager
-        yield GaugeMetricFamily(
-            "active_sessions",
-            "Sessions that exist, whether packets arrive or not.",
-            value=manager.active_sessions,
-        )
-        yield GaugeMetricFamily(
-            "total_subscribers", "Subscribers of all sessions.", value=manager.total_subscribers
-        )
+        manager, store = self._manager, self._manager.store
+        refused_sessions, refused_subscribers = manager.refused
+        for name, text, value in (
+            (
+                "active_sessions",
+                "Sessions that exist, whether packets arrive or not.",
+                manager.active_sessions,
+            ),
+            ("total_subscribers", "Subscribers of all sessions.", manager.total_subscribers),
+            (
+                "rtpfanout_refused_sessions",
+                "Sessions that are kept and take no packet: the configuration refuses them.",
+                refused_sessions,
+            ),
+            (
+                "rtpfanout_refused_subscribers",
+                "Subscribers that are kept and get no packet: the configuration refuses them.",
+                refused_subscribers,
+            ),
+            (
+                "rtpfanout_store_failing",
+                "1 while the last change could not be written.",
+                bool(store.failing),
+            ),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
         for name, field, text in _CONTROL_COUNTERS:
             yield CounterMetricFamily(name, text, value=manager.counts.get(field, 0))
+        stored = store.counts()
+        for name, field, text in _STORE_COUNTERS:
+            yield CounterMetricFamily(name, text, value=getattr(stored, field))
         yield CounterMetricFamily(
             "rtpfanout_overload_refused",
             "Sessions and subscribers refused because a high-water mark was passed.",
@@ -197,7 +237,6 @@ class ServerCollector(Collector):
             ("mark",),
             manager.housekeeping.overload_marks,
         )
-        yield from KeptCollector(manager).collect()
         yield _labelled(
             CounterMetricFamily,
             "rtpfanout_control_requests",

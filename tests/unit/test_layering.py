@@ -80,7 +80,6 @@ SESSIONS_LAYERS = (
     {"renumbering"},
     {"housekeeping"},
     {"manager"},
-    {"metrics"},
     {"__init__"},
 )
 # The one module that its siblings may import.
