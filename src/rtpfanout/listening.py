@@ -1,33 +1,58 @@
-"""Listening TCP sockets, and what to tell of a bind that failed."""
+"""Sockets that are bound, and what to tell of a bind that failed."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING
 
 from rtpfanout.errors import StartError
-
-if TYPE_CHECKING:
-    from rtpfanout.model import Address
+from rtpfanout.model import Address
 
 LISTEN_BACKLOG = 128
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+
+
+def bound(address: Address, kind: socket.SocketKind) -> socket.socket:
+    """A UDP socket, or a TCP one that listens; "[::]" takes IPv4 too. Raises OSError."""
+    sock = socket.socket(address.family, kind)
+    try:
+        if address.family == socket.AF_INET6:
+            only_ipv6 = not address.ip.is_unspecified
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address.sockaddr)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(LISTEN_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def listener(address: Address, key: str) -> socket.socket:
     """A listening TCP socket. Raises StartError naming the configuration key."""
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if address.family == socket.AF_INET6:
-            only_ipv6 = not address.ip.is_unspecified
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
-        sock.bind(address.sockaddr)
-        sock.listen(LISTEN_BACKLOG)
+        return bound(address, socket.SOCK_STREAM)
     except OSError as error:
-        sock.close()
         raise bind_error(error, address, key) from None
-    return sock
+
+
+def bound_address(sock: socket.socket) -> Address:
+    """Where a socket is bound."""
+    host, port, *rest = sock.getsockname()
+    if sock.family == socket.AF_INET6:
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        return Address.unpack(packed, port, rest[1])
+    return Address.parse(f"{host}:{port}")
+
+
+def set_receive_buffer(sock: socket.socket, size: int) -> None:
+    """As near to `size` bytes as the kernel allows; beyond rmem_max with CAP_NET_ADMIN."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def bind_error(error: OSError, address: Address, key: str) -> StartError:

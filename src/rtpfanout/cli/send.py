@@ -12,13 +12,14 @@ from rtpfanout.cli.arguments import Count, Duration, parse_address, parse_target
 from rtpfanout.cli.output import Output, OutputFormat, say, write_fields, write_json
 from rtpfanout.cli.session import parse_ssrc
 from rtpfanout.errors import RtpFanoutError
+from rtpfanout.listening import bound_address
 from rtpfanout.model import Address
 from rtpfanout.mover import Mover
 from rtpfanout.traffic.moving import MovingSocket
 from rtpfanout.traffic.sending import Sender, Sent
 from rtpfanout.traffic.source import MAX_SIZE, MIN_SIZE, TestSource
 from rtpfanout.traffic.stopping import StopFlag
-from rtpfanout.traffic.udp import bound_address, open_socket, source_for
+from rtpfanout.traffic.udp import open_socket, source_for
 
 if TYPE_CHECKING:
     import socket

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.doctor.finding import Finding, Level, ok, warn
-from rtpfanout.listening import bind_fault
+from rtpfanout.listening import bind_fault, bound
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
@@ -71,16 +71,7 @@ def _port(host: Host, key: str, address: Address, protocol: str) -> Finding:
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     text = f"{address} ({protocol})"
     try:
-        with socket.socket(address.family, kind) as probe:
-            if address.family == socket.AF_INET6:
-                probe.setsockopt(
-                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.ip.is_unspecified
-                )
-            if protocol == "tcp":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address.sockaddr)
-            if protocol == "tcp":
-                probe.listen(1)
+        bound(address, kind).close()
     except OSError as error:
         return _clash(host, key, address, protocol, error)
     return ok(key, f"{text} is free")

@@ -15,7 +15,7 @@ import structlog
 
 from rtpfanout import _fastpath
 from rtpfanout.assembly import store_path
-from rtpfanout.listening import bind_error
+from rtpfanout.listening import bind_error, bound_address, set_receive_buffer
 from rtpfanout.model import Address
 from rtpfanout.store import MEMORY
 from rtpfanout.supervisor.link import close_all
@@ -32,7 +32,6 @@ FREE_PORTS = ("grpc_bind_address", "metrics_bind_address")
 """Keys of addresses that the next server gets as this one found them."""
 
 GIVE_UP_SECONDS = 5.0
-_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -105,12 +104,8 @@ def _receive_buffer(descriptor: int) -> int:
 
 
 def _set_receive_buffer(descriptor: int, size: int) -> None:
-    value = size // 2  # socket(7): the kernel doubles it
     with socket.socket(fileno=os.dup(descriptor)) as sock:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, value)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, value)
+        set_receive_buffer(sock, size // 2)  # socket(7): the kernel doubles it
 
 
 def open_in_hand(sockets: Sequence[int]) -> int | None:
@@ -179,5 +174,4 @@ def forgets(settings: Settings) -> bool:
 def address_of(descriptor: int) -> Address:
     """What a socket is bound to."""
     with socket.socket(fileno=os.dup(descriptor)) as sock:
-        host, port = sock.getsockname()[:2]
-    return Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return bound_address(sock)

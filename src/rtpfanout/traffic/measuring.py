@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import StartError
+from rtpfanout.listening import bound_address
 from rtpfanout.model import Address
 from rtpfanout.sessions import LatencySummary
 from rtpfanout.traffic import rtp
@@ -115,7 +116,7 @@ def _receivers(cell: Cell) -> Iterator[list[Address]]:
                 if cell.device_segments:
                     sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
                 sock.bind(("127.0.0.1", 0))
-                addresses.append(Address.parse(f"127.0.0.1:{sock.getsockname()[1]}"))
+                addresses.append(bound_address(sock))
         except OSError as error:
             raise StartError(
                 f"{cell.subscribers} receivers cannot be opened ({error.strerror}); measure with "
@@ -252,7 +253,7 @@ class _Source:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._socket.bind(("127.0.0.1", 0))
-        self.address = Address.parse(f"127.0.0.1:{self._socket.getsockname()[1]}")
+        self.address = bound_address(self._socket)
         payload = bytes(cell.size - rtp.build(b"", ssrc=ssrc, sequence=0, timestamp=0).__len__())
         packets = [
             rtp.build(payload, ssrc=ssrc, sequence=i, timestamp=0) for i in range(cell.burst)

@@ -8,9 +8,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
+from rtpfanout.listening import bound_address
 from rtpfanout.model import Address
 from rtpfanout.mover import Mover
-from rtpfanout.traffic.udp import bound_address, open_socket, source_for
+from rtpfanout.traffic.udp import open_socket, source_for
 
 _FIRST_ANSWER_SECS = 2.0
 

@@ -5,11 +5,12 @@ import time
 from typing import Any
 
 from rtpfanout.closing import Closing
+from rtpfanout.listening import bound_address
 from rtpfanout.model import Address
 from rtpfanout.traffic import rtp
 from rtpfanout.traffic.reception import Latencies, SequenceTracker
 from rtpfanout.traffic.source import TestSource
-from rtpfanout.traffic.udp import ReceiveSocket, bound_address, open_socket
+from rtpfanout.traffic.udp import ReceiveSocket, open_socket
 
 _LOOPBACK = Address.parse("127.0.0.1:0")
 _REMEMBERED = 1 << 13

@@ -6,16 +6,14 @@ had to drop because the buffer was full.
 
 import socket
 import struct
-from contextlib import suppress
 from typing import NamedTuple
 
 from rtpfanout.closing import Closing
 from rtpfanout.errors import StartError
-from rtpfanout.listening import bind_fault
+from rtpfanout.listening import bind_fault, bound, bound_address, set_receive_buffer
 from rtpfanout.model import Address
 
 # <asm-generic/socket.h>; the socket module does not export these.
-_SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
 _SO_RXQ_OVFL = 40
 
@@ -39,7 +37,7 @@ class ReceiveSocket(Closing):
         """Raises StartError when the address cannot be bound."""
         self.kernel_drops = 0
         self._socket = open_socket(bind)
-        enlarge_receive_buffer(self._socket, _RECEIVE_BUFFER)
+        set_receive_buffer(self._socket, _RECEIVE_BUFFER)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         # A time-out of the kernel's: settimeout would cost a poll per datagram.
@@ -74,15 +72,10 @@ class ReceiveSocket(Closing):
 
 def open_socket(bind: Address) -> socket.socket:
     """A UDP socket bound to `bind`; "[::]" takes IPv4 too. Raises StartError."""
-    udp = socket.socket(bind.family, socket.SOCK_DGRAM)
     try:
-        if bind.family == socket.AF_INET6:
-            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        udp.bind(bind.sockaddr)
+        return bound(bind, socket.SOCK_DGRAM)
     except OSError as error:
-        udp.close()
         raise StartError(f"cannot bind {bind}: {bind_fault(error)}") from None
-    return udp
 
 
 def source_for(target: Address) -> Address:
@@ -93,20 +86,3 @@ def source_for(target: Address) -> Address:
         except OSError as error:
             raise StartError(f"no way to {target}: {error.strerror}; check the route") from None
         return Address(bound_address(probe).ip, 0)
-
-
-def bound_address(udp: socket.socket) -> Address:
-    """Where a socket is bound."""
-    host, port, *rest = udp.getsockname()
-    scope = rest[1] if rest else 0
-    host = host.partition("%")[0]
-    if udp.family == socket.AF_INET6:
-        return Address.unpack(socket.inet_pton(socket.AF_INET6, host), port, scope)
-    return Address.parse(f"{host}:{port}")
-
-
-def enlarge_receive_buffer(udp: socket.socket, size: int) -> None:
-    """As near to `size` bytes as the kernel allows; beyond rmem_max for root."""
-    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-    with suppress(PermissionError):
-        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
