@@ -6,7 +6,6 @@ address set, any address can be bound.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import ipaddress
 import socket
@@ -16,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.model import Address
+from rtpfanout.networks import Ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # rtnetlink(7), linux/if_addr.h, linux/rtnetlink.h
 _RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 20, 22, 24, 26
-_NLM_F_REQUEST_DUMP = 0x301
+_NLM_F_REQUEST, _NLM_F_REQUEST_DUMP = 1, 0x301
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_DUMP_INTR = 0x10
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -40,8 +40,6 @@ _ATTRIBUTE = struct.Struct("=HH")  # rtattr
 _TIMEOUT_SECS = 5
 _TRIES = 5
 _READ_AGAIN_SECS = 10.0
-_LOOPBACK = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
-"""Ours whether or not the interface is up."""
 
 
 class _Range(NamedTuple):
@@ -50,6 +48,10 @@ class _Range(NamedTuple):
     first: int
     last: int
     scope: int = 0
+
+
+_LOOPBACK = {4: _Range(127 << 24, (128 << 24) - 1), 6: _Range(1, 1)}
+"""Ours whether or not the interface is up."""
 
 
 def address_is_local(ip: IPAddress) -> bool:
@@ -67,9 +69,9 @@ def local_addresses() -> dict[IPAddress, int]:
     """
     body = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     found: dict[IPAddress, int] = {}
-    for kind, message in _dump(_RTM_GETADDR, body):
-        if kind == _RTM_NEWADDR:
-            found.update(_addresses(message))
+    for message in _dump(_RTM_GETADDR, body):
+        if message.kind == _RTM_NEWADDR:
+            found.update(_addresses(message.body))
     return found
 
 
@@ -143,7 +145,7 @@ class LocalAddresses:
 
 def _listen() -> socket.socket:
     """To be told of changes. Raises OSError."""
-    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    news = open_netlink()
     try:
         news.setblocking(False)
         news.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
@@ -182,9 +184,7 @@ class _Table:
 
     def __init__(self, addresses: Iterable[IPAddress], routes: list[tuple[int, _Range]]) -> None:
         self._scoped: dict[int, set[int]] = {}
-        ranges: dict[int, list[_Range]] = {4: [], 6: []}
-        for version, (first, last) in _LOOPBACK.items():
-            ranges[version].append(_Range(first, last))
+        ranges = {version: [span] for version, span in _LOOPBACK.items()}
         for ip in addresses:
             if ip.is_link_local and ip.version == 6:
                 self._scoped.setdefault(int(ip), set()).add(_scope_of(ip))
@@ -195,7 +195,10 @@ class _Table:
                 self._scoped.setdefault(span.first, set()).add(span.scope)
             else:
                 ranges[version].append(span)
-        self._merged = {version: _merged(found) for version, found in ranges.items()}
+        self._merged = {
+            version: Ranges([span.first << bits | span.last for span in ranges[version]], bits)
+            for version, bits in ((4, 32), (6, 128))
+        }
 
     def has(self, ip: IPAddress) -> bool:
         """A link-local address without its scope may be that of any interface."""
@@ -203,21 +206,7 @@ class _Table:
             return False
         if ip.version == 6 and (scopes := self._scoped.get(int(ip))):
             return not (scope := _scope_of(ip)) or scope in scopes
-        firsts, lasts = self._merged[ip.version]
-        at = bisect.bisect_right(firsts, int(ip)) - 1
-        return at >= 0 and int(ip) <= lasts[at]
-
-
-def _merged(ranges: list[_Range]) -> tuple[list[int], list[int]]:
-    firsts: list[int] = []
-    lasts: list[int] = []
-    for first, last, _ in sorted(ranges):
-        if lasts and first <= lasts[-1] + 1:
-            lasts[-1] = max(lasts[-1], last)
-        else:
-            firsts.append(first)
-            lasts.append(last)
-    return firsts, lasts
+        return int(ip) in self._merged[ip.version]
 
 
 def _scope_of(ip: IPAddress) -> int:
@@ -239,8 +228,8 @@ def _local_routes() -> list[tuple[int, _Range]]:
     found = []
     for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
         body = _ROUTE.pack(family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)
-        for kind, message in _dump(_RTM_GETROUTE, body):
-            if kind == _RTM_NEWROUTE and (span := _local_range(message)):
+        for message in _dump(_RTM_GETROUTE, body):
+            if message.kind == _RTM_NEWROUTE and (span := _local_range(message.body)):
                 found.append((version, span))
     return found
 
@@ -262,31 +251,48 @@ def _local_range(message: bytes) -> _Range | None:
     return _Range(first, first | (1 << (size * 8 - bits)) - 1, index)
 
 
-def _dump(kind: int, body: bytes) -> list[tuple[int, bytes]]:
-    """The messages; read again where something changed meanwhile. Raises OSError."""
+def _dump(kind: int, body: bytes) -> list[_Message]:
+    """Read again where something changed meanwhile. Raises OSError."""
     for _ in range(_TRIES):
-        messages, is_whole = _dump_once(kind, body)
-        if is_whole:
+        messages = _dump_once(kind, body)
+        if not any(message.flags & _NLM_F_DUMP_INTR for message in messages):
             break
     return messages
 
 
-def _dump_once(kind: int, body: bytes) -> tuple[list[tuple[int, bytes]], bool]:
-    messages: list[tuple[int, bytes]] = []
-    is_whole = True
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+def _dump_once(kind: int, body: bytes) -> list[_Message]:
+    """With the last one, which says that it is."""
+    messages: list[_Message] = []
+    with open_netlink() as netlink:
         netlink.settimeout(_TIMEOUT_SECS)
         with contextlib.suppress(OSError):  # then the kernel picks the table: Linux 4.20
             netlink.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST_DUMP, 1, 0) + body)
-        while True:
-            for found, flags, message in _messages(netlink.recv(1 << 18)):
-                is_whole &= not flags & _NLM_F_DUMP_INTR
-                if found == _NLMSG_DONE:
-                    return messages, is_whole
-                if found == _NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", message)[0], "netlink refused")
-                messages.append((found, message))
+        netlink.send(_request(kind, _NLM_F_REQUEST_DUMP, body))
+        while not messages or messages[-1].kind != _NLMSG_DONE:
+            messages += _messages(netlink.recv(1 << 18))
+            if messages[-1].kind == _NLMSG_ERROR:
+                errno = -struct.unpack_from("=i", messages[-1].body)[0]
+                raise OSError(errno, "netlink refused")
+    return messages
+
+
+def open_netlink() -> socket.socket:
+    """Of the network namespace of this thread. Raises OSError."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+
+def route_interface(netlink: socket.socket, group: IPAddress) -> int | None:
+    """Index of the interface that the routing table says for `group`; None: it says none.
+
+    Raises OSError.
+    """
+    family = socket.AF_INET if group.version == 4 else socket.AF_INET6
+    body = _ROUTE.pack(family, group.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(group.packed), _RTA_DST) + group.packed
+    netlink.send(_request(_RTM_GETROUTE, _NLM_F_REQUEST, body))
+    answer = next(_messages(netlink.recv(65536)))
+    found = _attributes(answer.body[_ROUTE.size :]) if answer.kind == _RTM_NEWROUTE else {}
+    return struct.unpack_from("=i", found[_RTA_OIF])[0] if _RTA_OIF in found else None
 
 
 def interfaces() -> dict[str, int]:
@@ -294,10 +300,20 @@ def interfaces() -> dict[str, int]:
     return {name: index for index, name in socket.if_nameindex()}
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+class _Message(NamedTuple):
+    kind: int
+    flags: int
+    body: bytes
+
+
+def _request(kind: int, flags: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
+
+
+def _messages(data: bytes) -> Iterator[_Message]:
     while len(data) >= _HEADER.size:
         length, kind, flags, *_ = _HEADER.unpack_from(data)
-        yield kind, flags, data[_HEADER.size : length]
+        yield _Message(kind, flags, data[_HEADER.size : length])
         data = data[(length + 3) & ~3 :]
 
 

@@ -57,8 +57,10 @@ class Ranges:
         at = bisect.bisect_right(self.firsts, number) - 1
         return at >= 0 and number <= self.lasts[at]
 
-    def __bool__(self) -> bool:
-        return bool(self.firsts)
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Ranges) and other.firsts == self.firsts and other.lasts == self.lasts
+        )
 
     def meets(self, first: int, last: int) -> bool:
         """Whether some number from `first` to `last` is in."""

@@ -10,6 +10,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from rtpfanout import netif
+
 if TYPE_CHECKING:
     from rtpfanout.multicast import IPAddress
 
@@ -17,13 +19,6 @@ if TYPE_CHECKING:
 
 _IGMP, _IGMP6 = "/proc/thread-self/net/igmp", "/proc/thread-self/net/igmp6"
 _SIOCGIFNAME, _SIOCGIFINDEX = 0x8910, 0x8933
-# rtnetlink(7)
-_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_NLM_F_REQUEST = 1
-_RTA_DST, _RTA_OIF = 1, 4
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
-_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
-_ATTRIBUTE = struct.Struct("=HH")  # rtattr
 
 
 def parse_igmp(text: str) -> set[Place]:
@@ -53,7 +48,7 @@ class Kernel:
         """Raises OSError."""
         self._igmp, self._igmp6 = _opened(_IGMP), _opened(_IGMP6)
         self._device = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._netlink = netif.open_netlink()
         self._netlink.setblocking(False)  # the answer is there when it was asked
 
     def __del__(self) -> None:
@@ -80,16 +75,8 @@ class Kernel:
         return index
 
     def route_interface(self, group: IPAddress) -> int | None:
-        """Index of the interface that the routing table says for `group`; None: it says none.
-
-        Raises OSError.
-        """
-        family = socket.AF_INET if group.version == 4 else socket.AF_INET6
-        body = _ROUTE.pack(family, group.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-        body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(group.packed), _RTA_DST) + group.packed
-        header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
-        self._netlink.send(header + body)
-        return _oif(self._netlink.recv(65536))
+        """As `netif.route_interface`. Raises OSError."""
+        return netif.route_interface(self._netlink, group)
 
     def _asked(self, request: int, ifreq: bytes) -> int | None:
         """netdevice(7): the number in the answer; None: there is no such interface."""
@@ -114,16 +101,3 @@ def _read(descriptor: int) -> str:
     while part := os.pread(descriptor, 65536, len(text)):
         text += part
     return text.decode("ascii", "replace")
-
-
-def _oif(answer: bytes) -> int | None:
-    length, kind, *_ = _HEADER.unpack_from(answer)
-    if kind != _RTM_NEWROUTE:
-        return None
-    attributes = answer[_HEADER.size + _ROUTE.size : length]
-    while len(attributes) >= _ATTRIBUTE.size:
-        size, name = _ATTRIBUTE.unpack_from(attributes)
-        if name == _RTA_OIF:
-            return int(struct.unpack_from("=I", attributes, _ATTRIBUTE.size)[0])
-        attributes = attributes[max(_ATTRIBUTE.size, size + 3 & ~3) :]
-    return None
