@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,7 +23,6 @@ from rtpfanout.workers import check_cpus, worker_count
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Sequence
 
     from rtpfanout.auth import Access
     from rtpfanout.config import Settings

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Protocol
 
 SHARE = 4
 """One network has at most this part of all connections with those that never asked."""

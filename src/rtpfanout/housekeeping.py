@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,8 +12,6 @@ from rtpfanout.pressure import Pressure
 from rtpfanout.seldom import Seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout._fastpath import Engine
     from rtpfanout.groups import Memberships
     from rtpfanout.sessions import Housekeeping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import platform
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,6 @@ from rtpfanout._fastpath import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from prometheus_client import Metric
 
     from rtpfanout._fastpath import Engine

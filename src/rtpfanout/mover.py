@@ -7,6 +7,7 @@ socket that RTP leaves by, for the server takes their source address.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rtpfanout import signed
@@ -14,8 +15,6 @@ from rtpfanout.errors import of_denial
 from rtpfanout.signed import Answer, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.errors import RtpFanoutError
 
 FIRST_RETRY_SECS = 0.1

@@ -12,14 +12,13 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.model import Address
 from rtpfanout.networks import Ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from rtpfanout.model import IPAddress
 
 # rtnetlink(7), linux/if_addr.h, linux/rtnetlink.h

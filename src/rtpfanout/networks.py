@@ -10,12 +10,10 @@ import bisect
 import functools
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from rtpfanout.model import IPAddress
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import bisect
 import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rtpfanout.errors import AddressDeniedError, InvalidArgumentError
 from rtpfanout.model import Address, IPAddress, unmapped
 from rtpfanout.networks import Network, NetworkSet, canonical_network
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["AddressPolicy", "Network", "canonical_network", "embedded_ipv4", "views"]
 

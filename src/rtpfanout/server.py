@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,7 +37,6 @@ from rtpfanout.workers import Workers, cpus_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Sequence
 
     from rtpfanout.assembly import Start
     from rtpfanout.auth import Access

@@ -7,13 +7,12 @@ OpenMetrics 1.0, which differ in the heads of the families and the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout._fastpath import SESSION_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from rtpfanout.sessions import SessionManager, SessionStats, SessionView
 
 

@@ -14,10 +14,7 @@ import fcntl
 import os
 import select
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 STDERR = 2
 PIPE_BYTES = 1 << 18

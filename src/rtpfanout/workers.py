@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,6 @@ from rtpfanout.errors import StartError
 from rtpfanout.model import MOST_WORKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from rtpfanout._fastpath import Engine
 
 _log = structlog.stdlib.get_logger(__name__)

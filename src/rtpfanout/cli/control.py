@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +12,6 @@ from rtpfanout.cli.output import say
 from rtpfanout.errors import NotFoundError, RtpFanoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.supervisor.statefile import State
 
 _LOOK_SECONDS = 0.02

@@ -3,6 +3,7 @@
 import random
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +24,6 @@ from rtpfanout.errors import RtpFanoutError
 from rtpfanout.traffic.stopping import StopFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.table import Table
 
     from rtpfanout.client import SessionClient

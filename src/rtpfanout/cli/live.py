@@ -1,11 +1,10 @@
 """A table that redraws itself in place on a terminal, and is silent elsewhere."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import RenderableType
 
 

@@ -1,5 +1,6 @@
 """`rtpfanout subscriber`: aim a session's copies at addresses, stop that, and list them."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,6 @@ from rtpfanout.cli.session_options import SessionId, SubscriberClass, connect
 from rtpfanout.errors import NotFoundError, UnimplementedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rtpfanout.client import SessionClient
 
 app = typer.Typer(help="Add, remove and list the subscribers of a session.", no_args_is_help=True)

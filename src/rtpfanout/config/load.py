@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
@@ -16,9 +16,6 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from rtpfanout.config.settings import ENV_PREFIX, ConflictError, Settings, expected, leaf_fields
 from rtpfanout.config.text import environment_name, flag_name, toml_value
 from rtpfanout.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 FILE_VARIABLE = "RTP_FANOUT_CONFIG"
 DEFAULT_FILES = (

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rtpfanout.config.settings import ENV_PREFIX, Settings, expected, leaf_fields
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _EXAMPLE_HEAD = """\
 # rtpfanout's configuration: every key, with its default.

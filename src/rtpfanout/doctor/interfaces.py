@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rtpfanout.doctor.finding import ok, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from rtpfanout.doctor.finding import Finding
     from rtpfanout.host import Feature, Host
 

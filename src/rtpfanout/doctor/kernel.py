@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rtpfanout.doctor.finding import at_least, ok, warn
 from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rtpfanout.config import Settings
     from rtpfanout.doctor.finding import Finding
     from rtpfanout.host import Host

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rtpfanout._fastpath import Engine
@@ -17,8 +18,6 @@ from rtpfanout.listening import bind_fault, bound
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rtpfanout.config import Settings
     from rtpfanout.host import Host
 

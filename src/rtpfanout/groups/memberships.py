@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,8 +12,6 @@ import structlog
 from rtpfanout.model import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from rtpfanout._fastpath import Engine
     from rtpfanout.groups.kernel import Kernel, Place
     from rtpfanout.multicast import IngestGroup, IPAddress

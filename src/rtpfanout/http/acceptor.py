@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from rtpfanout.crowd import Crowd
 

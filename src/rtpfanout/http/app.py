@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import choose_encoder
@@ -15,8 +16,6 @@ from rtpfanout.http.pages import Kitchen, Made, Page, registry_page
 from rtpfanout.http.turnstile import Turnstile
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send

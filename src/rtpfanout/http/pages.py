@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import exposition
 from prometheus_client.openmetrics import exposition as openmetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from prometheus_client import CollectorRegistry, Metric
 
 Piece = bytes

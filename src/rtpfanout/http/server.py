@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -14,7 +15,6 @@ from rtpfanout.http.acceptor import Acceptor
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp
 

@@ -6,6 +6,7 @@ import enum
 import math
 import os
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rtpfanout import signed
@@ -13,8 +14,6 @@ from rtpfanout.errors import of_denial
 from rtpfanout.signed import Answer, Kind, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.errors import RtpFanoutError
 
 FIRST_RETRY_SECS = 0.25

@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, cast
 
 from rtpfanout import signed
@@ -14,8 +15,6 @@ from rtpfanout.errors import RtpFanoutError, UnreachableError
 from rtpfanout.receiver.membership import SILENCE_SECS, Membership, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.model import Address
 
 _LONGEST_WAIT_SECS = 60.0

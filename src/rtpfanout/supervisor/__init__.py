@@ -12,6 +12,7 @@ is stuck, `restarts` says how soon another server follows a dead one, `terminal`
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rtpfanout import log, stderr
@@ -22,8 +23,6 @@ from rtpfanout.supervisor.replacement import Replacement
 from rtpfanout.supervisor.succession import CHECK_VARIABLE, Succession, succeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.config import Settings
 
 

@@ -7,7 +7,8 @@ import ctypes
 import gc
 import os
 import signal
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import structlog
 
@@ -17,9 +18,6 @@ from rtpfanout.errors import RtpFanoutError
 from rtpfanout.server import Server
 from rtpfanout.supervisor.link import Link
 from rtpfanout.supervisor.watching import watch_workers
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 EXIT_FAILED = 1
 _PR_SET_PDEATHSIG = 1

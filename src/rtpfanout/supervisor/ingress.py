@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,8 +24,6 @@ from rtpfanout.supervisor.notify import given_sockets
 from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from rtpfanout.config import Settings
     from rtpfanout.supervisor.notify import Notifier
 

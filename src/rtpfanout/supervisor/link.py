@@ -10,10 +10,8 @@ import contextlib
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 LARGEST = 1 << 18
 """Bytes of a datagram that is read."""

@@ -6,13 +6,10 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtpfanout.errors import StartError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 FIRST_LISTEN_FD = 3
 KEPT_NAME = "ingress-"

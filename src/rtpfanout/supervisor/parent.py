@@ -14,7 +14,8 @@ import select
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -36,9 +37,6 @@ from rtpfanout.supervisor.statefile import State, StateFile
 from rtpfanout.supervisor.succession import Successor
 from rtpfanout.supervisor.terminal import Hangup
 from rtpfanout.supervisor.upgrade import Order, Upgrade
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 STOP_SECONDS = 10.0
 """Beyond drain_secs, until a server that should end is killed."""

@@ -9,12 +9,9 @@ tests/system/test_replaced_files.py.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import structlog
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MODULES = (
     "rtpfanout.service",

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from rtpfanout.supervisor.link import Link, close_all
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Iterator
 
     from rtpfanout.assembly import Start
 

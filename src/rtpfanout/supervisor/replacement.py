@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,8 +14,6 @@ from rtpfanout import stderr
 from rtpfanout.supervisor import signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rtpfanout.supervisor.statefile import State
     from rtpfanout.supervisor.succession import Successor
     from rtpfanout.supervisor.terminal import Hangup

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rtpfanout.supervisor.succession import Successor
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterator, Sequence
 
     from rtpfanout.config import Settings
     from rtpfanout.supervisor.process import Process

@@ -7,17 +7,15 @@ import contextlib
 import json
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from rtpfanout.errors import StartError
 from rtpfanout.store import state_directory
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SHARED = Path("/tmp")  # noqa: S108 (looked into with care, never written to)
 

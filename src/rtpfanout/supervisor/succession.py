@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -20,8 +21,6 @@ from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rtpfanout.config import Settings
 
 VARIABLE = "RTPFANOUT_SUCCESSOR"

@@ -6,14 +6,13 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from rtpfanout.server import Server
     from rtpfanout.supervisor.link import Link
 
