@@ -26,7 +26,7 @@ from rtpfanout.closing import AsyncClosing
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from rtpfanout.api import session_pb2
+    from rtpfanout.api import session_pb2 as pb
 
 _T = TypeVar("_T")
 
@@ -48,17 +48,17 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
 
     async def create_session(
         self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
-    ) -> session_pb2.SessionResponse:
+    ) -> pb.SessionResponse:
         """As SessionClient.create_session."""
         return await self._call(requests.create_session(source_address, ssrc, media_type, options))
 
-    async def get_session(self, session_id: str) -> session_pb2.SessionResponse:
+    async def get_session(self, session_id: str) -> pb.SessionResponse:
         """As SessionClient.get_session."""
         return await self._call(requests.get_session(session_id))
 
     async def update_session(
         self, session_id: str, **changes: Unpack[UpdateOptions]
-    ) -> session_pb2.SessionResponse:
+    ) -> pb.SessionResponse:
         """As SessionClient.update_session."""
         return await self._call(requests.update_session(session_id, changes))
 
@@ -68,13 +68,13 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
 
     async def list_sessions(
         self, limit: int = 0, cursor: str = "", *, label_selector: str = ""
-    ) -> session_pb2.ListSessionsResponse:
+    ) -> pb.ListSessionsResponse:
         """As SessionClient.list_sessions."""
         return await self._call(requests.list_sessions(limit, cursor, label_selector))
 
     def iter_sessions(
         self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
-    ) -> AsyncIterator[session_pb2.SessionResponse]:
+    ) -> AsyncIterator[pb.SessionResponse]:
         """As SessionClient.iter_sessions."""
         return aiter_items(
             lambda cursor: self.list_sessions(page_size, cursor, label_selector=label_selector),
@@ -108,13 +108,13 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         session_id: str,
         subscriber_addresses: Sequence[str],
         **options: Unpack[SubscribeOptions],
-    ) -> session_pb2.BatchAddSubscribersResponse:
+    ) -> pb.BatchAddSubscribersResponse:
         """As SessionClient.add_subscribers."""
         return await self._call(requests.add_subscribers(session_id, subscriber_addresses, options))
 
     async def remove_subscribers(
         self, session_id: str, subscriber_addresses: Sequence[str], *, request_id: str | None = None
-    ) -> session_pb2.BatchRemoveSubscribersResponse:
+    ) -> pb.BatchRemoveSubscribersResponse:
         """As SessionClient.remove_subscribers."""
         return await self._call(
             requests.remove_subscribers(session_id, subscriber_addresses, request_id)
@@ -122,20 +122,20 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
 
     async def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
-    ) -> session_pb2.ListSubscribersResponse:
+    ) -> pb.ListSubscribersResponse:
         """As SessionClient.list_subscribers."""
         return await self._call(requests.list_subscribers(session_id, limit, cursor))
 
     def iter_subscribers(
         self, session_id: str, page_size: int = PAGE_SIZE
-    ) -> AsyncIterator[session_pb2.SubscriberResponse]:
+    ) -> AsyncIterator[pb.SubscriberResponse]:
         """As SessionClient.iter_subscribers."""
         return aiter_items(
             lambda cursor: self.list_subscribers(session_id, page_size, cursor),
             lambda page: page.subscribers,
         )
 
-    async def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
+    async def get_session_stats(self, session_id: str) -> pb.SessionStatsResponse:
         """As SessionClient.get_session_stats."""
         return await self._call(requests.get_session_stats(session_id))
 
@@ -143,7 +143,7 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         self,
         session_id: str,
         **options: Unpack[TokenOptions],
-    ) -> session_pb2.JoinTokenResponse:
+    ) -> pb.JoinTokenResponse:
         """As SessionClient.issue_join_token."""
         return await self._call(requests.issue_join_token(session_id, options))
 
@@ -176,7 +176,7 @@ class AsyncSessionWatch(BaseWatch, AsyncClosing):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> session_pb2.SessionEvent:
+    async def __anext__(self) -> pb.SessionEvent:
         while not self._ended():
             failure = None
             try:
@@ -200,7 +200,7 @@ class AsyncSessionWatch(BaseWatch, AsyncClosing):
         self._closed = True
         raise StopAsyncIteration
 
-    async def _next_event(self) -> session_pb2.SessionEvent | None:
+    async def _next_event(self) -> pb.SessionEvent | None:
         """Over a new connection if there is none; None where the server ended it."""
         if self._stream is None:
             self._stream = self._method(self._state.request())

@@ -27,7 +27,7 @@ from rtpfanout.closing import Closing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rtpfanout.api import session_pb2
+    from rtpfanout.api import session_pb2 as pb
     from rtpfanout.client.watch import WatchState
 
 _T = TypeVar("_T")
@@ -55,20 +55,20 @@ class SessionClient(BaseClient, Closing):
 
     def create_session(
         self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
-    ) -> session_pb2.SessionResponse:
+    ) -> pb.SessionResponse:
         """Let `source_address` ("ip:port") feed SSRC `ssrc`, 0 to 2**32 - 1.
 
         Raises InvalidArgumentError, AlreadyExistsError, LimitError.
         """
         return self._call(requests.create_session(source_address, ssrc, media_type, options))
 
-    def get_session(self, session_id: str) -> session_pb2.SessionResponse:
+    def get_session(self, session_id: str) -> pb.SessionResponse:
         """Raises InvalidArgumentError (not a UUID), NotFoundError."""
         return self._call(requests.get_session(session_id))
 
     def update_session(
         self, session_id: str, **changes: Unpack[UpdateOptions]
-    ) -> session_pb2.SessionResponse:
+    ) -> pb.SessionResponse:
         """Change what is given and nothing else, in one step; the session as it is then.
 
         Raises InvalidArgumentError, NotFoundError, AlreadyExistsError (the new source),
@@ -82,13 +82,13 @@ class SessionClient(BaseClient, Closing):
 
     def list_sessions(
         self, limit: int = 0, cursor: str = "", *, label_selector: str = ""
-    ) -> session_pb2.ListSessionsResponse:
+    ) -> pb.ListSessionsResponse:
         """One page, oldest first; limit 0 means the server's 100. Raises InvalidArgumentError."""
         return self._call(requests.list_sessions(limit, cursor, label_selector))
 
     def iter_sessions(
         self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
-    ) -> Iterator[session_pb2.SessionResponse]:
+    ) -> Iterator[pb.SessionResponse]:
         """All sessions, oldest first, one request per page."""
         return iter_items(
             lambda cursor: self.list_sessions(page_size, cursor, label_selector=label_selector),
@@ -128,7 +128,7 @@ class SessionClient(BaseClient, Closing):
         session_id: str,
         subscriber_addresses: Sequence[str],
         **options: Unpack[SubscribeOptions],
-    ) -> session_pb2.BatchAddSubscribersResponse:
+    ) -> pb.BatchAddSubscribersResponse:
         """Copy the session to 1 to BATCH_SIZE addresses too: to all of them, or to none.
 
         The error's `violations` name each address at fault, as ``subscriber_addresses[17]``.
@@ -138,7 +138,7 @@ class SessionClient(BaseClient, Closing):
 
     def remove_subscribers(
         self, session_id: str, subscriber_addresses: Sequence[str], *, request_id: str | None = None
-    ) -> session_pb2.BatchRemoveSubscribersResponse:
+    ) -> pb.BatchRemoveSubscribersResponse:
         """Returns once no further packet leaves to any of 1 to BATCH_SIZE addresses.
 
         The response names those that were no subscribers. Raises InvalidArgumentError,
@@ -148,7 +148,7 @@ class SessionClient(BaseClient, Closing):
 
     def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
-    ) -> session_pb2.ListSubscribersResponse:
+    ) -> pb.ListSubscribersResponse:
         """One page, oldest first; limit 0 means the server's 100.
 
         Raises InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
@@ -157,14 +157,14 @@ class SessionClient(BaseClient, Closing):
 
     def iter_subscribers(
         self, session_id: str, page_size: int = PAGE_SIZE
-    ) -> Iterator[session_pb2.SubscriberResponse]:
+    ) -> Iterator[pb.SubscriberResponse]:
         """All subscribers of a session, oldest first, one request per page."""
         return iter_items(
             lambda cursor: self.list_subscribers(session_id, page_size, cursor),
             lambda page: page.subscribers,
         )
 
-    def get_session_stats(self, session_id: str) -> session_pb2.SessionStatsResponse:
+    def get_session_stats(self, session_id: str) -> pb.SessionStatsResponse:
         """The session's counters: `packets_received` are those that were admitted, ``dropped_*``
         what came and was not. Raises InvalidArgumentError, NotFoundError.
         """
@@ -174,7 +174,7 @@ class SessionClient(BaseClient, Closing):
         self,
         session_id: str,
         **options: Unpack[TokenOptions],
-    ) -> session_pb2.JoinTokenResponse:
+    ) -> pb.JoinTokenResponse:
         """A token with which a receiver joins by datagram: a secret, good for a time.
 
         Raises InvalidArgumentError, NotFoundError, UnimplementedError (an older server).
@@ -220,13 +220,13 @@ class SessionWatch(BaseWatch, Closing):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> session_pb2.SessionEvent:
+    def __next__(self) -> pb.SessionEvent:
         while not (self._closed.is_set() or self._client_closed.is_set()):
             failure = None
             try:
                 stream = self._connected()
                 self._waiting_since = time.monotonic()
-                event: session_pb2.SessionEvent = next(stream)
+                event: pb.SessionEvent = next(stream)
             except StopIteration:
                 pass  # the server is about to go, or lets no connection grow old
             except grpc.RpcError as error:

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
-from rtpfanout.api import session_pb2
+from rtpfanout.api import session_pb2 as pb
 from rtpfanout.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -87,18 +87,18 @@ class Call(Generic[ResponseT]):
 
 def create_session(
     source_address: str, ssrc: int, media_type: str, options: CreateOptions
-) -> Call[session_pb2.SessionResponse]:
+) -> Call[pb.SessionResponse]:
     if not 0 <= ssrc < 2**32:
         raise InvalidArgumentError(f"{ssrc} is not 0 to {2**32 - 1}", field="ssrc")
     named = {"source_address": source_address, "ssrc": ssrc, "media_type": media_type}
     return _mutating("CreateSession", **named, **options)
 
 
-def update_session(session_id: str, options: UpdateOptions) -> Call[session_pb2.SessionResponse]:
+def update_session(session_id: str, options: UpdateOptions) -> Call[pb.SessionResponse]:
     return _mutating("UpdateSession", session_id=session_id, **options)
 
 
-def get_session(session_id: str) -> Call[session_pb2.SessionResponse]:
+def get_session(session_id: str) -> Call[pb.SessionResponse]:
     return _reading("GetSession", session_id=session_id)
 
 
@@ -106,9 +106,7 @@ def delete_session(session_id: str, request_id: str | None) -> Call[empty_pb2.Em
     return _mutating("DeleteSession", session_id=session_id, request_id=request_id)
 
 
-def list_sessions(
-    limit: int, cursor: str, label_selector: str
-) -> Call[session_pb2.ListSessionsResponse]:
+def list_sessions(limit: int, cursor: str, label_selector: str) -> Call[pb.ListSessionsResponse]:
     return _reading("ListSessions", limit=limit, cursor=cursor, label_selector=label_selector)
 
 
@@ -128,29 +126,27 @@ def remove_subscriber(
 
 def add_subscribers(
     session_id: str, addresses: Sequence[str], options: SubscribeOptions
-) -> Call[session_pb2.BatchAddSubscribersResponse]:
+) -> Call[pb.BatchAddSubscribersResponse]:
     named = {"session_id": session_id, "subscriber_addresses": addresses}
     return _mutating("BatchAddSubscribers", **named, **options)
 
 
 def remove_subscribers(
     session_id: str, addresses: Sequence[str], request_id: str | None
-) -> Call[session_pb2.BatchRemoveSubscribersResponse]:
+) -> Call[pb.BatchRemoveSubscribersResponse]:
     named = {"session_id": session_id, "subscriber_addresses": addresses}
     return _mutating("BatchRemoveSubscribers", **named, request_id=request_id)
 
 
-def list_subscribers(
-    session_id: str, limit: int, cursor: str
-) -> Call[session_pb2.ListSubscribersResponse]:
+def list_subscribers(session_id: str, limit: int, cursor: str) -> Call[pb.ListSubscribersResponse]:
     return _reading("ListSubscribers", session_id=session_id, limit=limit, cursor=cursor)
 
 
-def get_session_stats(session_id: str) -> Call[session_pb2.SessionStatsResponse]:
+def get_session_stats(session_id: str) -> Call[pb.SessionStatsResponse]:
     return _reading("GetSessionStats", session_id=session_id)
 
 
-def issue_join_token(session_id: str, options: TokenOptions) -> Call[session_pb2.JoinTokenResponse]:
+def issue_join_token(session_id: str, options: TokenOptions) -> Call[pb.JoinTokenResponse]:
     # A token that got lost on its way to us harms nobody: issuing is repeatable.
     return _reading("IssueJoinToken", session_id=session_id, **options)
 
@@ -169,7 +165,7 @@ def _reading(method: str, **fields: Any) -> Call[Any]:
 
 def _request(method: str, fields: dict[str, Any]) -> Message:
     """The message; what no message can hold, the server cannot judge: it is refused here."""
-    kind: type[Message] = getattr(session_pb2, f"{method}Request")
+    kind: type[Message] = getattr(pb, f"{method}Request")
     try:
         return kind(**fields)
     except ValueError:
