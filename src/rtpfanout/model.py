@@ -152,6 +152,14 @@ class SessionStatus(enum.StrEnum):
     REFUSED = "refused"
 
 
+class ChangeKind(enum.StrEnum):
+    """What became of a session."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
 class SourcePolicy(enum.StrEnum):
     """Who may feed a session: one address, any port of one, a network, or who comes first."""
 

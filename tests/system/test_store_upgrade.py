@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 LATER = """
 import os
 if os.path.exists(os.environ["LATER_VERSION"]):
-    from rtpfanout.store import migrations, opening
+    from rtpfanout.store import migrations, database
     migrations.LAYOUTS += ("ALTER TABLE session ADD COLUMN extra TEXT NOT NULL DEFAULT 'x';",)
-    migrations.LAYOUT = opening.LAYOUT = len(migrations.LAYOUTS)
+    migrations.LAYOUT = database.LAYOUT = len(migrations.LAYOUTS)
 """
 
 

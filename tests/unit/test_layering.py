@@ -64,7 +64,7 @@ PYTHON_LAYERS = (
 )
 # Inside sessions/, for imports of types alone, too.
 SESSIONS_LAYERS = (
-    {"admission", "clock", "cursor", "deadlines", "fields", "scope"},
+    {"admission", "clock", "cursor", "deadlines", "fields"},
     {"requests", "rules", "source", "tokens"},
     {"terms"},
     {"entry", "movekeys", "record"},

@@ -232,7 +232,7 @@ def test_a_refused_session_can_be_deleted(path: str, clock: Clock) -> None:
         with pytest.raises(NotFoundError):
             manager.get(ids[1])
         (change,) = (manager.changes.after(read) or ([],))[0]
-        assert (change.type.name, change.view.session_id) == ("DELETED", ids[1])
+        assert (change.kind.name, change.view.session_id) == ("DELETED", ids[1])
     assert numbers(path) == (1, 0)
 
 

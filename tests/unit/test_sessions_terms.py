@@ -18,8 +18,8 @@ from rtpfanout.errors import (
     LimitError,
     PermissionDeniedError,
 )
-from rtpfanout.model import Address, SessionStatus, SourcePolicy
-from rtpfanout.sessions import ChangeType, SessionView
+from rtpfanout.model import Address, ChangeKind, SessionStatus, SourcePolicy
+from rtpfanout.sessions import SessionView
 
 if TYPE_CHECKING:
     from rtpfanout.sessions import SessionManager
@@ -210,8 +210,8 @@ def test_the_log_has_every_change_in_order(manager: SessionManager) -> None:
     read = manager.changes.after(start)
     assert read is not None
     changes, upto = read
-    kinds = [change.type for change in changes]
-    created, updated, deleted = ChangeType
+    kinds = [change.kind for change in changes]
+    created, updated, deleted = ChangeKind
     assert kinds == [created, created, updated, updated, deleted]
     assert changes[2].view.subscriber_count == 2  # two, and one that came and went
     revisions = [change.revision for change in changes]

@@ -10,7 +10,8 @@ import pytest
 from managers import SOURCE, Clock, engine_of, manager_of
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.sessions import ChangeLog, ChangeType, EventType, WatchEvent, watch
+from rtpfanout.model import ChangeKind
+from rtpfanout.sessions import ChangeLog, EventType, WatchEvent, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,7 @@ def test_who_is_too_slow_begins_with_a_snapshot(manager: SessionManager) -> None
         assert types(await watcher.read(3)) == [RESET, SNAPSHOT, SYNCED]
         for _ in range(3):
             slot = changes.begin()
-            changes.show(slot, ChangeType.UPDATED, view, {})
+            changes.show(slot, ChangeKind.UPDATED, view, {})
         events = await watcher.read(3)
         assert types(events) == [RESET, SNAPSHOT, SYNCED]
         assert events[-1].revision == changes.revision

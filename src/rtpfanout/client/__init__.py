@@ -13,7 +13,7 @@ the errors of `errors.py`. `watch_sessions` follows every change over reconnects
 from rtpfanout.client.asynchronous import AsyncSessionClient, AsyncSessionWatch
 from rtpfanout.client.blocking import SessionClient, SessionWatch
 from rtpfanout.client.credentials import Credentials
-from rtpfanout.client.mirror import ChangeKind, SessionChange, SessionMirror
+from rtpfanout.client.mirror import SessionChange, SessionMirror
 from rtpfanout.client.requests import (
     BATCH_SIZE,
     PAGE_SIZE,
@@ -23,6 +23,7 @@ from rtpfanout.client.requests import (
     UpdateOptions,
 )
 from rtpfanout.client.retry import NO_RETRIES, RetryPolicy
+from rtpfanout.model import ChangeKind
 
 __all__ = [
     "BATCH_SIZE",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rtpfanout.api import session_pb2_grpc
-from rtpfanout.client.channel import OPTIONS, manner
 from rtpfanout.client.credentials import Bearer
 from rtpfanout.client.retry import Attempts, RetryPolicy
 from rtpfanout.client.watch import WatchState
@@ -17,6 +17,33 @@ if TYPE_CHECKING:
     from rtpfanout.api import session_pb2
     from rtpfanout.client.credentials import Credentials
     from rtpfanout.client.requests import Call
+
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    # The control API is reached directly: a proxy from the environment would be asked
+    # for 127.0.0.1 too.
+    ("grpc.enable_http_proxy", 0),
+    # A server that restarts is found again as soon as it is there, not a second or,
+    # after some tries, two minutes later (gRPC's defaults).
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A page of 1000 sessions with all their labels.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manner:
+    """How calls are made: seconds for an attempt, for a call with its retries; and those."""
+
+    timeout: float
+    overall_timeout: float
+    retries: RetryPolicy
+
+    def within(self, seconds: float) -> Manner:
+        """The same, but a call ends in `seconds`, retries and all."""
+        timeout = min(self.timeout, seconds)
+        return dataclasses.replace(self, timeout=timeout, overall_timeout=seconds)
 
 
 class BaseClient:
@@ -38,7 +65,8 @@ class BaseClient:
         credentials: Credentials | None = None,
     ) -> None:
         self.target = target
-        self._manner = manner(timeout, overall_timeout, retries or RetryPolicy())
+        overall = overall_timeout or max(20.0, timeout)
+        self._manner = Manner(timeout, overall, retries or RetryPolicy())
         self._closed = self._event()
         self._bearer = Bearer(credentials)
         tls = credentials.for_channel() if credentials else None

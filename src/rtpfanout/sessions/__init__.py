@@ -1,13 +1,13 @@
 """Sessions: the rules about them (`manager`), how they look from outside (`views`)."""
 
 from rtpfanout.sessions.admission import LARGEST_BATCH
-from rtpfanout.sessions.changes import Change, ChangeLog, ChangeType
-from rtpfanout.sessions.fields import DEFAULT_PAGE, LARGEST_PAGE
+from rtpfanout.sessions.changes import ChangeLog
+from rtpfanout.sessions.fields import LARGEST_PAGE
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.rules import Limits
-from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.signals import MoveTarget, Signals
+from rtpfanout.sessions.state import SCOPE
 from rtpfanout.sessions.terms import shown_terms
 from rtpfanout.sessions.tokens import JOIN_SECRET
 from rtpfanout.sessions.views import (
@@ -21,14 +21,11 @@ from rtpfanout.sessions.views import (
 from rtpfanout.sessions.watching import EventType, WatchEvent, watch
 
 __all__ = [
-    "DEFAULT_PAGE",
     "JOIN_SECRET",
     "LARGEST_BATCH",
     "LARGEST_PAGE",
     "SCOPE",
-    "Change",
     "ChangeLog",
-    "ChangeType",
     "EventType",
     "Housekeeping",
     "LatencySummary",

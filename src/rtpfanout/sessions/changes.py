@@ -8,12 +8,14 @@ event when the log is read or the next second begins.
 
 from __future__ import annotations
 
-import enum
+import bisect
 import threading
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.fields import matches
 
 if TYPE_CHECKING:
@@ -28,38 +30,30 @@ UNWRITTEN = 2**20
 by subscribers. A start leaves so many out, so that none is ever given twice."""
 
 
-class ChangeType(enum.Enum):
-    """What happened to a session."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    DELETED = "deleted"
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """One event: the session afterwards (or, of DELETED, as it was at last)."""
 
     revision: int
-    type: ChangeType
+    kind: ChangeKind
     view: SessionView
     labels_before: Mapping[str, str]
     view_before: SessionView | None = None
     """Where the labels changed: what is shown to those for whom the session is gone."""
 
-    def seen_by(self, selector: Pairs) -> ChangeType | None:
+    def seen_by(self, selector: Pairs) -> ChangeKind | None:
         """What it is to one who sees only what `selector` matches; None: nothing."""
         before = matches(self.labels_before, selector)
         after = matches(self.view.labels, selector)
-        if self.type is ChangeType.CREATED:
-            return self.type if after else None
-        if self.type is ChangeType.DELETED:
-            return self.type if before else None
+        if self.kind is ChangeKind.CREATED:
+            return self.kind if after else None
+        if self.kind is ChangeKind.DELETED:
+            return self.kind if before else None
         if before and after:
-            return ChangeType.UPDATED
+            return ChangeKind.UPDATED
         if before:
-            return ChangeType.DELETED
-        return ChangeType.CREATED if after else None
+            return ChangeKind.DELETED
+        return ChangeKind.CREATED if after else None
 
 
 class Slot:
@@ -107,7 +101,7 @@ class ChangeLog:
     def show(
         self,
         slot: Slot,
-        kind: ChangeType,
+        kind: ChangeKind,
         view: SessionView,
         labels_before: Mapping[str, str],
         view_before: SessionView | None = None,
@@ -138,14 +132,8 @@ class ChangeLog:
                 return None
             if revision == self._shown:
                 return [], revision
-            # Revisions have gaps, where a change failed: look from the end that is nearer.
-            low, high = 0, len(self._entries)
-            while low < high:
-                middle = (low + high) // 2
-                if self._entries[middle].revision > revision:
-                    high = middle
-                else:
-                    low = middle + 1
+            # Revisions have gaps, where a change failed.
+            low = bisect.bisect_right(self._entries, revision, key=attrgetter("revision"))
             found = [self._entries[i] for i in range(low, min(low + limit, len(self._entries)))]
             is_all = low + limit >= len(self._entries)
             return found, self._shown if is_all else found[-1].revision

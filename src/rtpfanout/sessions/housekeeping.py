@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import NotFoundError
-from rtpfanout.model import Address
-from rtpfanout.sessions.changes import ChangeType
+from rtpfanout.model import Address, ChangeKind
 from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Housekeeping(Part):
                 for session in sessions:
                     slot = self.changes.begin()
                     view = self.state.view(session)
-                    self.changes.show(slot, ChangeType.UPDATED, view, view.labels)
+                    self.changes.show(slot, ChangeKind.UPDATED, view, view.labels)
 
     def keep_clock(self) -> None:
         """Housekeeping: the store learns at once that the host started anew, or its clock was

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, RtpFanoutError
+from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.admission import split_records
-from rtpfanout.sessions.changes import ChangeType
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.fields import page_size, session_id_of
 from rtpfanout.sessions.refused import in_order
@@ -64,7 +64,7 @@ class RefusedSessions(Part):
                 state.room_for_sessions = True
                 state.counts["deleted"] += 1
                 view = found.view(self.clock)
-                self.changes.show(slot, ChangeType.DELETED, view, view.labels)
+                self.changes.show(slot, ChangeKind.DELETED, view, view.labels)
         return True
 
     def remove_subscribers(

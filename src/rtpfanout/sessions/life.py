@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
+from rtpfanout.model import ChangeKind
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.changes import ChangeType
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.terms import Terms, engine_source, source_taken
@@ -88,7 +88,7 @@ class Life(Part):
         with state.lock:
             state.insert(session)
             state.counts["created"] += 1
-            self.changes.show(slot, ChangeType.CREATED, view, {})
+            self.changes.show(slot, ChangeKind.CREATED, view, {})
         return view
 
     def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
@@ -168,7 +168,7 @@ class Life(Part):
             self.subscribers.forget_all(session)
             state.forget(session)
             state.counts[how] += 1
-            self.changes.show(slot, ChangeType.DELETED, view, view.labels)
+            self.changes.show(slot, ChangeKind.DELETED, view, view.labels)
         self.engine.remove_session(session.handle)
         with state.lock:
             self._give_up(session.session_id, session.ssrc, session.terms)

@@ -6,6 +6,7 @@ import bisect
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
@@ -16,13 +17,13 @@ from rtpfanout.model import Withheld
 from rtpfanout.sessions.admission import RECORD_BYTES
 from rtpfanout.sessions.fields import matches, session_id_of
 from rtpfanout.sessions.movekeys import MoveKeys
-from rtpfanout.sessions.scope import SCOPE
 from rtpfanout.sessions.views import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
     from rtpfanout._fastpath import Engine
+    from rtpfanout.model import Pairs
     from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.refused import RefusedSession
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.views import SessionView
 
 BY_SEQUENCE = attrgetter("sequence")
+
+
+SCOPE: ContextVar[Pairs] = ContextVar("rtpfanout_scope", default=())
+"""Labels that a session must have to exist for the call that is being carried out; none where the
+server itself is at work.
+
+Set by whoever takes calls, once it knows the caller, and looked at under the lock. So each call
+answers for a foreign session as for none, in the same words and at the same point of its checks,
+also when labels change meanwhile."""
 
 
 class BusyError(Exception):

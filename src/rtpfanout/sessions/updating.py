@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout.errors import AbortedError
-from rtpfanout.model import Consent
+from rtpfanout.model import ChangeKind, Consent
 from rtpfanout.policy import SOURCE_FIELD
-from rtpfanout.sessions.changes import ChangeType
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
@@ -104,7 +103,7 @@ class Updating(Part):
             if new_key != old_key or before.paused != after.paused:
                 session.fed_since_ns = self.clock.monotonic_ns()
             shown = state.view(session)
-            self.changes.show(slot, ChangeType.UPDATED, shown, before.labels, gone)
+            self.changes.show(slot, ChangeKind.UPDATED, shown, before.labels, gone)
         return view
 
     def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:

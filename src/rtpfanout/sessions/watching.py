@@ -14,7 +14,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtpfanout.sessions.changes import ChangeType
+from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.fields import LARGEST_PAGE, label_selector_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class WatchEvent:
     view: SessionView | None = None
 
 
-_OF_CHANGE = {kind: EventType[kind.name] for kind in ChangeType}
+_OF_CHANGE = {kind: EventType[kind.name] for kind in ChangeKind}
 
 
 async def watch(
@@ -96,7 +96,7 @@ async def watch(
             for change in found:
                 kind = change.seen_by(selector)
                 if kind is not None:
-                    is_gone = kind is ChangeType.DELETED
+                    is_gone = kind is ChangeKind.DELETED
                     view = (change.view_before if is_gone else None) or change.view
                     yield WatchEvent(_OF_CHANGE[kind], change.revision, view)
                     last = now()

@@ -18,8 +18,7 @@ import structlog
 from rtpfanout.errors import StartError, UnavailableError
 from rtpfanout.store.database import Database
 from rtpfanout.store.files import MEMORY, FileLock
-from rtpfanout.store.heal import abandon, write_anew
-from rtpfanout.store.place import LostError, Place
+from rtpfanout.store.place import LostError, Place, abandon, write_anew
 from rtpfanout.store.reading import Reading
 from rtpfanout.store.submission import StoreCounts, Submission, Waiting
 from rtpfanout.store.writes import put_secret
