@@ -25,6 +25,7 @@ from rtpfanout._fastpath import (
     SEND_FAILURES,
     STATS_FIELDS,
 )
+from rtpfanout.store import STORE_COUNTERS
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -106,27 +107,6 @@ _GAUGES = (
         "sockets.receiving_workers",
         "Those with a socket of their own; fewer than all where the kernel does not steer.",
     ),
-)
-
-# (name without _total, field of StoreCounts, help)
-_STORE_COUNTERS = (
-    ("rtpfanout_store_commits", "committed", "Changes that became durable."),
-    (
-        "rtpfanout_store_failures",
-        "failed",
-        "Changes that were refused because they could not be written.",
-    ),
-    (
-        "rtpfanout_store_transactions",
-        "transactions",
-        "Transactions, each with one sync for all changes in it.",
-    ),
-    (
-        "rtpfanout_store_lost",
-        "lost",
-        "How often the store's file was removed, replaced or moved away while it was open.",
-    ),
-    ("rtpfanout_store_healed", "healed", "How often the store was written anew after that."),
 )
 
 
@@ -222,8 +202,8 @@ class ServerCollector(Collector):
         for name, field, text in _CONTROL_COUNTERS:
             yield CounterMetricFamily(name, text, value=manager.counts.get(field, 0))
         stored = store.counts()
-        for name, field, text in _STORE_COUNTERS:
-            yield CounterMetricFamily(name, text, value=getattr(stored, field))
+        for name, text in STORE_COUNTERS.items():
+            yield CounterMetricFamily(f"rtpfanout_store_{name}", text, value=stored[name])
         yield CounterMetricFamily(
             "rtpfanout_overload_refused",
             "Sessions and subscribers refused because a high-water mark was passed.",

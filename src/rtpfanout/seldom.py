@@ -1,4 +1,4 @@
-"""Lines of the log that strangers can cause: so many a minute, and how many were left out."""
+"""How often what strangers can cause is done, such as a line of the log."""
 
 from __future__ import annotations
 
@@ -34,3 +34,22 @@ class Seldom:
             if self._left_out:
                 entry["left_out"], self._left_out = self._left_out, 0
         log(event, **entry)
+
+
+class Bucket:
+    """A token bucket that may go into debt: `per_second` on average, `burst` at once."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._left = burst
+        self._at = 0.0
+
+    def take(self, now: float, cost: float = 1.0) -> bool:
+        """False while there is nothing left. What is taken may cost more than is left."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= cost
+        return True

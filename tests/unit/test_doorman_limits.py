@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtpfanout import signed
-from rtpfanout.doorman.limits import AddressBuckets, Bucket
+from rtpfanout.doorman.limits import AddressBuckets
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.model import Address
+from rtpfanout.seldom import Bucket
 from rtpfanout.signed import Kind, Token
 
 

@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_once_and_calls_go_on(path: str, clock: Clock) -> No
         with capture_logs() as log:
             assert [manager.housekeeping.keep_consents() for _ in range(3)] == [0, 0, 0]
         assert [entry["log_level"] for entry in log] == ["error"]
-        assert manager.store.counts().failed == 3
+        assert manager.store.counts()["failures"] == 3
         manager.update(session_id, paused=True)
         manager.add_subscriber(session_id, "127.0.0.1:1")
         disk.execute("DROP TRIGGER no_room")

@@ -111,8 +111,8 @@ def test_who_is_too_slow_begins_with_a_snapshot(manager: SessionManager) -> None
         watcher = Watcher(manager)
         assert types(await watcher.read(3)) == [RESET, SNAPSHOT, SYNCED]
         for _ in range(3):
-            slot = changes.begin()
-            changes.show(slot, ChangeKind.UPDATED, view, {})
+            revision = changes.begin()
+            changes.show(revision, ChangeKind.UPDATED, view, {})
         events = await watcher.read(3)
         assert types(events) == [RESET, SNAPSHOT, SYNCED]
         assert events[-1].revision == changes.revision

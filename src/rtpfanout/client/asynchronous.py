@@ -12,14 +12,7 @@ from rtpfanout.client import requests
 from rtpfanout.client.base import BaseClient, BaseWatch
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import aiter_items
-from rtpfanout.client.requests import (
-    PAGE_SIZE,
-    Call,
-    CreateOptions,
-    SubscribeOptions,
-    TokenOptions,
-    UpdateOptions,
-)
+from rtpfanout.client.requests import PAGE_SIZE, Call
 from rtpfanout.client.watch import SILENCE_SECONDS
 from rtpfanout.closing import AsyncClosing
 
@@ -47,7 +40,11 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         await self._channel.close()
 
     async def create_session(
-        self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
+        self,
+        source_address: str,
+        ssrc: int,
+        media_type: str,
+        **options: Unpack[requests.CreateOptions],
     ) -> pb.SessionResponse:
         """As SessionClient.create_session."""
         return await self._call(requests.create_session(source_address, ssrc, media_type, options))
@@ -57,7 +54,7 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         return await self._call(requests.get_session(session_id))
 
     async def update_session(
-        self, session_id: str, **changes: Unpack[UpdateOptions]
+        self, session_id: str, **changes: Unpack[requests.UpdateOptions]
     ) -> pb.SessionResponse:
         """As SessionClient.update_session."""
         return await self._call(requests.update_session(session_id, changes))
@@ -92,7 +89,7 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         self,
         session_id: str,
         subscriber_address: str,
-        **options: Unpack[SubscribeOptions],
+        **options: Unpack[requests.SubscribeOptions],
     ) -> None:
         """As SessionClient.add_subscriber."""
         await self._call(requests.add_subscriber(session_id, subscriber_address, options))
@@ -107,7 +104,7 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         self,
         session_id: str,
         subscriber_addresses: Sequence[str],
-        **options: Unpack[SubscribeOptions],
+        **options: Unpack[requests.SubscribeOptions],
     ) -> pb.BatchAddSubscribersResponse:
         """As SessionClient.add_subscribers."""
         return await self._call(requests.add_subscribers(session_id, subscriber_addresses, options))
@@ -142,7 +139,7 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
     async def issue_join_token(
         self,
         session_id: str,
-        **options: Unpack[TokenOptions],
+        **options: Unpack[requests.TokenOptions],
     ) -> pb.JoinTokenResponse:
         """As SessionClient.issue_join_token."""
         return await self._call(requests.issue_join_token(session_id, options))

@@ -13,14 +13,7 @@ from rtpfanout.client import requests
 from rtpfanout.client.base import BaseClient, BaseWatch
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import iter_items
-from rtpfanout.client.requests import (
-    PAGE_SIZE,
-    Call,
-    CreateOptions,
-    SubscribeOptions,
-    TokenOptions,
-    UpdateOptions,
-)
+from rtpfanout.client.requests import PAGE_SIZE, Call
 from rtpfanout.client.watch import SILENCE_SECONDS
 from rtpfanout.closing import Closing
 
@@ -54,7 +47,11 @@ class SessionClient(BaseClient, Closing):
         self._channel.close()
 
     def create_session(
-        self, source_address: str, ssrc: int, media_type: str, **options: Unpack[CreateOptions]
+        self,
+        source_address: str,
+        ssrc: int,
+        media_type: str,
+        **options: Unpack[requests.CreateOptions],
     ) -> pb.SessionResponse:
         """Let `source_address` ("ip:port") feed SSRC `ssrc`, 0 to 2**32 - 1.
 
@@ -67,7 +64,7 @@ class SessionClient(BaseClient, Closing):
         return self._call(requests.get_session(session_id))
 
     def update_session(
-        self, session_id: str, **changes: Unpack[UpdateOptions]
+        self, session_id: str, **changes: Unpack[requests.UpdateOptions]
     ) -> pb.SessionResponse:
         """Change what is given and nothing else, in one step; the session as it is then.
 
@@ -109,7 +106,7 @@ class SessionClient(BaseClient, Closing):
         self,
         session_id: str,
         subscriber_address: str,
-        **options: Unpack[SubscribeOptions],
+        **options: Unpack[requests.SubscribeOptions],
     ) -> None:
         """Copy the session to "ip:port" too; again is no error, and sets its options anew.
 
@@ -127,7 +124,7 @@ class SessionClient(BaseClient, Closing):
         self,
         session_id: str,
         subscriber_addresses: Sequence[str],
-        **options: Unpack[SubscribeOptions],
+        **options: Unpack[requests.SubscribeOptions],
     ) -> pb.BatchAddSubscribersResponse:
         """Copy the session to 1 to BATCH_SIZE addresses too: to all of them, or to none.
 
@@ -173,7 +170,7 @@ class SessionClient(BaseClient, Closing):
     def issue_join_token(
         self,
         session_id: str,
-        **options: Unpack[TokenOptions],
+        **options: Unpack[requests.TokenOptions],
     ) -> pb.JoinTokenResponse:
         """A token with which a receiver joins by datagram: a secret, good for a time.
 

@@ -20,7 +20,7 @@ import structlog
 
 from rtpfanout import signed
 from rtpfanout.doorman.cookies import ServerCookies
-from rtpfanout.doorman.limits import AddressBuckets, Bucket
+from rtpfanout.doorman.limits import AddressBuckets
 from rtpfanout.doorman.members import Member, Members
 from rtpfanout.doorman.moves import named_by
 from rtpfanout.doorman.reader import BUSY_BATCH, Reader
@@ -32,7 +32,7 @@ from rtpfanout.errors import (
     UnavailableError,
     codes_of,
 )
-from rtpfanout.seldom import Seldom
+from rtpfanout.seldom import Bucket, Seldom
 from rtpfanout.sessions import JOIN_SECRET
 from rtpfanout.signed import Claims, Join, Kind, Move, Reason
 

@@ -9,25 +9,6 @@ if TYPE_CHECKING:
     from rtpfanout.model import Address
 
 
-class Bucket:
-    """A token bucket that may go into debt: `per_second` on average, `burst` at once."""
-
-    def __init__(self, per_second: float, burst: float) -> None:
-        self._per_second = per_second
-        self._burst = burst
-        self._left = burst
-        self._at = 0.0
-
-    def take(self, now: float, cost: float = 1.0) -> bool:
-        """False while there is nothing left. What is taken may cost more than is left."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= cost
-        return True
-
-
 class AddressBuckets:
     """A bucket for each address, in a table of fixed size.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout.auth import OPERATING, SUBSCRIBING
+from rtpfanout.seldom import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,7 @@ class AuditLog:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """`now` is in seconds."""
         self._now = now
-        self._allowance = float(STRANGERS_PER_SECOND)
-        self._refilled = now()
+        self._allowance = Bucket(STRANGERS_PER_SECOND, STRANGERS_PER_SECOND)
         self._left_out = 0
 
     def begin(self, method: str, peer: str, request: Any) -> Audit:
@@ -43,23 +43,13 @@ class AuditLog:
 
     def write(self, is_stranger: bool, **entry: object) -> None:
         """One line, perhaps."""
-        if is_stranger and not self._may_write():
+        if is_stranger and not self._allowance.take(self._now()):
             self._left_out += 1
             return
         if self._left_out:
             entry["strangers_left_out"] = self._left_out
             self._left_out = 0
         _log.info("audit", **entry)
-
-    def _may_write(self) -> bool:
-        now = self._now()
-        gained = STRANGERS_PER_SECOND * (now - self._refilled)
-        self._allowance = min(STRANGERS_PER_SECOND, self._allowance + gained)
-        self._refilled = now
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
 
 
 class Audit:

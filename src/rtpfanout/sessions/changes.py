@@ -12,6 +12,7 @@ import bisect
 import threading
 from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from rtpfanout.sessions.fields import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import EllipsisType
 
     from rtpfanout.model import Pairs
     from rtpfanout.sessions.views import SessionView
@@ -56,17 +58,6 @@ class Change:
         return ChangeKind.CREATED if after else None
 
 
-class Slot:
-    """A revision that was given out; `change` is there when it is `settled`, if ever."""
-
-    __slots__ = ("change", "revision", "settled")
-
-    def __init__(self, revision: int) -> None:
-        self.revision = revision
-        self.settled = False
-        self.change: Change | None = None
-
-
 class ChangeLog:
     """Thread-safe: its own lock, which is taken last and held for moments."""
 
@@ -74,7 +65,7 @@ class ChangeLog:
         """`revision` is the last one there was before; what led there is not known."""
         self._lock = threading.Lock()
         self._entries: deque[Change] = deque(maxlen=kept)
-        self._pending: deque[Slot] = deque()
+        self._pending: dict[int, Change | EllipsisType | None] = {}  # `...`: under way
         self._given = revision
         self._shown = revision
         self._oldest = revision
@@ -90,35 +81,32 @@ class ChangeLog:
         """The last one that was given to a change, whether it happened or not."""
         return self._given
 
-    def begin(self) -> Slot:
+    def begin(self) -> int:
         """The next revision, kept free for a change that is under way."""
         with self._lock:
             self._given += 1
-            slot = Slot(self._given)
-            self._pending.append(slot)
-            return slot
+            self._pending[self._given] = ...
+            return self._given
 
     def show(
         self,
-        slot: Slot,
+        revision: int,
         kind: ChangeKind,
         view: SessionView,
         labels_before: Mapping[str, str],
         view_before: SessionView | None = None,
     ) -> None:
-        """The change of `slot` happened."""
-        self._settle(slot, Change(slot.revision, kind, view, labels_before, view_before))
+        """The change of this revision happened."""
+        self._settle(revision, Change(revision, kind, view, labels_before, view_before))
 
-    def give_up(self, slot: Slot) -> None:
+    def give_up(self, revision: int) -> None:
         """It did not."""
-        self._settle(slot, None)
+        self._settle(revision, None)
 
-    def _settle(self, slot: Slot, change: Change | None) -> None:
+    def _settle(self, revision: int, change: Change | None) -> None:
         with self._lock:
-            slot.change = change
-            slot.settled = True
-            grew = self._show()
-            listeners = list(self._listeners) if grew else []
+            self._pending[revision] = change
+            listeners = list(self._listeners) if self._show() else []
         for listener in listeners:
             listener()
 
@@ -150,12 +138,12 @@ class ChangeLog:
 
     def _show(self) -> bool:
         grew = False
-        while self._pending and self._pending[0].settled:
-            slot = self._pending.popleft()
-            if slot.change is not None:
+        for revision in list(takewhile(lambda r: self._pending[r] is not ..., self._pending)):
+            change = self._pending.pop(revision)
+            if isinstance(change, Change):
                 if len(self._entries) == self._entries.maxlen:
                     self._oldest = self._entries[0].revision
-                self._entries.append(slot.change)
+                self._entries.append(change)
                 grew = True
-            self._shown = slot.revision
+            self._shown = revision
         return grew

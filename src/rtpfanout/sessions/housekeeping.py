@@ -109,9 +109,9 @@ class Housekeeping(Part):
                 sessions = self.state.take_touched(_SHOWN_AT_A_TIME)
                 more = bool(sessions)
                 for session in sessions:
-                    slot = self.changes.begin()
+                    revision = self.changes.begin()
                     view = self.state.view(session)
-                    self.changes.show(slot, ChangeKind.UPDATED, view, view.labels)
+                    self.changes.show(revision, ChangeKind.UPDATED, view, view.labels)
 
     def keep_clock(self) -> None:
         """Housekeeping: the store learns at once that the host started anew, or its clock was

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
-    from rtpfanout.sessions.changes import ChangeLog, Slot
+    from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.record import Session
     from rtpfanout.store import Store, StoredAnswer, Write
 
@@ -47,7 +47,7 @@ class Journal:
             changes += _counter(session.ssrc, before)
         if before is None or before.move_counter != terms.move_counter:
             changes += _counter(session.ssrc, terms)
-        return self._submit(changes, answer)
+        return self.submit(changes, answer)
 
     def delete_session(
         self, session: Session | RefusedSession, answer: StoredAnswer | None
@@ -58,12 +58,12 @@ class Journal:
             changes += _counter(session.row.ssrc, session.row)
         else:
             changes += _counter(session.ssrc, session.terms)
-        return self._submit(changes, answer)
+        return self.submit(changes, answer)
 
     def forget_move_counters(self, identities: Sequence[bytes]) -> None:
         """Not waited for: what the next start finds too many of it forgets again."""
         if identities:
-            self._submit([writes.drop_move_counters(identities)], None)
+            self.submit([writes.drop_move_counters(identities)])
 
     def save_subscribers(
         self,
@@ -90,14 +90,14 @@ class Journal:
             each = split_records(records)
             stored = [StoredDelivery(session.sequence, record, local) for record in each]
             changes.append(writes.put_deliveries(stored))
-        return self._submit(changes, answer)
+        return self.submit(changes, answer)
 
     def delete_subscribers(
         self, session: Session | RefusedSession, records: bytes, answer: StoredAnswer | None
     ) -> Future[int]:
         """Those that are there."""
         changes = [writes.drop_subscribers(session.sequence, records)] if records else []
-        return self._submit(changes, answer)
+        return self.submit(changes, answer)
 
     def save_consents(
         self, until: Iterable[tuple[Session, bytes, float]], locals_: Sequence[StoredDelivery] = ()
@@ -113,25 +113,22 @@ class Journal:
         changes: list[Write] = [writes.put_consents(boot_id(), consents)]
         if locals_:
             changes.append(writes.put_deliveries(locals_))
-        return self._submit(changes, None)
+        return self.submit(changes)
 
     def save_interface(self, number: int, name: str) -> Future[int]:
         """Of link-local addresses that what is submitted next may have."""
-        return self._submit([writes.put_interface(number, name)], None)
+        return self.submit([writes.put_interface(number, name)])
 
-    def wait(self, written: Future[int], slot: Slot) -> None:
-        """Until it is durable; if it fails, the change of `slot` has not happened."""
+    def wait(self, written: Future[int], revision: int) -> None:
+        """Until it is durable; if it fails, the change of `revision` has not happened."""
         try:
             written.result()
         except BaseException:
-            self._changes.give_up(slot)
+            self._changes.give_up(revision)
             raise
 
-    def submit(self, changes: Sequence[Write]) -> Future[int]:
-        """These."""
-        return self._submit(changes, None)
-
-    def _submit(self, changes: Sequence[Write], answer: StoredAnswer | None) -> Future[int]:
+    def submit(self, changes: Sequence[Write], answer: StoredAnswer | None = None) -> Future[int]:
+        """These, with the answer of the call that makes them."""
         if answer is not None:
             changes = [*changes, writes.put_answer(answer)]
         return self._store.submit(changes, self._changes.given)

@@ -56,15 +56,15 @@ class RefusedSessions(Part):
                 found = state.find_refused(canonical_id)
                 if found is None:
                     return False
-                slot = self.changes.begin()
+                revision = self.changes.begin()
                 written = self.journal.delete_session(found, once.answer(""))
-            self.journal.wait(written, slot)
+            self.journal.wait(written, revision)
             with state.lock:
                 del state.refused[canonical_id]
                 state.room_for_sessions = True
                 state.counts["deleted"] += 1
                 view = found.view(self.clock)
-                self.changes.show(slot, ChangeKind.DELETED, view, view.labels)
+                self.changes.show(revision, ChangeKind.DELETED, view, view.labels)
         return True
 
     def remove_subscribers(

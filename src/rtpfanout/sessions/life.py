@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rtpfanout.overload import HighWater
-    from rtpfanout.sessions.changes import ChangeLog, Slot
+    from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.subscribers import Subscribers
@@ -61,7 +61,7 @@ class Life(Part):
         with state.lock:
             self.zones.note(terms.source_scopes)
             state.sequence += 1
-            slot = self.changes.begin()
+            revision = self.changes.begin()
             session = Session(
                 session_id=session_id,
                 sequence=state.sequence,
@@ -73,7 +73,7 @@ class Life(Part):
                 created_wall_ns=clock.wall_ns(now),
                 fed_since_ns=now,
                 terms=terms,
-                revision=slot.revision,
+                revision=revision,
             )
             view = state.view(session)
             written = self.journal.save_session(session, once.answer(view.to_json()))
@@ -83,12 +83,12 @@ class Life(Part):
             self.engine.remove_session(handle)
             with state.lock:
                 self._give_up(session_id, ssrc, terms)
-                self.changes.give_up(slot)
+                self.changes.give_up(revision)
             raise
         with state.lock:
             state.insert(session)
             state.counts["created"] += 1
-            self.changes.show(slot, ChangeKind.CREATED, view, {})
+            self.changes.show(revision, ChangeKind.CREATED, view, {})
         return view
 
     def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
@@ -116,9 +116,9 @@ class Life(Part):
         state = self.state
         with state.work(session_id) as session:
             with state.lock:
-                slot = self.changes.begin()
+                revision = self.changes.begin()
                 written = self.journal.delete_session(session, once.answer(""))
-            self._end(session, slot, written, "deleted")
+            self._end(session, revision, written, "deleted")
 
     def expire_idle(self) -> list[SessionView]:
         """Ends sessions past the idle timeout; they are written off together."""
@@ -145,12 +145,12 @@ class Life(Part):
                 except NotFoundError:
                     continue
                 with state.lock:
-                    slot = self.changes.begin()
+                    revision = self.changes.begin()
                     written = self.journal.delete_session(session, None)
-                going.append((session, slot, written))
-            for session, slot, written in going:
+                going.append((session, revision, written))
+            for session, revision, written in going:
                 try:
-                    ended.append(self._end(session, slot, written, "expired"))
+                    ended.append(self._end(session, revision, written, "expired"))
                 except RtpFanoutError as error:  # tried again in a second
                     _log.warning("session can't expire", reason=error.message)
         return ended
@@ -160,15 +160,15 @@ class Life(Part):
         age = self.clock.monotonic_ns() - session.fed_since_ns
         return not session.terms.paused and age >= self.rules.limits.session_timeout_ns
 
-    def _end(self, session: Session, slot: Slot, written: Future[int], how: str) -> SessionView:
+    def _end(self, session: Session, revision: int, written: Future[int], how: str) -> SessionView:
         state = self.state
-        self.journal.wait(written, slot)
+        self.journal.wait(written, revision)
         with state.lock:
             view = state.view(session)
             self.subscribers.forget_all(session)
             state.forget(session)
             state.counts[how] += 1
-            self.changes.show(slot, ChangeKind.DELETED, view, view.labels)
+            self.changes.show(revision, ChangeKind.DELETED, view, view.labels)
         self.engine.remove_session(session.handle)
         with state.lock:
             self._give_up(session.session_id, session.ssrc, session.terms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -119,18 +120,10 @@ class Signals(Part):
         admission.admitted(address.record)
         before = previous.record if previous and previous != address else None
 
-        def add() -> None:
-            self.subscribers.add(
-                session_id,
-                address.record,
-                admission,
-                lease,
-                kind,
-                NO_ID,
-                consent_given=True,
-                local=address.spoken_to,
-            )
-
+        add = partial(
+            self.subscribers.add, session_id, address.record, admission, lease, kind, NO_ID,
+            consent_given=True, local=address.spoken_to,
+        )  # fmt: skip
         try:
             add()
         except LimitError:

@@ -76,9 +76,9 @@ class Updating(Part):
             state.keys.add(new_key)
             self.zones.note(after.source_scopes)
             session.next_feeder = after.feeder
-            slot = self.changes.begin()
+            revision = self.changes.begin()
             new = copy.copy(session)
-            new.terms, new.revision = after, slot.revision
+            new.terms, new.revision = after, revision
             view = state.view(new)
             written = self.journal.save_session(new, once.answer(view.to_json()), before)
         try:
@@ -90,12 +90,12 @@ class Updating(Part):
                     state.keys.discard(new_key)
                 self._give_back(session, after, before)
                 session.next_feeder = None
-                self.changes.give_up(slot)
+                self.changes.give_up(revision)
             raise
         with state.lock:
             # Who saw it by the old labels alone is shown nothing of what it is now.
             gone = state.view(session) if after.labels != before.labels else None
-            session.terms, session.revision = after, slot.revision
+            session.terms, session.revision = after, revision
             self._give_back(session, before, after)
             session.next_feeder = None
             if new_key != old_key:
@@ -103,7 +103,7 @@ class Updating(Part):
             if new_key != old_key or before.paused != after.paused:
                 session.fed_since_ns = self.clock.monotonic_ns()
             shown = state.view(session)
-            self.changes.show(slot, ChangeKind.UPDATED, shown, before.labels, gone)
+            self.changes.show(revision, ChangeKind.UPDATED, shown, before.labels, gone)
         return view
 
     def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:

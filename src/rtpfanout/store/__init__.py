@@ -22,15 +22,15 @@ from rtpfanout.store.records import (
     runs_of,
     unpack_labels,
 )
-from rtpfanout.store.submission import StoreCounts
+from rtpfanout.store.submission import STORE_COUNTERS
 from rtpfanout.store.writer import Store
 from rtpfanout.store.writes import Write
 
 __all__ = [
     "MEMORY",
+    "STORE_COUNTERS",
     "KeptClock",
     "Store",
-    "StoreCounts",
     "StoredAnswer",
     "StoredConsent",
     "StoredDelivery",

@@ -20,20 +20,14 @@ LOOK_SECS = 1.0
 """After so long without a submission the file is looked for all the same."""
 
 
-@dataclass(slots=True)
-class StoreCounts:
-    """Since the start."""
-
-    committed: int = 0
-    """Submissions that are durable."""
-    failed: int = 0
-    """Submissions that were refused: queue full, disk full, failing sync."""
-    transactions: int = 0
-    """Of those that were committed, each with one fsync."""
-    lost: int = 0
-    """How often the file was removed, replaced, or taken away with its directory."""
-    healed: int = 0
-    """How often it was written anew."""
+STORE_COUNTERS = {
+    "commits": "Changes that became durable.",
+    "failures": "Changes that were refused because they could not be written.",
+    "transactions": "Transactions, each with one sync for all changes in it.",
+    "lost": "How often the store's file was removed, replaced or moved away while it was open.",
+    "healed": "How often the store was written anew after that.",
+}
+"""What `Store.counts` counts since the start."""
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from rtpfanout.store.database import Database
 from rtpfanout.store.files import MEMORY, FileLock
 from rtpfanout.store.place import LostError, Place, abandon, write_anew
 from rtpfanout.store.reading import Reading
-from rtpfanout.store.submission import StoreCounts, Submission, Waiting
+from rtpfanout.store.submission import STORE_COUNTERS, Submission, Waiting
 from rtpfanout.store.writes import put_secret
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Store(Reading):
         self._waiting = Waiting(most_queued)
         self._close_lock = threading.Lock()
         self._counting = threading.Lock()
-        self._counts = StoreCounts()
+        self._counts = Counter(dict.fromkeys(STORE_COUNTERS, 0))
         self._failing = ""
         self._is_dirty = False
         self._clock: Callable[[], KeptClock] | None = None
@@ -144,10 +144,10 @@ class Store(Reading):
         """From now on each transaction has it: what is submitted has times of this clock."""
         self._clock = self._database.clock_now = clock
 
-    def counts(self) -> StoreCounts:
-        """A copy."""
+    def counts(self) -> dict[str, int]:
+        """A copy; by the names of STORE_COUNTERS."""
         with self._counting:
-            return replace(self._counts)
+            return dict(self._counts)
 
     def submit(self, changes: Sequence[Write], revision: int = 0) -> Future[int]:
         """Write all of `changes`, or none. Submissions are carried out in order.
@@ -201,7 +201,7 @@ class Store(Reading):
 
     def _refuse(self, submission: Submission, reason: str) -> None:
         with self._counting:
-            self._counts.failed += 1
+            self._counts["failures"] += 1
         submission.done.set_exception(_unavailable(reason))
 
     # --- the writer thread ---
@@ -239,7 +239,7 @@ class Store(Reading):
         assert self._place
         assert self._lock
         if not self._lost:
-            self._counts.lost += 1
+            self._counts["lost"] += 1
             _log.error(f"the store's file {fault}; it is written anew", file=self.path)
         try:
             self._database, self._lock, aside = write_anew(
@@ -254,7 +254,7 @@ class Store(Reading):
         self._place = Place(self.path, self._lock)
         self._read_all_at = 0.0
         self._lost = self._failing = ""
-        self._counts.healed += 1
+        self._counts["healed"] += 1
         _log.warning(
             "the store was written anew", file=self.path, moved_to=str(aside) if aside else None
         )
@@ -301,8 +301,8 @@ class Store(Reading):
             _log.info("the store can be written again")
             self._failing = ""
         with self._counting:
-            self._counts.transactions += 1
-            self._counts.committed += len(group)
+            self._counts["transactions"] += 1
+            self._counts["commits"] += len(group)
         for submission in group:
             submission.done.set_result(self._database.revision)
         return None
