@@ -23,6 +23,7 @@ _GFEATURES = 0x3A
 _SS_FEATURES = 4
 _STRING_BYTES = 32
 _STA_UNSYNC = 0x40
+_TIMEX = struct.Struct("@Illlli")  # modes, offset, freq, maxerror, esterror, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,11 @@ class Host:
 
     def clock_synchronised(self) -> bool | None:
         """Whether somebody (NTP, PTP) keeps CLOCK_REALTIME right (adjtimex(2))."""
-        clock = _Timex()
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(clock))
-        return None if state < 0 else not clock.status & _STA_UNSYNC
+        clock = ctypes.create_string_buffer(512)  # struct timex and more; modes 0: change nothing
+        if ctypes.CDLL(None, use_errno=True).adjtimex(clock) < 0:
+            return None
+        *_, status = _TIMEX.unpack_from(clock)
+        return not status & _STA_UNSYNC
 
     def port_owner(self, protocol: str, port: int) -> Process | None:
         """Who has a local port of "udp" or "tcp" (listening); other users' need root."""
@@ -170,20 +173,6 @@ class Host:
                 command = (self.text(f"proc/{pid}/cmdline") or "").replace("\0", " ").strip()
                 return Process(pid, command)
         return None
-
-
-class _Timex(ctypes.Structure):
-    """The beginning of struct timex, and room for the rest."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    )
 
 
 def _links(directory: Path) -> set[str]:

@@ -100,10 +100,6 @@ class Server:
         """See Workers.can_run."""
         return self._workers is not None and self._workers.can_run(index)
 
-    def _look_at_cpus(self) -> None:
-        if self._workers is not None:
-            self._workers.look_at_cpus()
-
     @property
     def is_ready(self) -> bool:
         """Packets and calls are taken: not while starting, stopping, or without a packet loop."""
@@ -203,6 +199,7 @@ class Server:
 
     async def start_serving(self) -> None:
         """After `catch_up`: from here on calls are taken. Raises StartError."""
+        assert self._workers
         if self.store:
             await asyncio.to_thread(self.store.settle)
         if self.doorman:
@@ -216,7 +213,7 @@ class Server:
                 self.engine,
                 self.manager.housekeeping,
                 self.memberships,
-                self._look_at_cpus,
+                self._workers.look_at_cpus,
                 self._show_local_addresses,
                 lambda: self.settings.session_timeout_secs,
             )

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = "from rtpfanout.cli.config import app; app(prog_name='rtpfanout config')"
+COMMAND = """
+from rtpfanout.cli.config import app
+from rtpfanout.cli.exits import run_cli
+run_cli(lambda: app(prog_name='rtpfanout config'))
+"""
 
 
 @pytest.fixture

@@ -281,10 +281,10 @@ cdef class Engine:
         return array.flag_list()
 
     def withheld_records(self, uint64_t handle, uint8_t reason):
-        return read_withheld(self.engine, handle, reason)
+        return read_records(self.engine, handle, False, reason)
 
     def subscriber_records(self, uint64_t handle):
-        return read_records(self.engine, handle)
+        return read_records(self.engine, handle, True, 0)
 
     def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
         cdef size_t count = 0

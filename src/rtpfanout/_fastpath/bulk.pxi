@@ -138,8 +138,10 @@ cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t off
         free(added)
 
 
-cdef bytes read_records(core.rf_engine *engine, uint64_t handle):
-    """Of all subscribers of a session, oldest first."""
+cdef bytes read_records(
+    core.rf_engine *engine, uint64_t handle, bint every, uint8_t withheld
+):
+    """Of all subscribers of a session, or those that get nothing for a reason, oldest first."""
     cdef core.rf_subscriber_stats stats[64]
     cdef uint64_t after = 0
     cdef size_t count = 64
@@ -147,21 +149,7 @@ cdef bytes read_records(core.rf_engine *engine, uint64_t handle):
     while count == 64:
         check(core.rf_subscribers(engine, handle, after, stats, 64, &count))
         for i in range(count):
-            pieces.append((<const char *>&stats[i].addr)[: sizeof(core.rf_addr)])
-            after = stats[i].since_ns
-    return b"".join(pieces)
-
-
-cdef bytes read_withheld(core.rf_engine *engine, uint64_t handle, uint8_t reason):
-    """Of those that get nothing for that reason, oldest first."""
-    cdef core.rf_subscriber_stats stats[64]
-    cdef uint64_t after = 0
-    cdef size_t count = 64
-    pieces = []
-    while count == 64:
-        check(core.rf_subscribers(engine, handle, after, stats, 64, &count))
-        for i in range(count):
-            if stats[i].terms.withheld & reason:
+            if every or stats[i].terms.withheld & withheld:
                 pieces.append((<const char *>&stats[i].addr)[: sizeof(core.rf_addr)])
             after = stats[i].since_ns
     return b"".join(pieces)

@@ -21,7 +21,7 @@ ConfigFile = Annotated[
 @app.command()
 def check(config: ConfigFile = None, output: Output = OutputFormat.TABLE) -> None:
     """Check the configuration that `serve` would start with; exits with 2 if it is wrong."""
-    loaded = _load(config)
+    loaded = load(config)
     if output is OutputFormat.JSON:
         write_json({"config_file": _file(loaded), "warnings": list(loaded.warnings)})
     else:
@@ -33,7 +33,7 @@ def show(config: ConfigFile = None, output: Output = OutputFormat.TABLE) -> None
     """Print the configuration in effect and where each value comes from."""
     from rtpfanout.config import annotated_toml, plain_values
 
-    loaded = _load(config)
+    loaded = load(config)
     if output is OutputFormat.JSON:
         settings = {
             key: {"value": value, "origin": loaded.origins[key]}
@@ -61,16 +61,11 @@ def example(output: Output = OutputFormat.TABLE) -> None:
         write(example_toml().rstrip("\n"))
 
 
-def _load(config: Path | None) -> "LoadedSettings":
+def load(config: Path | None) -> "LoadedSettings":
+    """The warnings are said. Raises ConfigError."""
     from rtpfanout.config import load_settings
-    from rtpfanout.errors import ConfigError, ExitCode
 
-    try:
-        loaded = load_settings(config)
-    except ConfigError as error:
-        for line in error.message.splitlines():
-            say(f"error: {line}")
-        raise typer.Exit(ExitCode.USAGE) from None
+    loaded = load_settings(config)
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     return loaded

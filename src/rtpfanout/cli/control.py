@@ -30,10 +30,7 @@ def upgrade(pid: Pid = None, port: Port = None, timeout: Patience = 180.0) -> No
 
     When it doesn't start the old one goes on, and the exit code is 1.
     """
-    before = _find(pid, port)
-    after = _ask(before, signal.SIGUSR2, lambda state: state.upgrades, timeout)
-    if after.error:
-        raise RtpFanoutError(after.error)
+    after = _ask(_find(pid, port), signal.SIGUSR2, lambda state: state.upgrades, timeout)
     say(f"upgraded: the server is process {after.server_pid}")
 
 
@@ -42,10 +39,7 @@ def reload(pid: Pid = None, port: Port = None, timeout: Patience = 60.0) -> None
 
     All of it, or nothing if anything is wrong.
     """
-    before = _find(pid, port)
-    after = _ask(before, signal.SIGHUP, lambda state: state.reloads, timeout)
-    if after.error:
-        raise RtpFanoutError(after.error)
+    after = _ask(_find(pid, port), signal.SIGHUP, lambda state: state.reloads, timeout)
     say("reloaded")
     for key in after.needs_restart:
         say(f"warning: {key} has changed and needs a restart")
@@ -100,6 +94,8 @@ def _ask(
         if state is None:
             raise NotFoundError(f"process {before.pid} has ended")
         if count(state) > count(before):
+            if state.error:
+                raise RtpFanoutError(state.error)
             return state
         if time.monotonic() > deadline:
             raise RtpFanoutError(f"process {before.pid} does not answer; its log tells more")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtpfanout.cli.output import Output, OutputFormat, say, write, write_json
+from rtpfanout.cli.config import load
+from rtpfanout.cli.output import Output, OutputFormat, write, write_json
 from rtpfanout.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -29,14 +30,10 @@ def doctor(
     the user that runs the server: what the kernel grants differs. Exits with 1 if
     something fails; a warning does not fail.
     """
-    from rtpfanout.config import load_settings
     from rtpfanout.doctor import Level, examine, sysctl_lines
     from rtpfanout.host import Host
 
-    loaded = load_settings(config)
-    for warning in loaded.warnings:
-        say(f"warning: {warning}")
-    findings = examine(loaded.settings, Host())
+    findings = examine(load(config).settings, Host())
     if output is OutputFormat.JSON:
         write_json(_json(findings))
     else:

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -38,20 +38,17 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 Row = Sequence[object]
 
 
-def write(text: str) -> None:
+def write(text: str, file: TextIO | None = None) -> None:
     """One piece of data on stdout, at once."""
     try:
-        print(text, flush=True)
+        print(text, file=file, flush=True)
     except BrokenPipeError:
         broken_pipe()
 
 
 def say(text: str) -> None:
     """Talk: one line on stderr."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        broken_pipe()
+    write(text, sys.stderr)
 
 
 def write_json(data: object, *, indent: int | None = 2) -> None:

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout import _fastpath
-from rtpfanout.assembly import store_path
 from rtpfanout.listening import bind_error, bound_address, set_receive_buffer
 from rtpfanout.model import Address
-from rtpfanout.store import MEMORY
 from rtpfanout.supervisor.link import close_all
 from rtpfanout.supervisor.notify import given_sockets
 from rtpfanout.workers import worker_count
@@ -163,11 +161,6 @@ def with_found(settings: Settings, found: Mapping[str, Any]) -> Settings:
         if found.get(key) and getattr(settings, key).port == 0
     }
     return settings.model_copy(update=updates)
-
-
-def forgets(settings: Settings) -> bool:
-    """Another process would know none of the sessions."""
-    return store_path(settings) == MEMORY
 
 
 def address_of(descriptor: int) -> Address:

@@ -11,7 +11,10 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, Self, TypeVar
+
+_Told = TypeVar("_Told")
 
 LARGEST = 1 << 18
 """Bytes of a datagram that is read."""
@@ -107,6 +110,12 @@ def _message(data: bytes, descriptors: list[int]) -> dict[str, Any]:
     if descriptors:
         message["descriptors"] = descriptors
     return message
+
+
+def known(kind: type[_Told], values: dict[str, Any]) -> _Told:
+    """Of what another version may have told: the fields that this one has."""
+    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def close_all(descriptors: Sequence[int]) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 import structlog
 
 from rtpfanout import stderr
-from rtpfanout.assembly import Start
+from rtpfanout.assembly import Start, store_path
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError, StartError
+from rtpfanout.store import MEMORY
 from rtpfanout.supervisor import ingress, signals
 from rtpfanout.supervisor.link import Link, close_all
 from rtpfanout.supervisor.notify import Notifier
@@ -305,7 +306,7 @@ class Supervisor:
         server = self._servers.current
         if self._stopping or not server or server.phase != "ready":
             return "the server is not ready; try again"
-        if ingress.forgets(self._reloads.settings):
+        if store_path(self._reloads.settings) == MEMORY:
             return "store.path keeps nothing, an upgrade would forget all sessions"
         return ""
 

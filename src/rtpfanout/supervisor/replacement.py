@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from rtpfanout import stderr
 from rtpfanout.supervisor import signals
+from rtpfanout.supervisor.link import known
 
 if TYPE_CHECKING:
     from rtpfanout.supervisor.statefile import State
@@ -92,8 +93,7 @@ class Replacement:
                 handed = json.load(file)
         else:
             handed = json.loads(text)
-        known = {entry.name for entry in fields(cls)}
-        taken = cls(**{name: value for name, value in handed.items() if name in known})
+        taken = known(cls, handed)
         for descriptor in taken._descriptors():
             os.set_inheritable(descriptor, False)
         return taken

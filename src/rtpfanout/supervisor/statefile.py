@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import structlog
 
 from rtpfanout.errors import StartError
 from rtpfanout.store import state_directory
+from rtpfanout.supervisor.link import known
 
 _SHARED = Path("/tmp")  # noqa: S108 (looked into with care, never written to)
 
@@ -45,8 +46,7 @@ class State:
         """From what another version may have written. Raises TypeError."""
         if not isinstance(values, dict):
             raise TypeError("it is no object")
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return known(cls, values)
 
     @property
     def lives(self) -> bool:

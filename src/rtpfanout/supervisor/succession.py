@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import structlog
@@ -16,7 +16,7 @@ from rtpfanout import log, stderr
 from rtpfanout.assembly import Start
 from rtpfanout.errors import StartError
 from rtpfanout.supervisor import child, ingress, signals
-from rtpfanout.supervisor.link import Link
+from rtpfanout.supervisor.link import Link, known
 from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.process import Process
 
@@ -55,9 +55,7 @@ class Succession:
         if not text:
             return None
         os.environ.pop(CHECK_VARIABLE, None)
-        told = json.loads(text)
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in told.items() if name in known})
+        return known(cls, json.loads(text))
 
 
 class Successor(Process):

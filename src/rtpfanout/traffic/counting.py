@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.traffic import rtp
 from rtpfanout.traffic.reception import Reception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.traffic.joining import MemberSocket
     from rtpfanout.traffic.stopping import StopFlag
     from rtpfanout.traffic.udp import ReceiveSocket
