@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import grpc
 import httpx
 import pytest
+from procs import no_worker_runs
 from scrape import Metrics
 
 from rtpfanout.api import session_pb2, session_pb2_grpc
@@ -272,11 +273,22 @@ class ServerProcess:
         self.other_lines.clear()
 
     def settled(self, received: int | None = None) -> Metrics:
-        """A scrape with no packet in flight, after `received` datagrams if given."""
+        """A scrape with no packet in flight, after `received` datagrams if given.
+
+        What a worker does in a turn it counts bit by bit, and all of it before it sleeps.
+        """
+
+        def at_rest() -> Metrics:
+            found = self.metrics()
+            if received is not None and found["rtp_packets_received_total"] < received:
+                return found
+            return self.metrics() if no_worker_runs(self.process.pid) else Metrics()
+
         return eventually(
-            self.metrics,
+            at_rest,
             lambda m: (
-                m.differences() == (0, 0)
+                bool(m)
+                and m.differences() == (0, 0)
                 and (received is None or m["rtp_packets_received_total"] >= received)
             ),
             f"identities, received >= {received}",
@@ -309,30 +321,11 @@ class ServerProcess:
         assert total.differences() == (0, 0)
         if total["rtpfanout_sessions_deleted_total"] or total["rtpfanout_sessions_expired_total"]:
             return  # what they counted is in the totals alone
-        each = self.metrics("/metrics/sessions")
-        for one, all_of_them in (
-            ("packets_received", "rtpfanout_packets_forwarded_total"),
-            ("packets_sent", "rtp_packets_sent_total"),
-            ("bytes_sent", "rtp_bytes_sent_total"),
-            ("send_failures", "rtpfanout_send_failures_total"),
-        ):
-            name = f"rtpfanout_session_{one}_total"
-            if each.total(name) != total.total(all_of_them):  # the page may be a second old
-                each = eventually(
-                    lambda: self.metrics("/metrics/sessions"),
-                    lambda page, name=name, whole=all_of_them: (
-                        page.total(name) == total.total(whole)
-                    ),
-                    f"{name} of all sessions is {total.total(all_of_them)}",
-                )
-        for reason in ("overload", "rate_limit", "paused", "latching", "misrouted"):
-            of_sessions = sum(
-                value
-                for key, value in each.items()
-                if key.startswith("rtpfanout_session_packets_dropped_total{")
-                and f'reason="{reason}"' in key
-            )
-            assert of_sessions == total.dropped().get(reason, 0), reason
+        eventually(  # the page may be a second old
+            lambda: unequal_sums(self.metrics("/metrics/sessions"), self.settled()),
+            lambda unequal: not unequal,
+            "all sessions together have what the server has",
+        )
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None
@@ -344,6 +337,30 @@ class ServerProcess:
                 self.other_lines.append(line.rstrip())
             else:
                 self.log.append(entry)
+
+
+def unequal_sums(sessions: Metrics, total: Metrics) -> list[str]:
+    """What the counters of all sessions together and those of their server differ in."""
+    unequal = [
+        one
+        for one, all_of_them in (
+            ("packets_received", "rtpfanout_packets_forwarded_total"),
+            ("packets_sent", "rtp_packets_sent_total"),
+            ("bytes_sent", "rtp_bytes_sent_total"),
+            ("send_failures", "rtpfanout_send_failures_total"),
+        )
+        if sessions.total(f"rtpfanout_session_{one}_total") != total.total(all_of_them)
+    ]
+    for reason in ("overload", "rate_limit", "paused", "latching", "misrouted"):
+        dropped = sum(
+            value
+            for key, value in sessions.items()
+            if key.startswith("rtpfanout_session_packets_dropped_total{")
+            and f'reason="{reason}"' in key
+        )
+        if dropped != total.dropped().get(reason, 0):
+            unequal.append(reason)
+    return unequal
 
 
 def server_environment(settings: dict[str, object]) -> dict[str, str]:

@@ -12,15 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import COMMAND, TIMEOUT, background, environment, run
-
-
-def servers_of(process):
-    """The process ids of a demo's children."""
-    return [
-        int(child)
-        for task in Path(f"/proc/{process.pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+from procs import children
 
 
 def is_running(pid):
@@ -70,7 +62,7 @@ def test_settings_of_the_environment_and_the_directory_do_not_reach_its_server(t
 def test_signals_end_it_with_its_server_and_a_summary(number):
     with background("demo", "-o", "json") as demo:
         demo.wait_for("metrics on http://127.0.0.1:")
-        servers = servers_of(demo.process)
+        servers = children(demo.process.pid)
         assert len(servers) == 1
         time.sleep(0.5)
         code, out = demo.finish(number)
@@ -82,7 +74,7 @@ def test_signals_end_it_with_its_server_and_a_summary(number):
 def test_a_server_that_dies_is_a_failure():
     with background("demo") as demo:
         demo.wait_for("metrics on http://127.0.0.1:")
-        (server,) = servers_of(demo.process)
+        (server,) = children(demo.process.pid)
         os.kill(server, signal.SIGKILL)
         code, _ = demo.finish()
     assert code == 1

@@ -12,10 +12,10 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from procs import worker_threads
 from scrape import Metrics
 from support import (
     ServerProcess,
@@ -34,6 +34,7 @@ from rtpfanout.api import session_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # The policy of egress.h, said once more.
 FAILURES = {
@@ -73,7 +74,7 @@ class Scene:
 
     def __init__(self, server: ServerProcess, log: Path) -> None:
         self.server, self._log = server, log
-        self.worker = worker_thread(server.pid)
+        self.worker = worker_threads(server.pid)["rtp-worker-0"]
         self.source = udp_socket()
         self.viewers = [udp_socket() for _ in range(SUBSCRIBERS)]
         self.ssrc, self.session = 0, ""
@@ -190,14 +191,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def scene(shared: Scene) -> Scene:
     shared.new_session()
     return shared
-
-
-def worker_thread(pid: int) -> int:
-    """The thread of the only worker."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().startswith("rtp-worker-"):
-            return int(task.name)
-    pytest.fail("no thread is called rtp-worker-0")
 
 
 def failed(counted: Metrics) -> dict[str, int]:

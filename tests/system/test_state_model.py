@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from procs import children
 from support import ServerProcess, address_of, eventually, queued, receive, rtp_packet, udp_socket
 
 from rtpfanout.api import session_pb2 as pb
@@ -271,8 +272,7 @@ class ServerModel(RuleBasedStateMachine):
 
 def kill_all(server: ServerProcess) -> None:
     """SIGKILL to the process and to its children, so that nothing is said at the end."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    for pid in [server.process.pid, *map(int, children.split())]:
+    for pid in [server.process.pid, *children(server.process.pid)]:
         os.kill(pid, signal.SIGKILL)
     server.process.wait()
     eventually(lambda: port_is_free(server), bool, "the ingest port is free again")

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from flow import Flow
 from held import held
+from procs import worker_threads
 from support import SETTLE_SECONDS, ServerProcess, eventually, requires_root, udp_socket
 
 from rtpfanout.api import session_pb2
@@ -36,13 +37,6 @@ os.setpriority(os.PRIO_PROCESS, 0, -20)
 while True:
     pass
 """
-
-
-def thread_called(pid: int, name: str) -> int:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().strip() == name:
-            return int(task.name)
-    pytest.fail(f"no thread of {pid} is called {name}")
 
 
 def last_logged(server: ServerProcess, event: str, count: int) -> dict[str, object]:
@@ -78,7 +72,7 @@ def test_a_worker_that_hangs(
             flow.start(server.ingest)
         for flow in flows:
             eventually(lambda flow=flow: len(flow.got), bool, "packets flow")
-        with held(thread_called(first, f"rtp-worker-{worker}")):
+        with held(worker_threads(first)[f"rtp-worker-{worker}"]):
             held_at = time.monotonic()
             # The control plane and the other workers are not held.
             acknowledged.add(server.create("127.0.0.2:5000", 7))
@@ -137,7 +131,7 @@ def test_a_worker_that_gets_no_cpu_is_not_stuck(start_server: Callable[..., Serv
     """As beside a program of a higher priority: another server would fare no better."""
     requires_root()
     server = start_server(workers=1, worker_cpus=[min(os.sched_getaffinity(0))])
-    task = thread_called(server.pid, "rtp-worker-0")
+    task = worker_threads(server.pid)["rtp-worker-0"]
     silent_since, still = time.monotonic(), ran(task)
     with starved(task), udp_socket() as source:
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -149,7 +143,7 @@ def test_a_worker_that_gets_no_cpu_is_not_stuck(start_server: Callable[..., Serv
                 silent_since, still = time.monotonic(), now
     events = [entry["event"] for entry in list(server.log)]
     assert "packet loop is stuck, this process ends" not in events
-    assert thread_called(server.pid, "rtp-worker-0") == task
+    assert worker_threads(server.pid)["rtp-worker-0"] == task
 
 
 def ran(task: int) -> str:

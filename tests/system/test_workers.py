@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import run
+from procs import worker_threads
 from support import address_of, eventually, rtp_packet, transfer
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ AVAILABLE = sorted(os.sched_getaffinity(0))
 
 
 def worker_cpus(server: ServerProcess) -> dict[str, set[int]]:
-    found = {}
-    for task in Path(f"/proc/{server.pid}/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        if name.startswith("rtp-worker-"):
-            found[name] = os.sched_getaffinity(int(task.name))
-    return found
+    return {name: os.sched_getaffinity(task) for name, task in worker_threads(server.pid).items()}
 
 
 def test_by_default_one_for_each_cpu(server: ServerProcess) -> None:

@@ -6,10 +6,10 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from procs import worker_threads
 from structlog.testing import capture_logs
 from support import eventually
 
@@ -62,12 +62,7 @@ def test_the_engine_takes_as_many_workers_as_can_be_configured_and_no_more() -> 
 
 def tasks() -> dict[str, set[int]]:
     """The CPUs of each thread of this process named like a worker."""
-    found = {}
-    for task in Path("/proc/self/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        if name.startswith("rtp-worker-"):
-            found[name] = os.sched_getaffinity(int(task.name))
-    return found
+    return {name: os.sched_getaffinity(task) for name, task in worker_threads(os.getpid()).items()}
 
 
 def test_each_has_a_name_that_the_kernel_shows() -> None:
