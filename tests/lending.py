@@ -11,20 +11,21 @@ from rtpfanout.api import session_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Kind = tuple["Mapping[str, object]", list[str]]
 MOST_IDLE = 3
-"""Of different settings; the one that waited longest is stopped for the next."""
+"""Of different kinds; the one that waited longest is stopped for the next."""
 
 
 class Lender:
-    """Running servers without sessions, by their settings."""
+    """Running servers without sessions, by their program and settings."""
 
     def __init__(self) -> None:
-        self._idle: list[tuple[Mapping[str, object], ServerProcess]] = []
+        self._idle: list[tuple[Kind, ServerProcess]] = []
 
     def lend(self, settings: Mapping[str, object]) -> ServerProcess:
         """A server with these settings and no session, whose counters and log begin anew."""
         for entry in self._idle:
-            if entry[0] == settings:
+            if entry[0] == _kind(settings):
                 self._idle.remove(entry)
                 entry[1].begin_anew()
                 return entry[1]
@@ -37,14 +38,18 @@ class Lender:
             return
         without_sessions(server)
         server.rest()
-        self._idle.append((settings, server))
+        self._idle.append((_kind(settings), server))
         if len(self._idle) > MOST_IDLE:
             self._idle.pop(0)[1].stop()
 
     def close(self) -> None:
         """Stops them all."""
-        for _settings, server in self._idle:
+        for _kind_of_it, server in self._idle:
             server.stop()
+
+
+def _kind(settings: Mapping[str, object]) -> Kind:
+    return settings, ServerProcess.command
 
 
 def without_sessions(server: ServerProcess) -> None:

@@ -21,6 +21,7 @@ ROOT = TESTS.parent
 PACKAGE = ROOT / "src" / "rtpfanout"
 CORE = PACKAGE / "_fastpath" / "core"
 MOST_PROCESSES = 8
+LENGTHY = TESTS / "system"
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 OPENING_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 FILE_OF_THE_CORE = re.compile(r"\b(\w+)\.[ch]\b")
@@ -56,11 +57,28 @@ def _use_processes(config: pytest.Config) -> None:
     option = config.option
     one_at_a_time = option.usepdb or option.capture == "no" or option.collectonly
     if not one_at_a_time and all(Path(name).is_dir() for name in config.args):
-        # One for each CPU, but two at least, as tests wait about as long as they compute. Each
-        # begins with a part of the files in their order, so that those which share a server stay
-        # together.
-        processes = min(max(2, len(os.sched_getaffinity(0))), MOST_PROCESSES)
-        option.numprocesses, option.dist = processes, "worksteal"
+        # Three for two CPUs, as tests wait about as long as they compute.
+        cpus = len(os.sched_getaffinity(0))
+        option.numprocesses = min(max(2, cpus + cpus // 2), MOST_PROCESSES)
+        option.dist = "worksteal"
+
+
+def long_first(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Each process begins with a share of those that start servers, file after file, so that those
+    which share a server stay together; then the quick ones, of which the last are soon done.
+
+    xdist gives each process a piece of this list, and who is done early a part of another's.
+    """
+    quick: list[pytest.Item] = []
+    lengthy: list[pytest.Item] = []
+    for item in items:
+        (lengthy if LENGTHY in item.path.parents else quick).append(item)
+    ordered: list[pytest.Item] = []
+    for process in range(processes):
+        for some in (lengthy, quick):
+            first, last = (len(some) * n // processes for n in (process, process + 1))
+            ordered += some[first:last]
+    return ordered
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -83,7 +101,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         counted = (f"{item.path.relative_to(config.rootpath)}: {why}" for item, why in slow.items())
         _keep_left_out(config, Counter(counted))
     config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
-    items[:] = wanted
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = long_first(wanted, workers) if workers > 1 else wanted
 
 
 def _keep_left_out(config: pytest.Config, left_out: Counter[str]) -> None:

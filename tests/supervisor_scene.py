@@ -50,10 +50,11 @@ def all_logged(server: ServerProcess, event: str) -> list[dict[str, object]]:
 
 def kill(server: ServerProcess) -> float:
     """SIGKILL to the server process; when. Returns once the next one is ready."""
-    ready = len(all_logged(server, "ready"))
+    first, ready = server_pid(server), len(all_logged(server, "ready"))
     moment = time.monotonic()
-    os.kill(server_pid(server), signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
     eventually(lambda: len(all_logged(server, "ready")), lambda n: n > ready, "ready again")
+    eventually(lambda: server_pid(server), lambda pid: pid != first, "it is told of")
     return moment
 
 

@@ -302,10 +302,11 @@ static void test_below_the_threshold_nobody_helps(void)
     bench_teardown();
 }
 
-/* A turn of very many sessions needs more shares than there is room for: it goes in waves. */
-static void test_a_turn_in_waves(void)
+enum { WAVE_SESSIONS = 16, WAVE_SUBSCRIBERS = 1000, WAVE_EACH = 4 };
+
+/* All is queued before the worker begins. The turns that took; the copies are exact. */
+static uint64_t turns_of_what_is_queued(void)
 {
-    enum { SESSIONS = 16, SUBSCRIBERS = 1000, EACH = 4 };
     struct rf_addr camera;
     struct rf_stats sum;
     uint8_t p[40];
@@ -313,23 +314,33 @@ static void test_a_turn_in_waves(void)
 
     bench_setup(1, 64);
     int from = endpoint("127.0.0.1", &camera), to = wide_receiver(&port);
-    struct session *s[SESSIONS];
+    struct session *s[WAVE_SESSIONS];
 
-    for (uint32_t i = 0; i < SESSIONS; i++)
-        s[i] = bench_session(camera, i, SUBSCRIBERS, port);
-    for (uint16_t i = 0; i < EACH * SESSIONS; i++) { /* one turn: all is queued beforehand */
-        rtp_make(p, sizeof p - i % 7, i % SESSIONS, i);
+    for (uint32_t i = 0; i < WAVE_SESSIONS; i++)
+        s[i] = bench_session(camera, i, WAVE_SUBSCRIBERS, port);
+    for (uint16_t i = 0; i < WAVE_EACH * WAVE_SESSIONS; i++) {
+        rtp_make(p, sizeof p - i % 7, i % WAVE_SESSIONS, i);
         send_to(from, &bench.sock[0].bound, p, sizeof p - i % 7);
     }
     bench_start();
-    for (unsigned i = 0; i < SESSIONS; i++)
-        await(&s[i]->counters.copies_attempted, SUBSCRIBERS * EACH);
+    for (unsigned i = 0; i < WAVE_SESSIONS; i++)
+        await(&s[i]->counters.copies_attempted, WAVE_SUBSCRIBERS * WAVE_EACH);
     bench_stop(&sum);
-    CHECK_EQ(sum.turns, 1);
-    CHECK_EQ(sum.copies_attempted, SESSIONS * SUBSCRIBERS * EACH);
+    CHECK_EQ(sum.copies_attempted, WAVE_SESSIONS * WAVE_SUBSCRIBERS * WAVE_EACH);
     close(from);
     close(to);
     bench_teardown();
+    return sum.turns;
+}
+
+/* A turn of very many sessions needs more shares than there is room for: it goes in waves. A busy
+ * kernel may deliver some of the packets later, for another turn; not each time. */
+static void test_a_turn_in_waves(void)
+{
+    unsigned tries = 100;
+
+    while (turns_of_what_is_queued() != 1)
+        CHECK(--tries > 0);
 }
 
 /* What was received before the stop is sent, by all who still help, and counted. */

@@ -226,8 +226,14 @@ def test_a_watch_sees_its_own_alone_and_ends_with_its_token(running: Secured) ->
     assert next(watch).session.session_id == last, "and no event of what is foreign now"
     watch.cancel()
     leeway = 10
-    short = bearer(role="viewer", labels=labels, exp=time.time() + 1 - leeway)
+    short = bearer(role="viewer", labels=labels, exp=int(time.time()) + 2 - leeway)
     watch = running.stub.WatchSessions(pb.WatchSessionsRequest(), metadata=short, timeout=SECONDS)
+    eventually(
+        lambda: outcome(running.stub, "ListSessions", pb.ListSessionsRequest(), short)[0],
+        lambda code: code is UNAUTHENTICATED,
+        "the token has expired",
+    )
+    make_session(running, 204, labels)  # with the next event, or heartbeat, the watch ends
     with pytest.raises(grpc.RpcError) as caught:
         list(watch)
     error: Any = caught.value

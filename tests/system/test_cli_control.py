@@ -9,6 +9,9 @@ import uuid
 import pytest
 from cli_support import background, receiver, run, run_json
 
+from rtpfanout.cli.output import message_dict
+from rtpfanout.client import SessionClient
+
 FREE_PORTS = (
     "--bind-address", "127.0.0.1:0",
     "--grpc-bind-address", "127.0.0.1:0",
@@ -40,14 +43,22 @@ def cli_json(served):
 
 
 @pytest.fixture
-def session(cli_json):
-    """A session, deleted at the end of the test."""
-    created = cli_json("session", "create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01")
-    yield created
-    cli_json("session", "rm", created["session_id"])
+def client(served):
+    """For what a test is not about: a command takes longer than a call."""
+    with SessionClient(served["grpc_bind_address"]) as client:
+        yield client
 
 
-def test_create_get_and_list_show_the_same_session(cli, cli_json, session):
+@pytest.fixture
+def session(client):
+    """A session as `session get` prints it, deleted at the end of the test."""
+    created = client.create_session("127.0.0.1:4000", 0xABCDEF01, "video")
+    yield message_dict(client.get_session(created.session_id))
+    client.delete_session(created.session_id)
+
+
+def test_create_get_and_list_show_the_same_session(cli, cli_json):
+    session = cli_json("session", "create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01")
     assert session["source_address"] == "127.0.0.1:4000"
     assert session["ssrc"] == 0xABCDEF01
     assert session["media_type"] == "video"
@@ -57,6 +68,7 @@ def test_create_get_and_list_show_the_same_session(cli, cli_json, session):
     assert session in cli_json("session", "list")
     shown = cli("session", "get", session["session_id"]).stdout
     assert re.search(r"^ssrc +0xabcdef01 \(2882400001\)$", shown, re.MULTILINE)
+    assert cli_json("session", "rm", session["session_id"]) == {"deleted": [session["session_id"]]}
 
 
 def test_list_as_a_table_is_whole_lines_of_columns(cli, session):
@@ -68,11 +80,9 @@ def test_list_as_a_table_is_whole_lines_of_columns(cli, session):
     assert re.fullmatch(r"\d+[sm]", fields[6])
 
 
-def test_list_walks_pages(cli, cli_json):
-    ids = [
-        cli("session", "create", "127.0.0.1:4001", "--ssrc", ssrc, "-q").stdout.strip()
-        for ssrc in range(5)
-    ]
+def test_list_walks_pages(cli, cli_json, client):
+    ids = [client.create_session("127.0.0.1:4001", ssrc, "video").session_id for ssrc in range(4)]
+    ids.append(cli("session", "create", "127.0.0.1:4001", "--ssrc", 4, "-q").stdout.strip())
     before = [s["session_id"] for s in cli_json("session", "list", "--all")]
     assert [id_ for id_ in before if id_ in ids] == ids
     some = cli("session", "list", "--limit", 2, "-o", "json")
@@ -84,11 +94,11 @@ def test_list_walks_pages(cli, cli_json):
     assert after == [id_ for id_ in before if id_ not in ids]
 
 
-def test_packets_flow_from_send_to_recv_and_are_counted(served, cli, cli_json):
+def test_packets_flow_from_send_to_recv_and_are_counted(served, cli, cli_json, client):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         source = f"127.0.0.1:{free.getsockname()[1]}"
-    session_id = cli("session", "create", source, "--ssrc", "77", "-q").stdout.strip()
+    session_id = client.create_session(source, 77, "video").session_id
     with receiver("--expect", 140) as (recv, address):
         assert cli("subscriber", "add", session_id, address, address).returncode == 0
         sent = cli_json(
@@ -112,8 +122,8 @@ def test_packets_flow_from_send_to_recv_and_are_counted(served, cli, cli_json):
         "session_id": session_id,
         "removed": [address],
     }
-    assert cli_json("session", "stats", session_id)["subscriber_count"] == 0
-    cli("session", "rm", session_id)
+    assert client.get_session(session_id).subscriber_count == 0
+    client.delete_session(session_id)
 
 
 def test_stats_of_a_silent_session(cli, cli_json, session):
@@ -136,7 +146,7 @@ def test_watch_prints_an_object_a_line_until_it_is_ended(served, session):
     assert {json.loads(line)["session_id"] for line in lines} == {session["session_id"]}
 
 
-def test_a_session_is_described_changed_paused_and_resumed(cli, cli_json, tmp_path):
+def test_a_session_is_described_changed_paused_and_resumed(cli, cli_json, client, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     created = cli_json(
@@ -162,13 +172,13 @@ def test_a_session_is_described_changed_paused_and_resumed(cli, cli_json, tmp_pa
     assert (late.returncode, late.stdout) == (1, "")
     assert late.stderr.startswith("error: ")
     assert cli("session", "pause", id_).stdout == f"paused {id_}\n"
-    assert cli_json("session", "get", id_)["status"] == "paused"
+    assert client.get_session(id_).status == "paused"
     assert cli("session", "resume", id_).stdout == f"resumed {id_}\n"
-    assert cli_json("session", "get", id_)["status"] == "idle"
-    cli("session", "rm", id_)
+    assert client.get_session(id_).status == "idle"
+    client.delete_session(id_)
 
 
-def test_watch_shows_what_other_commands_do(served, cli, session):
+def test_watch_shows_what_others_do(served, client, session):
     to = ("-s", served["grpc_bind_address"])
     with background("session", "watch", "-o", "json", *to) as watch:
         read = watch.process.stdout.readline
@@ -176,13 +186,13 @@ def test_watch_shows_what_other_commands_do(served, cli, session):
         while events[-1]["type"] != "SYNCED":
             events.append(json.loads(read()))
         assert session["session_id"] in [e["session"]["session_id"] for e in events[1:-1]]
-        assert cli("session", "pause", session["session_id"]).returncode == 0
+        client.update_session(session["session_id"], paused=True)
         event = json.loads(read())
         assert (event["type"], event["session"]["status"]) == ("UPDATED", "paused")
         assert watch.finish(signal.SIGINT)[0] == 0
     with background("session", "watch", "--after", event["revision"], *to) as watch:
         assert watch.process.stdout.readline().startswith("TIME ")
-        cli("session", "resume", session["session_id"])
+        client.update_session(session["session_id"], paused=False)
         assert watch.process.stdout.readline().split()[1:3] == ["updated", session["session_id"]]
         assert watch.finish(signal.SIGTERM)[0] == 0
 

@@ -66,8 +66,7 @@ def needed_by(name: str) -> set[str]:
 
 def copy_packages(place: Path) -> None:
     """The package and what it needs, to `place`: a checkout may be root's alone."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(rtpfanout.__file__).parent, place / "rtpfanout", ignore=ignored)
+    shutil.copytree(Path(rtpfanout.__file__).parent, place / "rtpfanout")
     for name in needed_by("rtpfanout") - {"rtpfanout"}:
         for file in metadata.files(name) or []:
             source = Path(str(file.locate()))

@@ -39,7 +39,7 @@ RULES = DOCKER / "prometheus/rtpfanout.rules.yml"
 DASHBOARD = json.loads((DOCKER / "grafana/dashboards/rtpfanout.json").read_text())
 ALERTS = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 
-PACKETS = 500
+PACKETS = 200
 STRANGE = 7
 SUBSCRIBERS = 2
 SSRC = 0x5EED

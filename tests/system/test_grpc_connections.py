@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import socket
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -17,6 +15,7 @@ import grpc
 import http2
 import pytest
 from grpc_scene import LIMITS, WATCH, Event, answers, connection, create, peer, session_watch
+from serving import limited, serve_with
 from support import SETTLE_SECONDS, ServerProcess, eventually, target
 
 from rtpfanout.api import session_pb2 as pb
@@ -24,17 +23,6 @@ from rtpfanout.client import AsyncSessionClient, SessionClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# `rtpfanout serve` with other gRPC options.
-SERVE_WITH = """
-import json, sys
-from rtpfanout.service import server
-options = json.loads(sys.argv.pop(1))
-server.SERVER_OPTIONS = tuple((dict(server.SERVER_OPTIONS) | options).items())
-from rtpfanout.cli.app import main
-sys.argv[:] = ["rtpfanout", "serve"]
-main()
-"""
 
 
 @pytest.fixture
@@ -46,18 +34,15 @@ def start_with(
     def start(changed: dict[str, int], files: int = 0) -> ServerProcess:
         options = {f"grpc.{name}": value for name, value in changed.items()}
         assert options.keys() <= LIMITS.keys(), "the server sets no such limit"
-        command = [sys.executable, "-c", SERVE_WITH, json.dumps(options)]
+        command = serve_with(
+            "rtpfanout.service.server", SERVER_OPTIONS=list((LIMITS | options).items())
+        )
         if files:
             command = limited(files, command)
         monkeypatch.setattr(ServerProcess, "command", command)
         return start_server(enable_supervisor=False)
 
     return start
-
-
-def limited(files: int, command: list[str]) -> list[str]:
-    """`command`, which may have so many open files."""
-    return ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
 
 
 def watch_calls(server: ServerProcess) -> float:
@@ -218,8 +203,8 @@ def follow_asynchronous(target: str, events: list[pb.SessionEvent]) -> None:
 def test_a_watch_outlives_its_connection(
     start_with: Callable[..., ServerProcess], follow: Callable[..., None]
 ) -> None:
-    """Every connection ends after a second, and who creates sessions notices nothing of it."""
-    server = start_with({"max_connection_age_ms": 1000, "max_connection_age_grace_ms": 300})
+    """Every connection ends early, and who creates sessions notices nothing of it."""
+    server = start_with({"max_connection_age_ms": 400, "max_connection_age_grace_ms": 100})
     events: list[pb.SessionEvent] = []
     following = threading.Thread(target=follow, args=(str(server.grpc), events), daemon=True)
     following.start()

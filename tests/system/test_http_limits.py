@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from serving import limited, serve_with
 from support import SETTLE_SECONDS, ServerProcess, eventually, target
 
 from rtpfanout.api import session_pb2 as pb
@@ -26,17 +26,7 @@ FILES = 400
 STRANGERS = 600
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 
-# `rtpfanout serve` with other time-outs.
-SERVE_WITH = """
-import json, sys
-from rtpfanout.http import server
-for name, value in json.loads(sys.argv.pop(1)).items():
-    assert hasattr(server, name)
-    setattr(server, name, value)
-from rtpfanout.cli.app import main
-sys.argv[:] = ["rtpfanout", "serve"]
-main()
-"""
+pytestmark = pytest.mark.lent_servers
 
 
 @pytest.fixture
@@ -46,8 +36,7 @@ def start_with(
     """Starts a server with FILES, and with constants of http.server such as REQUEST_SECONDS."""
 
     def start(**changed: float) -> ServerProcess:
-        serve = [sys.executable, "-c", SERVE_WITH, json.dumps(changed)]
-        command = ["sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh", *serve]
+        command = limited(FILES, serve_with("rtpfanout.http.server", **changed))
         monkeypatch.setattr(ServerProcess, "command", command)
         return start_server(enable_supervisor=False)
 

@@ -127,8 +127,8 @@ def test_a_place_ends_with_its_lease_unless_it_is_kept(
     while list(subscribers(server, session)) != [left]:
         kept.receive(0.05)
         assert time.monotonic() < deadline
-    for _ in range(8):
-        kept.receive(0.5)
+    for _ in range(6):
+        kept.receive(0.4)
         assert list(subscribers(server, session)) == [left]
     kept.close()
 

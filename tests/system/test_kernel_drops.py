@@ -6,13 +6,12 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from supervisor_scene import command, kill, server_pid
 from support import (
     SETTLE_SECONDS,
     address_of,
@@ -22,8 +21,6 @@ from support import (
     requires_root,
     rtp_packet,
 )
-
-from rtpfanout.supervisor import statefile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,34 +34,7 @@ if TYPE_CHECKING:
 DROPS = "rtpfanout_kernel_receive_drops_total"
 ERRORS = "rtpfanout_kernel_receive_errors_total"
 
-
-@pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the servers of the test tell of themselves."""
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
-
-
-def server_pid(server: ServerProcess) -> int:
-    found = statefile.read(server.process.pid)
-    assert found is not None
-    return found.server_pid
-
-
-def replaced(server: ServerProcess, replace: Callable[[], object]) -> None:
-    """Until another server process serves."""
-    before = server_pid(server)
-    ready = len([entry for entry in server.log if entry["event"] == "ready"])
-    replace()
-    eventually(lambda: server_pid(server), lambda pid: pid != before, "another process")
-    eventually(
-        lambda: len([entry for entry in list(server.log) if entry["event"] == "ready"]),
-        lambda count: count > ready,
-        "it is ready",
-    )
-
-
-def kill(server: ServerProcess) -> None:
-    replaced(server, lambda: os.kill(server_pid(server), signal.SIGKILL))
+pytestmark = pytest.mark.usefixtures("runtime_directory")
 
 
 def stopped(pid: int) -> None:
@@ -79,8 +49,8 @@ def stopped(pid: int) -> None:
 
 
 def upgrade(server: ServerProcess) -> None:
-    command = [sys.executable, "-m", "rtpfanout", "upgrade", "--pid", str(server.process.pid)]
-    replaced(server, lambda: subprocess.run(command, check=True, capture_output=True))
+    done = command("upgrade", "--pid", str(server.process.pid))
+    assert done.returncode == 0, done.stderr
 
 
 def lost_to_the_kernel(metrics: Metrics) -> tuple[float, float]:

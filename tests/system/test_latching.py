@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     MakeSocket = Callable[..., socket.socket]
     StartServer = Callable[..., ServerProcess]
 
+pytestmark = pytest.mark.lent_servers
+
 SSRC = 0x1A7C
 
 
@@ -171,6 +173,7 @@ def test_port_0_pins_nothing_is_answered_nothing_and_costs_no_line(server: Serve
     assert [entry for entry in server.log if "pin" in entry["event"]] == []
 
 
+@pytest.mark.lent_servers(False)  # so few that another test may have used them up
 def test_who_may_not_be_pinned_costs_few_lines(server: ServerProcess, udp: MakeSocket) -> None:
     stranger = udp()
     session = latch(server)

@@ -159,6 +159,7 @@ def test_the_interface_is_another_when_a_server_starts(
     server.check_identities()
 
 
+@pytest.mark.lent_servers
 @pytest.mark.parametrize(
     "call", ["CreateSession", "UpdateSession", "AddSubscriber", "BatchAddSubscribers"]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from support import (
     SETTLE_SECONDS,
     START_SECONDS,
+    ServerProcess,
     address_of,
     eventually,
     free_tcp_port,
@@ -18,34 +20,39 @@ from support import (
     rtp_packet,
     server_environment,
     transfer,
+    udp_socket,
 )
 
 import rtpfanout
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from support import ServerProcess
-
-    MakeSocket = Callable[..., socket.socket]
+pytestmark = pytest.mark.lent_servers
 
 SSRC = 0x00C0FFEE
 PACKETS = 200
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-@pytest.fixture
-def fed(server: ServerProcess, udp: MakeSocket) -> ServerProcess:
-    """A server that has copied PACKETS to two subscribers, and dropped one."""
-    source, subscribers = udp(), [udp(), udp()]
-    server.create(address_of(source), SSRC, *map(address_of, subscribers))
-    some = [rtp_packet(SSRC, n, bytes(988)) for n in range(PACKETS)]
-    assert transfer(source, server.ingest_target, some, subscribers) == [some, some]
-    source.sendto(b"not RTP", server.ingest_target)
-    server.settled(received=PACKETS + 1)
-    return server
+@pytest.fixture(scope="module")
+def fed() -> Iterator[ServerProcess]:
+    """A server that has copied PACKETS to two subscribers, and dropped one; it is only read."""
+    server = ServerProcess()
+    try:
+        with ExitStack() as stack:
+            source, *subscribers = (stack.enter_context(udp_socket()) for _ in range(3))
+            server.create(address_of(source), SSRC, *map(address_of, subscribers))
+            some = [rtp_packet(SSRC, n, bytes(988)) for n in range(PACKETS)]
+            assert transfer(source, server.ingest_target, some, subscribers) == [some, some]
+            source.sendto(b"not RTP", server.ingest_target)
+        server.settled(received=PACKETS + 1)
+        server.check_identities()
+        yield server
+        server.check_identities()
+    finally:
+        server.stop()
 
 
 def test_the_fixed_names_keep_their_meaning(fed: ServerProcess) -> None:

@@ -3,10 +3,8 @@ it dies, until an upgrade has succeeded."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,38 +15,28 @@ import grpc
 import pytest
 from flow import Flow
 from pki import Authority, bearer, write_keys, write_server
+from supervisor_scene import connected, dies_with_a_burst_in_hand, kill
 from support import (
     SETTLE_SECONDS,
     START_SECONDS,
     ServerProcess,
-    address_of,
     eventually,
-    queued,
-    receive,
     requires,
     requires_root,
-    rtp_packet,
-    send_segmented,
     server_environment,
-    udp_socket,
 )
 
 import rtpfanout
 from rtpfanout.api import session_pb2, session_pb2_grpc
-from rtpfanout.supervisor import statefile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     StartServer = Callable[..., ServerProcess]
 
+pytestmark = pytest.mark.usefixtures("runtime_directory")
+
 CAN_BE_STARTED = "a server can be started whatever is installed now"
-
-
-@pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the servers of the test tell of themselves."""
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
 
 
 @pytest.fixture
@@ -56,7 +44,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package that servers of this test run, and that may be changed."""
     package = Path(rtpfanout.__file__).parent
     copy = tmp_path / "installed/rtpfanout"
-    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.o"))
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("*.c", "*.o"))
     monkeypatch.setenv("PYTHONPATH", str(copy.parent))
     return copy
 
@@ -70,24 +58,6 @@ def server(
     server = start_server(store__path=str(tmp_path / "store.db"), log__level="debug")
     server.logged(CAN_BE_STARTED)
     return server
-
-
-def server_pid(server: ServerProcess) -> int:
-    state = statefile.read(server.process.pid)
-    assert state is not None
-    return state.server_pid
-
-
-def times_ready(server: ServerProcess) -> int:
-    return sum(entry["event"] == "ready" for entry in list(server.log))
-
-
-def kill(server: ServerProcess) -> None:
-    """SIGKILL to the server process; returns once the next one is ready and found."""
-    ready = times_ready(server)
-    os.kill(server_pid(server), signal.SIGKILL)
-    eventually(lambda: times_ready(server), lambda n: n > ready, "ready again")
-    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
 
 
 def upgrade(server: ServerProcess) -> subprocess.CompletedProcess[str]:
@@ -140,12 +110,14 @@ def test_a_server_is_followed_by_itself_whatever_is_installed(
         replace_all(installed, "raise ImportError('broken')\n")
         for number in range(2):
             kill(server)
+            connected(server)
             use_everything(server, number)
         done = upgrade(server)
         assert done.returncode == 1
         assert "broken" in done.stderr
         for number in range(2, 5):
             kill(server)
+            connected(server)
             use_everything(server, number)
         flow.finish()
     assert flow.first_arrivals == list(range(len(flow.sent_at)))
@@ -192,8 +164,9 @@ def test_a_version_that_fails_at_any_step_leaves_the_old_one(
             assert done.returncode == 1
             assert reason in done.stderr
             eventually(lambda: server.http("/readyz").status_code, lambda c: c == 200, "ready")
-            grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
+            connected(server)
             kill(server)
+            connected(server)
             use_everything(server, number)
         flow.finish()
     assert flow.first_arrivals == list(range(len(flow.sent_at)))
@@ -207,7 +180,7 @@ def test_then_a_good_one_takes_over(server: ServerProcess, installed: Path) -> N
     calls.write_text(good + "\nprint('of the second version', file=__import__('sys').stderr)\n")
     done = upgrade(server)
     assert done.returncode == 0, done.stderr
-    grpc.channel_ready_future(server.channel).result(SETTLE_SECONDS)
+    connected(server)
     use_everything(server, 0)
     supervised = eventually(
         lambda: server.other_lines, lambda lines: "of the second version" in lines, "its word"
@@ -215,6 +188,7 @@ def test_then_a_good_one_takes_over(server: ServerProcess, installed: Path) -> N
     assert len(supervised) == 1, "the supervisor; what the new server says at its start is kept"
     calls.write_text("raise ImportError('of the third')\n")
     kill(server)
+    connected(server)
     use_everything(server, 1)
 
 
@@ -222,28 +196,9 @@ def test_what_is_in_hand_after_an_upgrade_that_failed(
     server: ServerProcess, installed: Path
 ) -> None:
     """It is handed on as before one."""
-    requires("strace")
-    requires_root()
     append(installed / "service/calls.py", "\nraise ImportError('broken')\n")
     assert upgrade(server).returncode == 1
-    source, viewer = udp_socket(), udp_socket()
-    server.create(address_of(source), 9, address_of(viewer))
-    packets = [rtp_packet(9, number, bytes(100)) for number in range(20)]
-    first, ready = server_pid(server), times_ready(server)
-    kill_at_send = ["-e", "trace=sendmmsg", "-e", "inject=sendmmsg:signal=KILL"]
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(first), *kill_at_send], stderr=subprocess.PIPE, text=True
-    )
-    assert tracer.stderr is not None
-    assert "attached" in tracer.stderr.readline()
-    send_segmented(source, packets[:14], server.ingest_target)
-    eventually(lambda: server_pid(server), lambda pid: pid != first, "another server")
-    for packet in packets[14:]:
-        source.sendto(packet, server.ingest_target)
-    tracer.communicate(timeout=START_SECONDS)
-    assert receive(viewer, len(packets)) == packets
-    assert not queued(viewer)
-    eventually(lambda: times_ready(server), lambda n: n > ready, "ready again")
+    dies_with_a_burst_in_hand(server)
 
 
 def test_a_server_that_is_forked_opens_nothing_of_what_is_installed(
@@ -278,9 +233,7 @@ def test_a_server_that_is_forked_opens_nothing_of_what_is_installed(
     )
     assert tracer.stderr is not None
     assert "attached" in tracer.stderr.readline()
-    ready = times_ready(server)
-    os.kill(server_pid(server), signal.SIGKILL)
-    eventually(lambda: times_ready(server), lambda n: n > ready, "ready again")
+    kill(server)
     credentials = grpc.ssl_channel_credentials(authority.pem)
     with grpc.secure_channel(
         str(server.grpc), credentials, [("grpc.enable_http_proxy", 0)]

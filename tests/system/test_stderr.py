@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from flow import Flow
+from supervisor_scene import command, connected, server_pid
 from support import (
     SETTLE_SECONDS,
     START_SECONDS,
@@ -24,19 +25,13 @@ from support import (
     server_environment,
 )
 
-from rtpfanout.supervisor import statefile
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOST = "rtpfanout_log_lines_lost_total"
+pytestmark = pytest.mark.usefixtures("runtime_directory")
+
 COMMAND = [sys.executable, "-m", "rtpfanout", "serve"]
-
-
-@pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the servers of the test tell of themselves."""
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
 
 
 class Unread(ServerProcess):
@@ -87,12 +82,6 @@ def unread(tmp_path: Path, supervised: bool) -> Iterator[Unread]:
     server.stop()
 
 
-def server_pid(server: ServerProcess) -> int:
-    state = statefile.read(server.process.pid)
-    assert state is not None
-    return state.server_pid
-
-
 def call_until_lines_are_lost(server: ServerProcess) -> float:
     """Calls that change something leave a line each."""
     for number in range(20):
@@ -133,18 +122,12 @@ def test_crashes_and_upgrades_with_a_full_pipe(unread: Unread) -> None:
         call_until_lines_are_lost(unread)
         for _ in range(3):
             before = server_pid(unread)
-            os.kill(before, signal.SIGKILL)
+            os.kill(before, signal.SIGKILL)  # no line says when the next one is ready
             eventually(lambda: server_pid(unread), lambda pid, old=before: pid != old, "another")
-            grpc.channel_ready_future(unread.channel).result(SETTLE_SECONDS)
-        done = subprocess.run(
-            [sys.executable, "-m", "rtpfanout", "upgrade", "--pid", str(unread.process.pid)],
-            # A warning at the start of each process, too.
-            env=server_environment({}),
-            timeout=4 * START_SECONDS,
-            check=False,
-        )
+            connected(unread)
+        done = command("upgrade", "--pid", str(unread.process.pid))
         assert done.returncode == 0
-        grpc.channel_ready_future(unread.channel).result(SETTLE_SECONDS)
+        connected(unread)
         flow.finish()
     assert flow.first_arrivals == list(range(len(flow.sent_at)))
 

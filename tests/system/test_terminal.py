@@ -22,10 +22,9 @@ PLACES = dict.fromkeys(("bind_address", "grpc_bind_address", "metrics_bind_addre
 
 
 @pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the servers of the test tell of themselves; and where nohup writes."""
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
-    monkeypatch.chdir(tmp_path)
+def directory(runtime_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nohup writes."""
+    monkeypatch.chdir(runtime_directory.parent)
 
 
 def on_terminal(*command: str) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from selection import TESTS, belonging_to, modules_of
+from selection import LENGTHY, TESTS, belonging_to, long_first, modules_of
 
 pytest_plugins = ["pytester"]
 
@@ -56,6 +58,16 @@ def test_who_asks_for_slow_ones_gets_them(
     ran = suite.runpytest_subprocess("-n", "0", *arguments)
     ran.assert_outcomes(passed=passed, deselected=2 - passed if "::" not in arguments[0] else 0)
     ran.stdout.no_fnmatch_line("*left out*")
+
+
+def test_each_process_begins_with_a_share_of_the_lengthy() -> None:
+    paths = [TESTS / "core/test_core.py"] * 2 + [LENGTHY / f"test_{n}.py" for n in range(5)]
+    items: Any = [SimpleNamespace(path=path) for path in [*paths, TESTS / "unit/test_model.py"]]
+    names = [item.path.stem for item in long_first(items, 2)]
+    assert names == [
+        "test_0", "test_1", "test_core", "test_2", "test_3", "test_4", "test_core", "test_model",
+    ]  # fmt: skip
+    assert long_first(items, 1) == items[2:7] + items[:2] + items[7:]
 
 
 @pytest.mark.parametrize(

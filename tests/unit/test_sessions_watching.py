@@ -34,6 +34,7 @@ class Watcher:
     def __init__(self, manager: SessionManager, page_of: Any = None, **options: Any) -> None:
         self._stopping = asyncio.Event()
         page_of = page_of or manager.list_page
+        options = {"heartbeat_seconds": 30.0} | options
         self._events = watch(manager.changes, page_of, self._stopping, **options)
 
     async def read(self, count: int) -> list[WatchEvent]:
@@ -209,7 +210,8 @@ def test_who_goes_leaves_nothing_behind(manager: SessionManager) -> None:
     changes = manager.changes
 
     async def run() -> None:
-        async with aclosing(watch(changes, manager.list_page, asyncio.Event())) as events:
+        new = watch(changes, manager.list_page, asyncio.Event(), heartbeat_seconds=30)
+        async with aclosing(new) as events:
             await anext(events)
             assert changes._listeners
         assert not changes._listeners

@@ -38,7 +38,7 @@ PACKET_SIZE = 1200
 _LATENCY_COLUMNS = ("ADDED P50 ms", "ADDED P99 ms")
 _COLUMNS = ("SUBSCRIBER", "ADDRESS", "PACKETS", "LOST", "ALTERED", "RATE/s", *_LATENCY_COLUMNS)
 _SUMMARY_COLUMNS = (*_COLUMNS[:5], *_LATENCY_COLUMNS, "MAX ms")
-_DRAW_SECONDS = 0.25
+_STEP_SECONDS = 0.25
 _LINE_SECONDS = 5.0
 _QUIET_SECONDS = 1.0
 
@@ -105,12 +105,11 @@ def _show(
     """Draw, or say a line now and then, until stopped or for `duration` seconds."""
     begin = time.monotonic()
     draws = sys.stderr.isatty()
-    step = _DRAW_SECONDS if draws else _LINE_SECONDS
-    due = begin
+    due, line_due = begin, begin + _LINE_SECONDS
     rates = Rates(viewers)
     with LiveView(draws) as view:
         while duration is None or due < begin + duration:
-            due += step
+            due += _STEP_SECONDS
             if duration is not None:
                 due = min(due, begin + duration)
             if not stop.sleep_until(due):
@@ -119,7 +118,8 @@ def _show(
             elapsed = time.monotonic() - begin
             if draws:
                 view.update(_live_table(camera, viewers, rates.update(), elapsed))
-            else:
+            elif due >= line_due:
+                line_due += _LINE_SECONDS
                 say(_progress_line(camera, viewers, elapsed))
 
 

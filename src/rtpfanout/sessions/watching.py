@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     PageOf = Callable[[int, str, str], tuple[list[SessionView], str]]
 
-HEARTBEAT_SECONDS = 10.0
-
 
 class EventType(enum.Enum):
     """What an event says; the names are those of SessionEvent in session.proto."""
@@ -66,7 +64,7 @@ async def watch(
     *,
     after_revision: int = 0,
     label_selector: str = "",
-    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    heartbeat_seconds: float,
 ) -> AsyncIterator[WatchEvent]:
     """The events after `after_revision` until `stopping` is set; after 0 a snapshot comes first.
 
