@@ -2,6 +2,7 @@
 #ifndef RF_ENGINE_H
 #define RF_ENGINE_H
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "core.h"
@@ -41,6 +42,20 @@ struct rf_engine {
     struct drops drops;
     bool leaves_drops; /* to the engine that reads the sockets next */
 };
+
+/* Takes the writer mutex. The session, or NULL. */
+static inline struct session *control_find(struct rf_engine *e, uint64_t handle)
+{
+    pthread_mutex_lock(&e->control);
+    return session_by_handle(&e->sessions, handle);
+}
+
+/* Gives it back. 0, or -ENOENT where there was no session. */
+static inline int control_done(struct rf_engine *e, const struct session *s)
+{
+    pthread_mutex_unlock(&e->control);
+    return s ? 0 : -ENOENT;
+}
 
 /* Takes the sockets' 30 bits of it into `drops`; under `control`. Called at every tick, so no wrap
  * goes unseen. */

@@ -9,20 +9,17 @@
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
                      struct rf_session_stats *out)
 {
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s)
         session_snapshot(s, now, out);
-    pthread_mutex_unlock(&e->control);
-    return s ? 0 : -ENOENT;
+    return control_done(e, s);
 }
 
 int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *first,
                        struct rf_latency *last)
 {
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s) {
         memset(first, 0, sizeof *first);
@@ -30,8 +27,7 @@ int rf_session_latency(struct rf_engine *e, uint64_t handle, struct rf_latency *
         latency_sum(first, &s->latency->first);
         latency_sum(last, &s->latency->last);
     }
-    pthread_mutex_unlock(&e->control);
-    return s ? 0 : -ENOENT;
+    return control_done(e, s);
 }
 
 size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_stats *out,

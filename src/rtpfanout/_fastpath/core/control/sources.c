@@ -223,8 +223,7 @@ static void gate_by(struct session *s, unsigned bit, bool on)
 
 int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
 {
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s)
         gate_by(s, GATING_PAUSED, paused);
@@ -236,15 +235,13 @@ int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
 
 int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_second)
 {
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s) {
         store_rlx(&s->limit.bits_per_second, bits_per_second);
         gate_by(s, GATING_LIMITED, bits_per_second > 0);
     }
-    pthread_mutex_unlock(&e->control);
-    return s ? 0 : -ENOENT;
+    return control_done(e, s);
 }
 
 int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n)

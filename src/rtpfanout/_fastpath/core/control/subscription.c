@@ -57,10 +57,9 @@ int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_add
 
     if (terms->subscriber_class >= RF_CLASSES)
         return -EINVAL;
-    pthread_mutex_lock(&e->control);
-    qsbr_reclaim(&e->qsbr);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
+    qsbr_reclaim(&e->qsbr);
     if (s && !(terms->withheld & RF_WITHHELD_REFUSED) && !reaches_all(&e->sock[0], addrs, n))
         rc = -EAFNOSUPPORT;
     else if (s)
@@ -75,8 +74,7 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
     struct subscriber_list *old, *list, *removed = NULL;
     int rc = -ENOENT;
 
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s) {
         old = load_rlx(&s->subscribers);
@@ -127,8 +125,7 @@ int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
 {
     size_t n = 0;
 
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s) {
         struct subscriber_list *list = load_rlx(&s->subscribers);
@@ -144,8 +141,7 @@ int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
         }
         *count = n;
     }
-    pthread_mutex_unlock(&e->control);
-    return s ? 0 : -ENOENT;
+    return control_done(e, s);
 }
 
 int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs, size_t n,
@@ -154,8 +150,7 @@ int rf_subscribers_find(struct rf_engine *e, uint64_t handle, const struct rf_ad
     struct subscriber **subscriber = calloc(n + 1, sizeof(struct subscriber *));
     int rc = subscriber ? -ENOENT : -ENOMEM;
 
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s && subscriber)
         rc = subscriber_list_find(load_rlx(&s->subscribers), addrs, n, e->sock[0].family,
@@ -203,10 +198,9 @@ int rf_subscribers_deliver(struct rf_engine *e, uint64_t handle, const struct rf
     struct delivery wanted = delivery_from(from);
     int rc = found ? -ENOENT : -ENOMEM;
 
-    pthread_mutex_lock(&e->control);
-    qsbr_reclaim(&e->qsbr);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
+    qsbr_reclaim(&e->qsbr);
     if (s && found)
         rc = deliver(e, s, addrs, n, &wanted, found);
     pthread_mutex_unlock(&e->control);
@@ -219,8 +213,7 @@ int rf_subscribers_withhold(struct rf_engine *e, uint64_t handle, const struct r
 {
     int rc = -ENOENT;
 
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s)
         rc = subscriber_list_withhold(load_rlx(&s->subscribers), addrs, n, e->sock[0].family,
@@ -243,8 +236,7 @@ int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_se
 {
     size_t n = 0;
 
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s) {
         struct subscriber_list *list = load_rlx(&s->subscribers);
@@ -258,6 +250,5 @@ int rf_subscribers_expired(struct rf_engine *e, uint64_t handle, uint32_t now_se
         }
         *count = n;
     }
-    pthread_mutex_unlock(&e->control);
-    return s ? 0 : -ENOENT;
+    return control_done(e, s);
 }
