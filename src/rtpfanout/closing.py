@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from abc import ABC, abstractmethod
 from typing import Self
 
 
-class Closing:
+class Closing(ABC):
     """`with` closes it."""
 
+    @abstractmethod
     def close(self) -> None:
         """End it; twice does no harm."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -20,12 +21,12 @@ class Closing:
         self.close()
 
 
-class AsyncClosing:
+class AsyncClosing(ABC):
     """`async with` closes it."""
 
+    @abstractmethod
     def close(self) -> Awaitable[None] | None:
         """End it; twice does no harm."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return self
