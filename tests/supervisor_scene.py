@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     StartServer = Callable[..., ServerProcess]
 
 
-def state(server: ServerProcess) -> statefile.State:
+def state(server: ServerProcess) -> statefile.ServerState:
     found = statefile.read(server.process.pid)
     assert found is not None
     return found

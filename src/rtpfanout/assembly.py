@@ -15,7 +15,7 @@ from rtpfanout.descriptors import shares
 from rtpfanout.errors import StartError
 from rtpfanout.listening import bind_error, listener
 from rtpfanout.model import Address, parse_ip
-from rtpfanout.overload import Limits as OverloadLimits
+from rtpfanout.overload import OverloadLimits
 from rtpfanout.policy import AddressPolicy
 from rtpfanout.sessions import Limits
 from rtpfanout.store import default_path

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Self
 
 

@@ -43,7 +43,7 @@ class Ring:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class PortOwner:
     """Who has a port."""
 
     pid: int
@@ -157,7 +157,7 @@ class Host:
         *_, status = _TIMEX.unpack_from(clock)
         return not status & _STA_UNSYNC
 
-    def port_owner(self, protocol: str, port: int) -> Process | None:
+    def port_owner(self, protocol: str, port: int) -> PortOwner | None:
         """Who has a local port of "udp" or "tcp" (listening); other users' need root."""
         inodes = {
             f"socket:[{row[9]}]"
@@ -171,7 +171,7 @@ class Host:
             if inodes & _links(directory):
                 pid = int(directory.parent.name)
                 command = (self.text(f"proc/{pid}/cmdline") or "").replace("\0", " ").strip()
-                return Process(pid, command)
+                return PortOwner(pid, command)
         return None
 
 

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from rtpfanout.errors import UnavailableError
 from rtpfanout.model import SubscriberClass
-from rtpfanout.overload import HighWater, Limits, Load, Sample, SheddingPolicy, Standing, Step
+from rtpfanout.overload import (
+    HighWater,
+    Load,
+    OverloadLimits,
+    Sample,
+    SheddingPolicy,
+    Standing,
+    Step,
+)
 
 MONITOR, RECORDER, PILOT = (
     SubscriberClass.MONITOR,
@@ -21,7 +29,7 @@ def busy(share):
 
 
 def test_a_passed_mark_refuses_with_a_time_to_retry():
-    water = HighWater(Limits(busy=0.9))
+    water = HighWater(OverloadLimits(busy=0.9))
     water.observe(busy(0.9))
     water.observe(busy(0.9))
     water.admit()  # a second or two of work is no overload
@@ -33,7 +41,7 @@ def test_a_passed_mark_refuses_with_a_time_to_retry():
 
 
 def test_the_way_back_is_below_the_low_mark_and_takes_two_samples():
-    water = HighWater(Limits(busy=0.9, low_share=0.8))
+    water = HighWater(OverloadLimits(busy=0.9, low_share=0.8))
     for _second in range(3):
         water.observe(busy(1.0))
     assert water.observe(busy(0.73)) == []  # between the marks: still passed
@@ -45,7 +53,7 @@ def test_the_way_back_is_below_the_low_mark_and_takes_two_samples():
 
 
 def test_every_measure_has_its_mark_and_0_is_none():
-    limits = Limits(busy=0, kernel_drops=10, memory_bytes=100)
+    limits = OverloadLimits(busy=0, kernel_drops=10, memory_bytes=100)
     water = HighWater(limits)
     for _second in range(3):
         water.observe(Sample(busy=1, kernel_drops=10, memory_bytes=100))
@@ -53,7 +61,7 @@ def test_every_measure_has_its_mark_and_0_is_none():
 
 
 def test_a_second_of_loss_or_a_trifle_refuses_nobody():
-    water = HighWater(Limits(kernel_drops=1))
+    water = HighWater(OverloadLimits(kernel_drops=1))
     loss = Sample(busy=0, kernel_drops=500, memory_bytes=0, lost_share=0.3)
     trifle = Sample(busy=0, kernel_drops=5, memory_bytes=0, lost_share=0.0001)
     for sample in (loss, loss, CALM, loss, loss, trifle, loss, loss):

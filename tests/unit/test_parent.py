@@ -14,7 +14,7 @@ from rtpfanout.errors import StartError
 from rtpfanout.supervisor import parent, servers
 from rtpfanout.supervisor.link import Link
 from rtpfanout.supervisor.parent import Supervisor
-from rtpfanout.supervisor.process import Process
+from rtpfanout.supervisor.process import ServerProcess
 from rtpfanout.supervisor.succession import Successor
 from rtpfanout.supervisor.upgrade import Upgrade
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 READY = {"bind_address": "127.0.0.1:5004", "grpc_bind_address": "", "metrics_bind_address": ""}
 
 
-class FakeProcess(Process):
+class FakeProcess(ServerProcess):
     """`far` is the end that the server would have."""
 
     far: Link
@@ -43,13 +43,13 @@ class FakeProcess(Process):
 class FakeSuccessor(Successor, FakeProcess):
     def __init__(self, *_: object) -> None:
         ours, self.far = Link.pair()
-        Process.__init__(self, 0, ours)
+        ServerProcess.__init__(self, 0, ours)
         self.settings = {}
 
     def forget(self) -> None: ...
 
     def reason(self, code: int) -> str:
-        return Process.reason(self, code)
+        return ServerProcess.reason(self, code)
 
 
 class World:
@@ -61,7 +61,7 @@ class World:
         self.starts: list[Start] = []
         self.ended: list[tuple[int, int]] = []
         self.has_room = True
-        self.executed: list[Process] = []
+        self.executed: list[ServerProcess] = []
         monkeypatch.setattr(parent, "fork_server", self.fork)
         monkeypatch.setattr(parent, "reaped", self.reaped)
         monkeypatch.setattr(servers, "Successor", self.succeed)
@@ -89,7 +89,7 @@ class World:
         process.signals = []
         return process
 
-    def replace(self, server: Process, *_: object) -> Any:
+    def replace(self, server: ServerProcess, *_: object) -> Any:
         self.executed.append(server)
         return self
 

@@ -11,7 +11,7 @@ from doorman_scene import HERE, KEY, SESSION, THERE, Scene, Target
 from rtpfanout import mover, receiver, signed
 from rtpfanout.errors import LimitError, NotFoundError, UnauthenticatedError, UnavailableError
 from rtpfanout.model import Address
-from rtpfanout.receiver import Membership, State
+from rtpfanout.receiver import Membership, MemberState
 from rtpfanout.signed import Kind, Reason
 
 UNDECIDED = Address.parse("192.0.2.77:7777")
@@ -58,27 +58,27 @@ def test_two_round_trips_make_a_member_and_one_each_ten_seconds_keeps_it():
     play = Play()
     play.run(1)
     assert [kind for _, kind in play.sent] == [Kind.JOIN, Kind.JOIN]
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
     play.run(60)
     gaps = [b - a for (a, _), (b, _) in zip(play.sent[1:], play.sent[2:], strict=False)]
     assert 5 <= len(gaps) <= 7
     assert all(8.9 <= gap <= 11.1 for gap in gaps)
     assert len(set(gaps)) == len(gaps), "they are not in step"
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
 
 
 def test_a_short_lease_is_renewed_in_time():
     play = Play(lease_ms=3000)
     play.run(10)
     assert len(play.joins()) >= 9
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_half_of_all_datagrams_may_be_lost(seed):
     play = Play(loss=0.5, seed=seed)
     play.run(120)
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
     assert len(play.sent) < 120, "it doesn't flood either"
 
 
@@ -87,7 +87,7 @@ def test_with_no_answer_it_asks_ever_less_often():
     play.run(60)
     assert 12 <= len(play.sent) <= 22
     assert play.sent[-1][0] - play.sent[-2][0] >= 4.4
-    assert play.member.state is State.ASKING
+    assert play.member.state is MemberState.ASKING
 
 
 def test_a_new_address_is_followed_within_the_refresh():
@@ -96,7 +96,7 @@ def test_a_new_address_is_followed_within_the_refresh():
     play.address = THERE
     play.run(11)
     assert play.joins()[-1] == ("join", SESSION, THERE, 30.0, "recorder", HERE)
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
 
 
 def test_media_that_stays_away_makes_it_ask_at_once():
@@ -118,7 +118,7 @@ def test_consent_is_given_and_renewed():
     assert all(kind is Kind.HELLO for _, kind in play.sent), "a stranger hears nothing"
     play.scene.signals.consenting[HERE] = [SESSION]
     play.run(100)
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
     assert play.sent[-1][1] is Kind.ECHO
     untils = [call[3] for call in play.scene.signals.calls]
     assert untils == sorted(untils)
@@ -134,7 +134,7 @@ def test_it_leaves():
     play.run(1)
     play.member.leave(play.scene.now)
     play.run(1)
-    assert play.member.state is State.LEFT
+    assert play.member.state is MemberState.LEFT
     assert play.scene.signals.calls[-1] == ("leave", SESSION, HERE)
     assert play.member.poll(play.scene.now + 100) is None
 
@@ -142,8 +142,8 @@ def test_it_leaves():
 @pytest.mark.parametrize(
     ("error", "state", "kind"),
     [
-        (NotFoundError("gone"), State.DENIED, NotFoundError),
-        (LimitError("full"), State.ASKING, LimitError),
+        (NotFoundError("gone"), MemberState.DENIED, NotFoundError),
+        (LimitError("full"), MemberState.ASKING, LimitError),
     ],
 )
 def test_a_denial_is_told(error, state, kind):
@@ -156,8 +156,8 @@ def test_a_denial_is_told(error, state, kind):
     assert asked <= 8
     play.scene.signals.error = None
     play.run(20)
-    if state is State.ASKING:
-        assert play.member.state is State.MEMBER
+    if state is MemberState.ASKING:
+        assert play.member.state is MemberState.MEMBER
         assert play.member.error is None
     else:
         assert len(play.sent) == asked
@@ -185,7 +185,7 @@ def test_forged_answers_change_nothing():
         signed.MAGIC,
     ):
         assert play.member.receive(forged, ends)
-    assert play.member.state is State.MEMBER
+    assert play.member.state is MemberState.MEMBER
     assert play.member.receive(
         signed.build_answer(play.token.key, nonce, lifetime_ms=6000, cookie=b"c" * 24), ends
     )
@@ -235,7 +235,7 @@ class HelloForger:
         self.forge(3000)  # it began long ago
         self.scene.engine.sent.clear()
         begin = self.scene.now
-        while self.member.state is not State.MEMBER and self.scene.now < begin + 30:
+        while self.member.state is not MemberState.MEMBER and self.scene.now < begin + 30:
             self.forge(10)
             if (data := self.member.poll(self.scene.now)) is not None:
                 self.asked.add(data[8:16])
@@ -264,7 +264,7 @@ def test_a_member_and_one_with_a_token_heed_no_foreign_challenge():
     for play in (Play(), Play(token=False)):
         play.scene.signals.consenting[HERE] = [SESSION]
         play.run(3)
-        assert play.member.state is State.MEMBER
+        assert play.member.state is MemberState.MEMBER
         before = play.member.next_poll
         play.member.receive(signed.build_challenge(b"foreign.", b"c" * 24), play.scene.now)
         assert play.member.next_poll == before
@@ -291,9 +291,9 @@ def test_an_answer_to_a_join_is_none_to_a_leave():
     (late,) = play.scene.take(renewal)
     play.member.leave(play.scene.now)
     play.member.receive(late, play.scene.now)
-    assert play.member.state is State.LEAVING
+    assert play.member.state is MemberState.LEAVING
     play.run(1)
-    assert play.member.state is State.LEFT
+    assert play.member.state is MemberState.LEFT
     assert play.scene.signals.calls[-1][0] == "leave"
 
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from rtpfanout.supervisor import statefile
-from rtpfanout.supervisor.statefile import State, StateFile
+from rtpfanout.supervisor.statefile import ServerState, StateFile
 
 PID = os.getpid()
 NOBODY = 65534
@@ -36,7 +36,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_written_is_found_and_then_gone(runtime: Path) -> None:
-    file = StateFile(State(PID, bind_address="127.0.0.1:5004"))
+    file = StateFile(ServerState(PID, bind_address="127.0.0.1:5004"))
     file.write()
     assert statefile.running() == [file.state]
     assert statefile.read(PID) == file.state
@@ -54,7 +54,7 @@ def test_the_first_place_that_can_be_had(bare: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(bare / "session"))
     assert statefile.places() == [bare / "session/rtpfanout", bare / "kept/run"]
     (bare / "session").write_text("in the way")
-    file = StateFile(State(PID))
+    file = StateFile(ServerState(PID))
     file.write()
     assert (bare / f"kept/run/{PID}.json").exists()
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(bare / "given"))
@@ -67,7 +67,7 @@ def test_nowhere_to_write_is_told_once(bare: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert statefile.places() == []
-    file = StateFile(State(PID))
+    file = StateFile(ServerState(PID))
     with structlog.testing.capture_logs() as lines:
         file.write()
         file.write()
@@ -84,7 +84,7 @@ def test_a_server_of_before_is_found_in_the_shared_directory_if_it_is_ours(
     ours = bare / "shared/rtpfanout-4711"
     monkeypatch.setattr(statefile.os, "geteuid", lambda: 0 if os.getuid() == 0 else os.getuid())
     ours = bare / f"shared/rtpfanout-{os.getuid()}"
-    there = State(PID, started=statefile.start_of(PID))
+    there = ServerState(PID, started=statefile.start_of(PID))
     elsewhere = bare / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     (elsewhere / f"{PID}.json").write_text(json.dumps(vars(there)))
@@ -100,7 +100,7 @@ def test_a_server_of_before_is_found_in_the_shared_directory_if_it_is_ours(
 @pytest.mark.parametrize("kind", ["link", "pipe", "another user's", "no object", "another pid"])
 def test_what_is_not_believed(runtime: Path, kind: str) -> None:
     runtime.mkdir()
-    path, good = runtime / f"{PID}.json", State(PID, started=statefile.start_of(PID))
+    path, good = runtime / f"{PID}.json", ServerState(PID, started=statefile.start_of(PID))
     text = json.dumps(vars(good))
     if kind == "link":
         (runtime / "good").write_text(text)
@@ -122,6 +122,6 @@ def test_a_link_leads_no_write_elsewhere(runtime: Path) -> None:
     for name in (f"{PID}.tmp", f"{PID}.json"):
         (runtime / name).symlink_to(runtime / "victim")
     (runtime / "victim").write_text("precious")
-    StateFile(State(PID)).write()
+    StateFile(ServerState(PID)).write()
     assert (runtime / "victim").read_text() == "precious"
     assert statefile.read(PID) is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 
-from rtpfanout.auth.keys import Key, Keys
+from rtpfanout.auth.keys import Keys, TokenKey
 from rtpfanout.auth.rules import ANYBODY, LOCAL, Identity, Role, scope_of
 from rtpfanout.errors import ConfigError, UnauthenticatedError
 
@@ -162,7 +162,7 @@ class Access:
             raise self._refused("signature", "the token is not signed by a key that is known here")
         raise self._refused("claims", "the token is not for this server")
 
-    def _decoded(self, token: str, key: Key) -> dict[str, Any]:
+    def _decoded(self, token: str, key: TokenKey) -> dict[str, Any]:
         return jwt.decode(
             token,
             key.material,

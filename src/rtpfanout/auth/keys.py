@@ -29,7 +29,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class TokenKey:
     """One key, good for one algorithm and no other, whatever a token says of itself."""
 
     id: str | None
@@ -50,7 +50,7 @@ class Keys:
         self._stamp = stamp_of(self._path)
         self._keys = self._read()
 
-    def for_header(self, header: dict[str, Any]) -> list[Key]:
+    def for_header(self, header: dict[str, Any]) -> list[TokenKey]:
         """Those that may have signed a token with this header."""
         if time.monotonic() - self._looked_at >= LOOKED_AT_SECONDS:
             self._refresh()
@@ -74,7 +74,7 @@ class Keys:
         else:
             _log.info("token keys reloaded", keys=len(self._keys))
 
-    def _read(self) -> list[Key]:
+    def _read(self) -> list[TokenKey]:
         try:
             return read_keys(self._path.read_bytes())
         except OSError as error:
@@ -84,7 +84,7 @@ class Keys:
         raise ConfigError(f"{self._path} {reason}", field="auth.jwt_keys")
 
 
-def read_keys(data: bytes) -> list[Key]:
+def read_keys(data: bytes) -> list[TokenKey]:
     """Raises ValueError."""
     if data.lstrip().startswith(b"{"):
         tree = json.loads(data)
@@ -101,7 +101,7 @@ def read_keys(data: bytes) -> list[Key]:
     return keys
 
 
-def _from_jwk(entry: dict[str, Any]) -> Key | None:
+def _from_jwk(entry: dict[str, Any]) -> TokenKey | None:
     """None for what we have no use for, as RFC 7517 section 5 asks."""
     if entry.get("use", "sig") != "sig":
         return None
@@ -114,7 +114,7 @@ def _from_jwk(entry: dict[str, Any]) -> Key | None:
     key_id = entry.get("kid")
     if key.algorithm_name not in ALGORITHMS or not isinstance(key_id, str | None):
         return None
-    return Key(key_id, key.algorithm_name, key.key)
+    return TokenKey(key_id, key.algorithm_name, key.key)
 
 
 def _pem_blocks(data: bytes) -> list[bytes]:
@@ -125,21 +125,21 @@ def _pem_blocks(data: bytes) -> list[bytes]:
     return blocks
 
 
-def _from_pem(block: bytes) -> Key:
+def _from_pem(block: bytes) -> TokenKey:
     try:
         key = load_pem_public_key(block)
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from None
     if isinstance(key, rsa.RSAPublicKey):
-        return Key(None, "RS256", key)
+        return TokenKey(None, "RS256", key)
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return Key(None, "ES256", key)
+        return TokenKey(None, "ES256", key)
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return Key(None, "EdDSA", key)
+        return TokenKey(None, "EdDSA", key)
     raise ValueError("a block is no RSA, P-256 or Ed25519 public key")
 
 
-def _check_strength(key: Key) -> None:
+def _check_strength(key: TokenKey) -> None:
     if isinstance(key.material, bytes) and len(key.material) < SHORTEST_SECRET_BYTES:
         raise ValueError(f"a secret has less than {SHORTEST_SECRET_BYTES} bytes")
     if isinstance(key.material, rsa.RSAPublicKey) and key.material.key_size < SHORTEST_RSA_BITS:

@@ -12,7 +12,7 @@ from rtpfanout.cli.output import say
 from rtpfanout.errors import NotFoundError, RtpFanoutError
 
 if TYPE_CHECKING:
-    from rtpfanout.supervisor.statefile import State
+    from rtpfanout.supervisor.statefile import ServerState
 
 _LOOK_SECONDS = 0.02
 
@@ -60,7 +60,7 @@ def drain(pid: Pid = None, port: Port = None, timeout: Patience = 3630.0) -> Non
     say("stopped")
 
 
-def _find(pid: int | None, port: int | None) -> "State":
+def _find(pid: int | None, port: int | None) -> "ServerState":
     """Raises NotFoundError, RtpFanoutError."""
     from rtpfanout.supervisor import statefile
 
@@ -83,8 +83,11 @@ def _find(pid: int | None, port: int | None) -> "State":
 
 
 def _ask(
-    before: "State", number: signal.Signals, count: "Callable[[State], int]", timeout: float
-) -> "State":
+    before: "ServerState",
+    number: signal.Signals,
+    count: "Callable[[ServerState], int]",
+    timeout: float,
+) -> "ServerState":
     from rtpfanout.supervisor import statefile
 
     os.kill(before.pid, number)

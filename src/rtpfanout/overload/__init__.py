@@ -3,7 +3,7 @@
 Both are plain arithmetic over what housekeeping measures once a second; neither touches a packet.
 """
 
-from rtpfanout.overload.marks import HighWater, Limits, Sample
-from rtpfanout.overload.shedding import Load, SheddingPolicy, Standing, Step
+from rtpfanout.overload.marks import HighWater, OverloadLimits, Sample
+from rtpfanout.overload.shedding_policy import Load, SheddingPolicy, Standing, Step
 
-__all__ = ["HighWater", "Limits", "Load", "Sample", "SheddingPolicy", "Standing", "Step"]
+__all__ = ["HighWater", "Load", "OverloadLimits", "Sample", "SheddingPolicy", "Standing", "Step"]

@@ -18,7 +18,7 @@ LEAST_LOST = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OverloadLimits:
     """The high mark of each measure; 0: it isn't watched. The low mark is `low_share` of it.
 
     What is usual is in the configuration.
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was measured over the last second or so, in the units of Limits."""
+    """What was measured over the last second or so, in the units of OverloadLimits."""
 
     busy: float
     kernel_drops: float
@@ -85,7 +85,7 @@ class Mark:
 class HighWater:
     """The marks together. `refused_total` counts the calls that `admit` turned away."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: OverloadLimits) -> None:
         self.refused_total = 0
         self.marks = tuple(
             Mark(name, high, high * limits.low_share, patience)

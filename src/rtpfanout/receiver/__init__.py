@@ -12,7 +12,7 @@ from rtpfanout.receiver.membership import (
     REFRESH_SECS,
     SILENCE_SECS,
     Membership,
-    State,
+    MemberState,
 )
 from rtpfanout.receiver.sockets import AsyncReceiver, Receiver
 
@@ -23,7 +23,7 @@ __all__ = [
     "REFRESH_SECS",
     "SILENCE_SECS",
     "AsyncReceiver",
+    "MemberState",
     "Membership",
     "Receiver",
-    "State",
 ]

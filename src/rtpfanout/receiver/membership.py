@@ -40,7 +40,7 @@ _TEXTS = {
 }
 
 
-class State(enum.Enum):
+class MemberState(enum.Enum):
     """Of a Membership."""
 
     ASKING = "asking"
@@ -66,7 +66,7 @@ class Membership:
         uniform: Callable[[float, float], float] = random.uniform,
         new_nonce: Callable[[], bytes] = lambda: os.urandom(signed.NONCE_BYTES),
     ) -> None:
-        self.state = State.ASKING
+        self.state = MemberState.ASKING
         self.reason: Reason | None = None
         self._next = now
         self._token = token
@@ -93,10 +93,10 @@ class Membership:
 
     def poll(self, now: float) -> bytes | None:
         """What is to be sent to the server at `now`, if anything."""
-        if self.state in (State.DENIED, State.LEFT):
+        if self.state in (MemberState.DENIED, MemberState.LEFT):
             return None
-        if self.state is State.MEMBER and now >= self._ends_at:
-            self.state = State.ASKING
+        if self.state is MemberState.MEMBER and now >= self._ends_at:
+            self.state = MemberState.ASKING
         if now >= self._silent_at:
             self._media_at = None  # asked once for each silence
             self._next = now
@@ -105,7 +105,7 @@ class Membership:
         if now < self._next:
             return None
         self._next = now + self._spread(self._retry_secs)
-        longest = MEMBER_RETRY_SECS if self.state is State.MEMBER else LONGEST_RETRY_SECS
+        longest = MEMBER_RETRY_SECS if self.state is MemberState.MEMBER else LONGEST_RETRY_SECS
         self._retry_secs = min(2 * self._retry_secs, longest)
         self._trial_at = max(self._trial_at, now + _TRIAL_SECS)
         return self._ask(self._cookie)
@@ -127,8 +127,8 @@ class Membership:
 
     def leave(self, now: float) -> None:
         """Say goodbye with the next `poll`. One who only consents just falls silent."""
-        if self.state in (State.ASKING, State.MEMBER):
-            self.state = State.LEFT if self._token is None else State.LEAVING
+        if self.state in (MemberState.ASKING, MemberState.MEMBER):
+            self.state = MemberState.LEFT if self._token is None else MemberState.LEAVING
             self._asked.clear()
             self._trial = None
             self._retry_secs = FIRST_RETRY_SECS
@@ -147,7 +147,7 @@ class Membership:
         if len(self._asked) > _ASKED_AT_MOST:
             del self._asked[next(iter(self._asked))]
         if self._token is not None:
-            leave = self.state is State.LEAVING
+            leave = self.state is MemberState.LEAVING
             return signed.build_join(self._token, nonce=nonce, cookie=cookie, leave=leave)
         if cookie == signed.NO_COOKIE:
             return signed.build_hello(nonce)
@@ -159,7 +159,7 @@ class Membership:
         return self._ask(cookie)
 
     def _on_challenge(self, nonce: bytes, cookie: bytes, now: float) -> None:
-        if self.state in (State.DENIED, State.LEFT):
+        if self.state in (MemberState.DENIED, MemberState.LEFT):
             return
         if nonce not in self._asked:
             self._on_foreign_challenge(cookie)
@@ -176,7 +176,7 @@ class Membership:
         many that ours is not answered. Its cookie is for our address all the same, if it is the
         server's: so it is tried, a moment after we have asked ourselves, now and then.
         """
-        if self._token is None and self.state is State.ASKING and self._trial is None:
+        if self._token is None and self.state is MemberState.ASKING and self._trial is None:
             self._trial = cookie
 
     def _on_answer(self, answer: Answer, now: float) -> None:
@@ -189,10 +189,10 @@ class Membership:
         self._trial = None
         self._challenges = 0
         self._retry_secs = FIRST_RETRY_SECS
-        if self.state is State.LEAVING:
-            self.state = State.LEFT
+        if self.state is MemberState.LEAVING:
+            self.state = MemberState.LEFT
         elif answer.reason is None:
-            self.state = State.MEMBER
+            self.state = MemberState.MEMBER
             self.reason = None
             self._cookie = answer.cookie
             lifetime = answer.lifetime_ms / 1000
@@ -201,9 +201,9 @@ class Membership:
         else:
             self.reason = answer.reason
             if answer.reason in _FINAL:
-                self.state = State.DENIED
+                self.state = MemberState.DENIED
             else:  # it may be granted later
-                self.state = State.ASKING
+                self.state = MemberState.ASKING
                 self._retry_secs = LONGEST_RETRY_SECS
                 self._next = now + self._spread(LONGEST_RETRY_SECS)
 

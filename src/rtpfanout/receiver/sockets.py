@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, cast
 from rtpfanout import signed
 from rtpfanout.closing import Closing
 from rtpfanout.errors import RtpFanoutError, UnreachableError
-from rtpfanout.receiver.membership import SILENCE_SECS, Membership, State
+from rtpfanout.receiver.membership import SILENCE_SECS, Membership, MemberState
 
 if TYPE_CHECKING:
     from rtpfanout.model import Address
@@ -49,11 +49,11 @@ class Receiver(Closing):
     def join(self, timeout: float = 5.0) -> None:
         """Returns as a member. Raises what the server said, or UnreachableError."""
         deadline = time.monotonic() + timeout
-        while self.membership.state is State.ASKING:
+        while self.membership.state is MemberState.ASKING:
             if time.monotonic() >= deadline:
                 raise self.membership.error or _unreachable(self._server, timeout)
             self._step(min(deadline, self.membership.next_poll))
-        if self.membership.state is State.DENIED:
+        if self.membership.state is MemberState.DENIED:
             raise self.membership.error or AssertionError("denied for a reason")
 
     def receive(self, timeout: float) -> bytes | None:
@@ -66,7 +66,7 @@ class Receiver(Closing):
             data = self._step(min(deadline, self.membership.next_poll))
             if data is not None:
                 return data
-            if self.membership.state is State.DENIED:
+            if self.membership.state is MemberState.DENIED:
                 raise self.membership.error or AssertionError("denied for a reason")
             if time.monotonic() >= deadline:
                 return None
@@ -75,9 +75,9 @@ class Receiver(Closing):
         """No media comes afterwards. False if the server did not say so within `timeout`."""
         deadline = time.monotonic() + timeout
         self.membership.leave(time.monotonic())
-        while self.membership.state is State.LEAVING and time.monotonic() < deadline:
+        while self.membership.state is MemberState.LEAVING and time.monotonic() < deadline:
             self._step(min(deadline, self.membership.next_poll))
-        return self.membership.state is State.LEFT
+        return self.membership.state is MemberState.LEFT
 
     def close(self) -> None:
         """Without leaving, the server goes on sending until the lease ends."""
@@ -141,10 +141,10 @@ class AsyncReceiver(asyncio.DatagramProtocol):
     async def joined(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 (as Receiver.join)
         """Returns as a member. Raises what the server said, or UnreachableError."""
         try:
-            await asyncio.wait_for(self._until(State.MEMBER, State.DENIED), timeout)
+            await asyncio.wait_for(self._until(MemberState.MEMBER, MemberState.DENIED), timeout)
         except TimeoutError:
             raise self.membership.error or _unreachable(self._server, timeout) from None
-        if self.membership.state is State.DENIED:
+        if self.membership.state is MemberState.DENIED:
             raise self.membership.error or AssertionError("denied for a reason")
 
     async def leave(self, timeout: float = 1.0) -> bool:  # noqa: ASYNC109
@@ -152,7 +152,7 @@ class AsyncReceiver(asyncio.DatagramProtocol):
         self.membership.leave(time.monotonic())
         self._turn()
         try:
-            await asyncio.wait_for(self._until(State.LEFT), timeout)
+            await asyncio.wait_for(self._until(MemberState.LEFT), timeout)
         except TimeoutError:
             return False
         return True
@@ -179,7 +179,7 @@ class AsyncReceiver(asyncio.DatagramProtocol):
     def error_received(self, _error: Exception) -> None:
         """ICMP says that nobody listens: perhaps not yet."""
 
-    async def _until(self, *states: State) -> None:
+    async def _until(self, *states: MemberState) -> None:
         while self.membership.state not in states:
             self._changed.clear()
             await self._changed.wait()
@@ -192,11 +192,11 @@ class AsyncReceiver(asyncio.DatagramProtocol):
             self._transport.sendto(request)
         if self._timer is not None:
             self._timer.cancel()
-        if self.membership.state not in (State.DENIED, State.LEFT):
+        if self.membership.state not in (MemberState.DENIED, MemberState.LEFT):
             wait = max(0.0, self.membership.next_poll - now)
             self._timer = self._loop.call_later(min(wait, SILENCE_SECS), self._turn)
         self._changed.set()
-        if self.membership.state is State.DENIED and not self.denied.done():
+        if self.membership.state is MemberState.DENIED and not self.denied.done():
             self.denied.set_result(self.membership.error or RtpFanoutError("denied"))
 
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rtpfanout.overload import Limits as OverloadLimits
+from rtpfanout.overload import OverloadLimits
 from rtpfanout.sessions.admission import Admission
 
 if TYPE_CHECKING:

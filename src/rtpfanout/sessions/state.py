@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.refused import RefusedSession
     from rtpfanout.sessions.rules import Limits, Rules
-    from rtpfanout.sessions.terms import Key
+    from rtpfanout.sessions.terms import SessionKey
     from rtpfanout.sessions.views import SessionView
 
 BY_SEQUENCE = attrgetter("sequence")
@@ -62,7 +62,7 @@ class State:
         self.by_handle: dict[int, Session] = {}
         self.by_ssrc: dict[int, set[Session]] = {}
         self.in_order: list[Session] = []  # by sequence, which only grows
-        self.keys: set[Key] = set()
+        self.keys: set[SessionKey] = set()
         self.move_keys = MoveKeys()
         self.sequence = 0
         self.total_subscribers = 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LARGEST_STORED = 2**63 - 1
 LARGEST_COUNT = 2**31 - 1
 
-Key = tuple[int, bytes, int, int, int]
+SessionKey = tuple[int, bytes, int, int, int]
 """(SSRC, 16 bytes, scope, port, prefix): no two sessions may have the same."""
 
 
@@ -115,7 +115,7 @@ class Terms:
         """The one address that packets come from, if there is only one."""
         return self.source.address or self.pinned
 
-    def key(self, ssrc: int) -> Key:
+    def key(self, ssrc: int) -> SessionKey:
         """What no other session may have."""
         if (exact := self.feeder) is not None:
             return ssrc, exact.packed, exact.scope, exact.port, -1

@@ -28,13 +28,13 @@ from rtpfanout.supervisor import ingress, signals
 from rtpfanout.supervisor.link import Link, close_all
 from rtpfanout.supervisor.notify import Notifier
 from rtpfanout.supervisor.preload import Preload
-from rtpfanout.supervisor.process import Process, fork_server, reaped
+from rtpfanout.supervisor.process import ServerProcess, fork_server, reaped
 from rtpfanout.supervisor.reloads import Reloads
 from rtpfanout.supervisor.replacement import Replacement
 from rtpfanout.supervisor.restarts import Restarts
 from rtpfanout.supervisor.servers import Servers
-from rtpfanout.supervisor.signals import Signals
-from rtpfanout.supervisor.statefile import State, StateFile
+from rtpfanout.supervisor.signals import OwnSignals
+from rtpfanout.supervisor.statefile import ServerState, StateFile
 from rtpfanout.supervisor.succession import Successor
 from rtpfanout.supervisor.terminal import Hangup
 from rtpfanout.supervisor.upgrade import Order, Upgrade
@@ -73,9 +73,9 @@ class Supervisor:
         self._trusts_store = False  # read in full by a server that became ready
         self._has_room = True
         self._preload = Preload()
-        self._file = StateFile(State(os.getpid(), bind_address=str(settings.bind_address)))
+        self._file = StateFile(ServerState(os.getpid(), bind_address=str(settings.bind_address)))
         self._hangup = Hangup.here()
-        self._signals = Signals()
+        self._signals = OwnSignals()
 
     def run(self, left: Replacement | None) -> int:
         """The exit code; `left` by a program in whose place this one was executed.
@@ -222,7 +222,7 @@ class Supervisor:
             elif successor and process is successor:
                 self._successor_ended(successor, code)
 
-    def _server_ended(self, server: Process, code: int) -> None:
+    def _server_ended(self, server: ServerProcess, code: int) -> None:
         self._servers.current = None
         reason = server.reason(code)
         self._trusts_store = server.phase == "ready"
@@ -263,7 +263,7 @@ class Supervisor:
 
     # -- what they say
 
-    def _listen_to(self, process: Process) -> None:
+    def _listen_to(self, process: ServerProcess) -> None:
         for message in process.link.heard():
             word = message["word"]
             process.silent_looks = 0
@@ -277,7 +277,7 @@ class Supervisor:
                 process.phase = word
                 self._advance(process, message)
 
-    def _advance(self, process: Process, message: dict[str, Any]) -> None:
+    def _advance(self, process: ServerProcess, message: dict[str, Any]) -> None:
         if process is self._servers.current:
             if process.phase == "ready":
                 self._on_ready(process, message)
@@ -289,7 +289,7 @@ class Supervisor:
                 close_all(message.get("descriptors", ()))
             self._follow(self._upgrade.successor_said(process.phase))
 
-    def _on_ready(self, server: Process, message: dict[str, Any]) -> None:
+    def _on_ready(self, server: ServerProcess, message: dict[str, Any]) -> None:
         self._was_ready = True
         if isinstance(server, Successor):
             server.settings |= {key: message[key] for key in ingress.FREE_PORTS if message[key]}
@@ -375,12 +375,12 @@ class Supervisor:
             self._reloads.settings = ingress.inherited(
                 self._reloads.settings, left.settings, self._sockets
             )
-        self._servers.current = Process(
+        self._servers.current = ServerProcess(
             left.server, Link.adopt(left.link), in_hand=self._in_hand, phase="ready"
         )
         self._was_ready = True
         self._hangup = Hangup(left.had_terminal, left.ignores_hangup)
-        self._file = StateFile(State.of(left.state))
+        self._file = StateFile(ServerState.of(left.state))
         with contextlib.suppress(Exception):  # it is tried again
             self._preload.finish()
         signals.unblock()

@@ -25,7 +25,7 @@ START_SECONDS = 300.0
 
 
 @dataclass
-class Process:
+class ServerProcess:
     """`phase` is the last word it said, "" before; `failure` why it can't start.
 
     `in_hand`: the memory that it receives into, which is ours, too; None if it has no such.
@@ -54,7 +54,7 @@ class Process:
         return str(self.failure["message"]) if self.failure else f"exit code {code}"
 
 
-def fork_server(start: Start, closed: Iterable[int]) -> Process:
+def fork_server(start: Start, closed: Iterable[int]) -> ServerProcess:
     """A new server. It closes the descriptors `closed`, which are the supervisor's alone.
 
     Raises OSError: there is no room for another process, or for its link.
@@ -81,7 +81,7 @@ def fork_server(start: Start, closed: Iterable[int]) -> Process:
             os._exit(child.EXIT_FAILED)  # never back into the supervisor's loop
     signals.unblock()
     theirs.close()
-    return Process(pid, ours, start.in_hand)
+    return ServerProcess(pid, ours, start.in_hand)
 
 
 def reaped() -> Iterator[tuple[int, int]]:

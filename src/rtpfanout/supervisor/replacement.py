@@ -15,7 +15,7 @@ from rtpfanout.supervisor import signals
 from rtpfanout.supervisor.link import known
 
 if TYPE_CHECKING:
-    from rtpfanout.supervisor.statefile import State
+    from rtpfanout.supervisor.statefile import ServerState
     from rtpfanout.supervisor.succession import Successor
     from rtpfanout.supervisor.terminal import Hangup
 
@@ -45,7 +45,7 @@ class Replacement:
     is_proven: bool = False
 
     @classmethod
-    def of(cls, server: Successor, sockets: list[int], state: State, hangup: Hangup) -> Self:
+    def of(cls, server: Successor, sockets: list[int], state: ServerState, hangup: Hangup) -> Self:
         """By a supervisor whose server has proven that its version can take over."""
         return cls(
             sockets=sockets,

@@ -11,27 +11,27 @@ if TYPE_CHECKING:
     import signal
 
     from rtpfanout.config import Settings
-    from rtpfanout.supervisor.process import Process
+    from rtpfanout.supervisor.process import ServerProcess
 
 
 class Servers:
     """`current` reads the sockets, or is about to; `successor` waits. None: there is none."""
 
     def __init__(self) -> None:
-        self.current: Process | None = None
+        self.current: ServerProcess | None = None
         self.successor: Successor | None = None
 
-    def __iter__(self) -> Iterator[Process]:
+    def __iter__(self) -> Iterator[ServerProcess]:
         return (process for process in (self.current, self.successor) if process)
 
     def __bool__(self) -> bool:
         return any(self)
 
-    def by_link(self) -> dict[int, Process]:
+    def by_link(self) -> dict[int, ServerProcess]:
         """Whose link is open, by its descriptor."""
         return {server.link.sock.fileno(): server for server in self if not server.link.closed}
 
-    def of(self, pid: int) -> Process | None:
+    def of(self, pid: int) -> ServerProcess | None:
         """The one with that process id."""
         return next((server for server in self if server.pid == pid), None)
 
@@ -48,7 +48,7 @@ class Servers:
             return f"the new version can't be started: {error.strerror}; try again"
         return ""
 
-    def promote(self) -> Process | None:
+    def promote(self) -> ServerProcess | None:
         """The successor takes the place; the one before has stopped, and its end is no news."""
         if not self.current or not self.successor:
             return None

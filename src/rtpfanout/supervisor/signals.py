@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.
 _ONLY_OURS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
-class Signals:
+class OwnSignals:
     """Of this process. `descriptors` wake who waits for the first of them, and are ours alone."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass
-class State:
+class ServerState:
     """What the file says of a supervisor, its last upgrade and its last reload."""
 
     pid: int
@@ -42,7 +42,7 @@ class State:
     """Keys that the last reload could not apply."""
 
     @classmethod
-    def of(cls, values: Any) -> State:
+    def of(cls, values: Any) -> ServerState:
         """From what another version may have written. Raises TypeError."""
         if not isinstance(values, dict):
             raise TypeError("it is no object")
@@ -123,7 +123,7 @@ def _is_own(directory: Path) -> bool:
 class StateFile:
     """The file of this server: `write` replaces it as a whole."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ServerState) -> None:
         self.state = state
         state.started = start_of(state.pid)
         self._name = f"{state.pid}.json"
@@ -188,7 +188,7 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def read(pid: int) -> State | None:
+def read(pid: int) -> ServerState | None:
     """The state of the supervisor with that process id, if it lives."""
     for place in _readable_places():
         state = _read(place / f"{pid}.json")
@@ -197,7 +197,7 @@ def read(pid: int) -> State | None:
     return None
 
 
-def _read(path: Path) -> State | None:
+def _read(path: Path) -> ServerState | None:
     """Only a file of ours, or of root's, is believed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -205,12 +205,12 @@ def _read(path: Path) -> State | None:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
                 return None
-            return State.of(json.loads(file.read()))
+            return ServerState.of(json.loads(file.read()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def running() -> list[State]:
+def running() -> list[ServerState]:
     """All supervisors that live. What those left behind that were killed is removed."""
     states = {}
     for place in _readable_places():

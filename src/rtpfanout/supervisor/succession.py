@@ -18,7 +18,7 @@ from rtpfanout.errors import StartError
 from rtpfanout.supervisor import child, ingress, signals
 from rtpfanout.supervisor.link import Link, known
 from rtpfanout.supervisor.preload import Preload
-from rtpfanout.supervisor.process import Process
+from rtpfanout.supervisor.process import ServerProcess
 
 if TYPE_CHECKING:
     from rtpfanout.config import Settings
@@ -58,7 +58,7 @@ class Succession:
         return known(cls, json.loads(text))
 
 
-class Successor(Process):
+class Successor(ServerProcess):
     """As its supervisor sees it. `settings` are what it found, once it is waiting."""
 
     settings: dict[str, Any]

@@ -65,7 +65,7 @@ class MemberSocket(Closing):
         """Leave: whoever only consents falls silent."""
         end = time.monotonic() + _LEAVE_SECS
         self._member.leave(time.monotonic())
-        while self._member.state is receiver.State.LEAVING and time.monotonic() < end:
+        while self._member.state is receiver.MemberState.LEAVING and time.monotonic() < end:
             self._send()
             if (datagram := self._udp.receive()) is not None:
                 self._member.receive(datagram.data, time.monotonic())
@@ -73,13 +73,13 @@ class MemberSocket(Closing):
     def _turn(self) -> None:
         self._send()
         member = self._member
-        if member.state is receiver.State.DENIED and member.error is not None:
+        if member.state is receiver.MemberState.DENIED and member.error is not None:
             raise member.error
         text = member.error.message if member.error else None
         if text is not None and text != self._told:
             self._tell(f"not yet: {text}")
         self._told = text
-        if (member.state is receiver.State.MEMBER) != self._is_member:
+        if (member.state is receiver.MemberState.MEMBER) != self._is_member:
             self._is_member = not self._is_member
             self._was_member = True
             self._tell(
