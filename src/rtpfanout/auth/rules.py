@@ -5,14 +5,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtpfanout.errors import PermissionDeniedError
 from rtpfanout.model import LABEL, REQUEST_ID, Pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 READING = frozenset(
     ("GetSession", "ListSessions", "GetSessionStats", "ListSubscribers", "WatchSessions")

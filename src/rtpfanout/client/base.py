@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rtpfanout.api import session_pb2_grpc
@@ -12,8 +13,6 @@ from rtpfanout.client.retry import Attempts, RetryPolicy
 from rtpfanout.client.watch import WatchState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.api import session_pb2
     from rtpfanout.client.credentials import Credentials
     from rtpfanout.client.requests import Call

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from rtpfanout.api import session_pb2
 from rtpfanout.model import ChangeKind
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 
 _Event = session_pb2.SessionEvent
 _Sessions = dict[str, session_pb2.SessionResponse]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
 
 from rtpfanout.api import session_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 _Page = TypeVar("_Page", session_pb2.ListSessionsResponse, session_pb2.ListSubscribersResponse)
 _Item = TypeVar("_Item")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hmac
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rtpfanout._fastpath import make_cookie
 from rtpfanout.boot import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtpfanout.model import Address
 
 KEY_BYTES = 16

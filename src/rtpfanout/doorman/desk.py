@@ -14,6 +14,7 @@ import math
 import secrets
 import threading
 import time
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -38,7 +39,6 @@ from rtpfanout.signed import Claims, Join, Kind, Move, Reason
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Hashable, Sequence
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.model import Address

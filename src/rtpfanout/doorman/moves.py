@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rtpfanout.signed import move_key_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rtpfanout.sessions import MoveTarget
     from rtpfanout.signed import Move
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,6 @@ import structlog
 from rtpfanout.seldom import Seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
     Task = Callable[[], None]
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -6,13 +6,14 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from prometheus_client import exposition
 from prometheus_client.openmetrics import exposition as openmetrics
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Metric
+    from prometheus_client import CollectorRegistry
 
 Piece = bytes
 """A part of a page, in order; an empty one is a place to let others work."""
@@ -141,23 +142,16 @@ def _slice(pieces: Iterator[Piece], found: list[Piece], until: float) -> bool:
     return True
 
 
-class _Only:
-    """A registry of one family, as the encoders want it."""
-
-    def __init__(self, family: Metric) -> None:
-        self._family = family
-
-    def collect(self) -> Iterator[Metric]:
-        yield self._family
-
-
 def registry_page(registry: CollectorRegistry) -> Callable[[bool], Iterator[Piece]]:
     """What `registry` has, family by family."""
 
     def make(is_openmetrics: bool) -> Iterator[Piece]:
         encode = openmetrics.generate_latest if is_openmetrics else exposition.generate_latest
         for family in registry.collect():
-            yield encode(_Only(family)).removesuffix(_EOF)
+            only = SimpleNamespace(
+                collect=lambda one=family: [one]
+            )  # as the encoders want a registry
+            yield encode(only).removesuffix(_EOF)
         if is_openmetrics:
             yield _EOF
 

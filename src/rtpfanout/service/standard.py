@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,8 +12,6 @@ from grpc_reflection.v1alpha import reflection
 from rtpfanout.errors import LimitError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from rtpfanout.service.turns import Streams
 
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict, deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtpfanout.errors import LimitError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CALLS_PER_CONNECTION = 32
 """At a time. What came and is not yet at work waits in gRPC in the order of arrival, others' calls

@@ -13,13 +13,10 @@ import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtpfanout.crowd import Claim, Crowd, origin_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 LOOK_SECONDS = 0.25
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rtpfanout.errors import InvalidArgumentError, RtpFanoutError, Violation
@@ -17,8 +18,6 @@ from rtpfanout.model import ADDRESS_RECORD, IPV4_PREFIX, Address
 from rtpfanout.policy import SUBSCRIBER_FIELD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from rtpfanout.policy import AddressPolicy
 
 LARGEST_BATCH = 1000

@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
@@ -20,7 +21,6 @@ from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.fields import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from types import EllipsisType
 
     from rtpfanout.model import Pairs

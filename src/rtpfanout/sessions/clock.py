@@ -10,14 +10,11 @@ are told to people as their clocks have them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
 from rtpfanout.store import KeptClock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_NS = 1_000_000_000

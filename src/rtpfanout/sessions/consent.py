@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,6 @@ from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.store import StoredDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from rtpfanout._fastpath import Engine
     from rtpfanout.model import Address
     from rtpfanout.sessions.journal import Journal

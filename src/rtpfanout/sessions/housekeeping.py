@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from rtpfanout.model import Address, ChangeKind
 from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rtpfanout.model import IPAddress
     from rtpfanout.overload import HighWater, Sample
     from rtpfanout.sessions.changes import ChangeLog

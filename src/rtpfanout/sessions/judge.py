@@ -6,6 +6,7 @@ finds them. They are looked at again when what refused them may have changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,8 +16,6 @@ from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rtpfanout.sessions.record import Session
 
 _log = structlog.stdlib.get_logger(__name__)

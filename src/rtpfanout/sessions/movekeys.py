@@ -9,6 +9,7 @@ of its key and a restart, for what was sniffed could be sent again to whoever ha
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,8 +18,6 @@ from rtpfanout.errors import AlreadyExistsError
 from rtpfanout.seldom import Seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from rtpfanout.sessions.terms import Terms
     from rtpfanout.store import StoredSession
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,6 @@ from rtpfanout.sessions.terms import moved
 from rtpfanout.sessions.zones import in_zone, record_in_zone, scopes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.kept import RefusedSessions

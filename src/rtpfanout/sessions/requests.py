@@ -12,15 +12,13 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtpfanout.errors import InvalidArgumentError
 from rtpfanout.sessions.fields import request_id_of
 from rtpfanout.store import StoredAnswer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 KEPT = 65_536
 KEPT_SECS = 600.0

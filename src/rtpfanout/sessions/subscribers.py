@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,6 @@ from rtpfanout.sessions.views import SubscriberState, SubscriberView
 from rtpfanout.sessions.zones import scopes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rtpfanout._fastpath import Engine
     from rtpfanout.overload import HighWater
     from rtpfanout.sessions.admission import Admission

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,6 @@ from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.fields import LARGEST_PAGE, label_selector_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.views import SessionView
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rtpfanout.model import ADDRESS_RECORD, Address
 from rtpfanout.sessions.admission import RECORD_BYTES, split_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from rtpfanout.sessions.journal import Journal
 
 _SCOPE = range(16, 20)

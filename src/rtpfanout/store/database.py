@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,8 +40,6 @@ from rtpfanout.store.records import KeptClock
 from rtpfanout.store.writes import put_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from rtpfanout.store.writes import Write
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
 
 NOWHERE = 0xF0000000
 """Plus its index: of an interface that is not there, while another has its index."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import UnavailableError
@@ -17,8 +18,6 @@ from rtpfanout.store.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from rtpfanout.store.records import SubscriberRow
 
 _SESSIONS_AT_A_TIME = 100

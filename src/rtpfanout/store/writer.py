@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ from rtpfanout.store.submission import STORE_COUNTERS, Submission, Waiting
 from rtpfanout.store.writes import put_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from rtpfanout.store.records import KeptClock

@@ -5,14 +5,13 @@ Integers are signed, of 64 bits: what is beyond fails alone, with UnavailableErr
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtpfanout.model import SubscriberClass
 from rtpfanout.store.records import RECORD_BYTES, StoredSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from rtpfanout.store.records import KeptClock, StoredAnswer, StoredConsent, StoredDelivery
 
 SLICE = 1000
