@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.rpc import error_details_pb2
@@ -35,18 +35,9 @@ _ERRORS: dict[str, type[RtpFanoutError]] = {
 _REFUSED = re.compile(r"\bRST_STREAM with error code 7\b")
 
 
-class FailedCall(Protocol):
-    """What grpc.Call and grpc.aio.AioRpcError have in common."""
-
-    def code(self) -> grpc.StatusCode: ...
-    def details(self) -> str | None: ...
-    def initial_metadata(self) -> Any: ...
-    def trailing_metadata(self) -> Any: ...
-
-
 def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
     """`error` of a call to `target`, with the fields at fault from its details."""
-    call = cast("FailedCall", error)
+    call: Any = error
     code, message = call.code(), call.details() or ""
     status = _status(call)
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -81,11 +72,11 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
 
 def of_stream(error: grpc.RpcError, target: str) -> RtpFanoutError | None:
     """`translated`; None for a stream that we ended ourselves."""
-    code = cast("FailedCall", error).code()
+    code = error.code()
     return None if code is grpc.StatusCode.CANCELLED else translated(error, target)
 
 
-def _is_refused(call: FailedCall, message: str) -> bool:
+def _is_refused(call: Any, message: str) -> bool:
     """REFUSED_STREAM: "no application processing occurred" (RFC 9113 sections 7 and 8.7).
 
     gRPC only says so in words. A server that had looked at the call would have sent metadata.
@@ -94,9 +85,9 @@ def _is_refused(call: FailedCall, message: str) -> bool:
     return bool(_REFUSED.search(message)) and not said_something
 
 
-def _status(call: FailedCall) -> status_pb2.Status | None:
+def _status(call: Any) -> status_pb2.Status | None:
     try:
-        return rpc_status.from_call(call)  # type: ignore[arg-type]
+        return rpc_status.from_call(call)
     except ValueError:  # the trailer contradicts the status: do not trust it
         return None
 

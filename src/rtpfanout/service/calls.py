@@ -69,13 +69,10 @@ def _call(
             self.ended(method, grpc.StatusCode.CANCELLED.name, audit)
             raise
         except Exception as error:
-            status = _failure(error, method)
-        else:
-            self.ended(method, grpc.StatusCode.OK.name, audit, response)
-            return response
-        self.ended(method, _code_name(status), audit)
-        await context.abort_with_status(rpc_status.to_status(status))
-        raise AssertionError("abort_with_status returned")
+            await self.abort(method, error, context, audit)
+            raise AssertionError("abort_with_status returned") from None
+        self.ended(method, grpc.StatusCode.OK.name, audit, response)
+        return response
 
     return call
 
@@ -101,12 +98,9 @@ def _stream(
             self.ended(method, grpc.StatusCode.CANCELLED.name)
             raise
         except Exception as error:
-            status = _failure(error, method)
+            await self.abort(method, error, context)
         else:
             self.ended(method, grpc.StatusCode.OK.name)
-            return
-        self.ended(method, _code_name(status))
-        await context.abort_with_status(rpc_status.to_status(status))
 
     return call
 
@@ -158,6 +152,18 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self.requests[method, outcome] += 1
         if audit:
             audit.write(outcome, response)
+
+    async def abort(
+        self, method: str, error: Exception, context: Context, audit: Audit | None = None
+    ) -> None:
+        """Tells the caller; what is no error of ours is logged and not told."""
+        if isinstance(error, RtpFanoutError):
+            status = convert.error_status(error)
+        else:
+            _log.error("call failed", method=method, exc_info=error)
+            status = convert.internal_status()
+        self.ended(method, _code_name(status), audit)
+        await context.abort_with_status(rpc_status.to_status(status))
 
     def end_watches(self) -> None:
         """Streams end, as they should before the server stops."""
@@ -323,14 +329,6 @@ def _said(request: pb.CreateSessionRequest | pb.UpdateSessionRequest) -> dict[st
 def _terms(request: pb.AddSubscriberRequest | pb.BatchAddSubscribersRequest) -> dict[str, Any]:
     """On which an address gets copies."""
     return {"ttl_secs": request.ttl_secs, "subscriber_class": request.subscriber_class}
-
-
-def _failure(error: Exception, method: str) -> status_pb2.Status:
-    """What the caller is told; what is no error of ours is logged and not told."""
-    if isinstance(error, RtpFanoutError):
-        return convert.error_status(error)
-    _log.exception("call failed", method=method)
-    return convert.internal_status()
 
 
 def _code_name(status: status_pb2.Status) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout.closing import Closing
 from rtpfanout.errors import StartError, UnavailableError
 from rtpfanout.store.database import Database
 from rtpfanout.store.files import MEMORY, FileLock
@@ -39,7 +40,7 @@ _READ_ALL_AFTER_SECS = 5.0
 SECRET_BYTES = 32
 
 
-class Store(Reading):
+class Store(Reading, Closing):
     """A store that is open. Thread-safe, but for the reading, which belongs to the start.
 
     One process has a file at a time. A process that takes over from another (an upgrade)
@@ -192,12 +193,6 @@ class Store(Reading):
     def _end(self) -> None:
         self._waiting.end()
         self._thread.join()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _refuse(self, submission: Submission, reason: str) -> None:
         with self._counting:

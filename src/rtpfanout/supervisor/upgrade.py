@@ -53,7 +53,6 @@ class Order(enum.Enum):
     """The upgrade has failed, for `Upgrade.reason`."""
 
 
-_BEFORE_PROMOTION = (Phase.STARTING, Phase.SUSPENDING, Phase.PREPARING, Phase.HANDING_OVER)
 _SUCCESSOR_STEPS = {
     (Phase.STARTING, "waiting"): (Phase.SUSPENDING, Order.SUSPEND),
     (Phase.PREPARING, "prepared"): (Phase.HANDING_OVER, Order.HAND_OVER),
