@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import grpc
@@ -267,10 +268,22 @@ class ServerProcess:
     def begin_anew(self) -> None:
         """For another test: its counters and its log are those of now."""
         self._connect()
+        self._await_log()
         self._before = Metrics()
         self._before = self.metrics() if self.metrics_address else Metrics()
         self.log.clear()
         self.other_lines.clear()
+
+    def _await_log(self) -> None:
+        """What has been logged is read: up to the line of a call that is refused."""
+        nobody = str(uuid.uuid4())
+        with contextlib.suppress(grpc.RpcError):
+            self.delete(nobody)
+        eventually(
+            lambda: nobody in [entry.get("session_id") for entry in list(self.log)],
+            bool,
+            "the line of the last call",
+        )
 
     def settled(self, received: int | None = None) -> Metrics:
         """A scrape with no packet in flight, after `received` datagrams if given.

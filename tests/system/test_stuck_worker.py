@@ -127,6 +127,7 @@ def starved(task: int) -> Iterator[None]:
             os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
 
 
+@pytest.mark.timeout(300)
 def test_a_worker_that_gets_no_cpu_is_not_stuck(start_server: Callable[..., ServerProcess]) -> None:
     """As beside a program of a higher priority: another server would fare no better."""
     requires_root()
@@ -134,7 +135,8 @@ def test_a_worker_that_gets_no_cpu_is_not_stuck(start_server: Callable[..., Serv
     task = worker_threads(server.pid)["rtp-worker-0"]
     silent_since, still = time.monotonic(), ran(task)
     with starved(task), udp_socket() as source:
-        deadline = time.monotonic() + SETTLE_SECONDS
+        # A busy kernel does give it a moment now and then.
+        deadline = time.monotonic() + 5 * SETTLE_SECONDS
         while time.monotonic() - silent_since < STUCK_SECONDS + 1.5:
             assert time.monotonic() < deadline, "it can't be kept from running here"
             source.sendto(b"?", ("127.0.0.1", server.ingest.port))  # so that it wants to
