@@ -1,5 +1,6 @@
 """`rtpfanout doctor`: what on this host would lose packets or speed, and what mends it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,16 +47,7 @@ def _json(findings: "list[Finding]") -> dict[str, object]:
     from rtpfanout.doctor import Level, sysctl_lines
 
     return {
-        "findings": [
-            {
-                "level": finding.level.value,
-                "subject": finding.subject,
-                "text": finding.text,
-                "commands": list(finding.commands),
-                "sysctls": dict(finding.sysctls),
-            }
-            for finding in findings
-        ],
+        "findings": list(map(asdict, findings)),
         "sysctl_lines": sysctl_lines(findings),
         **{level.value: sum(f.level is level for f in findings) for level in Level},
     }

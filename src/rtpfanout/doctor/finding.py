@@ -5,6 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rtpfanout.host import Host
 
 
 class Level(enum.StrEnum):
@@ -46,8 +50,9 @@ def sysctl_lines(findings: Iterable[Finding]) -> list[str]:
     return [f"{name} = {value}" for name, value in merged.items()]
 
 
-def at_least(subject: str, value: int | None, wanted: int, why: str) -> Finding:
+def at_least(host: Host, subject: str, wanted: int, why: str) -> Finding:
     """Judge the sysctl `subject`, which should be `wanted` or more."""
+    value = host.sysctl(subject)
     if value is None:
         return ok(subject, "cannot be read here (another network namespace?)")
     if value >= wanted:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ENOUGH_WAITING = 32 << 10
 """Bytes that may wait for one neighbour to be found: a frame or two, not a backlog."""
 SQUEEZED_SHARE = 1e-4
+_FULL = "with more subscribers on the same link than it holds, sends fail (ENOBUFS)"
+_NO_ROOM = "the first frame to a subscriber is lost while its neighbour entry is made"
 
 
 def check_kernel(settings: Settings, host: Host) -> Iterator[Finding]:
@@ -36,24 +38,12 @@ def _neighbours(settings: Settings, host: Host) -> Iterator[Finding]:
     families = ["ipv4", "ipv6"] if settings.bind_address.ip.version == 6 else ["ipv4"]
     for family in families:
         name = f"net.{family}.neigh.default"
-        yield at_least(
-            f"{name}.gc_thresh3",
-            host.sysctl(f"{name}.gc_thresh3"),
-            wanted,
-            "with more subscribers on the same link than it holds, sends fail (ENOBUFS)",
-        )
-        yield at_least(
-            f"{name}.gc_thresh2",
-            host.sysctl(f"{name}.gc_thresh2"),
-            wanted // 2,
-            "beyond it entries in use are looked for again and again",
-        )
-        yield at_least(
-            f"{name}.unres_qlen_bytes",
-            host.sysctl(f"{name}.unres_qlen_bytes"),
-            ENOUGH_WAITING,
-            "the first frame to a subscriber is lost while its neighbour entry is made",
-        )
+        for key, least, why in (
+            ("gc_thresh3", wanted, _FULL),
+            ("gc_thresh2", wanted // 2, "beyond it entries in use are looked for again and again"),
+            ("unres_qlen_bytes", ENOUGH_WAITING, _NO_ROOM),
+        ):
+            yield at_least(host, f"{name}.{key}", least, why)
 
 
 def _conntrack(settings: Settings, host: Host) -> Iterator[Finding]:
