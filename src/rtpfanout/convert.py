@@ -26,14 +26,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from rtpfanout.sessions import (
-        LatencySummary,
-        SessionLatency,
-        SessionStats,
-        SessionView,
-        SubscriberView,
-        WatchEvent,
-    )
+    from rtpfanout.sessions import SessionStats, SessionView, SubscriberView, WatchEvent
 
 ERROR_DOMAIN = "rtpfanout"
 """`domain` of every google.rpc.ErrorInfo the server sends."""
@@ -64,19 +57,9 @@ def session_event(event: WatchEvent) -> session_pb2.SessionEvent:
     )
 
 
-def session_stats_response(
-    stats: SessionStats, latency: SessionLatency
-) -> session_pb2.SessionStatsResponse:
+def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsResponse:
     """The session's counters as the API shows them, by the same names."""
-    return session_pb2.SessionStatsResponse(
-        **asdict(stats),
-        first_copy_latency=_latency_summary(latency.first_copy),
-        last_copy_latency=_latency_summary(latency.last_copy),
-    )
-
-
-def _latency_summary(summary: LatencySummary | None) -> session_pb2.LatencySummary | None:
-    return session_pb2.LatencySummary(**asdict(summary)) if summary else None
+    return session_pb2.SessionStatsResponse(**asdict(stats))
 
 
 def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:

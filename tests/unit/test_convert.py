@@ -14,7 +14,6 @@ from rtpfanout.api import session_pb2
 from rtpfanout.model import Address, MediaType, SessionStatus, SourcePolicy
 from rtpfanout.sessions import (
     LatencySummary,
-    SessionLatency,
     SessionStats,
     SessionView,
     SubscriberView,
@@ -107,15 +106,15 @@ def test_stats_as_the_api_shows_them(since: float | None) -> None:
         "packets_per_second": 8.5,
     }
     stats = SessionStats(session_id="id", seconds_since_last_packet=since, **values)  # type: ignore[arg-type]
-    response = convert.session_stats_response(stats, SessionLatency(None, None))
+    response = convert.session_stats_response(stats)
     assert {name: getattr(response, name) for name in values} == values
     assert response.HasField("seconds_since_last_packet") == (since is not None)
 
 
 def test_latencies_as_the_api_shows_them() -> None:
-    stats = SessionStats("id", 1, 1.0)
     first = LatencySummary(0.001, 0.002, 0.003, 0.004, 5)
-    response = convert.session_stats_response(stats, SessionLatency(first, None))
+    stats = SessionStats("id", 1, 1.0, first_copy_latency=first)
+    response = convert.session_stats_response(stats)
     assert response.first_copy_latency == session_pb2.LatencySummary(
         p50_seconds=0.001, p99_seconds=0.002, p999_seconds=0.003, max_seconds=0.004, count=5
     )

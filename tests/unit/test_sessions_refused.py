@@ -186,7 +186,7 @@ def test_sessions_beyond_the_limit_are_kept(path: str, clock: Clock) -> None:
         assert (view.subscriber_count, view.source_address) == (2, "192.0.2.4:5000")
         assert "max_sessions" in view.refused_reason
         assert manager.stats(ids[3]).packets_received == 0
-        assert manager.latency(ids[3]).first_copy is None
+        assert manager.stats(ids[3]).first_copy_latency is None
         page, cursor = manager.list_subscribers(ids[3], 1)
         page += manager.list_subscribers(ids[3], 1, cursor)[0]
         assert {str(view.address) for view in page} == {SUBSCRIBER, DENIED[0]}

@@ -264,8 +264,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     @_call
     async def GetSessionStats(self, request: pb.GetSessionStatsRequest) -> pb.SessionStatsResponse:
-        stats = self.manager.stats(request.session_id)
-        return convert.session_stats_response(stats, self.manager.latency(request.session_id))
+        return convert.session_stats_response(self.manager.stats(request.session_id))
 
     @_call
     async def BatchAddSubscribers(

@@ -12,7 +12,6 @@ from rtpfanout.sessions.terms import shown_terms
 from rtpfanout.sessions.tokens import JOIN_SECRET
 from rtpfanout.sessions.views import (
     LatencySummary,
-    SessionLatency,
     SessionStats,
     SessionView,
     SubscriberState,
@@ -31,7 +30,6 @@ __all__ = [
     "LatencySummary",
     "Limits",
     "MoveTarget",
-    "SessionLatency",
     "SessionManager",
     "SessionStats",
     "SessionView",

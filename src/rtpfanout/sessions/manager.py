@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -34,7 +35,6 @@ from rtpfanout.sessions.terms import new_terms
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
     LatencySummary,
-    SessionLatency,
     SessionStats,
     SessionView,
     SubscriberView,
@@ -357,16 +357,13 @@ class SessionManager:
             return refused.stats(self._clock)
         with self._state.found(session_id) as session:
             now = self._clock.monotonic_ns()
-            values = self._engine.session_stats(session.handle, now)
-            return stats_of(session, values, now)
-
-    def latency(self, session_id: str) -> SessionLatency:
-        """Raises InvalidArgumentError, NotFoundError."""
-        if self._refused.find(session_id):
-            return SessionLatency(None, None)
-        with self._state.found(session_id) as session:
-            (first, _), (last, _) = self._engine.session_latency(session.handle)
-        return SessionLatency(LatencySummary.of(first), LatencySummary.of(last))
+            stats = stats_of(session, self._engine.session_stats(session.handle, now), now)
+            first, last = (of for of, _ in self._engine.session_latency(session.handle))
+        return replace(
+            stats,
+            first_copy_latency=LatencySummary.of(first),
+            last_copy_latency=LatencySummary.of(last),
+        )
 
     def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, each as it is when it is taken."""

@@ -103,6 +103,35 @@ class SessionView:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """A latency distribution: upper bounds of the engine's buckets (8 steps per octave).
+
+    A quantile is thus up to 9 % above the true one. Beyond the last bound (16.8 s) that
+    bound is told.
+    """
+
+    p50_seconds: float
+    p99_seconds: float
+    p999_seconds: float
+    max_seconds: float
+    count: int
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> LatencySummary | None:
+        """From one count per LATENCY_BOUNDS_NS and one for all above; None without any."""
+        below = list(itertools.accumulate(counts))
+        total = below[-1]
+        if total == 0:
+            return None
+
+        def bound(share: float) -> float:
+            bucket = bisect.bisect_left(below, math.ceil(share * total))
+            return LATENCY_BOUNDS_NS[min(bucket, len(LATENCY_BOUNDS_NS) - 1)] / 1e9
+
+        return cls(bound(0.5), bound(0.99), bound(0.999), bound(1.0), total)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStats:
     """A session's counters since its creation or the server's start; bytes are of UDP payload.
 
@@ -131,6 +160,10 @@ class SessionStats:
     dropped_loop: int = 0
     dropped_misrouted: int = 0
     copies_withheld: int = 0
+    first_copy_latency: LatencySummary | None = None
+    """From the kernel's receive time stamp to the return of the send to the first subscriber."""
+    last_copy_latency: LatencySummary | None = None
+    """To the last. Both: of a session asked for alone, once a packet had a subscriber."""
 
 
 _COUNTED = tuple(each.name for each in fields(SessionStats) if each.name in SESSION_FIELDS)
@@ -168,46 +201,6 @@ class SubscriberView:
     refused_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LatencySummary:
-    """A latency distribution: upper bounds of the engine's buckets (8 steps per octave).
-
-    A quantile is thus up to 9 % above the true one. Beyond the last bound (16.8 s) that
-    bound is told.
-    """
-
-    p50_seconds: float
-    p99_seconds: float
-    p999_seconds: float
-    max_seconds: float
-    count: int
-
-    @classmethod
-    def of(cls, counts: Sequence[int]) -> LatencySummary | None:
-        """From one count per LATENCY_BOUNDS_NS and one for all above; None without any."""
-        below = list(itertools.accumulate(counts))
-        total = below[-1]
-        if total == 0:
-            return None
-
-        def bound(share: float) -> float:
-            bucket = bisect.bisect_left(below, math.ceil(share * total))
-            return LATENCY_BOUNDS_NS[min(bucket, len(LATENCY_BOUNDS_NS) - 1)] / 1e9
-
-        return cls(bound(0.5), bound(0.99), bound(0.999), bound(1.0), total)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLatency:
-    """From the kernel's receive time stamp to the return of the send, of a session's packets.
-
-    To the first and to the last subscriber served; None while no packet had a subscriber.
-    """
-
-    first_copy: LatencySummary | None
-    last_copy: LatencySummary | None
-
-
 def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> SessionView:
     """`values` are the engine's session_stats at `now_ns`."""
     last = values["last_packet_ns"]
@@ -229,6 +222,7 @@ def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sessi
 def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> SessionStats:
     """`values` are the engine's session_stats at `now_ns`."""
     last = values["last_packet_ns"]
+    counted: dict[str, Any] = {name: int(values[name]) for name in _COUNTED}
     return SessionStats(
         session_id=session.session_id,
         subscriber_count=int(values["subscribers"]),
@@ -237,5 +231,5 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
         packets_per_second=values["packets_per_second"],
         # A packet may have come in since the clock was read.
         seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,
-        **{name: int(values[name]) for name in _COUNTED},
+        **counted,
     )
