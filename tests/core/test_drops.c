@@ -166,7 +166,7 @@ static unsigned account(struct drops *d, const struct sock *s, const struct sock
     for (unsigned waits = 0; d->full + d->other + queued < sent && waits < 20000; waits++) {
         if (waits)
             sleep_ms(1);
-        drops_take(d, s, GROUP, deaf);
+        drops_take(d, s, GROUP, deaf, NULL, 0);
         for (unsigned i = 0; i < GROUP; i++)
             queued += drain(&s[i]);
     }
@@ -205,7 +205,7 @@ static void test_a_broadcast_comes_once(void)
             }
             CHECK_EQ(drain(&lane), 0);
             close(fd);
-            drops_take(&d, s, count, deaf.fd >= 0 ? &deaf : NULL);
+            drops_take(&d, s, count, deaf.fd >= 0 ? &deaf : NULL, NULL, 0);
         }
         CHECK_EQ(used, (1u << count) - 1);
         CHECK_EQ(d.full, 0);
@@ -251,7 +251,7 @@ static void cast_ipv6(void)
         close(fd);
     }
     CHECK_EQ(used, (1u << GROUP) - 1);
-    drops_take(&d, s, GROUP, &deaf);
+    drops_take(&d, s, GROUP, &deaf, NULL, 0);
     CHECK_EQ(d.full, 0);
     CHECK_EQ(d.other, 0);
     drops_end(&d);
@@ -284,7 +284,7 @@ static void test_broadcasts_beyond_the_queue(void)
     unsigned queued = account(&d, s, &deaf, SENT);
 
     CHECK(queued > 0 && queued < SENT);
-    drops_take(&d, s, GROUP, &deaf);
+    drops_take(&d, s, GROUP, &deaf, NULL, 0);
     CHECK_EQ(d.full + d.other, SENT - queued);
     drops_end(&d);
     close(fd);
@@ -313,7 +313,7 @@ static void test_the_next_one_counts_the_rest(void)
         CHECK_EQ(port_adopt(mine, fds, GROUP + 1, &my_deaf), 0);
         CHECK_EQ(port_share(mine, GROUP, &my_deaf), 0);
         drops_begin(&d, mine, GROUP, true);
-        drops_take(&d, mine, GROUP, &my_deaf);
+        drops_take(&d, mine, GROUP, &my_deaf, NULL, 0);
         sum.full += d.full;
         sum.other += d.other;
         drops_end(&d);

@@ -98,21 +98,21 @@ CORE_LAYERS = (
     ("table", {"rule", "run", "delivery", "word"}),
     ("table", {"subscriber"}),
     ("table", {"session"}),
-    ("table", {"table"}),
+    ("table", {"table", "side_ports"}),
     ("path", {"awaited", "cookie", "notice", "crew", "budget"}),
     ("path", {"ingress", "egress", "fair", "linger"}),
-    ("path", {"inbox"}),
+    ("path", {"inbox", "side_reader"}),
     ("path", {"fanout", "gate"}),
     ("path", {"worker"}),
     ("path", {"worker_admit", "worker_room", "worker_fanout", "worker_recover", "worker_health"}),
     ("control", {"engine"}),
-    ("control", {"ways"}),
+    ("control", {"ways", "ports"}),
     ("control", {"figures", "subscription", "sources", "datagrams"}),
 )
 CORE_NAMES = tuple(names for _folder, names in CORE_LAYERS)
 SYSTEM_CALLERS = {
     "ingress", "egress", "sock", "steer", "snmp", "membership", "engine", "datagrams",
-    "worker", "worker_admit", "worker_room", "worker_fanout", "worker_health",
+    "side_reader", "worker", "worker_admit", "worker_room", "worker_fanout", "worker_health",
 }  # fmt: skip
 # Not of the packet path: the random key, and the pause of a writer's grace period.
 OTHER_SYSTEM_CALLS = {

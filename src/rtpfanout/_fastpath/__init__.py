@@ -20,6 +20,10 @@ Life
   counted, and what the engine opens to send by never gets a packet. Their owner keeps them while
   engines come and go, or crash: what comes meanwhile is queued. OSError EINVAL:
   more sockets to receive by than workers, or not of one bound UDP port.
+* ``open_socket(bind, receive_queue_packets)`` opens one for a port beside that. An engine duplicates
+  it: ``add_rtcp_port(fd)`` receives RTCP by it (by convention the main port + 1), and
+  ``give_ports(handle, rtp, rtcp)`` what is for one session, see below. OSError EEXIST: the port is
+  one of this engine's already; EINVAL: not of its IP address.
 * ``open_in_hand(count)`` makes memory for what the workers of `count` sockets have received and
   not sent, as a descriptor. ``Engine(sockets=fds, in_hand=fd)`` receives into it, and its ``run``
   begins with what an engine of a process that died had left there (``packets_recovered``): of
@@ -66,6 +70,10 @@ A call with a handle raises KeyError when no session has it.
   - no `source` (None, also in `relatch`): anybody, of both families; the least specific network.
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
     packet from there makes a "source" notice and is dropped as `latching`.
+
+  - `at_own_port`: whoever of these sends to the port that ``give_ports`` gives it then, whatever
+    his SSRC; what comes to the main port is not for it. Such sessions may have the same SSRC and
+    source. What came to a port that is closed since is dropped as `closed_port`.
 
   UDP's source port may be 0 (RFC 768: not used): networks admit that, but it can't be pinned or
   answered, so it makes no notice and is dropped as `no_port`.
@@ -196,6 +204,7 @@ try:
         Sockets,
         make_cookie,
         open_in_hand,
+        open_socket,
         open_sockets,
         receiving,
         stamp_claims,
@@ -222,6 +231,7 @@ __all__ = [
     "Sockets",
     "make_cookie",
     "open_in_hand",
+    "open_socket",
     "open_sockets",
     "receiving",
     "stamp_claims",

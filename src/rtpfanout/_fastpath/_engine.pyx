@@ -149,11 +149,12 @@ cdef class Engine:
         latch=False,
         relatch_after_ns=0,
         relatch=None,
+        at_own_port=False,
     ):
         cdef core.rf_source from_
         cdef uint64_t handle = 0
         cdef int rc
-        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port)
         with nogil:  # a move may be under way, and its grace period
             rc = core.rf_session_add(self.engine, &from_, ssrc, now_ns, &handle)
         check(rc)
@@ -171,13 +172,23 @@ cdef class Engine:
         latch=False,
         relatch_after_ns=0,
         relatch=None,
+        at_own_port=False,
     ):
         cdef core.rf_source from_
         cdef uint64_t now_ns = time.monotonic_ns()
         cdef int rc
-        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch)
+        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port)
         with nogil:
             rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
+        check(rc)
+
+    def add_rtcp_port(self, int socket):
+        check(core.rf_rtcp_port(self.engine, socket))
+
+    def give_ports(self, uint64_t handle, int rtp, int rtcp):
+        cdef int rc
+        with nogil:  # a move may be under way, and its grace period
+            rc = core.rf_session_ports(self.engine, handle, rtp, rtcp)
         check(rc)
 
     def pause_session(self, uint64_t handle, bint paused):

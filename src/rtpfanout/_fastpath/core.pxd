@@ -30,6 +30,7 @@ cdef extern from "core.h" nogil:
         rf_addr exact
         rf_network network
         uint64_t relatch_after_ns
+        rf_bool own_port
 
     enum rf_notice_kind:
         RF_NOTICE_DATAGRAM
@@ -126,6 +127,7 @@ cdef extern from "core.h" nogil:
     int rf_in_hand_open(uint32_t count)
     int rf_sockets_open(const rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                         int *fds)
+    int rf_socket_open(const rf_addr *bind, uint32_t receive_queue_packets)
     uint32_t rf_sockets_receiving(const int *fds, uint32_t count)
     int rf_engine_new(const rf_config *config, rf_engine **out)
     void rf_engine_free(rf_engine *e)
@@ -136,6 +138,8 @@ cdef extern from "core.h" nogil:
                       uint32_t interface)
     int rf_group_leave(rf_engine *e, const rf_addr *group, uint32_t interface)
     void rf_groups_of_others(rf_engine *e, rf_bool taken)
+    int rf_rtcp_port(rf_engine *e, int fd)
+    int rf_session_ports(rf_engine *e, uint64_t handle, int rtp, int rtcp)
     void rf_engine_socket(const rf_engine *e, rf_socket_info *out)
     void rf_engine_stats(rf_engine *e, rf_stats *out)
     int rf_engine_health(rf_engine *e, uint32_t worker, uint64_t now, rf_health *out)

@@ -11,6 +11,16 @@ def open_sockets(bind, count, receive_queue_packets):
     return [fds[i] for i in range(n)]
 
 
+def open_socket(bind, receive_queue_packets):
+    """One socket, for a port beside the main one; the caller closes it."""
+    cdef core.rf_addr addr
+    write_address(&addr, bind)
+    cdef int fd = core.rf_socket_open(&addr, receive_queue_packets)
+    if fd < 0:
+        check(fd)
+    return fd
+
+
 def receiving(sockets):
     """How many of `open_sockets`' are to receive by, each by a worker."""
     cdef int fds[core.RF_MAX_WORKERS + 1]

@@ -54,9 +54,11 @@ cdef int write_network(core.rf_network *out, object address, object prefix) exce
 
 
 cdef int write_source(
-    core.rf_source *out, object address, object prefix, bint latch, uint64_t after, object relatch
+    core.rf_source *out, object address, object prefix, bint latch, uint64_t after, object relatch,
+    bint at_own_port,
 ) except -1:
     memset(out, 0, sizeof(core.rf_source))
+    out.own_port = at_own_port
     if prefix is None and (latch or address is None):
         prefix = 32 if address is not None and address.ip.version == 4 else 128
     if prefix is None:

@@ -46,6 +46,9 @@ struct rf_source {
     /* RF_EXACT: after so long a silence a packet of its SSRC from `network` makes an
      * RF_NOTICE_SOURCE; 0: never. */
     uint64_t relatch_after_ns;
+    /* It is fed by what comes to a port of its own, whatever the SSRC, and by nothing else: see
+     * rf_session_ports. */
+    bool own_port;
 };
 
 enum rf_notice_kind {
@@ -188,6 +191,8 @@ struct rf_latency {
  * returns how many it wrote, or -EINVAL (`count`), or what the kernel says to the bind. */
 int rf_sockets_open(const struct rf_addr *bind, uint32_t count, uint32_t receive_queue_packets,
                     int *fds);
+/* One more, for one of the ports beside that: its descriptor, or as rf_sockets_open. */
+int rf_socket_open(const struct rf_addr *bind, uint32_t receive_queue_packets);
 /* How many of them are to receive by, each by a worker. */
 uint32_t rf_sockets_receiving(const int *fds, uint32_t count);
 /* Memory for what `count` workers receive, as a descriptor: it outlives the process that uses it.
@@ -218,6 +223,15 @@ int rf_group_join(struct rf_engine *e, const struct rf_addr *group, const struct
 int rf_group_leave(struct rf_engine *e, const struct rf_addr *group, uint32_t interface);
 /* Whether groups that others of this host have joined are taken as well: they are at first. */
 void rf_groups_of_others(struct rf_engine *e, bool taken);
+
+/* Receives RTCP by a duplicate of a socket of rf_socket_open, too, the main port + 1 by convention.
+ * -EEXIST (it has one, or that port is another of ours), -EINVAL (not of the same IP address), or
+ * -errno. */
+int rf_rtcp_port(struct rf_engine *e, int fd);
+/* The same for a session with `own_port`: RTP by the one and RTCP by the other. What it had before is
+ * closed, after a grace period. One worker reads both. -ENOENT, -EINVAL (also: it has no own_port),
+ * and as rf_rtcp_port. */
+int rf_session_ports(struct rf_engine *e, uint64_t handle, int rtp, int rtcp);
 
 void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out);
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out);

@@ -11,6 +11,7 @@
     X(rtcp)         /* RFC 5761; not forwarded yet */ \
     X(unknown_ssrc) /* no session has this SSRC */ \
     X(wrong_source) /* a session has, but from another address */ \
+    X(closed_port)  /* to a session's own port, and it is closed since */ \
     X(truncated)    /* longer than the receive buffer */ \
     X(misrouted)    /* of another worker's session, which could not be handed over */ \
     X(abandoned)    /* in hand when a process died, again and again */ \

@@ -122,6 +122,7 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             return rc;
         }
         worker_report(w, &e->local, e->notice_fd, &e->proofs);
+        worker_use_side_ports(w, e->side_ports);
         if (e->lane_count > 0)
             worker_use_lanes(w, e->lane, e->lane_count);
         e->worker[i] = w;
@@ -189,7 +190,8 @@ static int engine_init(struct rf_engine *e, const struct rf_config *config)
         (rc = take_sockets(e, config)) || (rc = take_in_hand(e, config)) || (rc = open_lanes(e)) ||
         (rc = set_path_mtu(e, config->discover_path_mtu)) || (rc = tell_local(e)))
         return rc;
-    return start_workers(e, config);
+    e->side_ports = side_ports_new(e->sock[0].bound.port);
+    return e->side_ports ? start_workers(e, config) : -ENOMEM;
 }
 
 int rf_engine_new(const struct rf_config *config, struct rf_engine **out)
@@ -232,6 +234,7 @@ void rf_engine_free(struct rf_engine *e)
         sock_close(&e->sock[i]);
     if (e->deaf.fd >= 0)
         sock_close(&e->deaf);
+    side_ports_free(e->side_ports);
     drops_end(&e->drops);
     table_destroy(&e->table);
     session_pool_destroy(&e->sessions);
@@ -336,7 +339,8 @@ void rf_engine_socket(const struct rf_engine *e, struct rf_socket_info *out)
 void engine_read_kernel_drops(struct rf_engine *e)
 {
     if (!e->leaves_drops)
-        drops_take(&e->drops, e->sock, e->sock_count, e->deaf.fd >= 0 ? &e->deaf : NULL);
+        drops_take(&e->drops, e->sock, e->sock_count, e->deaf.fd >= 0 ? &e->deaf : NULL,
+                   e->side_ports->socks, e->side_ports->count);
 }
 
 void rf_engine_stats(struct rf_engine *e, struct rf_stats *out)

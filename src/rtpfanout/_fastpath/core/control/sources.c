@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine.h"
+#include "ports.h"
 
 /* A change of who feeds what: `sources` is held throughout, `control` but for grace periods. */
 static void begin(struct rf_engine *e)
@@ -29,15 +29,16 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
 {
     struct session *s;
     /* Asked first, so that a full pool does not hide it. */
-    int rc = table_reserve(&e->table, NULL, ssrc, exact_of(source), rule);
+    int rc = source->own_port ? 0 : table_reserve(&e->table, NULL, ssrc, exact_of(source), rule);
 
     if (rc == 0)
         rc = session_new(&e->sessions, &source->exact, ssrc, now, &s);
     if (rc)
         return rc;
-    s->exact = source->policy == RF_EXACT;
+    s->at_own_port = source->own_port;
+    s->exact = source->policy == RF_EXACT && !source->own_port;
     store_rlx(&s->rule, rule);
-    rc = table_insert(&e->table, s);
+    rc = source->own_port ? 0 : table_insert(&e->table, s);
     if (rc) {
         store_rlx(&s->rule, NULL);
         session_release(&e->sessions, s);
@@ -47,11 +48,16 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
     return rc;
 }
 
+static int rule_of(const struct rf_source *source, uint64_t now, struct source_rule **rule)
+{
+    return source->own_port ? rule_new_whole(source, now, rule) : rule_new(source, now, rule);
+}
+
 int rf_session_add(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle)
 {
     struct source_rule *rule;
-    int rc = rule_new(source, now, &rule);
+    int rc = rule_of(source, now, &rule);
 
     if (rc)
         return rc;
@@ -68,9 +74,13 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
 {
     begin(e);
     struct session *s = session_by_handle(&e->sessions, handle);
+    struct session_ports had = {NULL, NULL};
 
     if (s) {
-        table_remove(&e->table, s);
+        if (s->at_own_port)
+            had = ports_close(e, s);
+        else
+            table_remove(&e->table, s);
         s->in_use = false; /* no other control call finds it from here on */
     }
     end(e);
@@ -78,6 +88,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
         return -ENOENT;
 
     qsbr_synchronize(&e->qsbr);
+    ports_free(had);
 
     pthread_mutex_lock(&e->control);
     session_release(&e->sessions, s);
@@ -180,8 +191,8 @@ static void move(struct move *m, const struct rf_source *source, struct source_r
             leave_chain(m);
         fed = false;
     }
-    if (!fed) /* nor is anybody in the middle of a turn with it: any worker may have it */
-        store_rls(&m->session->owner, (uint16_t)((load_rlx(&m->session->owner) | OWNER_MASK) + 1));
+    if (!fed)
+        session_lose_owner(m->session);
     if (source->policy == RF_EXACT)
         enter_source(m, &source->exact);
     change_rule(m, rule);
@@ -190,11 +201,42 @@ static void move(struct move *m, const struct rf_source *source, struct source_r
     await_readers(m->engine);
 }
 
+/* At its own port: who reads that meets the old rule or the new one. */
+static void move_at_port(struct move *m, struct source_rule *rule)
+{
+    store_rls(&m->session->rule, rule);
+    qsbr_retire(&m->engine->qsbr, &m->was->retired);
+    await_readers(m->engine);
+}
+
+/* From the main port to one of its own, or back: out of the one for a grace period before it is in
+ * the other. */
+static void change_port(struct move *m, const struct rf_source *source, struct source_rule *rule)
+{
+    struct session *s = m->session;
+    struct session_ports had = {NULL, NULL};
+
+    if (s->at_own_port)
+        had = ports_close(m->engine, s);
+    else
+        table_remove(&m->engine->table, s);
+    await_readers(m->engine);
+    ports_free(had);
+    free(m->was);
+    store_rlx(&s->rule, rule);
+    s->source = source->exact;
+    s->at_own_port = source->own_port;
+    s->exact = source->policy == RF_EXACT && !source->own_port;
+    session_lose_owner(s);
+    if (!source->own_port)
+        (void)table_insert(&m->engine->table, s); /* for which there is room */
+}
+
 int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
                     uint64_t now)
 {
     struct source_rule *rule;
-    int rc = rule_new(source, now, &rule);
+    int rc = rule_of(source, now, &rule);
 
     if (rc)
         return rc;
@@ -202,11 +244,18 @@ int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source
     qsbr_reclaim(&e->qsbr);
     struct move m = {e, session_by_handle(&e->sessions, handle), NULL};
 
-    rc = m.session ? table_reserve(&e->table, m.session, m.session->ssrc, exact_of(source), rule)
-                   : -ENOENT;
+    rc = !m.session           ? -ENOENT
+         : source->own_port ? 0
+                              : table_reserve(&e->table, m.session, m.session->ssrc,
+                                              exact_of(source), rule);
     if (rc == 0) {
         m.was = load_rlx(&m.session->rule);
-        move(&m, source, rule);
+        if (source->own_port != m.session->at_own_port)
+            change_port(&m, source, rule);
+        else if (source->own_port)
+            move_at_port(&m, rule);
+        else
+            move(&m, source, rule);
     }
     end(e);
     if (rc)

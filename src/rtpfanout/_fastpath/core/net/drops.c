@@ -59,11 +59,28 @@ static struct udp_errors since(const struct drops *d)
     return (struct udp_errors){now.full - d->before.full, now.checksum - d->before.checksum};
 }
 
-void drops_take(struct drops *d, const struct sock *socks, uint32_t count, const struct sock *deaf)
+static uint64_t take_others(const struct sock *const *others, uint32_t count, bool *near_full)
 {
-    struct udp_errors before = host_errors(d);
+    uint64_t dropped = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct sock_queue q = sock_queue(others[i]);
+        uint32_t more = uncounted(others[i], q.drops);
+
+        *near_full |= is_near_full(&q);
+        dropped += more;
+        if (more > 0)
+            sock_set_note(others[i], q.drops);
+    }
+    return dropped;
+}
+
+void drops_take(struct drops *d, const struct sock *socks, uint32_t count, const struct sock *deaf,
+                const struct sock *const *others, uint32_t other_count)
+{
+    struct udp_errors before = host_errors(d), host = since(d);
     struct sock_queue queue[RF_MAX_WORKERS];
-    uint64_t dropped = 0, refused = 0;
+    uint64_t dropped = 0, refused = 0, of_others = 0;
     uint32_t heard = 0;
     bool near_full = false;
 
@@ -79,12 +96,15 @@ void drops_take(struct drops *d, const struct sock *socks, uint32_t count, const
     if (dropped < refused) /* one is on its way from socket to socket: next time */
         return;
     dropped -= refused;
-    if (dropped > 0) {
-        struct udp_errors host = since(d);
-        uint64_t full = drops_of_full_queue(dropped, &host, near_full || d->near_full);
+    if (host.full > 0 || host.checksum > 0) /* or it is not known */
+        of_others = take_others(others, other_count, &near_full);
+    if (dropped + of_others > 0) {
+        host = since(d);
+        uint64_t full = drops_of_full_queue(dropped + of_others, &host,
+                                            near_full || d->near_full);
 
         d->full += full;
-        d->other += dropped - full;
+        d->other += dropped + of_others - full;
     }
     if (dropped > 0 || refused > 0) {
         for (uint32_t i = 0; i < count; i++)

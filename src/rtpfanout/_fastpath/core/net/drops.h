@@ -25,8 +25,11 @@ struct drops {
 /* Sockets that were adopted may have drops that nobody has counted; others begin with none. */
 void drops_begin(struct drops *d, const struct sock *socks, uint32_t count, bool adopted);
 void drops_end(struct drops *d);
-/* Counts what is new. `deaf`: one more socket of the port that takes nothing, NULL: there is none. */
-void drops_take(struct drops *d, const struct sock *socks, uint32_t count, const struct sock *deaf);
+/* Counts what is new. `deaf`: one more socket of the port that takes nothing, NULL: there is none.
+ * `others` are of other ports, each the only one of it; they are asked when the host has counted
+ * something. */
+void drops_take(struct drops *d, const struct sock *socks, uint32_t count, const struct sock *deaf,
+                const struct sock *const *others, uint32_t other_count);
 
 /* How many of `dropped` had a full queue, when the whole host had so many errors meanwhile. Where
  * they leave it open, `near_full` decides. */

@@ -18,7 +18,8 @@ bool gate_add_parcel(struct gate *g, const struct parcel *p)
 /* Whether it is we who sent it. */
 static bool is_own(const struct gate *g, const struct rf_addr *source)
 {
-    if (source->port != g->own->port)
+    if (g->side_ports ? !side_ports_are_ours(g->side_ports, source->port)
+                      : source->port != g->own->port)
         return false;
     if (!ip_is_wildcard(g->own->ip))
         return memcmp(source->ip, g->own->ip, 16) == 0;
@@ -88,6 +89,23 @@ static void notify(struct gate *g, struct session *s, enum rf_notice_kind kind,
         fetch_and_acq_rel(&s->noticed, ~bit);
 }
 
+/* Whether such a thing is to come to a side port; else the reason stands in it. */
+static bool is_of_port(struct arrival *a)
+{
+    if (a->datagram->kind == PORT_CLOSED) {
+        a->kind = RTP_FOREIGN;
+        a->reason = DROP_closed_port;
+        return false;
+    }
+    if (a->kind == RTP_FOREIGN) { /* it would be answered from the main one */
+        a->reason = DROP_not_rtp;
+        return false;
+    }
+    if (a->kind == RTP_PACKET && port_is_rtcp(a->datagram->kind))
+        a->kind = RTP_MALFORMED;
+    return true;
+}
+
 /* What the packet is, and for RTP the key to look it up by: its neighbour's, if they are alike. */
 static void classify(struct gate *g, struct arrival *a, const struct arrival *previous)
 {
@@ -99,10 +117,16 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
         return;
     }
     a->kind = rtp_classify(a->data, a->len, g->check_padding, &ssrc);
+    if (a->datagram->kind != PORT_RTP && !is_of_port(a))
+        return;
     if (a->kind != RTP_PACKET) {
         a->reason = a->kind == RTP_CONTROL   ? DROP_rtcp
                     : a->kind == RTP_FOREIGN ? take_foreign(g, a)
                                              : DROP_malformed;
+        return;
+    }
+    if (a->datagram->kind == PORT_SESSION_RTP) {
+        a->key = (struct table_key){ssrc, &a->datagram->source, 0}; /* not looked up */
         return;
     }
     if (previous && previous->kind == RTP_PACKET && previous->datagram == a->datagram &&
@@ -113,18 +137,13 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
     table_prefetch(g->table, &a->key);
 }
 
-/* The SSRC is known, but not from this source alone. */
-static void look_up_network(struct gate *g, struct arrival *a)
+/* No session admits it; but one may latch on to it. */
+static void refuse(struct gate *g, struct arrival *a, struct session *latching)
 {
-    struct session *latching;
-
     a->reason = DROP_wrong_source;
-    a->session = table_match(g->table, &a->key, g->now, &latching);
     if (latching)
         a->refuser = latching;
-    if (a->session) {
-        a->by_network = true;
-    } else if (latching && a->datagram->source.port == 0) {
+    if (latching && a->datagram->source.port == 0) {
         a->reason = DROP_no_port;
     } else if (latching) {
         a->reason = DROP_latching;
@@ -132,10 +151,41 @@ static void look_up_network(struct gate *g, struct arrival *a)
     }
 }
 
+/* The SSRC is known, but not from this source alone. */
+static void look_up_network(struct gate *g, struct arrival *a)
+{
+    struct session *latching;
+
+    a->session = table_match(g->table, &a->key, g->now, &latching);
+    a->by_network = a->session != NULL;
+    if (!a->session)
+        refuse(g, a, latching);
+}
+
+/* Whose own port it came to, whatever its SSRC. */
+static void look_up_port(struct gate *g, struct arrival *a)
+{
+    const struct side_port *port = side_port_at(g->side_ports, a->datagram->port);
+    struct session *latching;
+
+    a->reason = DROP_closed_port;
+    if (!port)
+        return;
+    a->refuser = port->session;
+    if (session_admits(port->session, &a->datagram->source, g->now, &a->by_network, &latching))
+        a->session = port->session;
+    else
+        refuse(g, a, latching);
+}
+
 static void look_up(struct gate *g, struct arrival *a)
 {
     if (a->kind != RTP_PACKET)
         return;
+    if (a->datagram->kind == PORT_SESSION_RTP) {
+        look_up_port(g, a);
+        return;
+    }
     a->session = table_find(g->table, &a->key, &a->refuser);
     a->reason = DROP_unknown_ssrc;
     if (!a->session && a->refuser)

@@ -43,6 +43,7 @@ struct gate {
     unsigned worker; /* who asks */
     struct worker_counters *counters;
     const struct rf_addr *own; /* the port, and perhaps the one address, that we send from */
+    const struct side_ports *side_ports; /* NULL: there is no other */
     _Atomic(struct local_set *) *local; /* else all of these are ours; NULL: no such set */
     struct mailbox *mailbox;
     struct proofs *proofs; /* NULL: nobody has proved anything */

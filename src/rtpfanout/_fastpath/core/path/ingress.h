@@ -3,13 +3,14 @@
  * A buffer is in hand from when the kernel fills it until ingress_settle says that what was in it
  * has left or was dropped. The buffers may lie in memory that outlives the process: then what one
  * that dies had in hand is there for the next. The kernel itself notes what it has filled
- * (msg_flags), so there is no moment at which a datagram is out of the socket's queue and nowhere. */
+ * (msg_flags), so there is no moment at which a datagram is out of the socket's queue and nowhere. To
+ * which of our ports it came is noted before. */
 #ifndef RF_INGRESS_H
 #define RF_INGRESS_H
 
 #include <stddef.h>
 
-#include "addr.h"
+#include "side_ports.h"
 
 enum {
     INGRESS_BATCH = 64,
@@ -30,6 +31,8 @@ struct datagram {
     uint32_t len;
     uint32_t segment; /* not 0; at least `len` when there is one datagram */
     bool truncated;
+    enum port_kind kind; /* of the port that it came to; its reader sets it */
+    uint16_t port;       /* its number; 0: the main one */
     struct rf_addr source;
     /* CLOCK_REALTIME, by the kernel; 0 when it gave none. Of the first packets after no socket
      * of the host had stamps it is the time of reading: the kernel begins to stamp later. */
@@ -55,6 +58,11 @@ bool ingress_has_gro(const struct ingress *in);
 int ingress_receive(struct ingress *in);
 /* The same into the buffers behind the `used` ones, which keep what they have. */
 int ingress_receive_behind(struct ingress *in, unsigned used);
+/* The same from another socket, of our port `port`, and at most so many. */
+int ingress_receive_by(struct ingress *in, unsigned used, unsigned most, int fd, uint16_t port);
+/* Puts together what comes to that socket, too, where the kernel does it. */
+void ingress_use_gro(int fd);
+/* `kind` is left to the caller. */
 void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out);
 /* Nothing of the buffers from `begin` to before `end` is needed any more; each is settled before it is
  * received into again. */

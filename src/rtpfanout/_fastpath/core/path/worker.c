@@ -51,6 +51,18 @@ static bool has_run(const struct worker *w, const struct session *s)
     return w->session_count > 0 && w->sessions[0] == s;
 }
 
+/* Behind what the turn has: of the session's own port first, if it has one, then of the main one. */
+static int receive_more(struct worker *w, const struct session *s)
+{
+    const struct side_port *own = load_acq(&s->own_port);
+    int n = 0;
+
+    if (own && own->worker == w->options.index)
+        n = ingress_receive_by(w->ingress, w->filled, INGRESS_BATCH - w->filled, own->sock.fd,
+                               own->sock.bound.port);
+    return n != 0 ? n : ingress_receive_behind(w->ingress, w->filled);
+}
+
 /* Waits for the rest of a frame where that is worth it: while nobody else's packets are here, nobody
  * asks for help and nobody wants to stop. */
 static void await_frame(struct worker *w)
@@ -62,7 +74,7 @@ static void await_frame(struct worker *w)
         !linger_begin(&l, w->sessions[0], w->filled + inbox_held(w->inbox), now))
         return;
     do {
-        int n = ingress_receive_behind(w->ingress, w->filled);
+        int n = receive_more(w, w->sessions[0]);
 
         if (n > 0) {
             w->filled += (unsigned)n;
@@ -113,6 +125,25 @@ unsigned worker_forward(struct worker *w, bool may_receive)
     return n;
 }
 
+/* The side ports first, but never all the buffers while the main one has something. */
+static int receive(struct worker *w)
+{
+    unsigned side = 0;
+    int n;
+
+    if (side_reader_is_due(&w->side, w->now))
+        side = side_reader_receive(&w->side, w->side_ports, w->ingress, 0,
+                                   w->main_buffers ? INGRESS_BATCH / 2 : INGRESS_BATCH - 1, w->now,
+                                   &w->counters.receive_errors);
+    n = ingress_receive_behind(w->ingress, side);
+    w->main_buffers = n > 0 ? (unsigned)n : 0;
+    if (n < 0 && side > 0) {
+        counter_add(&w->counters.receive_errors, 1);
+        n = 0;
+    }
+    return n < 0 ? n : n + (int)side;
+}
+
 /* Receives when nothing is in hand. Returns how many buffers it took and packets of others, or
  * -errno. */
 static int turn(struct worker *w)
@@ -120,7 +151,7 @@ static int turn(struct worker *w)
     int n = 0;
 
     if (w->taken == w->filled) {
-        n = receives(w) ? ingress_receive(w->ingress) : 0;
+        n = receives(w) ? receive(w) : 0;
         w->filled = n > 0 ? (unsigned)n : 0;
         w->taken = w->settled = 0;
         if (n <= 0 && !inbox_waits(w->inbox))
@@ -155,14 +186,15 @@ static bool help(struct worker *w)
 static void sleep_until_woken(struct worker *w)
 {
     struct pollfd p[] = {{.fd = receives(w) ? w->sock->fd : -1, .events = POLLIN},
-                         {.fd = w->wake_fd, .events = POLLIN}};
+                         {.fd = w->wake_fd, .events = POLLIN},
+                         {.fd = receives(w) ? side_reader_fd(&w->side) : -1, .events = POLLIN}};
     struct timespec pause = {.tv_nsec = ERROR_PAUSE_NS};
     uint64_t wakeups;
 
     store_seq(&w->idle, true);
     if (!help_wanted(w) && !inbox_waits(w->inbox)) {
         qsbr_offline(w->qsbr, w->options.index);
-        if (poll(p, 2, IDLE_WAIT_MS) < 0)
+        if (poll(p, sizeof p / sizeof p[0], IDLE_WAIT_MS) < 0)
             nanosleep(&pause, NULL);
         qsbr_online(w->qsbr, w->options.index);
     }
@@ -171,6 +203,7 @@ static void sleep_until_woken(struct worker *w)
     store_seq(&w->idle, false);
     if (p[1].revents)
         (void)!read(w->wake_fd, &wakeups, sizeof wakeups);
+    w->side.ready |= p[2].revents != 0;
 }
 
 /* An error of recvmmsg is counted and borne: the loop ends on the stop flag alone. The
@@ -188,8 +221,10 @@ static void bear_receive_error(struct worker *w)
 
 static void drain(struct worker *w)
 {
-    while (!worker_out_of_time(w) && turn(w) > 0)
+    do {
         qsbr_quiescent(w->qsbr, w->options.index);
+        w->side.ready = true;
+    } while (!worker_out_of_time(w) && turn(w) > 0);
 }
 
 /* What was received before the stop is forwarded, or dropped when there is no more time. */
@@ -221,12 +256,15 @@ static void settle_inbox(struct worker *w)
 /* Nothing to receive: help, look again for a while, or sleep. */
 static void idle_turn(struct worker *w, uint64_t idle_since)
 {
-    if (help(w))
+    if (help(w)) {
+        w->side.ready = true; /* perhaps: it may be long since it slept */
         return;
+    }
     if (w->options.busy_poll_ns > 0) {
         uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
         store_rlx(&w->alive_ns, now);
+        w->side.ready = true; /* nobody else asks */
         if (now - idle_since < w->options.busy_poll_ns)
             return;
     }

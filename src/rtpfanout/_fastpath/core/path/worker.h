@@ -9,6 +9,7 @@
 #include "fanout.h"
 #include "gate.h"
 #include "linger.h"
+#include "side_reader.h"
 #include "sock.h"
 
 enum {
@@ -43,6 +44,9 @@ struct worker {
     int notice_fd[RF_QUEUES]; /* eventfds: tell the control plane of notices; -1: nobody asks */
 
     struct ingress *ingress;
+    const struct side_ports *side_ports; /* NULL: there can be none */
+    struct side_reader side;
+    unsigned main_buffers; /* that the main port has filled at the last receive */
     struct inbox *inbox;                   /* for what others receive of its sessions */
     struct inbox *inboxes[RF_MAX_WORKERS]; /* of the crew */
     struct batch batch;
@@ -90,6 +94,9 @@ void worker_use_lanes(struct worker *w, const struct sock *lanes, unsigned count
  * that somebody is known (gate.h). */
 void worker_report(struct worker *w, _Atomic(struct local_set *) *local,
                    const int notice_fd[RF_QUEUES], struct proofs *proofs);
+
+/* Before worker_run: the ports beside that of its socket; all of them, to know one when it sees it. */
+void worker_use_side_ports(struct worker *w, const struct side_ports *ports);
 
 /* First what a process that died had in hand; then what comes, until worker_stop; then what is
  * queued, for 200 ms at the most and what is under way then: GATE_BLOCK packets. It ends when no other

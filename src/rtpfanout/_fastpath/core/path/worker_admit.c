@@ -97,6 +97,15 @@ void worker_admit_inbox(struct worker *w)
     pass_gate(w);
 }
 
+static enum port_kind kind_of(const struct worker *w, uint16_t number)
+{
+    if (number == 0)
+        return PORT_RTP;
+    const struct side_port *port = w->side_ports ? side_port_at(w->side_ports, number) : NULL;
+
+    return port ? port->kind : PORT_CLOSED;
+}
+
 /* Until the turn has lasted long enough; the others are for the next one. */
 void worker_admit_buffers(struct worker *w)
 {
@@ -104,6 +113,7 @@ void worker_admit_buffers(struct worker *w)
         struct datagram *d = &w->datagrams[w->taken];
 
         ingress_datagram(w->ingress, w->taken, d);
+        d->kind = kind_of(w, d->port);
         take_datagram(w, d);
         w->taken++;
         if (w->gate.count == 0 && w->packet_count == 0) /* all that came so far has left */

@@ -62,10 +62,13 @@ int worker_init(struct worker *w, const struct worker_options *options, const st
     w->gso = !options->no_segmentation && egress_has_gso(sock->fd);
     w->name_len = sock->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
     worker_use_lanes(w, sock, 1);
+    w->side.epoll_fd = -1;
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->wake_fd < 0)
         return -errno;
-    rc = turn_room_new(w);
+    rc = side_reader_init(&w->side);
+    if (rc == 0)
+        rc = turn_room_new(w);
     if (rc)
         worker_destroy(w);
     return rc;
@@ -86,8 +89,14 @@ void worker_report(struct worker *w, _Atomic(struct local_set *) *local,
     memcpy(w->notice_fd, notice_fd, sizeof w->notice_fd);
 }
 
+void worker_use_side_ports(struct worker *w, const struct side_ports *ports)
+{
+    w->side_ports = w->gate.side_ports = ports;
+}
+
 void worker_destroy(struct worker *w)
 {
     turn_room_free(w);
+    side_reader_destroy(&w->side);
     close(w->wake_fd);
 }

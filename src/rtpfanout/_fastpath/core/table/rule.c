@@ -50,6 +50,23 @@ int rule_new(const struct rf_source *source, uint64_t now, struct source_rule **
     return 0;
 }
 
+int rule_new_whole(const struct rf_source *source, uint64_t now, struct source_rule **out)
+{
+    int rc = rule_new(source, now, out);
+
+    if (rc)
+        return rc;
+    if (!*out && !(*out = calloc(1, sizeof **out)))
+        return -ENOMEM;
+    (*out)->has_exact = source->policy == RF_EXACT;
+    if ((*out)->has_exact) {
+        (*out)->exact = source->exact;
+        if (source->relatch_after_ns == 0)
+            (*out)->kind = RULE_EXACT;
+    }
+    return 0;
+}
+
 bool rule_covers(const struct source_rule *rule, const struct rf_addr *addr)
 {
     const struct rf_network *n = &rule->network;

@@ -178,6 +178,15 @@ struct session *session_by_handle(const struct session_pool *p, uint64_t handle)
     return s->in_use && session_handle(s) == handle ? s : NULL;
 }
 
+bool session_may_relatch(struct session *s, const struct source_rule *rule, uint64_t now)
+{
+    uint64_t last = load_rlx(&s->last_packet_ns);
+
+    if (last < rule->since_ns)
+        last = rule->since_ns;
+    return now > last && now - last >= rule->silence_ns;
+}
+
 void session_roll_rate(struct session *s, uint64_t now)
 {
     s->older = s->newer;

@@ -76,6 +76,7 @@ struct session {
     alignas(CACHE_LINE) uint32_t generation;
     bool in_use;
     bool exact; /* `source` admits: it is in the index by source */
+    bool at_own_port; /* in none of the table's indexes; its rule says all of who feeds it */
     struct session *next_free;
     struct session *ssrc_next, *ssrc_previous; /* sessions of the same SSRC */
     uint64_t created_ns;
@@ -88,6 +89,8 @@ struct session {
     /* The owner's: the last source that a network admitted, and the newest subscriber then. */
     struct rf_addr last_source;
     uint64_t last_newest_ns;
+    /* What it has instead of a place in the table, see side_ports.h; NULL: it hasn't. */
+    _Atomic(struct side_port *) own_port, own_rtcp_port;
 
     /* Counted by any worker: atomic additions, and apart from what the owner counts. */
     struct ssrc_refusals *refusals;
@@ -143,6 +146,15 @@ struct session *session_by_handle(const struct session_pool *p, uint64_t handle)
 void session_share_refusals(struct session *s, const struct session *other);
 /* A worker drops a packet: of `s`, or of an SSRC that it has. */
 void session_count_refusal(struct session *s, enum drop_reason reason);
+
+/* Nobody feeds it, nor is anybody in the middle of a turn with it: any worker may have it. */
+static inline void session_lose_owner(struct session *s)
+{
+    store_rls(&s->owner, (uint16_t)((load_rlx(&s->owner) | OWNER_MASK) + 1));
+}
+
+/* Whether one with an exact source has been silent for as long as its rule asks. */
+bool session_may_relatch(struct session *s, const struct source_rule *rule, uint64_t now);
 
 void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);

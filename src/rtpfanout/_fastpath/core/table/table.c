@@ -82,16 +82,6 @@ struct session *table_find(const struct table *t, const struct table_key *key,
     return *namesake ? index_find(t, &t->by_source, key, NULL) : NULL;
 }
 
-/* Whether a session with an exact source has been silent for long enough. */
-static bool may_relatch(struct session *s, const struct source_rule *rule, uint64_t now)
-{
-    uint64_t last = load_rlx(&s->last_packet_ns);
-
-    if (last < rule->since_ns)
-        last = rule->since_ns;
-    return now > last && now - last >= rule->silence_ns;
-}
-
 /* What is taken out of a chain leads on into it until its grace period is over. The acquires
  * pair with the releases of table_put_network and table_drop_network, and of the control call
  * that gives a session another rule. */
@@ -109,7 +99,7 @@ static struct session *match_chain(struct session *s, const struct rf_addr *sour
             *latching = s;
             return NULL;
         }
-        if (!*latching && may_relatch(s, rule, now))
+        if (!*latching && session_may_relatch(s, rule, now))
             *latching = s;
     }
     return NULL;

@@ -1,0 +1,16 @@
+/* The sockets of sessions at ports of their own. */
+#ifndef RF_PORTS_H
+#define RF_PORTS_H
+
+#include "engine.h"
+
+struct session_ports {
+    struct side_port *rtp, *rtcp; /* NULL: it has none */
+};
+
+/* Under `control`: nothing that comes is for the session any more. To be freed after a grace
+ * period. */
+struct session_ports ports_close(struct rf_engine *e, struct session *s);
+void ports_free(struct session_ports had);
+
+#endif
