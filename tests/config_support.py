@@ -24,6 +24,7 @@ DEFAULTS = {
     "check_padding": True,
     "segmentation": True,
     "ingest_groups": [],
+    "enable_rtcp_port": True,
     "path_mtu_discovery": False,
     "egress_address": "",
     "enable_metrics": True,

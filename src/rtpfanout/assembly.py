@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +13,7 @@ from rtpfanout import netif
 from rtpfanout._fastpath import Engine
 from rtpfanout.descriptors import shares
 from rtpfanout.errors import StartError
+from rtpfanout.kept import RTCP, KeptSockets, opened_with_rtcp
 from rtpfanout.listening import bind_error, listener
 from rtpfanout.model import Address, parse_ip
 from rtpfanout.overload import OverloadLimits
@@ -47,6 +48,8 @@ class Start:
     """Of _fastpath.open_in_hand: what a server that died had received and not sent."""
     trusts_store: bool = False
     """A server has read it without a fault since this host's start."""
+    kept: KeptSockets = field(default_factory=KeptSockets)
+    """Of ports beside the main one."""
     waits: bool = False
     """Another server still runs, whose place this one takes when it is told."""
 
@@ -71,16 +74,35 @@ class Parts(Protocol):
 
 def open_engine(start: Start) -> Engine:
     """An engine that adopts the sockets, or opens its own if there are none. Raises StartError."""
-    settings = start.settings
+    settings, kept = start.settings, start.kept
     check_cpus(settings.worker_cpus)
-    count = worker_count(settings.workers)
+    if not settings.enable_rtcp_port:
+        kept.give_up([RTCP])
+    if kept.find(RTCP):
+        engine = _open_main(start)
+    else:
+        engine, rtcp = opened_with_rtcp(
+            settings, lambda: _open_main(start), lambda made: made.bound, lambda _made: None
+        )
+        if rtcp is not None:
+            kept.add(RTCP, [rtcp])
+    for rtcp in kept.find(RTCP) or ():
+        engine.add_rtcp_port(rtcp)
+    _warn_of_foreign_address(settings)
+    _warn_of_small_buffer(engine)
+    _warn_of_missing_steering(engine, worker_count(settings.workers))
+    return engine
+
+
+def _open_main(start: Start) -> Engine:
+    settings = start.settings
     try:
-        engine = Engine(
+        return Engine(
             settings.bind_address,
             max_sessions=settings.max_sessions,
             max_subscribers=settings.max_fanout_per_session,
             receive_queue_packets=settings.buffer_size,
-            workers=count,
+            workers=worker_count(settings.workers),
             split_threshold=settings.split_threshold,
             busy_poll_us=settings.busy_poll_us,
             check_padding=settings.check_padding,
@@ -92,10 +114,6 @@ def open_engine(start: Start) -> Engine:
         )
     except OSError as error:
         raise bind_error(error, settings.bind_address, "bind_address") from None
-    _warn_of_foreign_address(settings)
-    _warn_of_small_buffer(engine)
-    _warn_of_missing_steering(engine, count)
-    return engine
 
 
 def address_policy_of(

@@ -32,6 +32,7 @@ DEFAULT_FILES = load.DEFAULT_FILES
 # Another good value of each key: as the environment has it, as TOML has it.
 OTHERS: dict[str, tuple[str, Any]] = {
     "bind_address": ("[::]:5006", "[::]:5006"),
+    "enable_rtcp_port": ("false", False),
     "ingest_groups": (
         "239.1.2.3, 192.0.2.7@232.1.2.3%eth0",
         ["239.1.2.3", "192.0.2.7@232.1.2.3%eth0"],

@@ -45,6 +45,7 @@ PYTHON_LAYERS = (
         "signed",
         "_fastpath",
     },
+    {"kept"},
     {"sessions", "workers", "pressure", "auth", "receiver", "mover", "groups"},
     {
         "service",

@@ -20,8 +20,8 @@ Life
   counted, and what the engine opens to send by never gets a packet. Their owner keeps them while
   engines come and go, or crash: what comes meanwhile is queued. OSError EINVAL:
   more sockets to receive by than workers, or not of one bound UDP port.
-* ``open_socket(bind, receive_queue_packets)`` opens one for a port beside that. An engine duplicates
-  it: ``add_rtcp_port(fd)`` receives RTCP by it (by convention the main port + 1), and
+* ``open_socket(bind, receive_queue_packets)`` opens one for a port beside that. An engine
+  duplicates it: ``add_rtcp_port(fd)`` receives RTCP by it (by convention the main port + 1), and
   ``give_ports(handle, rtp, rtcp)`` what is for one session, see below. OSError EEXIST: the port is
   one of this engine's already; EINVAL: not of its IP address.
 * ``open_in_hand(count)`` makes memory for what the workers of `count` sockets have received and

@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         "multicast is received then. Empty: join none, and receive what others on this host have "
         "joined.",
     )
+    enable_rtcp_port: Switch = setting(
+        True,
+        "Take RTCP on the port behind that of bind_address, too (RFC 3550 section 11). On "
+        "bind_address it is taken in any case (RFC 5761). false: leave that port to others.",
+    )
     path_mtu_discovery: Switch = setting(
         False,
         "Believe what ICMP says of a path's MTU. false: packets leave as long as the interface "
@@ -213,6 +218,9 @@ class Settings(BaseSettings):
                 f'"{self.bind_address}": expected 0.0.0.0 there, or [::], which IPv6 needs'
             )
             conflicts.append(("ingest_groups", sentence))
+        if self.enable_rtcp_port and self.bind_address.port == 65535:
+            reason = "has no port behind it for RTCP: expected another, or enable_rtcp_port = false"
+            conflicts.append(self._conflict("bind_address", reason))
         if reason := self._egress_fault():
             conflicts.append(self._conflict("egress_address", reason))
         if conflicts:

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
@@ -16,8 +16,12 @@ from rtpfanout.assembly import Start, totals
 from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.server import Server
+from rtpfanout.supervisor.keeping import taken, teller
 from rtpfanout.supervisor.link import Link
 from rtpfanout.supervisor.watching import watch_workers
+
+if TYPE_CHECKING:
+    from rtpfanout.kept import KeptSockets
 
 EXIT_FAILED = 1
 _PR_SET_PDEATHSIG = 1
@@ -38,11 +42,13 @@ def alone(settings: Settings) -> int:
     return asyncio.run(_serve(Server(start), start, Link.to_nobody(), ends))
 
 
-def main(start: Start, link: Link, supervisor: int) -> NoReturn:
-    """In the new process, a child of the process `supervisor`.
+def main(start: Start, link: Link, supervisor: int, *, keeps: bool = True) -> NoReturn:
+    """In the new process, a child of the process `supervisor`, which `keeps` sockets it is told of.
 
     If it waits, nothing is read or bound before the supervisor says so.
     """
+    if keeps:
+        start.kept.attach(teller(link), knows=True)
     code = EXIT_FAILED
     try:
         _die_with(supervisor)
@@ -68,8 +74,9 @@ def _die_with(supervisor: int) -> None:
 class _Orders:
     """What the supervisor says, one message at a time."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, kept: KeptSockets) -> None:
         self._link = link
+        self._kept = kept
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         if not link.closed:
             asyncio.get_running_loop().add_reader(link.sock, self._read)
@@ -82,6 +89,8 @@ class _Orders:
         while (heard := await self.next())["word"] != word:
             if heard["word"] == "gone":
                 os._exit(EXIT_FAILED)
+            if heard["word"] == "take":
+                self._kept.take(taken(heard))
 
     def _read(self) -> None:
         for message in self._link.heard():
@@ -93,7 +102,7 @@ class _Orders:
 
 async def _serve(server: Server, start: Start, link: Link, ends: Sequence[signal.Signals]) -> int:
     """Until it is told to end, or by one of the signals `ends`; the exit code."""
-    orders = _Orders(link)
+    orders = _Orders(link, start.kept)
 
     def heed_signals() -> None:
         for number in ends:
@@ -115,7 +124,7 @@ async def _serve(server: Server, start: Start, link: Link, ends: Sequence[signal
         heed_signals()
         await server.start(on_packets)
     _tell_ready(server, link)
-    if await _until_told(server, orders, link) == "hand over":
+    if await _until_told(server, start, orders, link) == "hand over":
         await server.stop_packets(leaves_queue=True)
         _log.info("handed over", **totals(server.engine))
         link.tell("handed over")
@@ -136,7 +145,7 @@ def _tell_ready(server: Server, link: Link) -> None:
     )
 
 
-async def _until_told(server: Server, orders: _Orders, link: Link) -> str:
+async def _until_told(server: Server, start: Start, orders: _Orders, link: Link) -> str:
     """ "hand over" by the supervisor, or "finish" for whatever reason."""
     finished = asyncio.ensure_future(server.finished.wait())
     while True:
@@ -154,6 +163,8 @@ async def _until_told(server: Server, orders: _Orders, link: Link) -> str:
                 _tell_ready(server, link)
             case {"word": "reload"}:
                 link.tell("reloaded", **await _reload(server, order.result()))
+            case {"word": "show"}:  # a supervisor of this version, in the place of one before
+                await asyncio.to_thread(start.kept.attach, teller(link), knows=False)
             case {"word": "hand over"}:
                 finished.cancel()
                 return "hand over"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout import _fastpath
+from rtpfanout.kept import RTCP, open_rtcp, opened_with_rtcp
 from rtpfanout.listening import bind_error, bound_address, set_receive_buffer
 from rtpfanout.model import Address
 from rtpfanout.supervisor.link import close_all
@@ -23,6 +24,7 @@ from rtpfanout.workers import worker_count
 
 if TYPE_CHECKING:
     from rtpfanout.config import Settings
+    from rtpfanout.supervisor.keeping import Keeper
     from rtpfanout.supervisor.notify import Notifier
 
 FREE_PORTS = ("grpc_bind_address", "metrics_bind_address")
@@ -33,10 +35,11 @@ GIVE_UP_SECONDS = 5.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def open_or_adopt(settings: Settings, notifier: Notifier) -> list[int]:
+def open_or_adopt(settings: Settings, notifier: Notifier, keeper: Keeper) -> list[int]:
     """systemd's, or else new ones that systemd is asked to keep. Raises StartError.
 
-    Those that it kept of an earlier run are given up where the settings want others now.
+    Those that it kept of an earlier run are given up where the settings want others now. The port
+    for RTCP goes to `keeper`, and not to systemd.
     """
     given, patience = given_sockets(), 0.0
     if given.names and (reason := _misfit(settings, given.descriptors)):
@@ -46,8 +49,15 @@ def open_or_adopt(settings: Settings, notifier: Notifier) -> list[int]:
         patience = GIVE_UP_SECONDS  # until systemd has read that
     elif given.descriptors:
         _fit_buffers(settings, given.descriptors, may_shrink=bool(given.names))
+        if settings.enable_rtcp_port:
+            keeper.sockets[RTCP] = [open_rtcp(settings, address_of(given.descriptors[0]))]
         return given.descriptors
-    sockets = _open(settings, time.monotonic() + patience)
+    deadline = time.monotonic() + patience
+    sockets, rtcp = opened_with_rtcp(
+        settings, lambda: _open(settings, deadline), lambda s: address_of(s[0]), close_all
+    )
+    if rtcp is not None:
+        keeper.sockets[RTCP] = [rtcp]
     notifier.keep(sockets)
     return sockets
 

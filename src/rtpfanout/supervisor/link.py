@@ -7,9 +7,11 @@ too long for that is in a memfd that goes with the datagram, as other descriptor
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Self, TypeVar
@@ -20,7 +22,10 @@ LARGEST = 1 << 18
 """Bytes of a datagram that is read."""
 INLINE = 1 << 14
 """Bytes from which a message has a memfd."""
-_MOST_DESCRIPTORS = 4
+MOST_DESCRIPTORS = 250
+"""That go with one: SCM_MAX_FD is 253 (unix(7)), and there may be a memfd."""
+_PATIENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.001
 
 
 class Link:
@@ -77,12 +82,21 @@ class Link:
                 os.close(memory)
         return ""
 
+    def tell_in_time(self, word: str, *, descriptors: Sequence[int] = (), **values: Any) -> str:
+        """The same, and waits while the other end is behind with reading; not in its own thread."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            reason = self.tell(word, descriptors=descriptors, **values)
+            if reason != os.strerror(errno.EAGAIN) or time.monotonic() > deadline:
+                return reason
+            time.sleep(_PAUSE_SECONDS)
+
     def heard(self) -> Iterator[dict[str, Any]]:
         """The messages that wait. Whoever gets `descriptors` closes them."""
         while not self.closed:
             try:
                 data, descriptors, _flags, _address = socket.recv_fds(
-                    self.sock, LARGEST, _MOST_DESCRIPTORS
+                    self.sock, LARGEST, MOST_DESCRIPTORS + 1
                 )
             except BlockingIOError:
                 return

@@ -25,6 +25,7 @@ from rtpfanout.config import Settings
 from rtpfanout.errors import RtpFanoutError, StartError
 from rtpfanout.store import MEMORY
 from rtpfanout.supervisor import ingress, signals
+from rtpfanout.supervisor.keeping import Keeper
 from rtpfanout.supervisor.link import Link, close_all
 from rtpfanout.supervisor.notify import Notifier
 from rtpfanout.supervisor.preload import Preload
@@ -61,6 +62,7 @@ class Supervisor:
         self._servers = Servers()
         self._upgrade = Upgrade()
         self._sockets: list[int] = []
+        self._keeper = Keeper()
         self._in_hand: int | None = None  # of the servers that are forked here, one after another
         self._stopping = False
         self._exit_code = 0
@@ -88,8 +90,9 @@ class Supervisor:
                 self._take_over(left)
                 self._reap()  # it may have died meanwhile
             else:
-                self._sockets = ingress.open_or_adopt(self._reloads.settings, self._notifier)
-                self._reloads.settings = ingress.fitting(self._reloads.settings, self._sockets)
+                settings = self._reloads.settings
+                self._sockets = ingress.open_or_adopt(settings, self._notifier, self._keeper)
+                self._reloads.settings = ingress.fitting(settings, self._sockets)
                 self._spawn()
             self._file.write()
             while not self._turn():
@@ -105,7 +108,8 @@ class Supervisor:
             self._in_hand = ingress.open_in_hand(self._sockets)
         mine = [*self._servers.by_link(), *self._signals.descriptors, *stderr.descriptors()]
         settings = self._reloads.settings
-        start = Start(settings, self._sockets, self._in_hand, trusts_store=self._trusts_store)
+        kept = self._keeper.copy()
+        start = Start(settings, self._sockets, self._in_hand, self._trusts_store, kept)
         try:
             server = self._servers.current = fork_server(start, mine)
         except OSError as error:
@@ -140,8 +144,7 @@ class Supervisor:
         if now >= self._kill_at:
             self._kill_at = _NEVER
             for process in self._servers:
-                _log.error("server process does not end, it is killed", server_pid=process.pid)
-                process.signal(signal.SIGKILL)
+                process.kill("server process does not end, it is killed")
         if now >= self._step_ends:
             _log.error("upgrade: this step takes too long", step=self._upgrade.phase.name)
             self._follow(self._upgrade.late())
@@ -157,10 +160,7 @@ class Supervisor:
             self._stop()
         if server := self._servers.current:
             if server.hangs(now):
-                _log.error(
-                    "server process shows no sign of life, it is killed", server_pid=server.pid
-                )
-                server.signal(signal.SIGKILL)
+                server.kill("server process shows no sign of life, it is killed")
             elif server.phase:
                 self._notifier.alive()
             if server.phase == "ready":
@@ -267,7 +267,7 @@ class Supervisor:
         for message in process.link.heard():
             word = message["word"]
             process.silent_looks = 0
-            if word == "alive":
+            if word == "alive" or self._keeper.heard(message):
                 continue
             if word == "failed":
                 process.failure = message
@@ -328,7 +328,7 @@ class Supervisor:
             case Order.SUSPEND | Order.HAND_OVER | Order.RESUME if server:
                 return server.link.tell(order.name.lower().replace("_", " "))
             case Order.PREPARE if successor:
-                return successor.link.tell("prepare")
+                return self._keeper.give(successor.link) or successor.link.tell("prepare")
             case Order.PROMOTE:
                 return self._promote()
             case Order.EXECUTE:
@@ -355,7 +355,9 @@ class Supervisor:
         if not isinstance(server, Successor):
             return "there is no new server"
         _log.info("upgrading the supervisor", server_pid=server.pid)
-        left = Replacement.of(server, self._sockets, self._file.state, self._hangup)
+        left = Replacement.of(
+            server, self._sockets, self._keeper.sockets, self._file.state, self._hangup
+        )
         try:
             left.execute()
         except OSError as error:
@@ -367,7 +369,7 @@ class Supervisor:
 
     def _take_over(self, left: Replacement) -> None:
         """In the new program: what the one before left."""
-        self._sockets = left.sockets
+        self._sockets, self._keeper = left.sockets, Keeper(left.kept)
         if left.is_proven:
             self._reloads.settings = Settings.model_validate(left.settings)
             self._in_hand = left.in_hand
@@ -378,6 +380,8 @@ class Supervisor:
         self._servers.current = ServerProcess(
             left.server, Link.adopt(left.link), in_hand=self._in_hand, phase="ready"
         )
+        if left.kept is None:
+            self._servers.current.link.tell("show")
         self._was_ready = True
         self._hangup = Hangup(left.had_terminal, left.ignores_hangup)
         self._file = StateFile(ServerState.of(left.state))

@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from rtpfanout.supervisor import child, signals
 from rtpfanout.supervisor.link import Link, close_all
 
 if TYPE_CHECKING:
-    import signal
-
     from rtpfanout.assembly import Start
 
 SILENT_LOOKS = 10
 """After so many without a sign of life it is taken for one that hangs."""
 START_SECONDS = 300.0
 """Until one that was forked forwards packets: ten million subscribers take 20 of them."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass
@@ -48,6 +51,11 @@ class ServerProcess:
     def signal(self, number: signal.Signals) -> None:
         """It is our child and not reaped, so the id is its own."""
         os.kill(self.pid, number)
+
+    def kill(self, event: str) -> None:
+        """For what the log says."""
+        _log.error(event, server_pid=self.pid)
+        self.signal(signal.SIGKILL)
 
     def reason(self, code: int) -> str:
         """Why it ended, after it was reaped with that exit code."""

@@ -43,9 +43,18 @@ class Replacement:
     had_terminal: bool = False
     ignores_hangup: bool = False
     is_proven: bool = False
+    kept: dict[str, list[int]] | None = None
+    """Of the server's other ports; None by a version that knew of none."""
 
     @classmethod
-    def of(cls, server: Successor, sockets: list[int], state: ServerState, hangup: Hangup) -> Self:
+    def of(
+        cls,
+        server: Successor,
+        sockets: list[int],
+        kept: dict[str, list[int]],
+        state: ServerState,
+        hangup: Hangup,
+    ) -> Self:
         """By a supervisor whose server has proven that its version can take over."""
         return cls(
             sockets=sockets,
@@ -58,6 +67,7 @@ class Replacement:
             had_terminal=hangup.had_terminal,
             ignores_hangup=hangup.ignored,
             is_proven=True,
+            kept=kept,
         )
 
     def execute(self) -> None:
@@ -102,5 +112,7 @@ class Replacement:
         yield from self.sockets
         yield self.link
         yield from self.stderr
+        for sockets in (self.kept or {}).values():
+            yield from sockets
         if self.in_hand is not None:
             yield self.in_hand

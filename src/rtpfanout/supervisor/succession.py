@@ -47,6 +47,8 @@ class Succession:
     is_terminal: bool
     found: dict[str, str]
     """Addresses of free ports that were found, by key."""
+    keeps: bool = False
+    """Whether the supervisor keeps sockets of other ports; a version before this one doesn't."""
 
     @classmethod
     def take(cls) -> Self | None:
@@ -69,7 +71,12 @@ class Successor(ServerProcess):
         self._errors = os.memfd_create("rtpfanout-errors", os.MFD_CLOEXEC)
         found = {key: str(getattr(settings, key)) for key in ingress.FREE_PORTS}
         told = Succession(
-            list(sockets), theirs.sock.fileno(), os.dup(stderr.STDERR), stderr.is_terminal(), found
+            list(sockets),
+            theirs.sock.fileno(),
+            os.dup(stderr.STDERR),
+            stderr.is_terminal(),
+            found,
+            keeps=True,
         )
         try:
             self._process = subprocess.Popen(
@@ -135,4 +142,5 @@ def succeed(settings: Settings, told: Succession) -> NoReturn:
         settings=settings.model_dump(mode="json"),
         descriptors=[] if in_hand is None else [in_hand],
     )
-    child.main(Start(settings, told.sockets, in_hand, waits=True), link, supervisor)
+    start = Start(settings, told.sockets, in_hand, waits=True)
+    child.main(start, link, supervisor, keeps=told.keeps)
