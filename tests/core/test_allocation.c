@@ -134,11 +134,11 @@ static void test_engine_new(void)
 
         config.workers = workers;
         engine = NULL;
-        EACH_FAILURE(13 + 10 * (int)workers, rf_engine_new(&config, &engine), {
+        EACH_FAILURE(14 + 10 * (int)workers, rf_engine_new(&config, &engine), {
             CHECK(engine == NULL);
             CHECK_EQ(open_files(), files);
         });
-        CHECK_EQ(open_files(), files + 2 + 2 * (int)workers + figures + (workers > 1));
+        CHECK_EQ(open_files(), files + 2 + 3 * (int)workers + figures + (workers > 1));
         rf_engine_free(engine);
         CHECK_EQ(held, 0);
         CHECK_EQ(open_files(), files);

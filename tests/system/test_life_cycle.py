@@ -126,6 +126,18 @@ def test_a_port_in_use_is_one_line_and_code_2(key: str) -> None:
     assert ended.stdout == ""
 
 
+def test_a_port_behind_it_in_use_is_one_line_and_code_2() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        ended = serve(bind_address=f"127.0.0.1:{port - 1}")
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith(f"error: enable_rtcp_port: cannot bind 127.0.0.1:{port} for RTCP")
+    assert "in use" in line
+    assert line.endswith("or set enable_rtcp_port = false")
+
+
 @pytest.mark.parametrize("key", ADDRESSES)
 def test_an_address_of_another_host_is_one_line_and_code_2(key: str) -> None:
     ended = serve(**{key: "192.0.2.1:7"}, insecure=True)

@@ -193,6 +193,7 @@ def test_the_pods_configuration_is_accepted_and_agrees_with_its_ports(
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {
         "rtp": settings.bind_address.port,
+        "rtcp": settings.bind_address.port + 1,
         "metrics": settings.metrics_bind_address.port,
     }
     paths = {

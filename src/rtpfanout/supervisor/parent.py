@@ -355,9 +355,8 @@ class Supervisor:
         if not isinstance(server, Successor):
             return "there is no new server"
         _log.info("upgrading the supervisor", server_pid=server.pid)
-        left = Replacement.of(
-            server, self._sockets, self._keeper.sockets, self._file.state, self._hangup
-        )
+        kept = self._keeper.sockets
+        left = Replacement.of(server, self._sockets, kept, self._file.state, self._hangup)
         try:
             left.execute()
         except OSError as error:

@@ -66,7 +66,7 @@
  * dropped_*, and copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. A
  * packet that is handed over is received by one worker, and forwarded or dropped by the other. */
 #define RF_WORKER_FIELDS(X) \
-    X(packets_received, "Datagrams received at the ingest socket.") \
+    X(packets_received, "Datagrams received at the ingest sockets.") \
     X(bytes_received, "UDP payload bytes received.") \
     X(packets_forwarded, "Packets that passed the gate; received = forwarded + dropped.") \
     RF_DROP_REASONS(RF_DROPPED) \
