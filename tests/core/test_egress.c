@@ -156,6 +156,7 @@ static void reset(void)
     whole = (struct iovec){bytes, GROUP_LENGTH};
     group = (struct group){.first = packets, .packets = PACKETS, .bytes = GROUP_LENGTH,
                            .segment = LENGTH, .iov = &whole, .iov_count = 1};
+    group_tell(&group, 0);
     batch.used = 0;
 }
 

@@ -97,6 +97,8 @@ A call with a handle raises KeyError when no session has it.
 * ``pause_session`` drops what comes as `paused`; when it has begun, no packet leaves any more.
   ``limit_session`` drops what exceeds that many bits a second of RTP (0: no limit; at
   once may come 100 ms of it, at least 64 KiB) as `rate_limit`. Such packets keep the session alive.
+* ``mark_session`` lets its copies leave with this DSCP, 0 to 63; 64: with that of the packet that
+  came; -1, as at first: with what the kernel gives them. ECN bits are never copied.
 * ``remove_session`` releases the GIL and returns after the grace period: no packet of the session
   leaves after. So does ``pause_session``.
 

@@ -200,6 +200,9 @@ cdef class Engine:
     def limit_session(self, uint64_t handle, uint64_t bits_per_second):
         check(core.rf_session_limit(self.engine, handle, bits_per_second))
 
+    def mark_session(self, uint64_t handle, int dscp):
+        check(core.rf_session_dscp(self.engine, handle, dscp))
+
     def set_local_addresses(self, addresses, interfaces=()):
         cdef AddressArray array = AddressArray(list(addresses))
         for i, index in enumerate(interfaces[: array.count]):

@@ -150,6 +150,7 @@ cdef extern from "core.h" nogil:
     int rf_session_move(rf_engine *e, uint64_t handle, const rf_source *source, uint64_t now)
     int rf_session_pause(rf_engine *e, uint64_t handle, rf_bool paused)
     int rf_session_limit(rf_engine *e, uint64_t handle, uint64_t bits_per_second)
+    int rf_session_dscp(rf_engine *e, uint64_t handle, int dscp)
     int rf_session_remove(rf_engine *e, uint64_t handle)
     int session_stats "rf_session_stats"(rf_engine *e, uint64_t handle, uint64_t now,
                                          rf_session_stats *out)

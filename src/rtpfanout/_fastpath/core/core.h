@@ -257,6 +257,10 @@ int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused);
 /* Packets beyond so many bits a second (of UDP payload) are dropped; 0: none are. At once may
  * come what makes 100 ms, and 64 KiB. -ENOENT. */
 int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_second);
+/* Its copies leave with this DSCP (RFC 2474), 0 to 63; RF_DSCP_COPY: with that of the packet that came;
+ * RF_DSCP_NONE: with what the socket has. -ENOENT, -EINVAL. */
+enum { RF_DSCP_NONE = -1, RF_DSCP_COPY = 64 };
+int rf_session_dscp(struct rf_engine *e, uint64_t handle, int dscp);
 /* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */
 int rf_session_remove(struct rf_engine *e, uint64_t handle);
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,

@@ -103,6 +103,38 @@ void addr_from_control(uint8_t ip[16], const struct cmsghdr *c)
     }
 }
 
+/* IPv4's is a byte, IPv6's a number. */
+bool tos_from_control(uint8_t *tos, const struct cmsghdr *c)
+{
+    int value;
+
+    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
+        memcpy(tos, CMSG_DATA(c), 1);
+    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
+        memcpy(&value, CMSG_DATA(c), sizeof value);
+        *tos = (uint8_t)value;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+void tos_to_control(char *control, uint8_t tos)
+{
+    const struct cmsghdr how[] = {
+        {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = IPPROTO_IP, .cmsg_type = IP_TOS},
+        {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = IPPROTO_IPV6, .cmsg_type = IPV6_TCLASS}};
+    int value = tos;
+
+    memset(control, 0, TOS_CONTROL);
+    for (unsigned i = 0; i < 2; i++) {
+        struct cmsghdr *c = (struct cmsghdr *)(control + i * CMSG_SPACE(sizeof value));
+
+        *c = how[i];
+        memcpy(CMSG_DATA(c), &value, sizeof value);
+    }
+}
+
 bool addr_may_be_gone(int error)
 {
     return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH ||

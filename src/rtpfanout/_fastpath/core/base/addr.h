@@ -58,6 +58,14 @@ static inline bool ip_is_wildcard(const uint8_t ip[16])
 /* `ip` is of one of our own addresses, as in rf_addr; left as it is when the message says nothing of
  * that, or names a group. */
 void addr_from_control(uint8_t ip[16], const struct cmsghdr *c);
+/* Room for how packets are to be marked, in both families' words: the kernel heeds that of the
+ * destination's (net/ipv4/ip_sockglue.c ip_cmsg_send, net/ipv6/datagram.c ip6_datagram_send_ctl). */
+enum { TOS_CONTROL = 2 * CMSG_SPACE(sizeof(int)) };
+
+/* Whether it says so of what was received. */
+bool tos_from_control(uint8_t *tos, const struct cmsghdr *c);
+/* Writes TOS_CONTROL bytes. */
+void tos_to_control(char *control, uint8_t tos);
 /* Whether a send that was told to leave from an address may have failed since this host doesn't have
  * it, or has no route from it: EINVAL, EADDRNOTAVAIL, ENETUNREACH, EHOSTUNREACH. */
 bool addr_may_be_gone(int error);

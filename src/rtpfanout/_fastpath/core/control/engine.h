@@ -18,6 +18,7 @@ struct rf_engine {
     bool adopted; /* they outlive us */
     struct sock sock[RF_MAX_WORKERS];
     struct sock deaf; /* of the same port, see port_open; fd -1: none */
+    uint32_t copying_dscp; /* sessions that do: then it is asked for what comes; under `control` */
     struct side_ports *side_ports; /* its writer's side under `control` */
     struct side_port *rtcp_port;   /* one of them; NULL: there is none */
     uint8_t *in_hand; /* an ingress for each of them, in memory that outlives us; NULL: none */

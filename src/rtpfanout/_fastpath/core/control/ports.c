@@ -29,6 +29,7 @@ static int open_port(struct rf_engine *e, int fd, enum port_kind kind, struct se
 
     if (rc)
         return rc;
+    sock_tell_tos(&port->sock, e->copying_dscp > 0);
     port->worker = reader_of(e, port->sock.bound.port);
     if (!port_is_rtcp(kind))
         ingress_use_gro(port->sock.fd);
@@ -121,4 +122,36 @@ int rf_session_ports(struct rf_engine *e, uint64_t handle, int rtp, int rtcp)
     pthread_mutex_unlock(&e->control);
     pthread_mutex_unlock(&e->sources);
     return rc;
+}
+
+static void tell_tos(struct rf_engine *e, bool on)
+{
+    for (uint32_t i = 0; i < e->sock_count; i++)
+        sock_tell_tos(&e->sock[i], on);
+    for (uint32_t i = 0; i < e->side_ports->count; i++)
+        sock_tell_tos(&e->side_ports->all[i]->sock, on);
+}
+
+void ports_mark(struct rf_engine *e, struct session *s, uint16_t mark)
+{
+    uint32_t before = e->copying_dscp;
+
+    e->copying_dscp += mark == MARK_COPY ? 1 : 0;
+    e->copying_dscp -= load_rlx(&s->mark) == MARK_COPY ? 1 : 0;
+    store_rlx(&s->mark, mark);
+    if ((before > 0) != (e->copying_dscp > 0))
+        tell_tos(e, before == 0);
+}
+
+int rf_session_dscp(struct rf_engine *e, uint64_t handle, int dscp)
+{
+    if (dscp < RF_DSCP_NONE || dscp > RF_DSCP_COPY)
+        return -EINVAL;
+    struct session *s = control_find(e, handle);
+
+    if (s)
+        ports_mark(e, s, dscp == RF_DSCP_NONE   ? 0
+                         : dscp == RF_DSCP_COPY ? MARK_COPY
+                                                : (uint16_t)(MARKED | dscp << 2));
+    return control_done(e, s);
 }

@@ -13,4 +13,7 @@ struct session_ports {
 struct session_ports ports_close(struct rf_engine *e, struct session *s);
 void ports_free(struct session_ports had);
 
+/* Under `control`. How its copies are marked, see session.mark. */
+void ports_mark(struct rf_engine *e, struct session *s, uint16_t mark);
+
 #endif

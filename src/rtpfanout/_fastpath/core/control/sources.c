@@ -81,6 +81,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
             had = ports_close(e, s);
         else
             table_remove(&e->table, s);
+        ports_mark(e, s, 0);
         s->in_use = false; /* no other control call finds it from here on */
     }
     end(e);

@@ -226,6 +226,16 @@ int sock_tell_local(const struct sock *s)
     return rc ? -errno : 0;
 }
 
+void sock_tell_tos(const struct sock *s, bool on)
+{
+    int value = on;
+
+    if (s->family == AF_INET6)
+        (void)setsockopt(s->fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &value, sizeof value);
+    if (sock_sends_ipv4(s))
+        (void)setsockopt(s->fd, IPPROTO_IP, IP_RECVTOS, &value, sizeof value);
+}
+
 int sock_open_probe(int family)
 {
     int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);

@@ -42,6 +42,8 @@ int sock_send(const struct sock *s, const struct rf_addr *to, const uint8_t *fro
 bool sock_is_wildcard(const struct sock *s);
 /* 0 or -errno. */
 int sock_tell_local(const struct sock *s);
+/* How what is received is marked (IP_TOS, IPV6_TCLASS); best effort. */
+void sock_tell_tos(const struct sock *s, bool on);
 /* From which address the kernel would send to `to`: asked of a socket made for that by
  * sock_open_probe(family). 0 or -errno. */
 int sock_open_probe(int family);

@@ -6,8 +6,27 @@
 
 enum { INTERRUPTS_BORNE = 64, PROBE_AFTER_SECS = 60, IMPATIENT_SECS = 1, LAME_SECS = 1 };
 
-/* Behind UDP_SEGMENT, or where that would be. */
-enum { TOLD_FROM = CMSG_SPACE(sizeof(uint16_t)) };
+void group_tell(struct group *g, uint16_t mark)
+{
+    g->control.align = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof g->segment),
+                                        .cmsg_level = IPPROTO_UDP,
+                                        .cmsg_type = UDP_SEGMENT};
+    memcpy(CMSG_DATA(&g->control.align), &g->segment, sizeof g->segment);
+    g->control_len = SEGMENT_CONTROL;
+    if (mark) {
+        tos_to_control(g->control.bytes + SEGMENT_CONTROL, (uint8_t)mark);
+        g->control_len += TOS_CONTROL;
+    }
+}
+
+/* Of a group that begins at `control`, what goes with several of its packets, or with one. */
+static void tell(struct msghdr *msg, void *control, size_t len, bool segmented)
+{
+    size_t begin = segmented ? 0 : SEGMENT_CONTROL;
+
+    msg->msg_controllen = len > begin ? len - begin : 0;
+    msg->msg_control = len > begin ? (char *)control + begin : NULL;
+}
 
 /* The entry before may have the same. */
 static union told *told_of(struct batch *b, const struct copy *copy)
@@ -18,8 +37,8 @@ static union told *told_of(struct batch *b, const struct copy *copy)
         return &b->told[b->told_used - 1];
     union told *told = &b->told[b->told_used++];
 
-    memcpy(told->bytes, &copy->group->control, sizeof copy->group->control);
-    addr_to_control((struct cmsghdr *)(told->bytes + TOLD_FROM), copy->from,
+    memcpy(told->bytes, &copy->group->control, copy->group->control_len);
+    addr_to_control((struct cmsghdr *)(told->bytes + copy->group->control_len), copy->from,
                     copy->subscriber->name.any.sa_family);
     return told;
 }
@@ -28,17 +47,15 @@ static void add_control(struct batch *b, struct msghdr *msg, const struct copy *
 {
     bool segmented = !copy->packet && copy->group->packets > 1;
 
+    size_t len = copy->group->control_len;
+
     if (!copy->from) {
-        msg->msg_control = segmented ? &copy->group->control : NULL;
-        msg->msg_controllen = segmented ? sizeof copy->group->control : 0;
+        tell(msg, &copy->group->control, len, segmented);
         return;
     }
-    size_t begin = segmented ? 0 : TOLD_FROM, from = copy->subscriber->name.any.sa_family == AF_INET
-                                                         ? CMSG_SPACE(sizeof(struct in_pktinfo))
-                                                         : CMSG_SPACE(sizeof(struct in6_pktinfo));
-
-    msg->msg_control = told_of(b, copy)->bytes + begin;
-    msg->msg_controllen = TOLD_FROM - begin + from;
+    len += copy->subscriber->name.any.sa_family == AF_INET ? CMSG_SPACE(sizeof(struct in_pktinfo))
+                                                           : CMSG_SPACE(sizeof(struct in6_pktinfo));
+    tell(msg, told_of(b, copy), len, segmented);
 }
 
 void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
@@ -223,8 +240,7 @@ static int send_from_any(struct flush *f, struct copy *c, struct msghdr msg, uin
 {
     if (!c->from || !addr_may_be_gone(error))
         return error;
-    msg.msg_control = packets > 1 ? &c->group->control : NULL;
-    msg.msg_controllen = packets > 1 ? sizeof c->group->control : 0;
+    tell(&msg, &c->group->control, c->group->control_len, packets > 1);
     error = send_one(f, &msg);
     if (error == 0) {
         c->from = NULL;
@@ -246,10 +262,7 @@ static void send_singly(struct flush *f, struct copy *c, const struct msghdr *se
             .msg_iovlen = 1,
         };
 
-        if (c->from) {
-            msg.msg_control = (char *)segmented->msg_control + TOLD_FROM;
-            msg.msg_controllen = segmented->msg_controllen - TOLD_FROM;
-        }
+        tell(&msg, segmented->msg_control, segmented->msg_controllen, false);
         int error = send_from_any(f, c, msg, 1, send_one(f, &msg));
 
         if (i == 0 && why == EINVAL && error == EINVAL) {

@@ -23,11 +23,15 @@ struct group {
     uint32_t iov_count;
     /* CLOCK_REALTIME when the first and the last subscriber served had it. */
     uint64_t first_ns, last_ns;
+    /* UDP_SEGMENT, which a single packet goes without; behind it how they are marked, if they are. */
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(uint16_t))];
-    } control; /* UDP_SEGMENT; not sent with a single packet */
+        char bytes[CMSG_SPACE(sizeof(uint16_t)) + TOS_CONTROL];
+    } control;
+    uint32_t control_len;
 };
+
+enum { SEGMENT_CONTROL = CMSG_SPACE(sizeof(uint16_t)) };
 
 struct local_set;
 
@@ -36,11 +40,11 @@ struct tally {
     uint64_t packets_sent, bytes_sent, packets_failed, packets_withheld;
 };
 
-/* What goes with a copy that is told from which address to leave: UDP_SEGMENT (not used with a
- * single packet), and the address behind it. */
+/* What goes with a copy that is told from which address to leave: what goes with its group, and the
+ * address behind that. */
 union told {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t)) + LOCAL_CONTROL];
+    char bytes[SEGMENT_CONTROL + TOS_CONTROL + LOCAL_CONTROL];
 };
 
 /* One send entry: a whole group, or one packet of it where segments don't pass. */
@@ -75,6 +79,9 @@ struct egress {
     int fd[EGRESS_LANES];
     uint32_t impatient_until[EGRESS_LANES]; /* seconds: waiting for room was in vain */
 };
+
+/* Its segments' length, and how its packets are marked (packet.mark). */
+void group_tell(struct group *g, uint16_t mark);
 
 /* The caller has seen that the batch is not full. `name_len` is the socket family's. */
 void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len);

@@ -61,13 +61,8 @@ static struct group *group_new(struct plan *plan, struct session *s, struct pack
         .first = first,
         .segment = (uint16_t)first->bytes.iov_len,
         .iov = &plan->iovs[plan->iovs_used],
-        .control.align = {
-            .cmsg_len = CMSG_LEN(sizeof g->segment),
-            .cmsg_level = IPPROTO_UDP,
-            .cmsg_type = UDP_SEGMENT,
-        },
     };
-    memcpy(CMSG_DATA(&g->control.align), &g->segment, sizeof g->segment);
+    group_tell(g, first->mark);
     group_append(plan, g, first);
     return g;
 }

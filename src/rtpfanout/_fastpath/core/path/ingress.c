@@ -18,7 +18,7 @@ enum { OUT_OF_HAND = -1 };
 
 union control {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(int)) + LOCAL_CONTROL];
+    char bytes[CMSG_SPACE(sizeof(struct timespec)) + 2 * CMSG_SPACE(sizeof(int)) + LOCAL_CONTROL];
 };
 
 struct ingress {
@@ -140,7 +140,7 @@ static void read_control(const struct msghdr *msg, struct datagram *out)
             memcpy(&segment, CMSG_DATA(c), sizeof segment);
             if (segment > 0)
                 out->segment = (uint32_t)segment;
-        } else {
+        } else if (!tos_from_control(&out->tos, c)) {
             addr_from_control(out->local, c);
         }
     }
@@ -156,6 +156,7 @@ void ingress_datagram(const struct ingress *in, unsigned i, struct datagram *out
     out->port = in->port[i];
     out->segment = INGRESS_DATAGRAM;
     out->received_ns = 0;
+    out->tos = 0;
     memset(out->local, 0, sizeof out->local);
     read_control(msg, out);
     addr_from_sockaddr(&out->source, &in->name[i]);

@@ -31,6 +31,7 @@ struct datagram {
     uint32_t len;
     uint32_t segment; /* not 0; at least `len` when there is one datagram */
     bool truncated;
+    uint8_t tos; /* or traffic class, as it came; 0 where sock_tell_tos wasn't asked for */
     enum port_kind kind; /* of the port that it came to; its reader sets it */
     uint16_t port;       /* its number; 0: the main one */
     struct rf_addr source;

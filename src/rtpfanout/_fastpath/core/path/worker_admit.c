@@ -1,13 +1,22 @@
 /* What a worker takes in: buffers and parcels through the gate, into the runs of their sessions. */
 #include "worker.h"
 
+static uint16_t mark_of(const struct session *s, const struct datagram *d)
+{
+    uint16_t mark = load_rlx(&s->mark);
+
+    return mark == MARK_COPY ? (uint16_t)(MARKED | (d->tos & MARK_DSCP)) : mark;
+}
+
 static void accept_packet(struct worker *w, const struct arrival *a)
 {
     struct packet *p = &w->packets[w->packet_count++];
     struct session *s = a->session;
     uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
 
-    *p = (struct packet){.bytes = {a->data, a->len}, .received_ns = a->datagram->received_ns};
+    *p = (struct packet){.bytes = {a->data, a->len},
+                         .received_ns = a->datagram->received_ns,
+                         .mark = mark_of(s, a->datagram)};
     if (!s->run.first)
         w->sessions[w->session_count++] = s;
     budget_charge(&w->budget, subscribers, run_append(&s->run, p, w->gso));

@@ -1,5 +1,6 @@
 /* The packets that go out together, and where they are cut into groups: neighbours that leave to
- * each subscriber by one send entry. All of a group are equally long, but the last may be shorter. */
+ * each subscriber by one send entry. All of a group are equally long, but the last may be shorter, and
+ * marked alike. */
 #ifndef RF_RUN_H
 #define RF_RUN_H
 
@@ -11,6 +12,9 @@
 enum {
     GROUP_PACKETS = 64,  /* UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT */
     GROUP_BYTES = 65000, /* with the headers it must fit one 64 KiB IP packet */
+    MARKED = 0x100,
+    MARK_COPY = 0x200, /* of a session: as its packets came; never of a packet */
+    MARK_DSCP = 0xfc,  /* of the byte; the others are ECN's (RFC 3168), each hop's own */
 };
 
 /* A packet that leaves: received bytes and when the kernel received them. */
@@ -21,6 +25,8 @@ struct packet {
     /* Of its group up to here: bytes, packets (1: it opens one), and the length of the first. */
     uint32_t group_bytes;
     uint16_t group_packets, segment;
+    /* How it is marked on its way: MARKED with the TOS or traffic class byte; 0: as the socket does. */
+    uint16_t mark;
 };
 
 /* Of one session, in order of arrival. */
@@ -33,7 +39,7 @@ static inline bool run_append(struct run *r, struct packet *p, bool gso)
 {
     const struct packet *last = r->last;
     uint32_t len = (uint32_t)p->bytes.iov_len;
-    bool joins = gso && last && last->bytes.iov_len == last->segment && len <= last->segment &&
+    bool joins = gso && last && last->mark == p->mark && last->bytes.iov_len == last->segment && len <= last->segment &&
                  last->group_packets < GROUP_PACKETS && last->group_bytes + len <= GROUP_BYTES;
 
     p->next = NULL;

@@ -71,6 +71,7 @@ struct session {
     struct fair_use fair_use;
     struct rate_limit limit;
     counter dropped_paused;
+    _Atomic uint16_t mark; /* of its copies: as packet.mark, or MARK_COPY */
 
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
