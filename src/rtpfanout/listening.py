@@ -9,6 +9,9 @@ from rtpfanout.errors import StartError
 from rtpfanout.model import Address
 
 LISTEN_BACKLOG = 128
+SockAddr = tuple[str, int] | tuple[str, int, int, int]
+"""As the socket module has an address."""
+NOBODY: SockAddr = ("0.0.0.0", 0)  # noqa: S104  (no sender)
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 
@@ -40,10 +43,15 @@ def listener(address: Address, key: str) -> socket.socket:
 
 def bound_address(sock: socket.socket) -> Address:
     """Where a socket is bound."""
-    host, port, *rest = sock.getsockname()
-    if sock.family == socket.AF_INET6:
+    return from_sockaddr(sock.getsockname())
+
+
+def from_sockaddr(sockaddr: SockAddr) -> Address:
+    """An address as the socket module gives it, of IPv4 or IPv6."""
+    host, port, *rest = sockaddr
+    if rest:
         packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-        return Address.unpack(packed, port, rest[1])
+        return Address.unpack(packed, port, int(rest[1]))
     return Address.parse(f"{host}:{port}")
 
 

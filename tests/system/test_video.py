@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from players import bound, ffmpeg, free_pair
 from support import SETTLE_SECONDS, eventually, requires, udp_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from support import ServerProcess
 
@@ -34,12 +33,6 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def ffmpeg(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["ffmpeg", "-nostdin", "-y", "-loglevel", "error", *arguments], stdin=subprocess.DEVNULL
-    )
-
-
 class Decoder:
     """ffmpeg on a port of its own; `hashes` are those of the frames, in order."""
 
@@ -59,26 +52,6 @@ class Decoder:
     def hashes(self) -> list[str]:
         lines = self._frames.read_text().splitlines()
         return [line.split(",")[-1].strip() for line in lines if not line.startswith("#")]
-
-
-def bound(port: int) -> bool:
-    """Whether some socket has the UDP port of IPv4, from /proc/net (proc(5))."""
-    text = "".join(Path(f"/proc/net/{table}").read_text() for table in ("udp", "udp6"))
-    return f":{port:04X} " in text
-
-
-def free_pair() -> int:
-    """An even port that is free, and the next one (RTCP) too."""
-    while True:
-        with udp_socket() as rtp:
-            port = int(rtp.getsockname()[1])
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtcp:
-                if port % 2 == 0:
-                    try:
-                        rtcp.bind(("127.0.0.1", port + 1))
-                    except OSError:
-                        continue
-                    return port
 
 
 def description(clip: Path, tmp_path: Path) -> str:

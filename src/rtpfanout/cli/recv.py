@@ -1,6 +1,7 @@
 """`rtpfanout recv`: counts what arrives, and what should have."""
 
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "SSRC",
+    "PT",
+    "FROM",
     "PACKETS",
     "BYTES",
     "LOST",
@@ -43,6 +46,8 @@ COLUMNS = (
 )
 _LIVE_ROWS = 20
 _DRAW_SECONDS = 0.25
+_LINE_SECONDS = 5.0
+"""Between two lines of progress where nothing can be drawn."""
 _SETTLE_SECONDS = 0.3
 """Packets that come this soon after the last expected one are counted too."""
 
@@ -60,7 +65,7 @@ Expect = Annotated[
         min=1, help="End when this many came; exit with 1 when fewer did or any was lost."
     ),
 ]
-ClockRate = Annotated[int, typer.Option(min=1, help="Hz of the RTP time stamps, for the jitter.")]
+ClockRate = Annotated[int, typer.Option(min=1, help="Hz of the RTP time stamps, for the jitter; 48000 for Opus.")]
 Join = Annotated[
     signed.Token | None,
     typer.Option(
@@ -116,20 +121,16 @@ def recv(
             assert isinstance(udp, ReceiveSocket)
             udp = stack.enter_context(MemberSocket(udp, server, join, say))
         receptions = Receptions(udp, clock_rate)
-        with LiveView(sys.stderr.isatty()) as view:
-
-            def look() -> None:
-                view.update_every(_DRAW_SECONDS, lambda: _table(receptions, udp.address))
-
-            receptions.run(stop, count if expect is None else count or expect, duration, look)
+        with Progress(receptions, udp.address) as progress:
+            limit = count if expect is None else count or expect
+            receptions.run(stop, limit, duration, progress.look)
             if expect is not None and not stop:
-                receptions.run(stop, None, _SETTLE_SECONDS, look)
+                receptions.run(stop, None, _SETTLE_SECONDS, progress.look)
     if output is OutputFormat.JSON:
         write_json(receptions.summary())
     else:
         write_table(COLUMNS, _rows(receptions))
-        if receptions.not_rtp:
-            say(f"{receptions.not_rtp} datagrams were not RTP")
+        _tell_oddities(receptions)
     if receptions.uncounted:
         say(f"{receptions.uncounted} packets of SSRCs beyond the first {MAX_SSRCS} are not counted")
     if udp.kernel_drops:
@@ -140,12 +141,57 @@ def recv(
         _check_expectation(receptions, expect)
 
 
+class Progress(LiveView):
+    """How it goes: the table in place on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, receptions: Receptions, address: Address) -> None:
+        super().__init__(sys.stderr.isatty())
+        self._receptions = receptions
+        self._address = address
+        self._draws = sys.stderr.isatty()
+        self._next_line = time.monotonic() + _LINE_SECONDS
+        self._packets_then = 0
+
+    def look(self) -> None:
+        """As often as one likes."""
+        if self._draws:
+            self.update_every(_DRAW_SECONDS, lambda: _table(self._receptions, self._address))
+        elif (now := time.monotonic()) >= self._next_line:
+            rate = (self._receptions.packets - self._packets_then) / _LINE_SECONDS
+            self._next_line, self._packets_then = now + _LINE_SECONDS, self._receptions.packets
+            say(_progress_line(self._receptions, rate))
+
+
+def _progress_line(receptions: Receptions, rate: float) -> str:
+    parts = [f"{receptions.packets:,} packets, {rate:,.0f}/s, {receptions.lost:,} lost"]
+    if latest := receptions.latest:
+        ssrc, reception = latest
+        types = ",".join(map(str, sorted(reception.payload_types)))
+        parts.append(f"now ssrc {ssrc:#010x} of payload type {types} from {reception.sender}")
+    return "; ".join(parts)
+
+
+def _tell_oddities(receptions: Receptions) -> None:
+    """What the table has no column for."""
+    if receptions.reports:
+        say(f"{receptions.reports} datagrams were RTCP")
+    if strange := receptions.not_rtp - receptions.reports:
+        say(f"{strange} datagrams were neither RTP nor RTCP")
+    for ssrc, reception in receptions.by_ssrc.items():
+        if restarts := reception.sequence.restarts:
+            say(f"{ssrc:#010x} began anew {restarts} times")
+        if len(reception.senders) > 1:
+            say(f"{ssrc:#010x} came from {len(reception.senders)} addresses, FROM is the latest")
+
+
 def _rows(receptions: Receptions) -> list[tuple[object, ...]]:
     """One row of `COLUMNS` per SSRC, the busiest first."""
     busiest = sorted(receptions.by_ssrc.items(), key=lambda item: -item[1].packets)
     return [
         (
             f"{ssrc:#010x}",
+            ",".join(map(str, sorted(reception.payload_types))),
+            reception.sender,
             reception.packets,
             reception.bytes,
             reception.sequence.lost,

@@ -2,9 +2,11 @@
 
 import random
 import sys
-from contextlib import ExitStack, closing
+import time
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -17,7 +19,7 @@ from rtpfanout.model import Address
 from rtpfanout.mover import Mover
 from rtpfanout.traffic.moving import MovingSocket
 from rtpfanout.traffic.sending import Sender, Sent
-from rtpfanout.traffic.source import MAX_SIZE, MIN_SIZE, TestSource
+from rtpfanout.traffic.source import MAX_SIZE, MIN_SIZE, Codec, Stream, TestSource
 from rtpfanout.traffic.stopping import StopFlag
 from rtpfanout.traffic.udp import open_socket, source_for
 
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
     import socket
 
     from rtpfanout.traffic.capture import Capture
+    from rtpfanout.traffic.encoder import Encoder
 
 DEFAULT_FRAME_RATE = 30.0
 DEFAULT_BURST = 14
-
+LINE_SECONDS = 5.0
+"""Between two lines of progress where nothing can be drawn."""
 
 Target = Annotated[
     Address,
@@ -69,6 +73,13 @@ Pcap = Annotated[
         metavar="FILE", help="Send the RTP packets of a pcap or pcapng file, bytes unchanged."
     ),
 ]
+Encode = Annotated[
+    Codec | None,
+    typer.Option(
+        help="Send a real stream: a test picture with a running clock, or with opus a beep a "
+        "second, encoded by ffmpeg."
+    ),
+]
 MoveKeyFile = Annotated[
     Path | None,
     typer.Option(
@@ -91,52 +102,69 @@ def send(
     payload_type: PayloadType = 96,
     bind: Bind = None,
     pcap: Pcap = None,
+    encode: Encode = None,
     move_key_file: MoveKeyFile = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Send RTP, synthetic or from a capture file.
+    """Send RTP: synthetic, from a capture file, or a real encoder's.
 
     Ends on Ctrl-C, after --count or --duration, or at the end of --pcap.
     Synthetic packets carry their send time, so `rtpfanout recv` can tell latency.
     With --pcap the capture's own pace is kept unless --rate is given. Fragmented packets are put
     together, and frames that the capturing host merged (GSO, GRO) are cut again.
+    With --encode ffmpeg's stream is sent as it comes, with a keyframe a second and its
+    sender reports; --frame-rate and --size (the longest packet) are its.
     """
     if bind is not None and bind.ip.version != target.ip.version:
         raise typer.BadParameter("TARGET and --bind must both be IPv4 or both IPv6")
     if move_key_file is not None and ssrc is None:
         raise typer.BadParameter("--move-key-file needs --ssrc, which is signed too")
+    if encode is not None and (pcap or rate or burst):
+        raise typer.BadParameter("--encode goes at its own pace: no --pcap, --rate or --burst")
+    if pcap is not None and (frame_rate or burst):
+        raise typer.BadParameter("--pcap goes at its own pace or at --rate, not by frames")
+    frame_rate, burst = _pace(rate, frame_rate, burst)
     capture = None
-    if pcap is not None:
-        if frame_rate or burst:
-            raise typer.BadParameter("--pcap goes at its own pace or at --rate, not by frames")
-        capture = _capture(pcap, ssrc)
-        packets = capture.packets(rate)
-    else:
-        ssrc = random.getrandbits(32) if ssrc is None else ssrc
-        frame_rate, burst = _pace(rate, frame_rate, burst)
-        packets = TestSource(ssrc, frame_rate, burst, size, payload_type).packets()
-
     with ExitStack() as stack:
         stop = stack.enter_context(StopFlag())
-        udp: socket.socket | MovingSocket
-        if move_key_file is None:
-            udp = stack.enter_context(closing(open_socket(bind or source_for(target))))
-            source = bound_address(udp)
+        if pcap is not None:
+            capture = _capture(pcap, ssrc)
+            packets = capture.packets(rate)
         else:
+            ssrc = random.getrandbits(32) if ssrc is None else ssrc
+            packets = TestSource(ssrc, frame_rate, burst, size, payload_type).packets()
+        udp, source = _socket(stack, target, bind, move_key_file, ssrc)
+        if encode is not None:
             assert ssrc is not None
-            mover = _mover(move_key_file, ssrc)
-            udp = stack.enter_context(MovingSocket(target, bind, mover, say))
-            source = udp.address
-            udp.announce()
+            stream = Stream(encode, ssrc, payload_type, frame_rate, size)
+            encoder = stack.enter_context(_encoder(stream))
+            packets = encoder.packets(stop, partial(_report, udp, target))
         named = "" if ssrc is None else f", ssrc {ssrc:#010x}"
         say(f"sending from {source} to {target}{named}")
-        draws = sys.stderr.isatty()
-        sender = Sender(udp, target, packets, _draw if draws else None)
-        sender.run(stop, count, duration)
-        if draws:
-            _draw(None)
+        with Progress() as progress:
+            sender = Sender(udp, target, packets, progress.tell)
+            sender.run(stop, count, duration)
     ends = {"target": str(target), "source": str(source), "ssrc": ssrc}
     _tell(ends, sender.sent, capture, output)
+
+
+def _socket(
+    stack: ExitStack, target: Address, bind: Address | None, key: Path | None, ssrc: int | None
+) -> "tuple[socket.socket | MovingSocket, Address]":
+    """What is sent by, and from where."""
+    if key is None:
+        plain = stack.enter_context(closing(open_socket(bind or source_for(target))))
+        return plain, bound_address(plain)
+    assert ssrc is not None
+    moving = stack.enter_context(MovingSocket(target, bind, _mover(key, ssrc), say))
+    source = moving.address
+    moving.announce()
+    return moving, source
+
+
+def _report(udp: "socket.socket | MovingSocket", target: Address, report: bytes) -> None:
+    with suppress(OSError):  # as if it were lost on the way
+        udp.sendto(report, target.sockaddr)
 
 
 def _tell(
@@ -176,6 +204,12 @@ def _tell(
         )
 
 
+def _encoder(stream: Stream) -> "Encoder":
+    from rtpfanout.traffic.encoder import Encoder
+
+    return Encoder(stream)
+
+
 def _capture(path: Path, ssrc: int | None) -> "Capture":
     from rtpfanout.traffic.capture import Capture
 
@@ -201,9 +235,31 @@ def _mover(path: Path, ssrc: int) -> Mover:
         raise typer.BadParameter(f"{path}: {error}") from None
 
 
-def _draw(sent: Sent | None) -> None:
-    """How far it is, in place; None: away with it."""
-    line = ""
-    if sent is not None:
+class Progress:
+    """How far a sender is: in place on a terminal, elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._draws = sys.stderr.isatty()
+        self._next_line = time.monotonic() + LINE_SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._draws:
+            _draw("")
+
+    def tell(self, sent: Sent) -> None:
+        """What was sent so far."""
         line = f"sent {sent.packets:,} packets, {sent.rate:,.0f}/s, {sent.bytes:,} bytes"
+        if sent.failed:
+            line += f", {sent.failed:,} failed: {sent.last_failure}"
+        if self._draws:
+            _draw(line)
+        elif (now := time.monotonic()) >= self._next_line:
+            self._next_line = now + LINE_SECONDS
+            say(line)
+
+
+def _draw(line: str) -> None:
     print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from rtpfanout.traffic.reception import Reception
 if TYPE_CHECKING:
     from rtpfanout.traffic.joining import MemberSocket
     from rtpfanout.traffic.stopping import StopFlag
-    from rtpfanout.traffic.udp import ReceiveSocket
+    from rtpfanout.traffic.udp import Datagram, ReceiveSocket
 
 MAX_SSRCS = 10_000
 
@@ -23,12 +23,14 @@ class Receptions:
     def __init__(self, udp: ReceiveSocket | MemberSocket, clock_rate: int) -> None:
         self.packets = 0
         self.not_rtp = 0
+        self.reports = 0  # of these, RTCP
         self.uncounted = 0  # packets of SSRCs beyond MAX_SSRCS
         self.by_ssrc: dict[int, Reception] = {}
         self._udp = udp
         self._clock_rate = clock_rate
         self._begin = time.monotonic()
         self._seconds = 0.0
+        self._latest: tuple[int, Reception] | None = None
 
     @property
     def seconds(self) -> float:
@@ -39,6 +41,11 @@ class Receptions:
     def lost(self) -> int:
         """Sequence numbers missing, over all SSRCs."""
         return sum(reception.sequence.lost for reception in self.by_ssrc.values())
+
+    @property
+    def latest(self) -> tuple[int, Reception] | None:
+        """The SSRC whose packet came last."""
+        return self._latest
 
     @property
     def distinct(self) -> int:
@@ -62,7 +69,7 @@ class Receptions:
                 break
             datagram = self._udp.receive()
             if datagram is not None:
-                self._count(datagram.data, datagram.arrival_ns)
+                self._count(datagram)
             look()
         if stop:
             self._drain()
@@ -76,10 +83,14 @@ class Receptions:
             "packets": self.packets,
             "lost": self.lost,
             "not_rtp": self.not_rtp,
+            "reports": self.reports,
             "kernel_drops": self._udp.kernel_drops,
             "sources": [
                 {
                     "ssrc": ssrc,
+                    "from": reception.sender,
+                    "senders": len(reception.senders),
+                    "payload_types": list(reception.payload_types),
                     "packets": reception.packets,
                     "bytes": reception.bytes,
                     "lost": reception.sequence.lost,
@@ -102,13 +113,14 @@ class Receptions:
         while datagram := self._udp.receive(wait=False):
             if datagram.arrival_ns > end_ns:
                 break
-            self._count(datagram.data, datagram.arrival_ns)
+            self._count(datagram)
 
-    def _count(self, data: bytes, arrival_ns: int) -> None:
+    def _count(self, datagram: Datagram) -> None:
         try:
-            packet = rtp.parse(data, strict=False)
+            packet = rtp.parse(datagram.data, strict=False)
         except ValueError:
             self.not_rtp += 1
+            self.reports += rtp.is_report(datagram.data)
             return
         reception = self.by_ssrc.get(packet.ssrc)
         if reception is None:
@@ -116,5 +128,6 @@ class Receptions:
                 self.uncounted += 1
                 return
             reception = self.by_ssrc[packet.ssrc] = Reception(self._clock_rate)
-        reception.add(packet, len(data), arrival_ns)
+        reception.add(packet, len(datagram.data), datagram.arrival_ns, datagram.source)
         self.packets += 1
+        self._latest = packet.ssrc, reception

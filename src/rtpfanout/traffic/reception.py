@@ -4,10 +4,13 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 
+from rtpfanout.listening import NOBODY, SockAddr, from_sockaddr
 from rtpfanout.traffic.rtp import RtpPacket, read_stamp
 
 _MAX_DROPOUT = 3000
 _MAX_MISORDER = 1000
+MOST_SENDERS = 1000
+"""Of one SSRC that are told apart."""
 _WINDOW = (1 << (_MAX_MISORDER + 1)) - 1
 
 
@@ -235,14 +238,26 @@ class Reception:
     def __init__(self, clock_rate: int) -> None:
         self.packets = 0
         self.bytes = 0
+        self.senders: dict[SockAddr, None] = {}
+        self.payload_types: dict[int, None] = {}
         self.sequence = SequenceTracker()
         self.jitter = Jitter(clock_rate)
         self.latency = Latencies()
+        self._sender = NOBODY
 
-    def add(self, packet: RtpPacket, size: int, arrival_ns: int) -> None:
+    @property
+    def sender(self) -> str:
+        """Who sent the latest packet."""
+        return str(from_sockaddr(self._sender))
+
+    def add(self, packet: RtpPacket, size: int, arrival_ns: int, sender: SockAddr = NOBODY) -> None:
         """Count one packet of `size` bytes of UDP payload."""
         self.packets += 1
         self.bytes += size
+        self._sender = sender
+        if len(self.senders) < MOST_SENDERS:
+            self.senders[sender] = None
+        self.payload_types[packet.payload_type] = None
         digest = zlib.crc32(packet.payload)
         self.sequence.add(packet.sequence, Seen(arrival_ns, packet.timestamp, digest))
         self.jitter.add(packet.timestamp, arrival_ns)

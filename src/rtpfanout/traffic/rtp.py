@@ -138,6 +138,11 @@ def parse(packet: bytes, *, strict: bool = True) -> RtpPacket:
     )
 
 
+def is_report(packet: bytes) -> bool:
+    """Whether it is RTCP; see `parse`."""
+    return len(packet) >= 4 and 192 <= packet[1] <= 223 and _is_rtcp(packet)
+
+
 def _is_rtcp(packet: bytes) -> bool:
     """Whether it is RTCP (RFC 3550 section 6.4.1) though RTP of payload types 64 to 95 with the
     marker set has the same second byte: that has not a count and a length that agree, but for one

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rtpfanout.traffic.source import Due
     from rtpfanout.traffic.stopping import StopFlag
 
-_PROGRESS_SECONDS = 0.5
+PROGRESS_SECONDS = 0.5
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Sender:
             self._send(make())
             self.sent.seconds = time.monotonic() - begin
             if self._progress and now >= self._next_progress:
-                self._next_progress = now + _PROGRESS_SECONDS
+                self._next_progress = now + PROGRESS_SECONDS
                 self._progress(self.sent)
         self.sent.seconds = time.monotonic() - begin
 

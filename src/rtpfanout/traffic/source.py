@@ -1,5 +1,6 @@
 """The synthetic RTP source of `send` and `demo`."""
 
+import enum
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,26 @@ Due = tuple[float, Callable[[], bytes]]
 
 _PATTERN_PERIOD = 1 << 16
 _PATTERN = random.Random(0).randbytes(_PATTERN_PERIOD) * 2  # noqa: S311 (a test pattern)
+
+
+class Codec(enum.StrEnum):
+    """What a real encoder can make."""
+
+    H264 = "h264"
+    H265 = "h265"
+    VP8 = "vp8"
+    OPUS = "opus"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is asked of a real encoder; `size` is the longest packet, RTP header included."""
+
+    codec: Codec
+    ssrc: int
+    payload_type: int
+    frame_rate: float
+    size: int
 
 
 @dataclass(frozen=True)

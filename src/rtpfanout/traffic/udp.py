@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from rtpfanout.closing import Closing
 from rtpfanout.errors import StartError
-from rtpfanout.listening import bind_fault, bound, bound_address, set_receive_buffer
+from rtpfanout.listening import (
+    NOBODY,
+    SockAddr,
+    bind_fault,
+    bound,
+    bound_address,
+    set_receive_buffer,
+)
 from rtpfanout.model import Address
 
 # <asm-generic/socket.h>; the socket module does not export these.
@@ -24,10 +31,14 @@ _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(4)
 
 
 class Datagram(NamedTuple):
-    """One received datagram; `arrival_ns` is CLOCK_REALTIME, as the kernel saw it."""
+    """One received datagram; `arrival_ns` is CLOCK_REALTIME, as the kernel saw it.
+
+    `source` is who sent it, see listening.from_sockaddr.
+    """
 
     data: bytes
     arrival_ns: int
+    source: SockAddr = NOBODY
 
 
 class ReceiveSocket(Closing):
@@ -50,7 +61,7 @@ class ReceiveSocket(Closing):
         """The next datagram, or None when none came within 0.1 s, or at once."""
         flags = 0 if wait else socket.MSG_DONTWAIT
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_MAX_DATAGRAM, _ANCILLARY, flags)
+            data, ancillary, _, source = self._socket.recvmsg(_MAX_DATAGRAM, _ANCILLARY, flags)
         except BlockingIOError:
             return None
         arrival_ns = 0
@@ -60,7 +71,7 @@ class ReceiveSocket(Closing):
                 arrival_ns = seconds * 1_000_000_000 + nanoseconds
             elif kind == _SO_RXQ_OVFL:
                 self.kernel_drops = struct.unpack("@I", value)[0]
-        return Datagram(data, arrival_ns)
+        return Datagram(data, arrival_ns, source)
 
     def send(self, data: bytes, to: Address) -> None:
         """From the port that is received on. Raises OSError."""
