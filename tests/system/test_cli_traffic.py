@@ -163,6 +163,30 @@ def test_recv_counts_what_a_server_forwards():
     assert json.loads(out)["not_rtp"] == 0
 
 
+def test_recv_shows_who_sends_what():
+    """An SSRC that goes on from another port, with another payload type; and a report of RTCP."""
+    with background("recv", "127.0.0.1:0", "--count", 3) as recv:
+        host, port = recv.wait_for(r"receiving on (\S+)")[1].split(":")
+        for sequence, payload_type in ((1, 96), (2, 96), (3, 97)):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                if sequence == 3:
+                    udp.sendto(bytes([0x80, 201, 0, 1, 0, 0, 0, 9]), (host, int(port)))
+                data = rtp.build(
+                    b"", ssrc=9, sequence=sequence, timestamp=0, payload_type=payload_type
+                )
+                udp.sendto(data, (host, int(port)))
+                sender = target_of(udp)
+        code, out = recv.finish()
+    assert code == 0
+    header, row = (line.split() for line in out.splitlines())
+    assert header[:4] == ["SSRC", "PT", "FROM", "PACKETS"]
+    assert row[:4] == ["0x00000009", "96,97", sender.replace("0.0.0.0", host), "3"]
+    assert recv.stderr[1:] == [
+        "1 datagrams were RTCP\n",
+        "0x00000009 came from 3 addresses, FROM is the latest\n",
+    ]
+
+
 def test_recv_tells_loss_reorder_duplicates_and_foreign_datagrams():
     with receiver() as (recv, address), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         host, port = address.split(":")
