@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
+
+import pytest
+from rich.console import Console
 
 from rtpfanout.cli import recv, send
 from rtpfanout.model import Address
@@ -11,9 +14,6 @@ from rtpfanout.traffic.counting import Receptions
 from rtpfanout.traffic.sending import Sent
 from rtpfanout.traffic.stopping import StopFlag
 from rtpfanout.traffic.udp import Datagram
-
-if TYPE_CHECKING:
-    import pytest
 
 HERE = Address.parse("127.0.0.1:6000")
 REPORT = bytes([0x80, 201, 0, 1, 0, 0, 0, 9])
@@ -70,6 +70,19 @@ def test_nothing_that_came_is_a_line_too(
     with recv.Progress(counted(), HERE) as progress:
         progress.look()
     assert capsys.readouterr().err == "0 packets, 0/s, 0 lost\n"
+
+
+@pytest.mark.parametrize(("columns", "headers"), [(80, recv.NARROW), (200, recv.COLUMNS)])
+def test_the_table_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, columns: int, headers: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = Console(width=columns, color_system=None, file=io.StringIO())
+    with shown.capture() as capture:
+        shown.print(recv._table(counted(of(1, 50000), of(2, 50000)), HERE))
+    lines = capture.get().splitlines()
+    assert " ".join(headers) in [" ".join(line.split()) for line in lines]
+    assert any("0x00000009   96   192.0.2.7:50000" in line for line in lines)
 
 
 def test_what_the_table_has_no_column_for_is_told() -> None:

@@ -1,5 +1,6 @@
 """`rtpfanout recv`: counts what arrives, and what should have."""
 
+import shutil
 import sys
 import time
 from contextlib import ExitStack
@@ -44,6 +45,10 @@ COLUMNS = (
     "P99 ms",
     "MAX ms",
 )
+NARROW = ("SSRC", "PT", "FROM", "PACKETS", "LOST", "JITTER ms", "P99 ms")
+"""What fits into 80 columns."""
+_WIDE = 130
+"""Columns of a terminal on which all is shown."""
 _LIVE_ROWS = 20
 _DRAW_SECONDS = 0.25
 _LINE_SECONDS = 5.0
@@ -65,7 +70,9 @@ Expect = Annotated[
         min=1, help="End when this many came; exit with 1 when fewer did or any was lost."
     ),
 ]
-ClockRate = Annotated[int, typer.Option(min=1, help="Hz of the RTP time stamps, for the jitter; 48000 for Opus.")]
+ClockRate = Annotated[
+    int, typer.Option(min=1, help="Hz of the RTP time stamps, for the jitter; 48000 for Opus.")
+]
 Join = Annotated[
     signed.Token | None,
     typer.Option(
@@ -129,7 +136,8 @@ def recv(
     if output is OutputFormat.JSON:
         write_json(receptions.summary())
     else:
-        write_table(COLUMNS, _rows(receptions))
+        columns = _columns() if sys.stdout.isatty() else COLUMNS
+        write_table(columns, _rows(receptions, columns))
         _tell_oddities(receptions)
     if receptions.uncounted:
         say(f"{receptions.uncounted} packets of SSRCs beyond the first {MAX_SSRCS} are not counted")
@@ -184,8 +192,18 @@ def _tell_oddities(receptions: Receptions) -> None:
             say(f"{ssrc:#010x} came from {len(reception.senders)} addresses, FROM is the latest")
 
 
-def _rows(receptions: Receptions) -> list[tuple[object, ...]]:
-    """One row of `COLUMNS` per SSRC, the busiest first."""
+def _columns() -> tuple[str, ...]:
+    """For this terminal."""
+    return COLUMNS if shutil.get_terminal_size().columns >= _WIDE else NARROW
+
+
+def _rows(receptions: Receptions, columns: tuple[str, ...]) -> list[tuple[object, ...]]:
+    """One row per SSRC, the busiest first."""
+    chosen = [COLUMNS.index(name) for name in columns]
+    return [tuple(row[index] for index in chosen) for row in _full_rows(receptions)]
+
+
+def _full_rows(receptions: Receptions) -> list[tuple[object, ...]]:
     busiest = sorted(receptions.by_ssrc.items(), key=lambda item: -item[1].packets)
     return [
         (
@@ -206,7 +224,8 @@ def _rows(receptions: Receptions) -> list[tuple[object, ...]]:
 
 def _table(receptions: Receptions, address: Address) -> "Table":
     title = f"{address}: {receptions.packets:,} packets in {receptions.seconds:.0f} s"
-    return rich_table(COLUMNS, _rows(receptions)[:_LIVE_ROWS], title=title)
+    columns = _columns()
+    return rich_table(columns, _rows(receptions, columns)[:_LIVE_ROWS], title=title)
 
 
 def _check_expectation(receptions: Receptions, expect: int) -> None:
