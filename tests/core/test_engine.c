@@ -340,6 +340,35 @@ static void test_tick_finds_the_idle(void)
     rf_engine_free(engine);
 }
 
+static void test_a_session_has_a_timeout_of_its_own(void)
+{
+    struct rf_addr a = address("127.0.0.1", 1);
+    uint64_t idle[4], handle[4], gone;
+
+    setup(4, 1);
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK_EQ(session_add(engine, &a, i, 1000, &handle[i]), 0);
+    CHECK_EQ(rf_session_idle_timeout(engine, handle[1], 50), 0);
+    CHECK_EQ(rf_session_idle_timeout(engine, handle[2], RF_IDLE_FOREVER), 0);
+    CHECK_EQ(rf_session_idle_timeout(engine, handle[3], 5000), 0);
+    CHECK_EQ(rf_engine_tick(engine, 1049, 100, idle, 4), 0);
+    CHECK_EQ(rf_engine_tick(engine, 1050, 0, idle, 4), 1); /* also where others never end */
+    CHECK_EQ(idle[0], handle[1]);
+    CHECK_EQ(rf_engine_tick(engine, 1100, 100, idle, 4), 2);
+    CHECK(idle[0] == handle[0] && idle[1] == handle[1]);
+    CHECK_EQ(rf_engine_tick(engine, 6000, 100, idle, 4), 3);
+    CHECK_EQ(idle[2], handle[3]);
+    CHECK_EQ(rf_session_idle_timeout(engine, handle[2], 0), 0); /* as all */
+    CHECK_EQ(rf_engine_tick(engine, 6000, 100, idle, 4), 4);
+    /* Another session in its place has nothing of it. */
+    CHECK_EQ(rf_session_remove(engine, handle[1]), 0);
+    CHECK_EQ(rf_session_idle_timeout(engine, handle[1], 1), -ENOENT);
+    CHECK_EQ(session_add(engine, &a, 9, 6000, &gone), 0);
+    CHECK_EQ(rf_engine_tick(engine, 6099, 100, idle, 4), 3);
+    CHECK_EQ(rf_engine_tick(engine, 6100, 100, idle, 4), 4);
+    rf_engine_free(engine);
+}
+
 static void test_one_loop_at_a_time(void)
 {
     struct rf_addr from, viewer;
@@ -553,6 +582,7 @@ int main(void)
     RUN(test_paging_while_others_come_and_go);
     RUN(test_all_sessions_in_one_pass);
     RUN(test_tick_finds_the_idle);
+    RUN(test_a_session_has_a_timeout_of_its_own);
     RUN(test_one_loop_at_a_time);
     RUN(test_a_sleeper_that_does_not_wake_is_not_alive);
     RUN(test_removal_under_traffic);

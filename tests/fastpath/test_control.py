@@ -248,6 +248,20 @@ def test_tick_names_all_idle_sessions_in_one_call() -> None:
     assert len(e.tick(1000 + 501, 500)) == 1_000
 
 
+def test_a_session_has_a_timeout_of_its_own() -> None:
+    e = engine(max_sessions=3)
+    first, second, third = (e.add_session(local(1), i, 1000) for i in range(3))
+    e.set_idle_timeout(second, 50)
+    e.set_idle_timeout(third, 0)
+    assert e.tick(1050, 0) == [second]
+    assert e.tick(2**63, 500) == [first, second]
+    e.set_idle_timeout(third, None)
+    assert e.tick(1500, 500) == [first, second, third]
+    e.remove_session(third)
+    with pytest.raises(KeyError):
+        e.set_idle_timeout(third, 1)
+
+
 def test_control_before_run_and_after_stop(udp: Callable[..., socket.socket]) -> None:
     e, camera, viewer = engine(), udp(), udp()
     handle = add(e, camera, 1, viewer)

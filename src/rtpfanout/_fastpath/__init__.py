@@ -50,7 +50,8 @@ Life
   serialise on one writer mutex; the packet loop never takes it.
 * ``tick`` belongs to housekeeping, about once a second: it rolls the rate windows,
   frees memory whose grace period is over, and returns the handles of sessions
-  that have been without a packet for `idle_timeout_ns` (0: never).
+  that have been without a packet for `idle_timeout_ns` (0: never), or for what
+  ``set_idle_timeout`` gave them instead (0: never, None: as all).
 
 Sessions
 --------

@@ -203,6 +203,12 @@ cdef class Engine:
     def mark_session(self, uint64_t handle, int dscp):
         check(core.rf_session_dscp(self.engine, handle, dscp))
 
+    def set_idle_timeout(self, uint64_t handle, idle_timeout_ns):
+        cdef uint64_t timeout = 0
+        if idle_timeout_ns is not None:
+            timeout = idle_timeout_ns or core.RF_IDLE_FOREVER
+        check(core.rf_session_idle_timeout(self.engine, handle, timeout))
+
     def set_local_addresses(self, addresses, interfaces=()):
         cdef AddressArray array = AddressArray(list(addresses))
         for i, index in enumerate(interfaces[: array.count]):

@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "core.h" nogil:
     ctypedef bint rf_bool "bool"
+    const uint64_t RF_IDLE_FOREVER
 
     struct rf_engine:
         pass
@@ -149,6 +150,7 @@ cdef extern from "core.h" nogil:
                        uint64_t *handle)
     int rf_session_move(rf_engine *e, uint64_t handle, const rf_source *source, uint64_t now)
     int rf_session_pause(rf_engine *e, uint64_t handle, rf_bool paused)
+    int rf_session_idle_timeout(rf_engine *e, uint64_t handle, uint64_t idle_timeout)
     int rf_session_limit(rf_engine *e, uint64_t handle, uint64_t bits_per_second)
     int rf_session_dscp(rf_engine *e, uint64_t handle, int dscp)
     int rf_session_remove(rf_engine *e, uint64_t handle)

@@ -4,8 +4,8 @@ another.
 A new file is one of layout 0, and goes through all of them: so the tables of today are described
 here and nowhere else (`reading` and `writes` have the statements that use them). A layout is never
 changed once a version that writes it was released; what is new is another one at the end. For a
-further column of `session` that is one line, as "ALTER TABLE session ADD COLUMN ... DEFAULT ''",
-and its field in `records`. Before that, a file of the layout before goes to tests/unit/data.
+further column of `session` or `subscriber` that is one line, and its field in `records`. Before
+that, a file of the layout before goes to tests/unit/data.
 
 Nothing happens to a file that is there: a copy is changed, checked, made durable, and then takes
 its place by one rename.
@@ -32,9 +32,19 @@ APPLICATION_ID = 0x52464F53  # "RFOS"
 
 def _columns(*columns: str) -> str:
     """Of these names and types. quick_check looks at the CHECKs: what it lets pass can be read."""
-    return ", ".join(
-        f"{column} NOT NULL CHECK (typeof({column.split()[0]}) = '{column.split()[1].lower()}')"
-        for column in columns
+    return ", ".join(f"{column} NOT NULL {_check(column)}" for column in columns)
+
+
+def _check(column: str) -> str:
+    name, kind = column.split()
+    return f"CHECK (typeof({name}) = '{kind.lower()}')"
+
+
+def _added(table: str, *columns: tuple[str, str]) -> str:
+    """Further columns: the name and type of each, and what those rows have that are there."""
+    return "".join(
+        f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT {default} {_check(column)};\n"
+        for column, default in columns
     )
 
 
@@ -122,7 +132,14 @@ CREATE TABLE IF NOT EXISTS interface (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL CHECK (typeof(name) = 'text'));
 """
 
-LAYOUTS = (_LAYOUT_1, _LAYOUT_2)
+# Where a number or a flag may be absent, -1 says that it is.
+_LAYOUT_3 = _added(
+    "session",
+    ("name TEXT", "''"),
+    ("idle_timeout_secs REAL", "-1.0"),
+)
+
+LAYOUTS = (_LAYOUT_1, _LAYOUT_2, _LAYOUT_3)
 LAYOUT = len(LAYOUTS)
 """The one that this version reads and writes."""
 _MOST_LAYOUTS = 1000  # a greater one was not written by any version of us

@@ -46,6 +46,9 @@ class StoredSession(NamedTuple):
     """As far as it fits; all of it is with its key (`PutMoveCounter`)."""
     labels: str = ""
     """As `pack_labels` makes it."""
+    name: str = ""
+    idle_timeout_secs: float = -1.0
+    """Below 0: absent."""
 
 
 class StoredSource(NamedTuple):

@@ -261,6 +261,8 @@ int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_sec
  * RF_DSCP_NONE: with what the socket has. -ENOENT, -EINVAL. */
 enum { RF_DSCP_NONE = -1, RF_DSCP_COPY = 64 };
 int rf_session_dscp(struct rf_engine *e, uint64_t handle, int dscp);
+/* Of rf_engine_tick, for this session alone. -ENOENT. */
+int rf_session_idle_timeout(struct rf_engine *e, uint64_t handle, uint64_t idle_timeout);
 /* Returns after the grace period: no packet of it leaves afterwards. -ENOENT. */
 int rf_session_remove(struct rf_engine *e, uint64_t handle);
 int rf_session_stats(struct rf_engine *e, uint64_t handle, uint64_t now,
@@ -335,8 +337,11 @@ void rf_stamp_make(const uint8_t key[RF_PROOF_KEY], uint8_t claims[RF_CLAIMS]);
 int rf_send(struct rf_engine *e, const struct rf_addr *to, const uint8_t *from, const void *data,
             size_t len);
 
+/* Of a session that is never idle, whatever the others are. */
+#define RF_IDLE_FOREVER UINT64_MAX
 /* Housekeeping, about once a second: rolls the rate windows, frees what is past its grace
- * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never).
+ * period, and writes the handles of sessions without a packet for `idle_timeout` (0: never), or for
+ * the one that rf_session_idle_timeout gave them (0: none).
  * Returns how many were written, at most `capacity`; the rest comes with the next call. */
 size_t rf_engine_tick(struct rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                       size_t capacity);

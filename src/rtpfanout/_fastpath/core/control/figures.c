@@ -49,12 +49,16 @@ size_t rf_sessions_stats(struct rf_engine *e, uint64_t now, struct rf_session_st
     return n;
 }
 
-static bool is_idle(struct session *s, uint64_t now, uint64_t timeout)
+static bool is_idle(struct session *s, uint64_t now, uint64_t timeout_of_all)
 {
+    uint64_t timeout = s->idle_timeout ? s->idle_timeout : timeout_of_all;
+
+    if (timeout == 0 || timeout == RF_IDLE_FOREVER)
+        return false;
     uint64_t last = load_rlx(&s->last_packet_ns);
     uint64_t since = last > s->created_ns ? last : s->created_ns;
 
-    return timeout != 0 && now > since && now - since >= timeout;
+    return now > since && now - since >= timeout;
 }
 
 size_t rf_engine_tick(struct rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,

@@ -294,6 +294,17 @@ int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_sec
     return control_done(e, s);
 }
 
+int rf_session_idle_timeout(struct rf_engine *e, uint64_t handle, uint64_t idle_timeout)
+{
+    pthread_mutex_lock(&e->control);
+    struct session *s = session_by_handle(&e->sessions, handle);
+
+    if (s)
+        s->idle_timeout = idle_timeout;
+    pthread_mutex_unlock(&e->control);
+    return s ? 0 : -ENOENT;
+}
+
 int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n)
 {
     struct local_set *set = local_set_new(addrs, (uint32_t)n), *old;

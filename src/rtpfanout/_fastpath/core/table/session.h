@@ -81,6 +81,7 @@ struct session {
     struct session *next_free;
     struct session *ssrc_next, *ssrc_previous; /* sessions of the same SSRC */
     uint64_t created_ns;
+    uint64_t idle_timeout; /* 0: the one that all have; RF_IDLE_FOREVER */
     struct rate_point older, newer;
 
     /* Of sessions with a rule: read when an exact source is not found. */
