@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
 from rtpfanout.model import ADDRESS_RECORD, Address
 from rtpfanout.store import StoredSession, runs_of
+from rtpfanout.store.migrations import LAYOUTS
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable
 
     from rtpfanout.store import Store
@@ -42,6 +45,13 @@ def records(numbers: Iterable[int]) -> bytes:
 def split(packed: bytes) -> list[bytes]:
     size = ADDRESS_RECORD.size
     return [packed[i : i + size] for i in range(0, len(packed), size)]
+
+
+def back_to_layout_1(connection: sqlite3.Connection) -> None:
+    """Without the columns that were added since; its further tables are of layout 1 or more."""
+    for table, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", "".join(LAYOUTS)):
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 1")
 
 
 def contents(store: Store) -> dict[StoredSession, dict[bytes, Terms]]:

@@ -12,10 +12,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rtpfanout.api import session_pb2
 from rtpfanout.errors import (
+    AlreadyExistsError,
     InvalidArgumentError,
     LimitError,
     RtpFanoutError,
     UnavailableError,
+    UnknownNameError,
     Violation,
     codes_of,
 )
@@ -91,6 +93,8 @@ def error_status(error: RtpFanoutError) -> status_pb2.Status:
     if code is grpc.StatusCode.INTERNAL:
         return internal_status()
     details = [_detail(error, codes.reason)]
+    if isinstance(error, UnknownNameError):
+        details.append(_error_info(error, codes.reason))
     if error.violations and not isinstance(error, InvalidArgumentError):
         details.append(_bad_request(error))
     return _status(code, error.message, *details)
@@ -121,7 +125,13 @@ def _detail(error: RtpFanoutError, reason: str) -> Any:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(error.retry_after * 1e9))
         return error_details_pb2.RetryInfo(retry_delay=delay)
-    metadata = {"field": field} if field else {}
+    return _error_info(error, reason)
+
+
+def _error_info(error: RtpFanoutError, reason: str) -> Any:
+    session_id = error.session_id if isinstance(error, AlreadyExistsError) else ""
+    metadata = {"field": error.field or "", "session_id": session_id}
+    metadata = {key: value for key, value in metadata.items() if value}
     return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
 
 

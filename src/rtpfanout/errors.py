@@ -47,11 +47,32 @@ class InvalidArgumentError(RtpFanoutError):
 
 
 class AlreadyExistsError(RtpFanoutError):
-    """A session with this SSRC and source exists."""
+    """A session with this SSRC and source, or of this name, exists: that of `session_id`, if the
+    caller may know it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        violations: tuple[Violation, ...] = (),
+        session_id: str = "",
+    ) -> None:
+        super().__init__(message, field=field, violations=violations)
+        self.session_id = session_id
 
 
 class NotFoundError(RtpFanoutError):
     """No such session or subscriber."""
+
+
+class UnknownNameError(InvalidArgumentError, NotFoundError):
+    """No session has this name.
+
+    Callers of the first version, which knew no names, get the status that they ever got for a text
+    that is no UUID; others can tell by the reason.
+    """
 
 
 class LimitError(RtpFanoutError):
@@ -142,6 +163,9 @@ CODES: dict[type[RtpFanoutError], Codes] = {
     PermissionDeniedError: Codes(ExitCode.DENIED, "PERMISSION_DENIED", "ROLE"),
     UnauthenticatedError: Codes(ExitCode.DENIED, "UNAUTHENTICATED", "UNAUTHENTICATED", "EXPIRED"),
     NotFoundError: Codes(ExitCode.NOT_FOUND, "NOT_FOUND", "NOT_FOUND", "NO_SESSION"),
+    UnknownNameError: Codes(
+        ExitCode.NOT_FOUND, "INVALID_ARGUMENT", "UNKNOWN_NAME", denial="NO_SESSION"
+    ),
     UnavailableError: Codes(ExitCode.UNREACHABLE, "UNAVAILABLE", denial="UNAVAILABLE"),
     RefusedError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "REFUSED", "UNAVAILABLE"),
     LimitError: Codes(ExitCode.FAILURE, "RESOURCE_EXHAUSTED", denial="LIMIT"),

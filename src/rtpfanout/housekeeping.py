@@ -10,6 +10,7 @@ import structlog
 
 from rtpfanout.pressure import Pressure
 from rtpfanout.seldom import Seldom
+from rtpfanout.sessions import told
 
 if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
@@ -54,13 +55,14 @@ async def housekeep(
 
 def _expire_sessions(sessions: Housekeeping, timeout_secs: float) -> None:
     for view in sessions.expire_idle():
+        own = view.terms.idle_timeout_secs
         _log.info(
             "session expired",
-            session_id=view.session_id,
+            **told(view.session_id, view.name),
             source=view.source_address,
             ssrc=f"{view.ssrc:#010x}",
             subscribers=view.subscriber_count,
-            session_timeout_secs=timeout_secs,
+            **{"session_timeout_secs": timeout_secs} if own is None else {"idle_timeout_secs": own},
         )
 
 

@@ -16,6 +16,10 @@ MOST_WORKERS = 64
 
 LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 """A key or value of a session's labels."""
+NAME = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+"""Of a session; but no text that could be a UUID, for ids stand in the same places."""
+SESSION_ID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""RFC 9562 section 4; the other spellings that uuid.UUID takes are refused."""
 Pairs = tuple[tuple[str, str], ...]
 """Labels that a session must have, as a selector or a scope says it."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")

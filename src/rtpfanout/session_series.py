@@ -89,6 +89,8 @@ def _write(lines: list[list[str]], view: SessionView, stats: SessionStats) -> No
         f'source="{str(view.source or view.source_address).translate(_ESCAPES)}",'
         f'media_type="{view.media_type.value}"'
     )
+    if view.name:
+        labels += f',name="{view.name}"'  # of characters that need no escape
     for family, found in zip(_FAMILIES, lines, strict=True):
         if family is DROPS:
             for reason in (*DROP_REASONS, *REFUSALS):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from managers import SECOND, SOURCE, engine_of, policy_of
+from store_support import back_to_layout_1
 
 from rtpfanout import boot
 from rtpfanout.sessions import Limits, SessionManager
@@ -180,7 +181,7 @@ def test_after_a_version_that_keeps_no_clock_its_times_count(host: Host) -> None
     with closing(sqlite3.connect(host.path)) as connection, connection:
         connection.execute("UPDATE subscriber SET lease_ns = ?", (until,))
         connection.execute("UPDATE clock SET written_ns = 0")
-        connection.execute("PRAGMA user_version = 1")
+        back_to_layout_1(connection)
     with host.server() as manager:
         assert host.left(manager, session_id) == [LONG, SHORT]
         host.wait(3602)

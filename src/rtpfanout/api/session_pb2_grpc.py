@@ -27,7 +27,9 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """Sessions and their subscribers. Errors carry a google.rpc.Status whose
+    """Sessions and their subscribers. Every session_id of a request may be the
+    session's name as well; one that no session has is INVALID_ARGUMENT, as it
+    is no UUID, with the reason UNKNOWN_NAME. Errors carry a google.rpc.Status whose
     details name the offending field (BadRequest) or limit (QuotaFailure).
     """
 
@@ -105,20 +107,22 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """Sessions and their subscribers. Errors carry a google.rpc.Status whose
+    """Sessions and their subscribers. Every session_id of a request may be the
+    session's name as well; one that no session has is INVALID_ARGUMENT, as it
+    is no UUID, with the reason UNKNOWN_NAME. Errors carry a google.rpc.Status whose
     details name the offending field (BadRequest) or limit (QuotaFailure).
     """
 
     def CreateSession(self, request, context):
-        """INVALID_ARGUMENT, ALREADY_EXISTS (same SSRC from the same source),
-        RESOURCE_EXHAUSTED (max_sessions).
+        """INVALID_ARGUMENT, ALREADY_EXISTS (same SSRC from the same source, same name;
+        if_exists), RESOURCE_EXHAUSTED (max_sessions).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """INVALID_ARGUMENT (not a UUID), NOT_FOUND.
+        """INVALID_ARGUMENT (not a UUID, nor the name of a session), NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +196,7 @@ class SessionServiceServicer(object):
     def UpdateSession(self, request, context):
         """Changes what is named and nothing else, in one step: a packet is judged by the
         session as it was before or as it is after. INVALID_ARGUMENT, NOT_FOUND,
-        ALREADY_EXISTS (the new source), ABORTED (if_revision), PERMISSION_DENIED.
+        ALREADY_EXISTS (the new source or name), ABORTED (if_revision), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,7 +296,9 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Sessions and their subscribers. Errors carry a google.rpc.Status whose
+    """Sessions and their subscribers. Every session_id of a request may be the
+    session's name as well; one that no session has is INVALID_ARGUMENT, as it
+    is no UUID, with the reason UNKNOWN_NAME. Errors carry a google.rpc.Status whose
     details name the offending field (BadRequest) or limit (QuotaFailure).
     """
 

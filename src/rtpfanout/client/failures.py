@@ -12,13 +12,16 @@ from grpc_status import rpc_status
 from rtpfanout.errors import (
     CODES,
     AddressDeniedError,
+    AlreadyExistsError,
     InvalidArgumentError,
     RtpFanoutError,
     StreamRefusedError,
     UnavailableError,
     UnimplementedError,
+    UnknownNameError,
     UnreachableError,
     Violation,
+    codes_of,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 _ERRORS: dict[str, type[RtpFanoutError]] = {
     codes.status: kind
     for kind, codes in CODES.items()
-    if kind is not AddressDeniedError  # to a client that is a kind of PermissionDeniedError
+    # To a client the first is a kind of PermissionDeniedError; the other has its reason.
+    if kind not in (AddressDeniedError, UnknownNameError)
 } | {
     grpc.StatusCode.OUT_OF_RANGE.name: InvalidArgumentError,
     grpc.StatusCode.INTERNAL.name: RtpFanoutError,
@@ -59,15 +63,22 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
             f"check that the server runs and that this is its gRPC address{_tls_advice(reason)}",
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
+    info = _error_info(status)
     kind = _ERRORS.get(code.name, RtpFanoutError)
+    if info.reason == codes_of(UnknownNameError("")).reason:
+        kind = UnknownNameError
     if kind is RtpFanoutError:
         message = f"{code.name}: {message}"
     violations = _violations(status, message)
     if len(violations) == 1:
         (violation,) = violations
-        return kind(violation.message, field=violation.field or None)
-    field = violations[0].field if violations else None
-    return kind(message, field=field, violations=violations)
+        failure = kind(violation.message, field=violation.field or None)
+    else:
+        field = violations[0].field if violations else None
+        failure = kind(message, field=field, violations=violations)
+    if isinstance(failure, AlreadyExistsError):
+        failure.session_id = info.metadata.get("session_id", "")
+    return failure
 
 
 def of_stream(error: grpc.RpcError, target: str) -> RtpFanoutError | None:
@@ -90,6 +101,15 @@ def _status(call: Any) -> status_pb2.Status | None:
         return rpc_status.from_call(call)
     except ValueError:  # the trailer contradicts the status: do not trust it
         return None
+
+
+def _error_info(status: status_pb2.Status | None) -> Any:
+    """An empty one where there is none."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            break
+    return info
 
 
 def _retry_info(status: status_pb2.Status | None) -> float | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STRANGERS_PER_SECOND = 10
 LONGEST_SHOWN = 128
 
-_SHOWN = ("source_address", "ssrc", "session_id", "subscriber_address", "request_id")
+_SHOWN = ("source_address", "ssrc", "session_id", "name", "subscriber_address", "request_id")
 """Fields of requests that are told; move keys and tokens are none of them."""
 
 _log = structlog.stdlib.get_logger("rtpfanout.audit")
@@ -72,6 +72,8 @@ class Audit:
         told = dict(self._request)
         if created := getattr(response, "session_id", None):
             told["session_id"] = created
+        if name := getattr(response, "name", None):
+            told["name"] = name
         identity = self.identity
         self._log.write(
             identity is None,

@@ -216,7 +216,11 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     @_call
     async def ListSessions(self, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:
         views, next_cursor = self.manager.list_page(
-            request.limit, request.cursor, request.label_selector
+            request.limit,
+            request.cursor,
+            request.label_selector,
+            name_prefix=request.name_prefix,
+            id_prefix=request.id_prefix,
         )
         return pb.ListSessionsResponse(
             sessions=map(convert.session_response, views), next_cursor=next_cursor

@@ -5,6 +5,7 @@ from rtpfanout.sessions.changes import ChangeLog
 from rtpfanout.sessions.fields import LARGEST_PAGE
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.manager import SessionManager
+from rtpfanout.sessions.names import told
 from rtpfanout.sessions.rules import Limits
 from rtpfanout.sessions.signals import MoveTarget, Signals
 from rtpfanout.sessions.state import SCOPE
@@ -38,5 +39,6 @@ __all__ = [
     "SubscriberView",
     "WatchEvent",
     "shown_terms",
+    "told",
     "watch",
 ]

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import enum
 import math
-import re
 from typing import TYPE_CHECKING, TypeVar
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import LABEL, REQUEST_ID, Consent, MediaType, SubscriberClass, shown
+from rtpfanout.model import (
+    LABEL,
+    NAME,
+    REQUEST_ID,
+    SESSION_ID,
+    Consent,
+    MediaType,
+    SubscriberClass,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,18 +28,36 @@ LARGEST_PAGE = 1000
 LONGEST_TTL_SECS = 30 * 86_400
 MOST_LABELS = 16
 
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # RFC 9562 section 4
 _LABEL_WORDS = "1 to 63 letters, digits, '-', '_', '.' or '/'"
 
 _Word = TypeVar("_Word", bound=enum.StrEnum)
 
 
-def session_id_of(text: str) -> str:
-    """In lower case; the other spellings that uuid.UUID takes are refused."""
-    canonical = text.lower()
-    if _UUID.fullmatch(canonical) is None:
-        raise InvalidArgumentError(f"{shown(text)} is not a UUID", field="session_id")
-    return canonical
+def session_of(text: str) -> str:
+    """What a request says of which session it means: an id, in lower case, or a name."""
+    if SESSION_ID.fullmatch(text):
+        return text.lower()
+    if not (text and is_name(text)):
+        raise InvalidArgumentError(f"{shown(text)} is not a UUID, nor a name", field="session_id")
+    return text
+
+
+def name_of(text: str) -> str:
+    """Of a session; or empty."""
+    if not is_name(text):
+        raise InvalidArgumentError(
+            f"{shown(text)} is not a name: 1 to 128 letters, digits, '.', '_', '-', in parts that"
+            " are joined by '/', and no UUID",
+            field="name",
+        )
+    return text
+
+
+def is_name(text: str) -> bool:
+    """Whether a session may have it; also that of one without."""
+    digits = text.replace("-", "")
+    is_uuid = len(digits) == 32 and set(digits.lower()) <= set("0123456789abcdef")
+    return not text or (NAME.fullmatch(text) is not None and not is_uuid)
 
 
 def request_id_of(text: str) -> str:
@@ -56,6 +82,13 @@ def consent_of(text: str) -> Consent:
 def subscriber_class_of(text: str) -> SubscriberClass:
     """One of SubscriberClass; empty is MONITOR."""
     return _word(text or SubscriberClass.MONITOR, SubscriberClass, "subscriber_class")
+
+
+def if_exists_of(text: str) -> bool:
+    """Whether the session that is there will do."""
+    if text not in ("", "error", "return"):
+        raise InvalidArgumentError(f"{shown(text)} is not error or return", field="if_exists")
+    return text == "return"
 
 
 def ssrc_of(number: int) -> int:

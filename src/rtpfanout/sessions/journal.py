@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rtpfanout.boot import boot_id
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.movekeys import identity_of
+from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.terms import LARGEST_STORED, Terms, stored_terms
 from rtpfanout.store import StoredConsent, StoredDelivery, StoredSession, writes
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
+    from rtpfanout.model import MediaType
     from rtpfanout.sessions.changes import ChangeLog
-    from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.clock import Clock
     from rtpfanout.store import Store, StoredAnswer, Write
 
 FOREVER_NS = LARGEST_STORED
@@ -150,4 +152,23 @@ def stored(session: Session) -> StoredSession:
         created_ns=session.created_wall_ns,
         revision=session.revision,
         **stored_terms(session.terms),
+    )
+
+
+def session_of(
+    row: StoredSession, handle: int, media_type: MediaType, terms: Terms, clock: Clock
+) -> Session:
+    """What `stored` stored, with what was read of it."""
+    return Session(
+        session_id=row.session_id,
+        sequence=row.sequence,
+        handle=handle,
+        ssrc=row.ssrc,
+        media_type=media_type,
+        created_at=clock.moment(row.created_ns),
+        created_ns=clock.monotonic_of(row.created_ns),
+        created_wall_ns=row.created_ns,
+        fed_since_ns=clock.monotonic_ns(),
+        terms=terms,
+        revision=row.revision,
     )

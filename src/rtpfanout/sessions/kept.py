@@ -12,7 +12,8 @@ from rtpfanout.errors import LimitError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.cursor import CursorKind
-from rtpfanout.sessions.fields import page_size, session_id_of
+from rtpfanout.sessions.fields import page_size
+from rtpfanout.sessions.names import told
 from rtpfanout.sessions.refused import in_order
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.zones import record_in_zone, scopes_of
@@ -44,7 +45,7 @@ class RefusedSessions(Part):
 
     def find(self, session_id: str) -> RefusedSession | None:
         """Raises InvalidArgumentError."""
-        canonical = session_id_of(session_id)
+        canonical = self.state.id_of(session_id)
         with self.state.lock:
             return self.state.find_refused(canonical)
 
@@ -61,6 +62,8 @@ class RefusedSessions(Part):
             self.journal.wait(written, revision)
             with state.lock:
                 del state.refused[canonical_id]
+                state.names.give_back(found.name, canonical_id)
+                state.lock.notify_all()
                 state.room_for_sessions = True
                 state.counts["deleted"] += 1
                 view = found.view(self.clock)
@@ -132,7 +135,7 @@ class RefusedSessions(Part):
                     del state.refused[refused.session_id]
                     state.touch(session)
                 served += 1
-                _log.info("session served again", session_id=session.session_id)
+                _log.info("session served again", **told(session.session_id, session.name))
         state.count("readmitted", served)
         return served
 

@@ -11,14 +11,16 @@ import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
-from rtpfanout.sessions import fields
+from rtpfanout.sessions.names import told
 from rtpfanout.sessions.record import Session
+from rtpfanout.sessions.standing import same_session
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.terms import Terms, engine_source, source_taken
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from rtpfanout.model import MediaType
     from rtpfanout.overload import HighWater
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.journal import Journal
@@ -40,18 +42,25 @@ class Life(Part):
     high_water: HighWater
     subscribers: Subscribers
 
-    def create(self, ssrc: int, media_type: str, terms: Terms, once: Once) -> SessionView:
-        """Applied, then written; undone if the store refuses. Nobody sees it before."""
+    def create(
+        self, ssrc: int, kind: MediaType, terms: Terms, once: Once, *, or_find: bool = False
+    ) -> SessionView:
+        """Applied, then written; undone if the store refuses. Nobody sees it before.
+
+        With `or_find` it is the session that is there, if that is the same.
+        """
         state = self.state
-        self.high_water.admit()
         clock = self.clock
-        kind = fields.media_type_of(media_type)
         session_id = str(uuid.uuid4())
-        if state.refused and len(state.by_id) + len(state.refused) >= self.rules.limits.sessions:
-            raise no_room(self)
-        now = clock.monotonic_ns()
         with state.lock:
-            terms = self._claim(session_id, ssrc, terms)
+            there = same_session(state, ssrc, kind, terms) if or_find else None
+            if there is None:
+                terms = self._claim(session_id, ssrc, terms)
+        if there is not None:
+            if answer := once.answer(there.to_json()):
+                self.journal.submit([], answer).result()
+            return there
+        now = clock.monotonic_ns()
         try:  # without the lock: the engine waits for a move that is under way
             handle = engine_add(self, ssrc, terms, now)
         except BaseException:
@@ -94,22 +103,29 @@ class Life(Part):
     def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
         """What no other session may have; `terms` with the counter of its move key.
 
-        Raises AlreadyExistsError. The lock is held.
+        Raises AlreadyExistsError, LimitError, UnavailableError. The lock is held.
         """
         state = self.state
+        self.high_water.admit()
+        if state.refused and len(state.by_id) + len(state.refused) >= self.rules.limits.sessions:
+            raise no_room(self)
         key = terms.key(ssrc)
         if key in state.keys:
             raise source_taken(ssrc, terms)
+        state.check_name(terms.name, session_id)
         counter = state.move_keys.take(session_id, ssrc, terms)
-        state.keys.add(key)
+        state.keys[key] = session_id
+        state.names.take(terms.name, session_id)
         return replace(terms, move_counter=counter)
 
     def _give_up(self, session_id: str, ssrc: int, terms: Terms) -> None:
         """Another session may have it. The lock is held."""
         state = self.state
-        state.keys.discard(terms.key(ssrc))
+        state.keys.pop(terms.key(ssrc), None)
+        state.names.give_back(terms.name, session_id)
         forgotten = state.move_keys.give_back(session_id, ssrc, terms)
         self.journal.forget_move_counters(forgotten)
+        state.lock.notify_all()
 
     def delete(self, session_id: str, once: Once) -> None:
         """Returns when no further packet of the session will leave."""
@@ -152,13 +168,18 @@ class Life(Part):
                 try:
                     ended.append(self._end(session, revision, written, "expired"))
                 except RtpFanoutError as error:  # tried again in a second
-                    _log.warning("session can't expire", reason=error.message)
+                    which = told(session.session_id, session.name)
+                    _log.warning("session can't expire", **which, reason=error.message)
         return ended
 
     def _is_idle(self, session: Session) -> bool:
-        """A pause is no silence of the source, and a new source has all of the timeout."""
-        age = self.clock.monotonic_ns() - session.fed_since_ns
-        return not session.terms.paused and age >= self.rules.limits.session_timeout_ns
+        """A pause is no silence of the source. A new source, or timeout, has all of the time."""
+        terms = session.terms
+        timeout = terms.idle_timeout_ns
+        if timeout is None:
+            timeout = self.rules.limits.session_timeout_ns
+        age = self.clock.monotonic_ns() - max(session.fed_since_ns, session.timed_since_ns)
+        return not terms.paused and 0 < timeout <= age
 
     def _end(self, session: Session, revision: int, written: Future[int], how: str) -> SessionView:
         state = self.state

@@ -22,7 +22,7 @@ from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
 from rtpfanout.sessions.kept import RefusedSessions
 from rtpfanout.sessions.life import Life
-from rtpfanout.sessions.pages import all_stats, sessions_page
+from rtpfanout.sessions.pages import Wanted, all_stats, sessions_page
 from rtpfanout.sessions.renumbering import Renumbering
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restoring
@@ -31,7 +31,7 @@ from rtpfanout.sessions.shedding import Shedding
 from rtpfanout.sessions.signals import Signals
 from rtpfanout.sessions.state import State
 from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
-from rtpfanout.sessions.terms import new_terms
+from rtpfanout.sessions.terms import new_terms, said_terms
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
     LatencySummary,
@@ -175,22 +175,25 @@ class SessionManager:
         media_type: str,
         *,
         request_id: str = "",
+        if_exists: str = "",
         **terms: Any,
     ) -> SessionView:
         """Let packets of `ssrc` from `source_address` in; the session has no subscriber yet.
 
         Every argument is as in CreateSessionRequest of session.proto. Raises
-        InvalidArgumentError, AlreadyExistsError (same SSRC and source), LimitError,
+        InvalidArgumentError, AlreadyExistsError (same name, or same SSRC and source), LimitError,
         UnavailableError, and what the address policy raises.
         """
         given = _given(source_address=source_address, **terms)
-        said = {"ssrc": ssrc, "media_type": media_type, **given}
+        asked = said_terms(given)
+        said = {"ssrc": ssrc, "media_type": media_type, "if_exists": if_exists, **asked}
         with self._requests.once("CreateSession", request_id, **said) as once:
             if once.earlier is not None:
                 return SessionView.from_json(once.earlier)
-            fields.media_type_of(media_type)
+            kind = fields.media_type_of(media_type)
+            or_find = fields.if_exists_of(if_exists)
             new = new_terms(given, self._rules.policy, self._clock.wall_secs())
-            return self._life.create(fields.ssrc_of(ssrc), media_type, new, once)
+            return self._life.create(fields.ssrc_of(ssrc), kind, new, once, or_find=or_find)
 
     def update(
         self, session_id: str, *, request_id: str = "", if_revision: int = 0, **terms: Any
@@ -202,22 +205,28 @@ class SessionManager:
         new source is a subscriber).
         """
         changes = _given(**terms)
-        canonical = fields.session_id_of(session_id)
-        said = {"session_id": canonical, "changes": changes, "if_revision": if_revision}
+        named = fields.session_of(session_id)
+        said = {"session_id": named, "changes": changes, "if_revision": if_revision}
         with self._requests.once("UpdateSession", request_id, **said) as once:
             if once.earlier is not None:
                 return SessionView.from_json(once.earlier)
-            return self._updating.update(canonical, changes, if_revision, once)
+            return self._updating.update(named, changes, if_revision, once)
 
     def get(self, session_id: str) -> SessionView:
-        """Raises InvalidArgumentError (not a UUID), NotFoundError."""
+        """Raises InvalidArgumentError (not a UUID, nor a name), NotFoundError."""
         if refused := self._refused.find(session_id):
             return refused.view(self._clock)
         with self._state.found(session_id) as session:
             return self._state.view(session)
 
     def list_page(
-        self, limit: int = 0, cursor: str = "", label_selector: str = ""
+        self,
+        limit: int = 0,
+        cursor: str = "",
+        label_selector: str = "",
+        *,
+        name_prefix: str = "",
+        id_prefix: str = "",
     ) -> tuple[list[SessionView], str]:
         """Up to `limit` sessions, oldest first, and the cursor of the next page, or "".
 
@@ -225,7 +234,8 @@ class SessionManager:
         that exist throughout appear exactly once, whatever comes and goes between pages.
         Raises InvalidArgumentError.
         """
-        return sessions_page(self._state, self._clock, limit, cursor, label_selector)
+        wanted = Wanted(fields.label_selector_of(label_selector), name_prefix, id_prefix.lower())
+        return sessions_page(self._state, self._clock, limit, cursor, wanted)
 
     def delete(self, session_id: str, *, request_id: str = "") -> None:
         """Returns when no further packet of the session will leave.
@@ -233,10 +243,12 @@ class SessionManager:
         Of concurrent calls for one session exactly one succeeds. Raises
         InvalidArgumentError, NotFoundError, UnavailableError.
         """
-        canonical = fields.session_id_of(session_id)
-        with self._requests.once("DeleteSession", request_id, session_id=canonical) as once:
-            if once.earlier is None and not self._refused.delete(canonical, once):
-                self._life.delete(canonical, once)
+        named = fields.session_of(session_id)
+        with self._requests.once("DeleteSession", request_id, session_id=named) as once:
+            if once.earlier is None:
+                canonical = self._state.id_of(named)
+                if not self._refused.delete(canonical, once):
+                    self._life.delete(canonical, once)
 
     def issue_join_token(
         self, session_id: str, **asked: Unpack[tokens.Asked]
@@ -263,12 +275,13 @@ class SessionManager:
         Adding it again sets its lease and class anew. Raises InvalidArgumentError,
         NotFoundError, LimitError, AddressDeniedError, UnavailableError.
         """
-        canonical = fields.session_id_of(session_id)
-        said = {"session_id": canonical, "subscriber_address": address_text}
+        named = fields.session_of(session_id)
+        said = {"session_id": named, "subscriber_address": address_text}
         terms = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
         with self._requests.once("AddSubscriber", request_id, **said, **terms) as once:
             if once.earlier is not None:
                 return once.earlier == "1"
+            canonical = self._state.id_of(named)
             kind = fields.subscriber_class_of(subscriber_class)
             ttl = fields.seconds(ttl_secs, "ttl_secs")
             admission = self._rules.admission
@@ -285,12 +298,13 @@ class SessionManager:
         request_id: str = "",
     ) -> int:
         """The same for 1 to LARGEST_BATCH addresses, all or none; how many are new."""
-        canonical = fields.session_id_of(session_id)
-        said = {"session_id": canonical, "subscriber_addresses": list(address_texts)}
+        named = fields.session_of(session_id)
+        said = {"session_id": named, "subscriber_addresses": list(address_texts)}
         terms = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
         with self._requests.once("BatchAddSubscribers", request_id, **said, **terms) as once:
             if once.earlier is not None:
                 return int(once.earlier)
+            canonical = self._state.id_of(named)
             kind = fields.subscriber_class_of(subscriber_class)
             ttl = fields.seconds(ttl_secs, "ttl_secs")
             admission = self._rules.admission
@@ -306,11 +320,12 @@ class SessionManager:
 
         Raises InvalidArgumentError, NotFoundError (session or subscriber), UnavailableError.
         """
-        canonical = fields.session_id_of(session_id)
-        said = {"session_id": canonical, "subscriber_address": address_text}
+        named = fields.session_of(session_id)
+        said = {"session_id": named, "subscriber_address": address_text}
         with self._requests.once("RemoveSubscriber", request_id, **said) as once:
             if once.earlier is not None:
                 return
+            canonical = self._state.id_of(named)
             address = read_address(address_text, SUBSCRIBER_FIELD)
             if not all(self._remove(canonical, [address.record], once)):
                 raise not_a_subscriber(canonical, address)
@@ -322,11 +337,12 @@ class SessionManager:
 
         Raises InvalidArgumentError, NotFoundError (session), UnavailableError.
         """
-        canonical = fields.session_id_of(session_id)
-        said = {"session_id": canonical, "subscriber_addresses": list(address_texts)}
+        named = fields.session_of(session_id)
+        said = {"session_id": named, "subscriber_addresses": list(address_texts)}
         with self._requests.once("BatchRemoveSubscribers", request_id, **said) as once:
             if once.earlier is not None:
                 return [address_texts[int(i)] for i in once.earlier.split(",") if i]
+            canonical = self._state.id_of(named)
             addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
             records = [address.record for address in addresses]
             found = self._remove(canonical, records, once, is_batch=True)

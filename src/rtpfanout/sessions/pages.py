@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import heapq
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.cursor import CursorKind
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rtpfanout._fastpath import Engine
+    from rtpfanout.model import Pairs
     from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.state import State
     from rtpfanout.sessions.views import SessionStats, SessionView
@@ -25,13 +26,29 @@ if TYPE_CHECKING:
 _Either = Session | RefusedSession
 
 
+class Wanted(NamedTuple):
+    """Which sessions a page has."""
+
+    selector: Pairs
+    name_prefix: str
+    id_prefix: str
+    """In lower case."""
+
+    def holds(self, session: _Either) -> bool:
+        """Whether it is one of them."""
+        return (
+            fields.matches(session.labels, self.selector)
+            and session.name.startswith(self.name_prefix)
+            and session.session_id.startswith(self.id_prefix)
+        )
+
+
 def sessions_page(
-    state: State, clock: Clock, limit: int, cursor: str, label_selector: str
+    state: State, clock: Clock, limit: int, cursor: str, wanted: Wanted
 ) -> tuple[list[SessionView], str]:
     """See SessionManager.list_page."""
     size = fields.page_size(limit)
     after = CursorKind.SESSIONS.read(cursor)
-    selector = fields.label_selector_of(label_selector)
     page: list[_Either] = []
     with state.lock:
         start = bisect.bisect_right(state.in_order, after, key=BY_SEQUENCE)
@@ -40,7 +57,7 @@ def sessions_page(
         if state.refused:
             found = heapq.merge(served, in_order(state.refused, after), key=BY_SEQUENCE)
         for session in found:
-            if fields.matches(_labels(session), selector):
+            if wanted.holds(session):
                 page.append(session)
                 if len(page) > size:
                     break
@@ -62,10 +79,6 @@ def all_stats(
             now = clock.monotonic_ns()
             values = engine.session_stats(session.handle, now)
         yield view_of(session, values, now), stats_of(session, values, now)
-
-
-def _labels(session: _Either) -> dict[str, str]:
-    return dict(session.labels if isinstance(session, RefusedSession) else session.terms.labels)
 
 
 def _view(state: State, clock: Clock, session: _Either) -> SessionView:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from rtpfanout.model import Address, MediaType
@@ -29,6 +30,8 @@ class Session:
     terms: Terms
     fed_since_ns: int = 0
     """Since when its source is the one it is, and not paused; monotonic."""
+    timed_since_ns: int = 0
+    """Since when its idle timeout is the one it is; monotonic."""
     revision: int = 0
     subscribers: int = 0
     refused: int = 0
@@ -45,3 +48,13 @@ class Session:
     claimed: set[bytes] = field(default_factory=set)
     next_feeder: Address | None = None
     """The source it is about to get: no subscriber may have it."""
+
+    @property
+    def name(self) -> str:
+        """Empty: it has none."""
+        return self.terms.name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """By key."""
+        return self.terms.labels

@@ -50,6 +50,11 @@ class RefusedSession:
         return self.row.session_id
 
     @property
+    def name(self) -> str:
+        """As a call may name it, too."""
+        return self.row.name
+
+    @property
     def subscribers(self) -> int:
         """How many it has, leases that are over among them."""
         return sum(len(split_records(run.records)) for run in self.runs)

@@ -20,9 +20,8 @@ from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import Consent, MediaType, Withheld
 from rtpfanout.sessions.admission import PORT, RECORD_BYTES, any_at_port, port_bytes, split_records
 from rtpfanout.sessions.entry import Entry, Restored, divided
-from rtpfanout.sessions.journal import FOREVER_NS
+from rtpfanout.sessions.journal import FOREVER_NS, session_of
 from rtpfanout.sessions.life import engine_add
-from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
 from rtpfanout.sessions.state import Part
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.journal import Journal
+    from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.zones import Zones
     from rtpfanout.store import (
@@ -112,6 +112,7 @@ class Restoring(Part):
             state.refused[row.session_id] = RefusedSession(
                 row, runs, str(error), self._undelivered.get(row.sequence, ())
             )
+            state.names.take(row.name, row.session_id)
         for start in range(0, len(self._drops), _CHANGES_AT_A_TIME):
             store.submit(self._drops[start : start + _CHANGES_AT_A_TIME])
         self._result.tell()
@@ -322,7 +323,8 @@ class Restoring(Part):
         with state.lock:
             if key in state.keys:
                 raise source_taken(row.ssrc, terms)
-            state.keys.add(key)
+            state.check_name(row.name, row.session_id)
+            state.keys[key] = row.session_id
         try:
             self._add_session(row, self.clock.monotonic_ns())
             if self._refused:
@@ -333,7 +335,7 @@ class Restoring(Part):
             self._insert(row, self._entries[row.sequence])
         except BaseException:
             with state.lock:
-                state.keys.discard(key)
+                state.keys.pop(key, None)
             if entry := self._entries.get(row.sequence):
                 self.engine.remove_session(entry.handle)
             raise
@@ -345,35 +347,24 @@ class Restoring(Part):
 
     def _insert(self, row: StoredSession, entry: Entry) -> None:
         state = self.state
-        clock = self.clock
         try:
             terms = entry.terms or terms_of(row, self.rules.policy)
             media_type = MediaType(row.media_type)
+            with state.lock:
+                state.check_name(row.name, row.session_id)
         except FAULTS as error:
             self.engine.remove_session(entry.handle)
             self._refuse_session(row, error)
             return
-        session = Session(
-            session_id=row.session_id,
-            sequence=row.sequence,
-            handle=entry.handle,
-            ssrc=row.ssrc,
-            media_type=media_type,
-            created_at=clock.moment(row.created_ns),
-            created_ns=clock.monotonic_of(row.created_ns),
-            created_wall_ns=row.created_ns,
-            fed_since_ns=clock.monotonic_ns(),
-            terms=terms,
-            revision=row.revision,
-            last_since=entry.last_since,
-            at_ingress_port=entry.at_ingress_port,
-        )
-        state.keys.add(terms.key(row.ssrc))
+        session = session_of(row, entry.handle, media_type, terms, self.clock)
+        session.last_since, session.at_ingress_port = entry.last_since, entry.at_ingress_port
+        state.keys[terms.key(row.ssrc)] = row.session_id
         for lease in entry.leases:
             self.leases.add(lease, entry.handle)
         with state.lock:
             counter = state.move_keys.take_again(session.session_id, session.ssrc, terms)
             session.terms = replace(terms, move_counter=counter)
+            state.names.take(row.name, row.session_id)
             state.insert(session)
             self.subscribers.count_restored(session, entry.subscribers, entry.records)
             if entry.refused:

@@ -12,6 +12,7 @@ from rtpfanout.errors import LimitError, NotFoundError, PermissionDeniedError, R
 from rtpfanout.model import Address, Consent, SourcePolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
+from rtpfanout.sessions.names import told
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import not_a_subscriber
@@ -139,7 +140,7 @@ class Signals(Part):
 
         Raises InvalidArgumentError, NotFoundError (session or subscriber), UnavailableError.
         """
-        canonical = fields.session_id_of(session_id)
+        canonical = self.state.id_of(session_id)
         if not any(self.remove(canonical, [address.record], NO_ID)):
             raise not_a_subscriber(canonical, address)
 
@@ -178,14 +179,13 @@ class Signals(Part):
             self._refusals.write(
                 _log.warning,
                 "source not pinned",
-                session_id=found.session_id,
+                **told(found.session_id, found.name),
                 reason=error.message,
             )
             return False
         state.count("pinned")
-        self._pins.write(
-            _log.info, "source pinned", session_id=found.session_id, source=str(address)
-        )
+        which = told(found.session_id, found.name)
+        self._pins.write(_log.info, "source pinned", **which, source=str(address))
         return True
 
     def _may_pin(self, session: Session, address: Address) -> bool:

@@ -12,11 +12,12 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import NotFoundError
-from rtpfanout.model import Withheld
+from rtpfanout.errors import AlreadyExistsError, NotFoundError, UnknownNameError
+from rtpfanout.model import SESSION_ID, Withheld, shown
 from rtpfanout.sessions.admission import RECORD_BYTES
-from rtpfanout.sessions.fields import matches, session_id_of
+from rtpfanout.sessions.fields import matches, session_of
 from rtpfanout.sessions.movekeys import MoveKeys
+from rtpfanout.sessions.names import Names
 from rtpfanout.sessions.views import view_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class State:
         self.by_handle: dict[int, Session] = {}
         self.by_ssrc: dict[int, set[Session]] = {}
         self.in_order: list[Session] = []  # by sequence, which only grows
-        self.keys: set[SessionKey] = set()
+        self.keys: dict[SessionKey, str] = {}
+        """Of which session each is, or is about to be, or is not quite free of."""
+        self.names = Names()
         self.move_keys = MoveKeys()
         self.sequence = 0
         self.total_subscribers = 0
@@ -76,10 +79,50 @@ class State:
         """Whether a subscriber who is refused may be served since that was looked at."""
         self.room_for_sessions = False
 
+    def id_of(self, session_id: str) -> str:
+        """Of the session that a request names so, by its id or its name.
+
+        Raises InvalidArgumentError; UnknownNameError: also for what is not in the caller's SCOPE.
+        """
+        said = session_of(session_id)
+        if SESSION_ID.fullmatch(said):
+            return said
+        with self.lock:
+            found = self.named(said)
+            if found is None or not matches(found.labels, SCOPE.get()):
+                raise UnknownNameError(
+                    f"{shown(said)} is not a UUID, nor the name of a session", field="session_id"
+                )
+            return found.session_id
+
+    def named(self, name: str) -> Session | RefusedSession | None:
+        """The session that has this name by now. The lock is held."""
+        holder = self.names.holder(name) or ""
+        found = self.by_id.get(holder) or self.refused.get(holder)
+        return found if found and found.name == name else None
+
+    def check_name(self, name: str, session_id: str) -> None:
+        """That this session may take it. Raises AlreadyExistsError. The lock is held."""
+        if self.names.holder(name) not in (None, session_id):
+            raise self.name_taken(name)
+
+    def name_taken(self, name: str) -> AlreadyExistsError:
+        """To be raised. Which session has it learns who may know. The lock is held."""
+        holder = self.named(name)
+        if holder is None or not matches(holder.labels, SCOPE.get()):
+            message = f"the name {shown(name)} is taken; give another"
+            return AlreadyExistsError(message, field="name")
+        return AlreadyExistsError(
+            f"session {holder.session_id} has the name {shown(name)}; give another, or ask for the"
+            ' one that is there by if_exists "return"',
+            field="name",
+            session_id=holder.session_id,
+        )
+
     @contextmanager
     def found(self, session_id: str) -> Iterator[Session]:
-        """The session under the lock. Raises InvalidArgumentError, NotFoundError."""
-        canonical = session_id_of(session_id)
+        """The session under the lock. Raises as `id_of`, NotFoundError, RefusedError."""
+        canonical = self.id_of(session_id)
         with self.lock:
             yield self.find(canonical)
 
@@ -111,7 +154,7 @@ class State:
         goes before those that came after.
         Raises InvalidArgumentError, NotFoundError (also when it was deleted meanwhile).
         """
-        canonical = session_id_of(session_id)
+        canonical = self.id_of(session_id)
         with self.lock:
             session = self._enter(canonical, records, wait=wait)
         try:
@@ -151,10 +194,13 @@ class State:
 
     def insert(self, session: Session) -> None:
         """Calls find it from here on. The lock is held."""
+        if (timeout := session.terms.idle_timeout_ns) is not None:
+            self._engine.set_idle_timeout(session.handle, timeout)
         self.by_id[session.session_id] = session
         self.by_handle[session.handle] = session
         self.by_ssrc.setdefault(session.ssrc, set()).add(session)
         bisect.insort(self.in_order, session, key=BY_SEQUENCE)
+        self.lock.notify_all()
 
     def forget(self, session: Session) -> None:
         """No call finds it from here on, but its key is taken still. The lock is held."""

@@ -36,6 +36,18 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _loaded_name(text: str) -> str:
+    if not fields.is_name(text):
+        raise ValueError("its name is none")
+    return text
+
+
+def _loaded_timeout(secs: float) -> float | None:
+    if not secs <= fields.LONGEST_TTL_SECS:
+        raise ValueError("its idle_timeout_secs are too many")
+    return None if secs < 0 else secs
+
+
 @dataclass(frozen=True, slots=True)
 class _Term:
     """One of the terms: its name in requests and in the store is that of its field in Terms."""
@@ -109,6 +121,20 @@ class Terms:
         load=unpack_labels,
         show=dict,
     )
+    name: str = _term("", fields.name_of, load=_loaded_name)
+    idle_timeout_secs: float | None = _term(
+        None,
+        lambda secs: fields.seconds(secs, "idle_timeout_secs"),
+        store=lambda secs: -1.0 if secs is None else secs,
+        load=_loaded_timeout,
+    )
+
+    @property
+    def idle_timeout_ns(self) -> int | None:
+        """How long it stays without packets; 0: for ever, None: as the configuration says."""
+        if self.idle_timeout_secs is None:
+            return 0 if self.name else None
+        return max(1, round(self.idle_timeout_secs * 1e9)) if self.idle_timeout_secs else 0
 
     @property
     def feeder(self) -> Address | None:
@@ -204,6 +230,12 @@ def changed_terms(
 def _refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
     if unknown := given.keys() - {*_OF_SOURCE, *known}:
         raise TypeError(f"unknown terms of a session: {', '.join(sorted(unknown))}")
+
+
+def said_terms(given: Mapping[str, Any]) -> dict[str, Any]:
+    """As a request id stands for them: what may be absent counts where it is empty, too."""
+    optional = {each.name for each in each_field(Terms) if each.metadata and each.default is None}
+    return {name: [value] if name in optional else value for name, value in given.items()}
 
 
 def stored_terms(terms: Terms) -> dict[str, Any]:

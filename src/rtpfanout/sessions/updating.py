@@ -73,7 +73,8 @@ class Updating(Part):
             if after.move_key != before.move_key:
                 counter = state.move_keys.take(session.session_id, session.ssrc, after)
                 after = replace(after, move_counter=counter)
-            state.keys.add(new_key)
+            state.keys[new_key] = session.session_id
+            state.names.take(after.name, session.session_id)
             self.zones.note(after.source_scopes)
             session.next_feeder = after.feeder
             revision = self.changes.begin()
@@ -87,7 +88,7 @@ class Updating(Part):
         except BaseException:
             with state.lock:
                 if new_key != old_key:
-                    state.keys.discard(new_key)
+                    del state.keys[new_key]
                 self._give_back(session, after, before)
                 session.next_feeder = None
                 self.changes.give_up(revision)
@@ -98,17 +99,22 @@ class Updating(Part):
             session.terms, session.revision = after, revision
             self._give_back(session, before, after)
             session.next_feeder = None
+            now = self.clock.monotonic_ns()
             if new_key != old_key:
-                state.keys.discard(old_key)
+                del state.keys[old_key]
             if new_key != old_key or before.paused != after.paused:
-                session.fed_since_ns = self.clock.monotonic_ns()
+                session.fed_since_ns = now
+            if before.idle_timeout_ns != after.idle_timeout_ns:
+                session.timed_since_ns = now
             shown = state.view(session)
             self.changes.show(revision, ChangeKind.UPDATED, shown, before.labels, gone)
         return view
 
     def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:
-        """The move key of `lost`, unless it is that of `kept`. The lock is held."""
+        """Name and move key of `lost`, unless they are those of `kept`. The lock is held."""
         state = self.state
+        if lost.name != kept.name:
+            state.names.give_back(lost.name, session.session_id)
         if lost.move_key != kept.move_key:
             forgotten = state.move_keys.give_back(session.session_id, session.ssrc, lost)
             self.journal.forget_move_counters(forgotten)
@@ -117,6 +123,7 @@ class Updating(Part):
         """Raises AlreadyExistsError, AddressDeniedError. The lock is held."""
         if is_taken:
             raise source_taken(session.ssrc, after)
+        self.state.check_name(after.name, session.session_id)
         feeder = after.feeder
         if feeder is None or feeder == session.terms.feeder:
             return
@@ -143,6 +150,8 @@ class Updating(Part):
             engine.move_session(handle, address, **options)
         if after.ingest_limit_bps != before.ingest_limit_bps:
             engine.limit_session(handle, after.ingest_limit_bps)
+        if after.idle_timeout_ns != before.idle_timeout_ns:
+            engine.set_idle_timeout(handle, after.idle_timeout_ns)
         if after.consent is not before.consent:
             change = self.consents.begin if after.consent is Consent.ECHO else self.consents.end
             change(session, records_of(engine, session))

@@ -56,6 +56,11 @@ class SessionView:
         return self.terms.source.text
 
     @property
+    def name(self) -> str:
+        """Empty: it has none."""
+        return self.terms.name
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """By key."""
         return self.terms.labels

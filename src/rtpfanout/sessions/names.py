@@ -1,0 +1,33 @@
+"""Names of sessions: no two have the same, whether they are served or refused.
+
+A name is taken when it is asked of the store, and given back when its session has durably another
+or is gone: in between it stands for nothing.
+"""
+
+from __future__ import annotations
+
+
+class Names:
+    """Which are taken, and by whom. The state's lock is held throughout."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+
+    def holder(self, name: str) -> str | None:
+        """The id of the session that has it, or is about to, or has it not quite lost."""
+        return self._ids.get(name)
+
+    def take(self, name: str, session_id: str) -> None:
+        """For a session that has one, unless it is another's."""
+        if name:
+            self._ids.setdefault(name, session_id)
+
+    def give_back(self, name: str, session_id: str) -> None:
+        """If it is this session's."""
+        if self._ids.get(name) == session_id:
+            del self._ids[name]
+
+
+def told(session_id: str, name: str) -> dict[str, str]:
+    """Which session, for a line of the log."""
+    return {"session_id": session_id, "name": name} if name else {"session_id": session_id}

@@ -1,0 +1,71 @@
+"""The session that is there already where one is to be made: of that name, or SSRC and source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rtpfanout.errors import AlreadyExistsError
+from rtpfanout.sessions.fields import matches
+from rtpfanout.sessions.state import SCOPE
+from rtpfanout.sessions.terms import shown_terms, source_taken
+
+if TYPE_CHECKING:
+    from rtpfanout.model import MediaType
+    from rtpfanout.sessions.record import Session
+    from rtpfanout.sessions.state import State
+    from rtpfanout.sessions.terms import Terms
+    from rtpfanout.sessions.views import SessionView
+
+
+def same_session(
+    state: State, ssrc: int, media_type: MediaType, terms: Terms
+) -> SessionView | None:
+    """None: there is none. Waits while one is being made, renamed or ended.
+
+    Raises AlreadyExistsError: it has other terms, or is refused, or not the caller's. The lock is
+    held, and given back while waiting.
+    """
+    key = terms.key(ssrc)
+    while True:
+        by_name = state.names.holder(terms.name) if terms.name else None
+        holder = by_name or state.keys.get(key)
+        if holder is None:
+            return None
+        session = state.by_id.get(holder)
+        if session and (
+            session.name == terms.name if by_name else session.terms.key(session.ssrc) == key
+        ):
+            break
+        if holder in state.refused:
+            raise state.name_taken(terms.name)
+        state.lock.wait()
+    if not matches(session.labels, SCOPE.get()):
+        raise state.name_taken(terms.name) if by_name else source_taken(ssrc, terms)
+    if difference := _difference(session, ssrc, media_type, terms):
+        name, is_, asked = difference
+        of = f" ({session.name})" if session.name else ""
+        values = f": {is_}, not {asked}" if name != "move_key" else ""
+        raise AlreadyExistsError(
+            f"session {session.session_id}{of} is there with another {name}{values}; ask for that,"
+            " or change it",
+            field=name,
+            session_id=session.session_id,
+        )
+    return state.view(session)
+
+
+def _difference(
+    session: Session, ssrc: int, media_type: MediaType, terms: Terms
+) -> tuple[str, Any, Any] | None:
+    """(the first field that is another, what it is, what is asked for)."""
+    before = {"ssrc": session.ssrc, "media_type": session.media_type, **shown_terms(session.terms)}
+    asked = {"ssrc": ssrc, "media_type": media_type, **shown_terms(terms)}
+    del before["pinned_source"]  # what came of it
+    if session.terms.move_counter and session.terms.move_key == terms.move_key:
+        del before["source_address"]  # it has signed where it is now
+    for name, value in before.items():
+        if value != asked[name]:
+            return "move_key" if name == "signed_move" else name, value, asked[name]
+    if session.terms.move_key != terms.move_key:
+        return "move_key", None, None
+    return None
