@@ -58,8 +58,8 @@ def _difference(
     session: Session, ssrc: int, media_type: MediaType, terms: Terms
 ) -> tuple[str, Any, Any] | None:
     """(the first field that is another, what it is, what is asked for)."""
-    before = {"ssrc": session.ssrc, "media_type": session.media_type, **shown_terms(session.terms)}
-    asked = {"ssrc": ssrc, "media_type": media_type, **shown_terms(terms)}
+    before = _described(session.ssrc, session.media_type, session.terms)
+    asked = _described(ssrc, media_type, terms)
     del before["pinned_source"]  # what came of it
     if session.terms.move_counter and session.terms.move_key == terms.move_key:
         del before["source_address"]  # it has signed where it is now
@@ -69,3 +69,8 @@ def _difference(
     if session.terms.move_key != terms.move_key:
         return "move_key", None, None
     return None
+
+
+def _described(ssrc: int, media_type: MediaType, terms: Terms) -> dict[str, Any]:
+    first = {"ssrc": ssrc, "media_type": media_type, "source_policy": terms.source.policy}
+    return first | shown_terms(terms)
