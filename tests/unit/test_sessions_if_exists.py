@@ -1,4 +1,4 @@
-"""CreateSession with if_exists = "return": what a program says at each start, to have its session."""
+"""CreateSession with if_exists = "return": how a program has its session, at each of its starts."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ TERMS: dict[str, Any] = {
 }
 
 
-def ensure(
-    manager: SessionManager, source: str = SOURCE, ssrc: int = 1, **terms: Any
-) -> SessionView:
-    media_type = terms.pop("media_type", "video")
-    return manager.create(source, ssrc, media_type, if_exists="return", **terms)
+def ensure(manager: SessionManager, source: str = SOURCE, **terms: Any) -> SessionView:
+    said = {"ssrc": 1, "media_type": "video", **terms}
+    return manager.create(source, if_exists="return", **said)
 
 
 @pytest.mark.parametrize("terms", [{}, {"name": NAME}, TERMS])
