@@ -18,9 +18,11 @@ from rtpfanout.cli.output import (
     write_fields,
     write_json,
 )
+from rtpfanout.cli.session_choice import session_of
 from rtpfanout.cli.session_options import (
     Selector,
     SessionId,
+    SessionIds,
     connect,
     given,
     print_session,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create, look at, change and delete sessions.", no_args_is_help=True)
 
-LIST_COLUMNS = ("ID", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
+LIST_COLUMNS = ("ID", "NAME", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
 
 
 def parse_ssrc(text: str) -> int:
@@ -71,13 +73,27 @@ def create(
             autocompletion=lambda: ["audio", "video", "data"],
         ),
     ] = "video",
+    if_exists: Annotated[
+        str,
+        typer.Option(
+            help="error, or return: the session that is there of this name, or of this SSRC and "
+            "source, will do, if it is the same.",
+            autocompletion=lambda: ["error", "return"],
+        ),
+    ] = "error",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
     **terms: Any,
 ) -> None:
-    """Create a session: packets with this SSRC from this source get in."""
+    """Create a session: packets with this SSRC from this source get in.
+
+    With --name it stays until it is deleted; without, it ends after session_timeout_secs (300)
+    without packets. --idle-timeout says otherwise for this one.
+    """
     options = given(terms)
+    if if_exists != "error":
+        options["if_exists"] = if_exists
     with connect(server) as client:
         session = client.create_session(source_address, ssrc, media_type, **options)
     if quiet:
@@ -91,12 +107,17 @@ def list_sessions(
     limit: Limit = DEFAULT_LIMIT,
     every: Every = False,
     label: Selector = None,
+    name: Annotated[
+        str, typer.Option(metavar="PREFIX", help="Only those whose name begins so: rover-7/")
+    ] = "",
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List sessions, oldest first."""
     with connect(server) as client:
-        found = client.iter_sessions(page_size(limit, every), label_selector=selector(label))
+        found = client.iter_sessions(
+            page_size(limit, every), label_selector=selector(label), name_prefix=name
+        )
         write_list("sessions", found, limit, every, output, LIST_COLUMNS, _list_row)
 
 
@@ -106,17 +127,20 @@ def get(
 ) -> None:
     """Show one session."""
     with connect(server) as client:
-        print_session(client.get_session(session_id), output)
+        print_session(client.get_session(session_of(client, session_id)), output)
 
 
+@app.command("delete", hidden=True)
 @app.command("rm")
 def remove(
-    session_ids: Annotated[list[str], typer.Argument(metavar="SESSION_ID", help="UUIDs.")],
+    session_ids: SessionIds,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Delete sessions; no packet of theirs leaves afterwards."""
     with connect(server) as client:
+        # All of them before the first is deleted: another may not tell which it means.
+        session_ids = [session_of(client, session_id) for session_id in session_ids]
         for session_id in session_ids:
             client.delete_session(session_id)
             if output is OutputFormat.TABLE:
@@ -141,6 +165,7 @@ def stats(
     dropped_wrong_source, with this SSRC from an address that no session of it admits.
     """
     with connect(server) as client:
+        session_id = session_of(client, session_id)
         if watch:
             _watch_stats(client, session_id, interval, output)
             return

@@ -14,6 +14,7 @@ from rtpfanout.cli.output import (
     write_fields,
     write_json,
 )
+from rtpfanout.cli.session_choice import session_of
 from rtpfanout.cli.session_options import (
     SessionId,
     SubscriberClass,
@@ -37,11 +38,15 @@ def update(
     server: Server = DEFAULT_SERVER,
     **terms: Any,
 ) -> None:
-    """Change a session in one step; what is not given stays. `--label KEY=` removes a label."""
+    """Change a session in one step; what is not given stays. `--label KEY=` removes a label.
+
+    --name is its new name; with --name "" it has none any more.
+    """
     changes = given(terms) | ({"source_address": source} if source is not None else {})
     if not changes:
         raise typer.BadParameter("nothing to change: give at least one option")
     with connect(server) as client:
+        session_id = session_of(client, session_id)
         session = client.update_session(session_id, if_revision=if_revision, **changes)
     print_session(session, output)
 
@@ -82,7 +87,10 @@ def token(
     """
     with connect(server) as client:
         issued = client.issue_join_token(
-            session_id, ttl_secs=ttl, lease_secs=lease, subscriber_class=subscriber_class
+            session_of(client, session_id),
+            ttl_secs=ttl,
+            lease_secs=lease,
+            subscriber_class=subscriber_class,
         )
     if quiet:
         write(issued.token)
@@ -94,6 +102,7 @@ def token(
 
 def _set_paused(session_id: str, paused: bool, output: OutputFormat, server: str) -> None:
     with connect(server) as client:
+        session_id = session_of(client, session_id)
         session = client.update_session(session_id, paused=paused)
     if output is OutputFormat.JSON:
         write_json(message_dict(session))

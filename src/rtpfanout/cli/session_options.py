@@ -4,16 +4,15 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from rtpfanout import model
 from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
+from rtpfanout.cli.session_choice import complete_session
+from rtpfanout.cli.session_choice import connect as connect  # the same for every command
 from rtpfanout.model import Consent, SourcePolicy
-
-if TYPE_CHECKING:
-    from rtpfanout.client import SessionClient
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -46,8 +45,40 @@ def read_key(path: Path) -> bytes:
         raise typer.BadParameter(f"{path}: {error.strerror}", param_hint=hint) from None
 
 
-SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's UUID.")]
+SessionId = Annotated[
+    str,
+    typer.Argument(
+        metavar="SESSION",
+        help="Its name, its id, or how no other id begins.",
+        autocompletion=complete_session,
+    ),
+]
+SessionIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SESSION...",
+        help="Names, ids, or how no other id begins.",
+        autocompletion=complete_session,
+    ),
+]
 TERMS: dict[str, Any] = {
+    "name": Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Such as rover-7/front. With a name it stays until it is deleted; without it ends "
+            "after session_timeout_secs without packets.",
+        ),
+    ],
+    "idle_timeout_secs": Annotated[
+        float | None,
+        typer.Option(
+            "--idle-timeout",
+            min=0,
+            metavar="SECONDS",
+            help="Delete it after so long without packets, whether it has a name or not; 0: never.",
+        ),
+    ],
     "source_policy": Annotated[
         str | None,
         typer.Option(
@@ -167,14 +198,24 @@ def print_session(session: Any, output: OutputFormat) -> None:
     readable = {
         "ssrc": f"{session.ssrc:#010x} ({session.ssrc})",
         "labels": shown_labels(fields["labels"]),
+        "name": session.name or "-",
+        "idle_timeout_secs": shown_timeout(session),
     }
     write_fields(fields | readable)
 
 
+def shown_timeout(session: Any) -> str:
+    """How long it stays without packets."""
+    if session.HasField("idle_timeout_secs"):
+        return f"{session.idle_timeout_secs:g}" if session.idle_timeout_secs else "0 (never)"
+    return "- (never, as it has a name)" if session.name else "- (session_timeout_secs)"
+
+
 def session_cells(session: Any) -> tuple[object, ...]:
-    """What tables say of a session: id, source, SSRC, media, subscribers, status."""
+    """What tables say of a session: id, name, source, SSRC, media, subscribers, status."""
     return (
         session.session_id,
+        session.name or "-",
         session.source_address,
         f"{session.ssrc:#010x}",
         session.media_type,
@@ -186,10 +227,3 @@ def session_cells(session: Any) -> tuple[object, ...]:
 def shown_labels(labels: Mapping[str, str]) -> str:
     """In one word, by key."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-"
-
-
-def connect(server: str) -> "SessionClient":
-    """A client of the server at this address."""
-    from rtpfanout.client import Credentials, SessionClient
-
-    return SessionClient(server, credentials=Credentials.from_environment())

@@ -17,12 +17,14 @@ from rtpfanout.cli.output import (
     write,
     write_json,
 )
+from rtpfanout.cli.session_choice import complete_session, connect, session_of
 from rtpfanout.cli.session_options import Selector, selector, session_cells, shown_labels
 
 COLUMNS = {
     "TIME": 8,
     "WHAT": 7,
     "ID": 36,
+    "NAME": 16,
     "SOURCE": 21,
     "SSRC": 10,
     "MEDIA": 5,
@@ -34,6 +36,14 @@ COLUMNS = {
 
 
 def watch(
+    session_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="[SESSION]",
+            help="Only this one, by its name, its id, or how no other id begins.",
+            autocompletion=complete_session,
+        ),
+    ] = "",
     label: Selector = None,
     after: Annotated[
         int,
@@ -44,13 +54,19 @@ def watch(
 ) -> None:
     """Show all sessions, then each change, until Ctrl-C.
 
-    A lost connection is made again. JSON is one object a line: type, revision and session;
-    RESET says to forget what was known, because all sessions follow.
+    A session that is to be watched by its name may come later. A lost connection is made again.
+    JSON is one object a line: type, revision and session; RESET says to forget what was known,
+    because all sessions follow.
     """
-    asyncio.run(_watch(server, after, selector(label), output))
+    if session_id:
+        with connect(server) as client:
+            session_id = session_of(client, session_id)
+    asyncio.run(_watch(server, after, selector(label), session_id, output))
 
 
-async def _watch(server: str, after: int, label_selector: str, output: OutputFormat) -> None:
+async def _watch(
+    server: str, after: int, label_selector: str, session_id: str, output: OutputFormat
+) -> None:
     from rtpfanout.client import AsyncSessionClient, Credentials
 
     async with AsyncSessionClient(server, credentials=Credentials.from_environment()) as client:
@@ -60,13 +76,35 @@ async def _watch(server: str, after: int, label_selector: str, output: OutputFor
             loop.add_signal_handler(number, found.close)
         if output is OutputFormat.TABLE:
             _write_line(list(COLUMNS))
+        chosen = _Chosen(session_id)
         async for event in found:
+            if not chosen.has(event):
+                continue
             if output is OutputFormat.JSON:
                 write_json(message_dict(event), indent=None)
             elif event.HasField("session"):
                 _write_line(_line(event))
     if output is OutputFormat.TABLE:
         say(f"go on from here with --after {found.revision}")
+
+
+class _Chosen:
+    """Events of the session that has an id or a name, also when it has another name afterwards.
+
+    Where it is empty, of all sessions.
+    """
+
+    def __init__(self, session: str) -> None:
+        self._session = session
+        self._id = ""
+
+    def has(self, event: Any) -> bool:
+        session = event.session
+        if not (self._session and event.HasField("session")):
+            return True
+        if self._session in (session.name, session.session_id):
+            self._id = session.session_id
+        return bool(session.session_id == self._id)
 
 
 def _line(event: Any) -> list[Any]:

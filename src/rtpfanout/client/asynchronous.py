@@ -49,6 +49,18 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         """As SessionClient.create_session."""
         return await self._call(requests.create_session(source_address, ssrc, media_type, options))
 
+    async def ensure_session(
+        self,
+        source_address: str,
+        ssrc: int,
+        media_type: str,
+        **options: Unpack[requests.TermOptions],
+    ) -> pb.SessionResponse:
+        """As SessionClient.ensure_session."""
+        return await self.create_session(
+            source_address, ssrc, media_type, if_exists="return", **options
+        )
+
     async def get_session(self, session_id: str) -> pb.SessionResponse:
         """As SessionClient.get_session."""
         return await self._call(requests.get_session(session_id))
@@ -64,17 +76,17 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         await self._call(requests.delete_session(session_id, request_id))
 
     async def list_sessions(
-        self, limit: int = 0, cursor: str = "", *, label_selector: str = ""
+        self, limit: int = 0, cursor: str = "", **options: Unpack[requests.ListOptions]
     ) -> pb.ListSessionsResponse:
         """As SessionClient.list_sessions."""
-        return await self._call(requests.list_sessions(limit, cursor, label_selector))
+        return await self._call(requests.list_sessions(limit, cursor, options))
 
     def iter_sessions(
-        self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
+        self, page_size: int = PAGE_SIZE, **options: Unpack[requests.ListOptions]
     ) -> AsyncIterator[pb.SessionResponse]:
         """As SessionClient.iter_sessions."""
         return aiter_items(
-            lambda cursor: self.list_sessions(page_size, cursor, label_selector=label_selector),
+            lambda cursor: self.list_sessions(page_size, cursor, **options),
             lambda page: page.sessions,
         )
 

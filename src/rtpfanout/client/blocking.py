@@ -59,8 +59,25 @@ class SessionClient(BaseClient, Closing):
         """
         return self._call(requests.create_session(source_address, ssrc, media_type, options))
 
+    def ensure_session(
+        self,
+        source_address: str,
+        ssrc: int,
+        media_type: str,
+        **options: Unpack[requests.TermOptions],
+    ) -> pb.SessionResponse:
+        """The session of this name, or of this source and SSRC; a new one where there is none.
+
+        Raises AlreadyExistsError (with `session_id`: it is there with another `field`), and as
+        create_session does.
+        """
+        return self.create_session(source_address, ssrc, media_type, if_exists="return", **options)
+
     def get_session(self, session_id: str) -> pb.SessionResponse:
-        """Raises InvalidArgumentError (not a UUID), NotFoundError."""
+        """Every `session_id` may be the session's name, too.
+
+        Raises InvalidArgumentError (not a UUID, nor a name), NotFoundError, UnknownNameError.
+        """
         return self._call(requests.get_session(session_id))
 
     def update_session(
@@ -78,17 +95,17 @@ class SessionClient(BaseClient, Closing):
         self._call(requests.delete_session(session_id, request_id))
 
     def list_sessions(
-        self, limit: int = 0, cursor: str = "", *, label_selector: str = ""
+        self, limit: int = 0, cursor: str = "", **options: Unpack[requests.ListOptions]
     ) -> pb.ListSessionsResponse:
         """One page, oldest first; limit 0 means the server's 100. Raises InvalidArgumentError."""
-        return self._call(requests.list_sessions(limit, cursor, label_selector))
+        return self._call(requests.list_sessions(limit, cursor, options))
 
     def iter_sessions(
-        self, page_size: int = PAGE_SIZE, *, label_selector: str = ""
+        self, page_size: int = PAGE_SIZE, **options: Unpack[requests.ListOptions]
     ) -> Iterator[pb.SessionResponse]:
         """All sessions, oldest first, one request per page."""
         return iter_items(
-            lambda cursor: self.list_sessions(page_size, cursor, label_selector=label_selector),
+            lambda cursor: self.list_sessions(page_size, cursor, **options),
             lambda page: page.sessions,
         )
 

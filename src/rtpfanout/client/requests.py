@@ -22,13 +22,16 @@ BATCH_SIZE = 1000
 ResponseT = TypeVar("ResponseT")
 
 
-class CreateOptions(TypedDict, total=False):
-    """What CreateSession takes besides source, SSRC and media type; see session.proto.
+class TermOptions(TypedDict, total=False):
+    """What a session can be told to be, besides source, SSRC and media type; see session.proto.
 
+    `name`: with one it stays until it is deleted. `idle_timeout_secs`: or without packets; 0: ever.
     `labels`: at most 16. `ingest_limit_bps`: bits per second. `move_key`: 16 to 64 bytes.
     `request_id`: None makes one; "" sends none, and then the call is not repeated.
     """
 
+    name: str
+    idle_timeout_secs: float | None
     source_policy: str
     latch_window_secs: float
     relatch_after_secs: float
@@ -40,7 +43,24 @@ class CreateOptions(TypedDict, total=False):
     request_id: str | None
 
 
-class UpdateOptions(CreateOptions, total=False):
+class CreateOptions(TermOptions, total=False):
+    """What CreateSession takes besides source, SSRC and media type.
+
+    `if_exists`: "return" answers the session that is there, if it is the same.
+    """
+
+    if_exists: str
+
+
+class ListOptions(TypedDict, total=False):
+    """Which sessions ListSessions tells; see session.proto."""
+
+    label_selector: str
+    name_prefix: str
+    id_prefix: str
+
+
+class UpdateOptions(TermOptions, total=False):
     """What UpdateSession can change: only what is given is sent, and None is not given.
 
     A label with an empty value is removed. `if_revision`: AbortedError unless that is
@@ -106,8 +126,8 @@ def delete_session(session_id: str, request_id: str | None) -> Call[empty_pb2.Em
     return _mutating("DeleteSession", session_id=session_id, request_id=request_id)
 
 
-def list_sessions(limit: int, cursor: str, label_selector: str) -> Call[pb.ListSessionsResponse]:
-    return _reading("ListSessions", limit=limit, cursor=cursor, label_selector=label_selector)
+def list_sessions(limit: int, cursor: str, options: ListOptions) -> Call[pb.ListSessionsResponse]:
+    return _reading("ListSessions", limit=limit, cursor=cursor, **options)
 
 
 def add_subscriber(
