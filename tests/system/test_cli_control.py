@@ -73,11 +73,13 @@ def test_create_get_and_list_show_the_same_session(cli, cli_json):
 
 def test_list_as_a_table_is_whole_lines_of_columns(cli, session):
     header, *rows = cli("session", "list").stdout.splitlines()
-    assert header.split() == ["ID", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE"]
+    assert header.split() == [
+        *("ID", "NAME", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
+    ]
     (row,) = [row for row in rows if session["session_id"] in row]
     fields = row.split()
-    assert fields[1:6] == ["127.0.0.1:4000", "0xabcdef01", "video", "0", "idle"]
-    assert re.fullmatch(r"\d+[sm]", fields[6])
+    assert fields[1:7] == ["-", "127.0.0.1:4000", "0xabcdef01", "video", "0", "idle"]
+    assert re.fullmatch(r"\d+[sm]", fields[7])
 
 
 def test_list_walks_pages(cli, cli_json, client):
@@ -219,7 +221,8 @@ def test_subscribers_have_leases_and_classes(cli, cli_json, session):
         (("create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01"), 1, "error: "),
         (("create", "here:4000", "--ssrc", "1"), 2, "error: source_address: "),
         (("create", "127.0.0.1:4000", "--ssrc", "1", "-m", "smell"), 2, "error: media_type: "),
-        (("get", "not-a-uuid"), 2, "error: session_id: "),
+        (("get", "not a uuid"), 2, "error: session_id: "),
+        (("get", "no-such-name"), 3, "error: session_id: "),
         (("get", str(uuid.UUID(int=1))), 3, "error: "),
         (("rm", str(uuid.UUID(int=1))), 3, "error: "),
         (("stats", str(uuid.UUID(int=1))), 3, "error: "),

@@ -17,6 +17,7 @@ CODES = {
     "StartError": 2,
     "InvalidArgumentError": 2,
     "NotFoundError": 3,
+    "UnknownNameError": 3,
     "AbortedError": 1,
     "UnimplementedError": 1,
     "UnreachableError": 4,

@@ -163,8 +163,8 @@ def test_watch_prints_lines_of_columns_and_where_to_go_on(script: Script, target
         header, exists, updated = (command.process.stdout.readline() for _ in range(3))
         code, _ = command.finish(signal.SIGTERM)
     assert code == 0
-    assert header.split()[:5] == ["TIME", "WHAT", "ID", "SOURCE", "SSRC"]
-    assert exists.split()[1:5] == ["exists", "a", "192.0.2.7:5000", "0x00000007"]
+    assert header.split()[:5] == ["TIME", "WHAT", "ID", "NAME", "SOURCE"]
+    assert exists.split()[1:5] == ["exists", "a", "-", "192.0.2.7:5000"]
     assert exists.split()[-1] == "site=north"
     assert updated.split()[1:3] == ["updated", "a"]
     assert command.stderr == ["go on from here with --after 6\n"]

@@ -99,7 +99,7 @@ def test_the_field_that_is_another_is_named(
 def test_one_of_that_source_and_another_name(manager: SessionManager) -> None:
     there = ensure(manager, name=NAME)
     for name in ("", "other"):
-        with pytest.raises(AlreadyExistsError, match="another name") as error:
+        with pytest.raises(AlreadyExistsError, match=f"with name {NAME}") as error:
             ensure(manager, name=name)
         assert (error.value.field, error.value.session_id) == ("name", there.session_id)
 

@@ -3,7 +3,7 @@
 import os
 import re
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,7 +13,6 @@ from rtpfanout.model import SESSION_ID
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtpfanout.api.session_pb2 import SessionResponse as Session
     from rtpfanout.client import SessionClient
 
 _BEGINNING = re.compile("[0-9a-fA-F]{1,8}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{0,27}")
@@ -74,12 +73,12 @@ def complete_session(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-def _all(client: "SessionClient", name_prefix: str = "") -> "Iterator[Session]":
+def _all(client: "SessionClient", name_prefix: str = "") -> "Iterator[Any]":
     found = client.iter_sessions(_MOST_COMPLETIONS, name_prefix=name_prefix)
     return islice((s for s in found if s.name.startswith(name_prefix)), _MOST_COMPLETIONS)
 
 
-def _beginning(client: "SessionClient", text: str) -> "Iterator[Session]":
+def _beginning(client: "SessionClient", text: str) -> "Iterator[Any]":
     """An older server lists all."""
     found = client.iter_sessions(id_prefix=text)
     return (session for session in found if session.session_id.startswith(text.lower()))

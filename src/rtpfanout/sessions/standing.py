@@ -44,10 +44,9 @@ def same_session(
     if difference := _difference(session, ssrc, media_type, terms):
         name, is_, asked = difference
         of = f" ({session.name})" if session.name else ""
-        values = f": {is_}, not {asked}" if name != "move_key" else ""
+        values = f"{name} {is_} and not {asked}" if name != "move_key" else "another move_key"
         raise AlreadyExistsError(
-            f"session {session.session_id}{of} is there with another {name}{values}; ask for that,"
-            " or change it",
+            f"session {session.session_id}{of} is there with {values}; ask for that, or change it",
             field=name,
             session_id=session.session_id,
         )
