@@ -6,7 +6,9 @@ import socket
 
 import pytest
 from cli_support import background, receiver, run, run_json
+from typer.testing import CliRunner
 
+from rtpfanout.cli.app import app
 from rtpfanout.client import SessionClient
 
 FREE_PORTS = (
@@ -53,35 +55,44 @@ def listed(server, *options):
     return [s["name"] for s in run_json("session", "list", *options, **server)]
 
 
+def run_here(*arguments, **at):
+    """In this process, which saves a second: what a command that succeeds prints."""
+    done = CliRunner().invoke(app, [*map(str, arguments)], env=at, catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
 def test_commands_take_a_name(served, server):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         source = f"127.0.0.1:{free.getsockname()[1]}"
-    created = run_json("session", "create", source, "--ssrc", 5, "--name", NAME, **server)
+    made = ("session", "create", source, "--ssrc", 5, "--name", NAME)
+    created = json.loads(run_here(*made, "-o", "json", **server))
     assert created["name"] == NAME
-    assert run_json("session", "get", NAME, **server) == created
+    assert json.loads(run_here("session", "get", NAME, "-o", "json", **server)) == created
     with receiver("--expect", 14) as (recv, address):
-        done = run("subscriber", "add", NAME, address, **server)
-        assert (done.returncode, done.stdout) == (0, f"added {address}\n")
+        assert run_here("subscriber", "add", NAME, address, **server) == f"added {address}\n"
         run_json(
             "send", served["bind_address"], "--ssrc", 5, "--count", 14, "--bind", source, **server
         )
         assert recv.finish()[0] == 0
-    assert run_json("session", "stats", NAME, **server)["packets_sent"] == 14
-    (subscriber,) = run_json("subscriber", "list", NAME, **server)
+    stats = json.loads(run_here("session", "stats", NAME, "-o", "json", **server))
+    assert stats["packets_sent"] == 14
+    (subscriber,) = json.loads(run_here("subscriber", "list", NAME, "-o", "json", **server))
     assert subscriber["packets_sent"] == 14
-    assert run("session", "pause", NAME, **server).stdout == f"paused {NAME}\n"
-    assert run("session", "resume", NAME, **server).stdout == f"resumed {NAME}\n"
-    assert run("session", "token", NAME, "-q", **server).stdout.startswith("rfj1_")
-    assert run("subscriber", "rm", NAME, address, **server).returncode == 0
-    renamed = run_json("session", "update", NAME, "--name", "rover-7/rear", **server)
+    assert run_here("session", "pause", NAME, **server) == f"paused {NAME}\n"
+    assert run_here("session", "resume", NAME, **server) == f"resumed {NAME}\n"
+    assert run_here("session", "token", NAME, "-q", **server).startswith("rfj1_")
+    assert run_here("subscriber", "rm", NAME, address, **server) == f"removed {address}\n"
+    renaming = ("session", "update", NAME, "--name", "rover-7/rear")
+    renamed = json.loads(run_here(*renaming, "-o", "json", **server))
     assert (renamed["session_id"], renamed["name"]) == (created["session_id"], "rover-7/rear")
     missing = run("session", "get", NAME, **server)
     assert missing.returncode == 3
     assert missing.stderr == (
         f"error: session_id: '{NAME}' is not a UUID, nor the name of a session\n"
     )
-    assert run("session", "delete", "rover-7/rear", **server).stdout == "deleted rover-7/rear\n"
+    assert run_here("session", "delete", "rover-7/rear", **server) == "deleted rover-7/rear\n"
     served["command"].wait_for(r'"call": "CreateSession".*"name": "rover-7/front"')
 
 
