@@ -34,6 +34,7 @@ from support import ServerProcess, address_of, eventually, queued, receive, rtp_
 from rtpfanout.api import session_pb2 as pb
 
 SSRCS = (0, 0x1234, 0xFFFFFFFF)
+NAMES = ("rover-7/front", "rover-7/rear", "a")
 LARGEST = 4  # sessions, and subscribers of one
 EXAMPLES = int(os.environ.get("RTPFANOUT_MODEL_EXAMPLES", "6"))
 
@@ -46,6 +47,7 @@ class Modelled:
     source: int
     policy: str
     labels: dict[str, str]
+    name: str = ""
     paused: bool = False
     subscribers: set[int] = field(default_factory=set)
     received: int = 0
@@ -104,14 +106,22 @@ class ServerModel(RuleBasedStateMachine):
     def address(self, source: int) -> str:
         return address_of(self.sources[source])
 
+    def said(self, session: str) -> str:
+        """By its name where it has one, which is as good."""
+        return self.model[session].name or session
+
     @rule(
         target=sessions,
         ssrc=st.sampled_from(SSRCS),
         source=st.integers(0, 2),
         policy=st.sampled_from(["exact", "exact", "ip"]),
         site=st.sampled_from(["north", "south"]),
+        name=st.sampled_from(["", "", *NAMES]),
+        if_exists=st.sampled_from(["", "return"]),
     )
-    def create(self, ssrc: int, source: int, policy: str, site: str) -> Any:
+    def create(
+        self, ssrc: int, source: int, policy: str, site: str, name: str, if_exists: str
+    ) -> Any:
         text = self.address(source) if policy == "exact" else "127.0.0.1"
         request = pb.CreateSessionRequest(
             source_address=text,
@@ -119,30 +129,47 @@ class ServerModel(RuleBasedStateMachine):
             media_type="video",
             source_policy=policy,
             labels={"site": site},
+            name=name,
+            if_exists=if_exists,
         )
-        if any(s.clashes(ssrc, source, policy) for s in self.model.values()):
-            assert refusal(self.stub.CreateSession, request) is grpc.StatusCode.ALREADY_EXISTS
+        named = [key for key, s in self.model.items() if name and s.name == name]
+        there = named or [key for key, s in self.model.items() if s.clashes(ssrc, source, policy)]
+        if there:
+            modelled = self.model[there[0]]
+            is_same = modelled.clashes(ssrc, source, policy) and (name, {"site": site}) == (
+                modelled.name,
+                modelled.labels,
+            )
+            if if_exists and is_same:
+                assert self.stub.CreateSession(request).session_id == there[0]
+            else:
+                code = refusal(self.stub.CreateSession, request)
+                assert code is grpc.StatusCode.ALREADY_EXISTS
             return multiple()
         if len(self.model) == LARGEST:
             assert refusal(self.stub.CreateSession, request) is grpc.StatusCode.RESOURCE_EXHAUSTED
             return multiple()
         session = self.stub.CreateSession(request)
-        assert session.source_address == text
-        self.model[session.session_id] = Modelled(ssrc, source, policy, {"site": site})
+        assert (session.source_address, session.name) == (text, name)
+        self.model[session.session_id] = Modelled(ssrc, source, policy, {"site": site}, name)
         return session.session_id
 
     @rule(session=consumes(sessions))
     def delete(self, session: str) -> None:
-        self.server.delete(session)
+        name = self.model[session].name
+        self.server.delete(self.said(session))
         del self.model[session]
         request = pb.DeleteSessionRequest(session_id=session)
         assert refusal(self.stub.DeleteSession, request) is grpc.StatusCode.NOT_FOUND
+        if name:
+            request = pb.DeleteSessionRequest(session_id=name)
+            assert refusal(self.stub.DeleteSession, request) is grpc.StatusCode.INVALID_ARGUMENT
 
     @rule(session=sessions, receiver=st.integers(0, LARGEST), ttl=st.sampled_from([0, 3600]))
     def add(self, session: str, receiver: int, ttl: float) -> None:
         there = self.model[session].subscribers
         request = pb.AddSubscriberRequest(
-            session_id=session,
+            session_id=self.said(session),
             subscriber_address=address_of(self.receivers[receiver]),
             ttl_secs=ttl,
         )
@@ -156,7 +183,7 @@ class ServerModel(RuleBasedStateMachine):
     @rule(session=sessions, receiver=st.integers(0, LARGEST))
     def remove(self, session: str, receiver: int) -> None:
         request = pb.RemoveSubscriberRequest(
-            session_id=session, subscriber_address=address_of(self.receivers[receiver])
+            session_id=self.said(session), subscriber_address=address_of(self.receivers[receiver])
         )
         if receiver in self.model[session].subscribers:
             self.stub.RemoveSubscriber(request)
@@ -168,7 +195,7 @@ class ServerModel(RuleBasedStateMachine):
     def add_batch(self, session: str, receivers: set[int]) -> None:
         there = self.model[session].subscribers
         request = pb.BatchAddSubscribersRequest(
-            session_id=session,
+            session_id=self.said(session),
             subscriber_addresses=[address_of(self.receivers[i]) for i in receivers],
         )
         if len(there | receivers) > LARGEST:
@@ -187,7 +214,7 @@ class ServerModel(RuleBasedStateMachine):
         there = self.model[session].subscribers
         answer = self.stub.BatchRemoveSubscribers(
             pb.BatchRemoveSubscribersRequest(
-                session_id=session,
+                session_id=self.said(session),
                 subscriber_addresses=[address_of(self.receivers[i]) for i in receivers],
             )
         )
@@ -197,14 +224,27 @@ class ServerModel(RuleBasedStateMachine):
 
     @rule(session=sessions, paused=st.booleans())
     def pause(self, session: str, paused: bool) -> None:
-        answer = self.stub.UpdateSession(pb.UpdateSessionRequest(session_id=session, paused=paused))
+        answer = self.stub.UpdateSession(
+            pb.UpdateSessionRequest(session_id=self.said(session), paused=paused)
+        )
         assert (answer.status == "paused") == paused
         self.model[session].paused = paused
+
+    @rule(session=sessions, name=st.sampled_from(["", *NAMES]))
+    def rename(self, session: str, name: str) -> None:
+        request = pb.UpdateSessionRequest(session_id=self.said(session), name=name)
+        others = {s.name for key, s in self.model.items() if key != session} - {""}
+        if name in others:
+            code = refusal(self.stub.UpdateSession, request)
+            assert code is grpc.StatusCode.ALREADY_EXISTS
+            return
+        assert self.stub.UpdateSession(request).name == name
+        self.model[session].name = name
 
     @rule(session=sessions, site=st.sampled_from(["north", "south", ""]))
     def label(self, session: str, site: str) -> None:
         answer = self.stub.UpdateSession(
-            pb.UpdateSessionRequest(session_id=session, labels={"site": site})
+            pb.UpdateSessionRequest(session_id=self.said(session), labels={"site": site})
         )
         self.model[session].labels = {"site": site} if site else {}
         assert dict(answer.labels) == self.model[session].labels
@@ -214,7 +254,9 @@ class ServerModel(RuleBasedStateMachine):
         moved = self.model[session]
         if moved.policy != "exact":
             return
-        request = pb.UpdateSessionRequest(session_id=session, source_address=self.address(source))
+        request = pb.UpdateSessionRequest(
+            session_id=self.said(session), source_address=self.address(source)
+        )
         others = [s for name, s in self.model.items() if name != session]
         if any(s.clashes(moved.ssrc, source, "exact") for s in others):
             assert refusal(self.stub.UpdateSession, request) is grpc.StatusCode.ALREADY_EXISTS
@@ -257,13 +299,16 @@ class ServerModel(RuleBasedStateMachine):
     def lists_agree(self) -> None:
         for selector in ("", "site=north"):
             answer = self.stub.ListSessions(pb.ListSessionsRequest(label_selector=selector))
-            assert {s.session_id: (s.ssrc, s.subscriber_count) for s in answer.sessions} == {
-                name: (s.ssrc, len(s.subscribers))
+            assert {
+                s.session_id: (s.name, s.ssrc, s.subscriber_count) for s in answer.sessions
+            } == {
+                name: (s.name, s.ssrc, len(s.subscribers))
                 for name, s in self.model.items()
                 if not selector or s.labels.get("site") == "north"
             }
         for name, session in self.model.items():
-            answer = self.stub.ListSubscribers(pb.ListSubscribersRequest(session_id=name))
+            which = self.said(name)
+            answer = self.stub.ListSubscribers(pb.ListSubscribersRequest(session_id=which))
             assert {s.subscriber_address for s in answer.subscribers} == {
                 address_of(self.receivers[i]) for i in session.subscribers
             }

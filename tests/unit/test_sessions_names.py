@@ -76,7 +76,6 @@ def test_every_call_takes_it(manager: SessionManager) -> None:
     found, _ = manager.list_subscribers(NAME)
     assert [str(each.address) for each in found] == ["127.0.0.1:1"]
     assert manager.stats(NAME).session_id == view.session_id
-    assert manager.latency(NAME).first_copy is None
     text, _ = manager.issue_join_token(NAME)
     assert Token.parse(text).claims.session_id == view.session_id
     assert manager.update(NAME, paused=True).status == "paused"
@@ -89,7 +88,6 @@ CALLS: list[Callable[[SessionManager, str], Any]] = [
     lambda m, which: m.update(which, paused=True),
     lambda m, which: m.delete(which),
     lambda m, which: m.stats(which),
-    lambda m, which: m.latency(which),
     lambda m, which: m.issue_join_token(which),
     lambda m, which: m.add_subscriber(which, SUBSCRIBER),
     lambda m, which: m.add_subscribers(which, [SUBSCRIBER]),

@@ -220,21 +220,17 @@ class SessionManager:
             return self._state.view(session)
 
     def list_page(
-        self,
-        limit: int = 0,
-        cursor: str = "",
-        label_selector: str = "",
-        *,
-        name_prefix: str = "",
-        id_prefix: str = "",
+        self, limit: int = 0, cursor: str = "", label_selector: str = "", **prefixes: str
     ) -> tuple[list[SessionView], str]:
         """Up to `limit` sessions, oldest first, and the cursor of the next page, or "".
+
+        `prefixes` are name_prefix and id_prefix of ListSessionsRequest.
 
         A limit of 0 means DEFAULT_PAGE, more than LARGEST_PAGE means LARGEST_PAGE. Sessions
         that exist throughout appear exactly once, whatever comes and goes between pages.
         Raises InvalidArgumentError.
         """
-        wanted = Wanted(fields.label_selector_of(label_selector), name_prefix, id_prefix.lower())
+        wanted = Wanted(fields.label_selector_of(label_selector), **prefixes)
         return sessions_page(self._state, self._clock, limit, cursor, wanted)
 
     def delete(self, session_id: str, *, request_id: str = "") -> None:

@@ -30,16 +30,15 @@ class Wanted(NamedTuple):
     """Which sessions a page has."""
 
     selector: Pairs
-    name_prefix: str
-    id_prefix: str
-    """In lower case."""
+    name_prefix: str = ""
+    id_prefix: str = ""
 
     def holds(self, session: _Either) -> bool:
         """Whether it is one of them."""
         return (
             fields.matches(session.labels, self.selector)
             and session.name.startswith(self.name_prefix)
-            and session.session_id.startswith(self.id_prefix)
+            and session.session_id.startswith(self.id_prefix.lower())
         )
 
 
