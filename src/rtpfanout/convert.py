@@ -93,8 +93,6 @@ def error_status(error: RtpFanoutError) -> status_pb2.Status:
     if code is grpc.StatusCode.INTERNAL:
         return internal_status()
     details = [_detail(error, codes.reason)]
-    if isinstance(error, UnknownNameError):
-        details.append(_error_info(error, codes.reason))
     if error.violations and not isinstance(error, InvalidArgumentError):
         details.append(_bad_request(error))
     return _status(code, error.message, *details)
@@ -116,6 +114,8 @@ def _status(code: grpc.StatusCode, message: str, *details: Message) -> status_pb
 def _detail(error: RtpFanoutError, reason: str) -> Any:
     """A message of google.rpc."""
     field = error.field or ""
+    if isinstance(error, UnknownNameError):
+        return _bad_request(error, reason)
     if isinstance(error, InvalidArgumentError):
         return _bad_request(error)
     if isinstance(error, LimitError):
@@ -135,8 +135,10 @@ def _error_info(error: RtpFanoutError, reason: str) -> Any:
     return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
 
 
-def _bad_request(error: RtpFanoutError) -> Any:
+def _bad_request(error: RtpFanoutError, reason: str = "") -> Any:
     violations = error.violations or (Violation(error.field or "", error.message),)
     return error_details_pb2.BadRequest(
-        field_violations=[{"field": v.field, "description": v.message} for v in violations]
+        field_violations=[
+            {"field": v.field, "description": v.message, "reason": reason} for v in violations
+        ]
     )

@@ -67,11 +67,11 @@ def test_what_an_error_tells(server: ServerProcess, client: SessionClient) -> No
         server.stub.GetSession(pb.GetSessionRequest(session_id=NAME))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     status: Any = rpc_status.from_call(caught.value)
-    bad_request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(bad_request)
-    assert bad_request.field_violations[0].field == "session_id"
-    assert status.details[1].Unpack(info)
-    assert (info.reason, info.metadata["field"]) == ("UNKNOWN_NAME", "session_id")
+    bad_request = error_details_pb2.BadRequest()
+    (detail,) = status.details
+    assert detail.Unpack(bad_request)
+    (violation,) = bad_request.field_violations
+    assert (violation.field, violation.reason) == ("session_id", "UNKNOWN_NAME")
 
     there = client.create_session("192.0.2.1:5000", 1, "video", name=NAME)
     with pytest.raises(AlreadyExistsError) as taken:

@@ -63,9 +63,9 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
             f"check that the server runs and that this is its gRPC address{_tls_advice(reason)}",
             timed_out=code is grpc.StatusCode.DEADLINE_EXCEEDED,
         )
-    info = _error_info(status)
     kind = _ERRORS.get(code.name, RtpFanoutError)
-    if info.reason == codes_of(UnknownNameError("")).reason:
+    at_fault = _detail(status, error_details_pb2.BadRequest).field_violations
+    if any(each.reason == codes_of(UnknownNameError("")).reason for each in at_fault):
         kind = UnknownNameError
     if kind is RtpFanoutError:
         message = f"{code.name}: {message}"
@@ -77,7 +77,8 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
         field = violations[0].field if violations else None
         failure = kind(message, field=field, violations=violations)
     if isinstance(failure, AlreadyExistsError):
-        failure.session_id = info.metadata.get("session_id", "")
+        metadata = _detail(status, error_details_pb2.ErrorInfo).metadata
+        failure.session_id = metadata.get("session_id", "")
     return failure
 
 
@@ -103,13 +104,11 @@ def _status(call: Any) -> status_pb2.Status | None:
         return None
 
 
-def _error_info(status: status_pb2.Status | None) -> Any:
-    """An empty one where there is none."""
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Unpack(info):
-            break
-    return info
+def _detail(status: status_pb2.Status | None, kind: type[Any]) -> Any:
+    """The first of this kind; an empty one where there is none."""
+    found = kind()
+    any(detail.Unpack(found) for detail in (status.details if status is not None else ()))
+    return found
 
 
 def _retry_info(status: status_pb2.Status | None) -> float | None:
