@@ -42,7 +42,7 @@ def test_the_examples_of_the_documentation_run(
 ) -> None:
     section = DOCS.read_text().split("## Client library\n")[1].split("\n## ")[0]
     examples = re.findall(r"(?<!-->\n)^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     scope: dict[str, Any] = {"__name__": "examples"}
     for example in examples:  # as one program: later ones use what was imported before
         exec(example.replace("127.0.0.1:50051", str(server.grpc)), scope)  # noqa: S102

@@ -99,7 +99,8 @@ class Settings(BaseSettings):
     session_timeout_secs: Seconds = number(
         300,
         (0, 30 * 86_400),
-        "A session without packets for this many seconds is deleted. 0: never.",
+        "A session without a name is deleted when no packet came for this many seconds. "
+        "0: never. A session's own idle_timeout_secs goes before.",
     )
     check_padding: Switch = setting(
         True,
