@@ -336,6 +336,7 @@ class Restoring(Part):
         except BaseException:
             with state.lock:
                 state.keys.pop(key, None)
+                state.lock.notify_all()
             if entry := self._entries.get(row.sequence):
                 self.engine.remove_session(entry.handle)
             raise

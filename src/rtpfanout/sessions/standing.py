@@ -36,7 +36,7 @@ def same_session(
             session.name == terms.name if by_name else session.terms.key(session.ssrc) == key
         ):
             break
-        if holder in state.refused:
+        if by_name and holder in state.refused:
             raise state.name_taken(terms.name)
         state.lock.wait()
     if not matches(session.labels, SCOPE.get()):
