@@ -1,13 +1,13 @@
-"""A client of the first API version: it knows the field numbers of DESIGN section 5, no more."""
+"""A client of the first API version against the server of today."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from first_version import FirstVersionClient
 from support import address_of, receive, rtp_packet, transfer
 
 if TYPE_CHECKING:
@@ -16,95 +16,7 @@ if TYPE_CHECKING:
 
     from support import ServerProcess
 
-_SESSION_ID = [("session_id", 1, "string")]
-_SUBSCRIBER = [*_SESSION_ID, ("subscriber_address", 2, "string")]
-MESSAGES: dict[str, list[tuple[str, int, str]]] = {
-    "CreateSessionRequest": [
-        ("source_address", 1, "string"),
-        ("ssrc", 2, "uint32"),
-        ("media_type", 3, "string"),
-    ],
-    "GetSessionRequest": _SESSION_ID,
-    "DeleteSessionRequest": _SESSION_ID,
-    "GetSessionStatsRequest": _SESSION_ID,
-    "ListSessionsRequest": [("limit", 1, "int32"), ("cursor", 2, "string")],
-    "ListSessionsResponse": [("sessions", 1, "*SessionResponse"), ("next_cursor", 2, "string")],
-    "AddSubscriberRequest": _SUBSCRIBER,
-    "RemoveSubscriberRequest": _SUBSCRIBER,
-    "SessionResponse": [
-        ("session_id", 1, "string"),
-        ("source_address", 2, "string"),
-        ("ssrc", 3, "uint32"),
-        ("subscriber_count", 4, "int64"),
-        ("created_at", 5, "string"),
-        ("status", 6, "string"),
-    ],
-    "SessionStatsResponse": [
-        ("session_id", 1, "string"),
-        ("packets_received", 2, "uint64"),
-        ("packets_sent", 3, "uint64"),
-        ("bytes_received", 4, "uint64"),
-        ("bytes_sent", 5, "uint64"),
-        ("subscriber_count", 6, "int32"),
-        ("uptime_seconds", 7, "double"),
-        ("packets_per_second", 8, "double"),
-    ],
-    "Empty": [],
-}
-CALLS = {
-    "CreateSession": "SessionResponse",
-    "GetSession": "SessionResponse",
-    "DeleteSession": "Empty",
-    "ListSessions": "ListSessionsResponse",
-    "AddSubscriber": "Empty",
-    "RemoveSubscriber": "Empty",
-    "GetSessionStats": "SessionStatsResponse",
-}
 PACKETS = 1300
-
-
-def _message_classes() -> dict[str, type]:
-    """Built from MESSAGES in a pool of their own, so that nothing of ours is in them."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="first_version.proto", package="rtpfanout", syntax="proto3"
-    )
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind in fields:
-            repeated = kind.startswith("*")
-            descriptor = message.field.add(
-                name=field,
-                number=number,
-                label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
-            )
-            if repeated:
-                descriptor.type = kinds.TYPE_MESSAGE
-                descriptor.type_name = f".rtpfanout.{kind[1:]}"
-            else:
-                descriptor.type = getattr(kinds, f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"rtpfanout.{name}"))
-        for name in MESSAGES
-    }
-
-
-class FirstVersionClient:
-    """``client("GetSession", session_id=...)``."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._messages = _message_classes()
-        self._channel = channel
-
-    def __call__(self, call: str, **fields: object) -> Any:
-        method = self._channel.unary_unary(
-            f"/rtpfanout.SessionService/{call}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=self._messages[CALLS[call]].FromString,
-        )
-        return method(self._messages[f"{call}Request"](**fields), timeout=10)
 
 
 @pytest.fixture
