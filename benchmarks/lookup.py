@@ -27,11 +27,11 @@ CORE = HERE.parent / "src" / "rtpfanout" / "_fastpath" / "core"
 
 
 def build(program: Path) -> None:
-    """With the core, as setup.py compiles it."""
+    """Of the tool of that name, with the core, as setup.py compiles it."""
     command = ["cc", "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
     folders = [CORE, *CORE.glob("*/"), HERE.parent / "tests/core"]
     command += ["-Wno-missing-field-initializers", *(f"-I{folder}" for folder in folders)]
-    command += [str(HERE / "tools" / "lookup.c"), *sorted(map(str, CORE.rglob("*.c")))]
+    command += [str(HERE / "tools" / f"{program.name}.c"), *sorted(map(str, CORE.rglob("*.c")))]
     command += ["-pthread", "-o", str(program)]
     subprocess.run(command, check=True)
 

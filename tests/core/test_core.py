@@ -101,3 +101,17 @@ def test_the_lookup_benchmark_runs() -> None:
     for kind in figures.values():
         assert kind["ns_among_10"] > 0
         assert kind["least"] <= kind["ratio"] <= kind["most"]
+
+
+def test_the_reception_benchmark_runs() -> None:
+    demand(build.missing("plain"))
+    script = build.HERE.parents[1] / "benchmarks" / "reception.py"
+    ran = subprocess.run(
+        [sys.executable, str(script), "--rounds=1", "--repeats=1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    figures = json.loads(ran.stdout)
+    assert list(figures) == ["one", "bursts", "singles"]
+    assert all(cell["with_ns"] > 0 for cell in figures.values())

@@ -16,7 +16,7 @@
 enum { SSRC = 7, SOURCES = 2, LEN = 64 };
 
 /* Behind the RTP header: who sent it, and after how many moves. */
-struct payload {
+struct label {
     uint64_t epoch;
     uint32_t source;
 };
@@ -36,7 +36,7 @@ static void *feed(void *argument)
     uint8_t data[LEN];
 
     while (!load_acq(&finished)) {
-        struct payload p = {load_seq(&done), source};
+        struct label p = {load_seq(&done), source};
 
         rtp_make(data, sizeof data, SSRC, (uint16_t)load_rlx(&sent[source]));
         memcpy(data + 12, &p, sizeof p);
@@ -54,7 +54,7 @@ static void *view(void *unused)
     uint32_t last = 0;
 
     while (!load_acq(&silent)) {
-        struct payload p;
+        struct label p;
 
         if (receive(viewer_fd, data, sizeof data, 20) < 0)
             continue;

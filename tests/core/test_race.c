@@ -26,7 +26,7 @@ enum {
 };
 
 /* What a packet says behind its RTP header. */
-struct payload {
+struct label {
     uint32_t ssrc, camera;
     uint64_t number; /* rises with each packet of the SSRC by this camera */
 };
@@ -39,12 +39,12 @@ static _Atomic bool finished, silent;
 static counter sent_by[CAMERAS], heard_by[VIEWERS], late[VIEWERS], changes[CONTROLS];
 
 /* Every byte after the payload's own is made of it, so a mixture of two packets shows. */
-static uint8_t filling(const struct payload *p, size_t i)
+static uint8_t filling(const struct label *p, size_t i)
 {
     return (uint8_t)(p->ssrc * 7 + p->camera * 31 + p->number * 13 + i);
 }
 
-static void packet_make(uint8_t *p, size_t len, const struct payload *payload)
+static void packet_make(uint8_t *p, size_t len, const struct label *payload)
 {
     rtp_make(p, len, payload->ssrc, (uint16_t)payload->number);
     memcpy(p + 12, payload, sizeof *payload);
@@ -60,10 +60,10 @@ static void *send_bursts(void *argument)
 
     while (!load_acq(&finished)) {
         unsigned n = 1 + random_below(&random, random_below(&random, 8) ? 8 : 64);
-        size_t last = 12 + sizeof(struct payload) + random_below(&random, SEGMENT - 40);
+        size_t last = 12 + sizeof(struct label) + random_below(&random, SEGMENT - 40);
 
         for (unsigned i = 0; i < n; i++) {
-            struct payload p = {.camera = camera};
+            struct label p = {.camera = camera};
 
             /* mostly its own */
             p.ssrc = random_below(&random, 8) ? CAMERAS * random_below(&random, SLOTS / CAMERAS) + camera
@@ -87,7 +87,7 @@ struct seen {
 static void check_packet(unsigned viewer, struct seen *seen, uint32_t to, const uint8_t *data,
                          size_t len)
 {
-    struct payload p;
+    struct label p;
 
     CHECK(len >= 12 + sizeof p && len <= SEGMENT);
     memcpy(&p, data + 12, sizeof p);

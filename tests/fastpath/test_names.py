@@ -80,7 +80,7 @@ def test_stub_and_extension_agree() -> None:
     methods = {n.name for n in cls.body if isinstance(n, ast.FunctionDef)}
     functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
     assert variables | functions | set(classes) == set(_fastpath.__all__)
-    assert methods - {"__init__"} == {name for name in vars(Engine) if not name.startswith("_")}
+    assert methods - {"__init__"} == {name for name in dir(Engine) if not name.startswith("_")}
 
 
 def test_classes_and_reasons_to_withhold_have_the_numbers_of_the_model() -> None:

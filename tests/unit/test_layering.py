@@ -90,14 +90,20 @@ SHARED_SIBLINGS = {"convert"}
 # include the other; otherwise only lower lines.
 CORE_LAYERS = (
     ("", {"stats_fields"}),
+    ("", {"media"}),
     ("", {"core"}),
     ("base", {"atomic", "hash", "rfo", "rtp"}),
-    ("base", {"addr", "qsbr", "stats"}),
+    ("base", {"addr", "qsbr", "stats", "codec"}),
+    ("base", {"payload"}),
+    ("base", {"payload_fit"}),
     ("net", {"steer", "snmp", "local"}),
     ("net", {"sock"}),
     ("net", {"port", "drops", "membership"}),
     ("table", {"rule", "run", "delivery", "word"}),
-    ("table", {"subscriber"}),
+    ("table", {"subscriber", "sniff", "parameters"}),
+    ("table", {"reception"}),
+    ("table", {"reception_media", "reception_view"}),
+    ("table", {"watch"}),
     ("table", {"session"}),
     ("table", {"table", "side_ports"}),
     ("path", {"awaited", "cookie", "notice", "crew", "budget"}),
@@ -108,7 +114,7 @@ CORE_LAYERS = (
     ("path", {"worker_admit", "worker_room", "worker_fanout", "worker_recover", "worker_health"}),
     ("control", {"engine"}),
     ("control", {"ways", "ports"}),
-    ("control", {"figures", "subscription", "sources", "datagrams"}),
+    ("control", {"figures", "receptions", "subscription", "sources", "datagrams"}),
 )
 CORE_NAMES = tuple(names for _folder, names in CORE_LAYERS)
 SYSTEM_CALLERS = {

@@ -179,6 +179,30 @@ reads no clock.
   ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and ``packets_per_second``.
   ``packets_received`` were admitted; with the ``dropped_<reason>`` they are all that came for it.
   ``dropped_wrong_source`` all sessions of the SSRC have in common, each since it was added.
+* ``session_reception(handle, now_ns)`` tells how a session is received, and
+  ``all_session_receptions`` the same of all in one pass: `RECEPTION_FIELDS`, which also explains
+  them; None where there is none (a clock or an encoding is not known, nothing came yet).
+  ``*_ns`` are nanoseconds, ``*_age_ns`` until `now_ns`; counts go on when a source restarts.
+  Besides ``bitrate_bps`` (of RTP) and ``frame_rate`` (Hz) of the last one to two calls of
+  ``conditions``; ``ssrc``, ``payload_type`` (of the packets that are looked into) and
+  ``payload_types`` (the first eight that were seen); ``encoding`` (of `ENCODINGS`, "" for none)
+  with ``encoding_sureness`` in percent, ``clock_rate`` in Hz, and where each is from: "given",
+  "static" (RFC 3551), "sniffed", "measured", "assumed" or "". ``lost`` are those that never came,
+  ``cumulative_lost`` is as RFC 3550 reports it. A session's record follows one SSRC; of a session
+  that takes several at once that is the first, until it has been silent for 2 s.
+* ``condition`` is one of `CONDITIONS`, and changes in ``conditions(now_ns)``, which belongs to
+  housekeeping as ``tick`` does, once a second. It returns (handle, condition) of those that have
+  changed since the last call, 256 at the most; a new session is never_fed, and that is no change.
+  silent: without a packet for 1 s and 5 frames; frozen: the last packets came 0.5 s and 5 frames
+  after a timestamp changed; no_keyframes: none for 20 s and three intervals, where there are such;
+  no_parameter_sets: keyframes of H264 or H265, and never a set. In a pause the condition stays.
+* ``set_media`` says what a session's payloads are: `encoding` ("": to be found out, by static
+  payload types and by votes over packets), their payload type (None: the first that comes),
+  the RTP clock (0: that of the encoding, else measured, `assumed_clock_rate` until then).
+  `sealed`: they are encrypted, and tell nothing. `has_parameter_sets`: receivers have them from
+  elsewhere, so that none are missed. ValueError: no such encoding or payload type.
+* ``parameter_sets`` are the VPS, SPS and PPS that came of H264 or H265, as NAL units in that order,
+  1 KiB at the most; the last of each number.
 * ``latency()`` is two histograms, to the first and to the last subscriber served:
   each one count per bucket, `LATENCY_BOUNDS_NS` being the inclusive upper bounds
   (one more count stands for everything above), and the sum in nanoseconds; from the
@@ -197,8 +221,11 @@ from __future__ import annotations
 try:
     from rtpfanout._fastpath._engine import (
         CLASSES,
+        CONDITIONS,
         DROP_REASONS,
+        ENCODINGS,
         LATENCY_BOUNDS_NS,
+        RECEPTION_FIELDS,
         SEND_FAILURES,
         SESSION_FIELDS,
         STATS_FIELDS,
@@ -224,8 +251,11 @@ except ImportError as error:
 
 __all__ = [
     "CLASSES",
+    "CONDITIONS",
     "DROP_REASONS",
+    "ENCODINGS",
     "LATENCY_BOUNDS_NS",
+    "RECEPTION_FIELDS",
     "SEND_FAILURES",
     "SESSION_FIELDS",
     "STATS_FIELDS",

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rtpfanout.model import Address, IPAddress
 
@@ -7,6 +7,9 @@ DROP_REASONS: tuple[str, ...]
 SEND_FAILURES: tuple[str, ...]
 STATS_FIELDS: dict[str, str]
 SESSION_FIELDS: dict[str, str]
+RECEPTION_FIELDS: dict[str, str]
+ENCODINGS: tuple[str, ...]
+CONDITIONS: dict[str, str]
 LATENCY_BOUNDS_NS: tuple[int, ...]
 WITHHELD: dict[str, int]
 CLASSES: dict[str, int]
@@ -145,4 +148,19 @@ class Engine:
     def session_stats(self, handle: int, now_ns: int) -> dict[str, float]: ...
     def session_latency(self, handle: int) -> tuple[Latency, Latency]: ...
     def all_session_stats(self, now_ns: int) -> dict[int, dict[str, float]]: ...
+    def set_media(
+        self,
+        handle: int,
+        encoding: str = "",
+        *,
+        payload_type: int | None = None,
+        clock_rate: int = 0,
+        assumed_clock_rate: int = 0,
+        sealed: bool = False,
+        has_parameter_sets: bool = False,
+    ) -> None: ...
+    def session_reception(self, handle: int, now_ns: int) -> dict[str, Any]: ...
+    def all_session_receptions(self, now_ns: int) -> dict[int, dict[str, Any]]: ...
+    def parameter_sets(self, handle: int) -> list[bytes]: ...
+    def conditions(self, now_ns: int) -> list[tuple[int, str]]: ...
     def tick(self, now_ns: int, idle_timeout_ns: int) -> list[int]: ...

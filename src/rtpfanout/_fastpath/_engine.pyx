@@ -52,14 +52,14 @@ CLASSES = {
 
 include "values.pxi"
 include "bulk.pxi"
+include "reception.pxi"
 include "proofs.pxi"
 include "sockets.pxi"
 
 
-cdef class Engine:
+cdef class Engine(Receptions):
     """One UDP port, one session table, one packet loop per worker."""
 
-    cdef core.rf_engine *engine
     cdef readonly uint32_t workers
 
     def __cinit__(

@@ -1,7 +1,7 @@
 # The C core as core.h declares it; the only `cdef extern` of the package. Counters are
 # reached by rf_*_name and position, so that they stay declared once, in stats_fields.h.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "core.h" nogil:
@@ -111,7 +111,53 @@ cdef extern from "core.h" nogil:
         uint64_t *count  # RF_LATENCY_BOUNDS + 1 of them
         uint64_t sum_ns
 
+    enum rf_encoding:
+        RF_ENCODING_UNKNOWN  # the others follow, by rf_encoding_name
+
+    enum rf_condition:
+        RF_CONDITION_flowing
+
+    enum rf_origin:
+        RF_ORIGIN_NONE
+        RF_ORIGIN_ASSUMED
+        RF_ORIGIN_MEASURED
+        RF_ORIGIN_SNIFFED
+        RF_ORIGIN_STATIC
+        RF_ORIGIN_GIVEN
+
+    struct rf_media:
+        rf_encoding encoding
+        uint8_t payload_type
+        uint32_t clock_rate
+        uint32_t assumed_clock_rate
+        rf_bool sealed
+        rf_bool has_parameter_sets
+
+    struct rf_reception:
+        uint64_t handle
+        int64_t received  # the first figure; the others follow
+        double bitrate_bps
+        double frame_rate
+        uint32_t ssrc
+        uint32_t clock_rate
+        rf_origin encoding_from
+        rf_origin clock_from
+        rf_encoding encoding
+        uint8_t encoding_sureness
+        uint8_t payload_type
+        uint8_t payload_type_count
+        uint8_t *payload_types
+        rf_condition condition
+
+    struct rf_condition_change:
+        uint64_t handle
+        rf_condition condition
+
+    int64_t RF_ABSENT
+
     enum:
+        RF_ANY_PAYLOAD_TYPE
+        RF_PARAMETER_BYTES
         RF_CLASS_PILOT
         RF_CLASS_RECORDER
         RF_CLASS_MONITOR
@@ -186,6 +232,18 @@ cdef extern from "core.h" nogil:
     size_t rf_engine_tick(rf_engine *e, uint64_t now, uint64_t idle_timeout, uint64_t *idle,
                           size_t capacity)
 
+    int rf_session_media(rf_engine *e, uint64_t handle, const rf_media *media)
+    int session_reception "rf_session_reception"(rf_engine *e, uint64_t handle, uint64_t now,
+                                                 rf_reception *out)
+    size_t rf_sessions_reception(rf_engine *e, uint64_t now, rf_reception *out, size_t capacity)
+    int rf_session_parameter_sets(rf_engine *e, uint64_t handle, uint8_t *out, size_t *len)
+    size_t rf_conditions(rf_engine *e, uint64_t now, rf_condition_change *out, size_t capacity)
+
+    const char *rf_encoding_name(size_t i)
+    const char *rf_condition_name(size_t i)
+    const char *rf_condition_help(size_t i)
+    const char *rf_reception_field_name(size_t i)
+    const char *rf_reception_field_help(size_t i)
     const char *rf_stats_field_name(size_t i)
     const char *rf_stats_field_help(size_t i)
     const char *rf_session_field_name(size_t i)

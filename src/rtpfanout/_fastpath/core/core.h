@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "media.h"
 #include "stats_fields.h"
 
 struct rf_engine;

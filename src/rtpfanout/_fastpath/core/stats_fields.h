@@ -110,4 +110,54 @@
     X(send_failures, "Copies the kernel refused.") \
     X(copies_withheld, "Copies not made for subscribers that await consent, are shed or refused.")
 
+/* What payloads are in, by the names of SDP (RFC 8866); unknown: neither told nor found out. Those from
+ * H264 to JPEG have keyframes. */
+#define RF_ENCODINGS(X) \
+    X(UNKNOWN, "") \
+    X(H264, "H264") \
+    X(H265, "H265") \
+    X(VP8, "VP8") \
+    X(VP9, "VP9") \
+    X(AV1, "AV1") \
+    X(JPEG, "JPEG") \
+    X(OPUS, "OPUS") \
+    X(PCMU, "PCMU") \
+    X(PCMA, "PCMA") \
+    X(L16, "L16") \
+    X(MP2T, "MP2T")
+
+/* How a session's source fares. The first that applies, from behind. */
+#define RF_CONDITIONS(X) \
+    X(flowing, "Packets come, and nothing is wrong with them.") \
+    X(no_parameter_sets, \
+      "Keyframes come, but never a parameter set: a decoder can't begin, if its SDP has none.") \
+    X(no_keyframes, "No keyframe for long: who joins now sees nothing until one is asked for.") \
+    X(frozen, "Packets come, but always the same picture's.") \
+    X(silent, "No packets any more.") \
+    X(never_fed, "No packet yet.")
+
+/* What came of a session, see reception.h; of all SSRCs it had. Times are nanoseconds. */
+#define RF_RECEPTION_FIELDS(X) \
+    X(received, "Packets of its SSRC that are in a sequence, duplicates included.") \
+    X(expected, "Packets from the first to the highest sequence number (RFC 3550 A.3).") \
+    X(lost, "Expected packets that have not come; less again when late ones do.") \
+    X(cumulative_lost, "Expected less received, by RFC 3550 A.3: duplicates make up for losses.") \
+    X(missing_now, "Of the last 64 sequence numbers those that have not come.") \
+    X(duplicates, "Packets whose sequence number had come, among the last 64.") \
+    X(reordered, "Packets that came behind a later one, among the last 64.") \
+    X(late, "Packets that came more than 63 behind the highest: nobody can tell duplicates there.") \
+    X(restarts, "Times the source began another numbering or SSRC.") \
+    X(timestamp_jumps, "Times an RTP timestamp was more than 5 s off the clock.") \
+    X(out_of_sequence, "Packets beside: far off the sequence, or of another SSRC than the session's.") \
+    X(highest_sequence, "Extended highest sequence number, 32 bits (RFC 3550 6.4.1).") \
+    X(jitter_ns, "Interarrival jitter (RFC 3550 A.8).") \
+    X(jitter_units, "The same in units of the RTP clock.") \
+    X(frames, "Timestamps newer than all before; not of MP2T.") \
+    X(longest_frame_gap_ns, "Between two frames, or since the last; of the last 10 s.") \
+    X(frame_age_ns, "Since the last frame began.") \
+    X(keyframes, "Keyframes.") \
+    X(keyframe_interval_ns, "Between the last two keyframes.") \
+    X(keyframe_age_ns, "Since the last keyframe.") \
+    X(parameter_sets_age_ns, "Since the last parameter set.")
+
 #endif

@@ -32,6 +32,12 @@ enum {
     RTCP_TYPE_LAST = 223,
 };
 
+/* What lies behind the header of a packet. */
+struct payload {
+    const uint8_t *bytes;
+    size_t len; /* without padding, where that is told */
+};
+
 enum rtp_kind { RTP_PACKET, RTP_CONTROL, RTP_MALFORMED, RTP_FOREIGN };
 
 static inline uint32_t rtp_read_u16(const uint8_t *p)

@@ -126,6 +126,8 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
         if (e->lane_count > 0)
             worker_use_lanes(w, e->lane, e->lane_count);
         e->worker[i] = w;
+        if ((rc = parameter_spares_fill(&w->spares, &e->sessions.parameters)))
+            return rc;
     }
     return 0;
 }

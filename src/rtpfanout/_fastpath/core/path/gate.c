@@ -190,6 +190,8 @@ static void look_up(struct gate *g, struct arrival *a)
     a->reason = DROP_unknown_ssrc;
     if (!a->session && a->refuser)
         look_up_network(g, a);
+    if (a->session) /* which is noted in it if it gets in: the misses overlap here */
+        reception_prefetch(session_reception(g->table->sessions, a->session));
 }
 
 /* Whose it is: who comes first, and who comes first after that one has ended. */

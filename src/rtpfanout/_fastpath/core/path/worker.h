@@ -59,6 +59,7 @@ struct worker {
     struct datagram datagrams[INGRESS_BATCH];
     struct gate gate;
     uint64_t now;           /* CLOCK_MONOTONIC at its beginning */
+    uint64_t clocks_ahead;  /* by how much CLOCK_REALTIME is before that */
     uint64_t stop_by;       /* the same clock, 0: not asked to stop */
     bool out_of_time;       /* past it: what is left of the turn is dropped */
     struct budget budget;
@@ -67,6 +68,7 @@ struct worker {
     struct session **sessions; /* those with a run, in order of arrival */
     struct plan plan;
     struct job job;
+    struct parameter_spares spares; /* for sessions whose first parameter sets come */
 
     alignas(CACHE_LINE) _Atomic bool stopping;
     _Atomic bool leaves_queue; /* and what is queued is not to be read */

@@ -1,11 +1,33 @@
 /* What a worker takes in: buffers and parcels through the gate, into the runs of their sessions. */
 #include "worker.h"
 
+enum { CLOCKS_STEADY_NS = 20000 }; /* from one block to the next */
+
 static uint16_t mark_of(const struct session *s, const struct datagram *d)
 {
     uint16_t mark = load_rlx(&s->mark);
 
     return mark == MARK_COPY ? (uint16_t)(MARKED | (d->tos & MARK_DSCP)) : mark;
+}
+
+/* By CLOCK_MONOTONIC; `received_ns` is of CLOCK_REALTIME, or 0. */
+static uint64_t came_at(const struct worker *w, uint64_t received_ns)
+{
+    uint64_t at = received_ns - w->clocks_ahead;
+
+    return received_ns != 0 && at < w->gate.now ? at : w->gate.now;
+}
+
+/* What it tells of how its session is received. */
+static void note_reception(struct worker *w, const struct arrival *a)
+{
+    struct reception *r = session_reception(w->gate.table->sessions, a->session);
+    struct reception_packet p = {
+        .data = a->data, .len = a->len, .now = came_at(w, a->datagram->received_ns)};
+
+    if (reception_take(r, &p))
+        session_keep_sets(a->session, &w->spares, (enum rf_encoding)load_rlx(&r->encoding),
+                          payload_of(a->data, a->len), w->gate.now);
 }
 
 static void accept_packet(struct worker *w, const struct arrival *a)
@@ -24,13 +46,12 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     counter_add(&s->counters.bytes_received, a->len);
     store_rlx(&s->last_packet_ns, w->now);
     counter_add(&w->counters.packets_forwarded, 1);
+    note_reception(w, a);
 }
 
-/* How long it has waited since the kernel received it. */
-static uint64_t age_of(const struct datagram *d)
+/* How long it has waited since the kernel received it, where `now` is CLOCK_REALTIME. */
+static uint64_t age_of(const struct datagram *d, uint64_t now)
 {
-    uint64_t now = clock_ns(CLOCK_REALTIME);
-
     return d->received_ns != 0 && now > d->received_ns ? now - d->received_ns : 0;
 }
 
@@ -41,17 +62,34 @@ void worker_settle(struct worker *w)
     w->settled = w->taken;
 }
 
+/* CLOCK_REALTIME, and by how much it is ahead of CLOCK_MONOTONIC. Who loses his CPU between the two
+ * looks again: it would be taken for jitter. */
+static uint64_t read_clocks(struct worker *w, uint64_t *now)
+{
+    uint64_t realtime, ahead;
+    unsigned tries = 0;
+
+    do {
+        *now = clock_ns(CLOCK_MONOTONIC);
+        realtime = clock_ns(CLOCK_REALTIME);
+        ahead = realtime - *now;
+    } while (ahead - w->clocks_ahead + CLOCKS_STEADY_NS > 2 * CLOCKS_STEADY_NS && ++tries < 3);
+    w->clocks_ahead = ahead;
+    return realtime;
+}
+
 /* What was admitted is sent before it becomes too much for a time, see budget.h. */
 static void pass_gate(struct worker *w)
 {
     if (w->gate.count == 0)
         return;
-    uint64_t now = clock_ns(CLOCK_MONOTONIC);
+    uint64_t now, realtime = read_clocks(w, &now);
 
     store_rlx(&w->alive_ns, now);
     budget_learn(&w->budget, now - w->gate.now);
     w->gate.now = now;
-    fair_block(&w->gate.fair, w->gate.now, age_of(w->gate.arrival[w->gate.count - 1].datagram));
+    fair_block(&w->gate.fair, w->gate.now,
+               age_of(w->gate.arrival[w->gate.count - 1].datagram, realtime));
     gate_pass(&w->gate);
     for (uint32_t i = 0; i < w->gate.count; i++) {
         if (w->gate.arrival[i].session)

@@ -30,7 +30,9 @@ int session_pool_init(struct session_pool *p, uint32_t max)
     p->chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK, sizeof *p->chunks);
     p->latency_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
                                sizeof *p->latency_chunks);
-    if (!p->chunks || !p->latency_chunks)
+    p->reception_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
+                                 sizeof *p->reception_chunks);
+    if (!p->chunks || !p->latency_chunks || !p->reception_chunks)
         return -ENOMEM;
     p->max = max;
     return 0;
@@ -75,9 +77,12 @@ void session_pool_destroy(struct session_pool *p)
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
         free(load_rlx(&p->chunks[i / SESSION_CHUNK]));
         latency_chunk_free(p->latency_chunks[i / SESSION_CHUNK]);
+        free(p->reception_chunks[i / SESSION_CHUNK]);
     }
     free(p->chunks);
     free(p->latency_chunks);
+    free(p->reception_chunks);
+    parameter_pool_destroy(&p->parameters);
 }
 
 static int chunk_new(struct session_pool *p, uint32_t number)
@@ -85,14 +90,18 @@ static int chunk_new(struct session_pool *p, uint32_t number)
     size_t size = SESSION_CHUNK * sizeof(struct session);
     struct session *chunk = aligned_alloc(alignof(struct session), size);
     struct session_latency *latency = latency_chunk_new();
+    struct reception *reception =
+        aligned_alloc(alignof(struct reception), SESSION_CHUNK * sizeof *reception);
 
-    if (!chunk || !latency) {
+    if (!chunk || !latency || !reception) {
         free(chunk);
         latency_chunk_free(latency);
+        free(reception);
         return -ENOMEM;
     }
     memset(chunk, 0, size);
     p->latency_chunks[number] = latency;
+    p->reception_chunks[number] = reception;
     store_rls(&p->chunks[number], chunk);
     return 0;
 }
@@ -147,7 +156,9 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
     s->exact = true;
     s->ssrc = ssrc;
     s->created_ns = now;
-    s->older.at = s->newer.at = now;
+    s->older.at = s->newer.at = s->watch.older.at = s->watch.newer.at = now;
+    s->watch.condition = s->watch.told = RF_CONDITION_never_fed;
+    reception_begin(session_reception(p, s));
     s->refusals = refusals;
     refusals->sessions = 1;
     store_rlx(&s->subscribers, empty);
@@ -162,6 +173,8 @@ void session_release(struct session_pool *p, struct session *s)
     free(load_rlx(&s->rule));
     store_rlx(&s->rule, NULL);
     leave_refusals(s);
+    parameter_pool_put(&p->parameters, load_rlx(&s->sets));
+    store_rlx(&s->sets, NULL);
     s->in_use = false;
     s->next_free = p->free;
     p->free = s;
@@ -185,6 +198,21 @@ bool session_may_relatch(struct session *s, const struct source_rule *rule, uint
     if (last < rule->since_ns)
         last = rule->since_ns;
     return now > last && now - last >= rule->silence_ns;
+}
+
+void session_keep_sets(struct session *s, struct parameter_spares *spares, enum rf_encoding encoding,
+                       struct payload payload, uint64_t now)
+{
+    struct parameter_sets *sets = load_rlx(&s->sets);
+    bool is_new = !sets;
+
+    if (is_new)
+        sets = parameter_spares_take(spares);
+    if (!sets)
+        return;
+    parameter_sets_keep(sets, encoding, payload, now);
+    if (is_new)
+        store_rls(&s->sets, sets);
 }
 
 void session_roll_rate(struct session *s, uint64_t now)

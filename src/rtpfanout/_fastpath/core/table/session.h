@@ -5,6 +5,7 @@
 #include "rule.h"
 #include "run.h"
 #include "subscriber.h"
+#include "watch.h"
 
 /* Two past points of packets_received: a rate over the last one to two ticks. */
 struct rate_point {
@@ -83,6 +84,7 @@ struct session {
     uint64_t created_ns;
     uint64_t idle_timeout; /* 0: the one that all have; RF_IDLE_FOREVER */
     struct rate_point older, newer;
+    struct watch watch;
 
     /* Of sessions with a rule: read when an exact source is not found. */
     _Atomic(struct source_rule *) rule;
@@ -107,6 +109,7 @@ struct session {
     uint8_t heard[16];
     uint32_t heard_interface;
     uint64_t heard_in; /* its number */
+    _Atomic(struct parameter_sets *) sets; /* NULL: none came yet */
 };
 
 /* Session records by index, allocated a chunk at a time; a record never moves. */
@@ -118,6 +121,8 @@ struct session_pool {
     struct session *free;
     _Atomic(struct session *) *chunks;
     struct session_latency **latency_chunks;
+    struct reception **reception_chunks;
+    struct parameter_pool parameters;
 };
 
 int session_pool_init(struct session_pool *p, uint32_t max);
@@ -134,6 +139,13 @@ void session_release(struct session_pool *p, struct session *s);
 static inline struct session *session_at(const struct session_pool *p, uint32_t index)
 {
     return &load_acq(&p->chunks[index / SESSION_CHUNK])[index % SESSION_CHUNK];
+}
+
+/* Apart from its record, for the same reason as its latencies. */
+static inline struct reception *session_reception(const struct session_pool *p,
+                                                  const struct session *s)
+{
+    return &p->reception_chunks[s->index / SESSION_CHUNK][s->index % SESSION_CHUNK];
 }
 
 static inline uint64_t session_handle(const struct session *s)
@@ -157,6 +169,9 @@ static inline void session_lose_owner(struct session *s)
 
 /* Whether one with an exact source has been silent for as long as its rule asks. */
 bool session_may_relatch(struct session *s, const struct source_rule *rule, uint64_t now);
+/* The owner: parameter sets of the payload are kept, in a block of `spares` if it is the first time. */
+void session_keep_sets(struct session *s, struct parameter_spares *spares, enum rf_encoding encoding,
+                       struct payload payload, uint64_t now);
 
 void session_roll_rate(struct session *s, uint64_t now);
 void session_snapshot(struct session *s, uint64_t now, struct rf_session_stats *out);
