@@ -103,7 +103,7 @@ def test_beginnings_of_ids(server, create):
     meant = [id_ for id_ in ids if id_[0] == twice]
     done = run("session", "rm", ids[0], twice, **server)
     assert done.returncode == 2
-    assert f"error: session_id: '{twice}' is how several ids begin" in done.stderr
+    assert f"error: session_id: '{twice}' is the beginning of several ids" in done.stderr
     assert all(id_ in done.stderr for id_ in meant)
     assert len(listed(server)) == 17  # not even the first was deleted
     one = next(n for n in range(1, 36) if sum(id_[:n] == ids[0][:n] for id_ in ids) == 1)

@@ -1,4 +1,4 @@
-"""Which session a command means: by its name, its id, or how no other id begins; completion."""
+"""Which session a command means: by its name, its id, or a beginning of that; completion."""
 
 import os
 import re
@@ -52,10 +52,8 @@ def session_of(client: "SessionClient", text: str) -> str:
         return found[0].split()[0] if found else text
     if len(found) > _MOST_CANDIDATES:
         found[_MOST_CANDIDATES:] = ["..."]
-    raise InvalidArgumentError(
-        "\n".join((f"{text!r} is how several ids begin; give more of the one you mean", *found)),
-        field="session_id",
-    )
+    said = f"{text!r} is the beginning of several ids; give more of the one you mean"
+    raise InvalidArgumentError("\n".join((said, *found)), field="session_id")
 
 
 def complete_session(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -49,15 +49,15 @@ SessionId = Annotated[
     str,
     typer.Argument(
         metavar="SESSION",
-        help="Its name, its id, or how no other id begins.",
+        help="Its name, its id, or a beginning that only its id has.",
         autocompletion=complete_session,
     ),
 ]
 SessionIds = Annotated[
     list[str],
     typer.Argument(
-        metavar="SESSION...",
-        help="Names, ids, or how no other id begins.",
+        metavar="SESSION",
+        help="Names, ids, or beginnings that one id alone has.",
         autocompletion=complete_session,
     ),
 ]

@@ -39,8 +39,8 @@ def watch(
     session_id: Annotated[
         str,
         typer.Argument(
-            metavar="[SESSION]",
-            help="Only this one, by its name, its id, or how no other id begins.",
+            metavar="SESSION",
+            help="Only this one: its name, its id, or a beginning that only its id has.",
             autocompletion=complete_session,
         ),
     ] = "",
