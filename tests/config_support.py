@@ -25,6 +25,7 @@ DEFAULTS = {
     "segmentation": True,
     "ingest_groups": [],
     "enable_rtcp_port": True,
+    "ingest_ports": "",
     "path_mtu_discovery": False,
     "egress_address": "",
     "enable_metrics": True,

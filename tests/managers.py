@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from rtpfanout.ingest_ports import IngestPorts
+
 SECOND = 1_000_000_000
 SOURCE = "192.0.2.1:5000"
 SUBSCRIBER = "127.0.0.1:6000"
@@ -55,7 +57,11 @@ def policy_of(engine: Engine) -> AddressPolicy:
 
 
 def manager_of(
-    engine: Engine, clock: Clock, store: Store | None = None, **limits: Any
+    engine: Engine,
+    clock: Clock,
+    store: Store | None = None,
+    ports: IngestPorts | None = None,
+    **limits: Any,
 ) -> SessionManager:
     """Of the limits of conftest's engine, unless told otherwise."""
     values = {"sessions": 50, "fanout": 3, "session_timeout_ns": 30 * SECOND} | limits
@@ -64,6 +70,7 @@ def manager_of(
         policy_of(engine),
         store or Store(MEMORY),
         limits=Limits(**values),
+        ports=ports,
         monotonic_ns=clock,
         utc_now=lambda: MOMENT + timedelta(microseconds=(clock.now - START) // 1000),
     )

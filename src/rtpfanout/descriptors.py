@@ -8,6 +8,7 @@ else needs one: the store, certificates, sockets of the packet path.
 from __future__ import annotations
 
 import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,14 @@ def raise_limit() -> None:
 
 def shares() -> Shares:
     """Of what is free now, when the packet path and the store have theirs."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return Shares(MOST_HTTP_CONNECTIONS, MOST_API_CONNECTIONS)
-    each = max(_LEAST, (limit - _in_use() - _RESERVE) // _SHARES)
+    each = max(_LEAST, left() // _SHARES)
     return Shares(min(MOST_HTTP_CONNECTIONS, each), min(MOST_API_CONNECTIONS, each))
+
+
+def left() -> int:
+    """How many may be opened, without those that are kept back."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - _in_use() - _RESERVE
 
 
 def _in_use() -> int:

@@ -28,6 +28,7 @@ from rtpfanout.config import changed_keys, live_settings
 from rtpfanout.doorman import Doorman
 from rtpfanout.groups import Kernel, Memberships
 from rtpfanout.housekeeping import housekeep
+from rtpfanout.ingest_ports import IngestPorts
 from rtpfanout.listening import listener
 from rtpfanout.model import Address
 from rtpfanout.netif import LocalAddresses
@@ -145,6 +146,9 @@ class Server:
             self._policy(),
             self.store,
             limits=limits_of(settings),
+            ports=IngestPorts(
+                self.engine, self._start.kept, settings.ingest_ports, settings.buffer_size
+            ),
         )
         self.manager.restore_packets(self._local.interfaces)
         self.memberships = Memberships(self.engine, settings.ingest_groups, Kernel())

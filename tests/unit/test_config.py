@@ -47,6 +47,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "session_timeout_secs": ("0.5", 0.5),
     "check_padding": ("false", False),
     "segmentation": ("false", False),
+    "ingest_ports": ("6000-7999", "6000-7999"),
     "path_mtu_discovery": ("true", True),
     "egress_address": ("192.0.2.5", "192.0.2.5"),
     "enable_metrics": ("0", False),

@@ -102,3 +102,30 @@ def test_the_listener_that_was_set_is_blamed() -> None:
     assert problem.startswith('server.toml: grpc_bind_address = "127.0.0.1:9090" is in use')
     (problem,) = problems('metrics_bind_address = "127.0.0.1:50051"')
     assert problem.startswith('server.toml: metrics_bind_address = "127.0.0.1:50051" is in use')
+
+
+@pytest.mark.parametrize(
+    ("lines", "clash"),
+    [
+        ('ingest_ports = "5000-5100"', "5004, which is for bind_address"),
+        ('ingest_ports = "5005-5100"', "5005, which is for bind_address"),
+        ('ingest_ports = "5005-5100"\nenable_rtcp_port = false', ""),
+        ('ingest_ports = "5000-5004"', ""),  # the last one has no other behind it
+        ('ingest_ports = "4000-5003"', ""),
+        ('ingest_ports = "1-65535"\nbind_address = "0.0.0.0:0"', ""),
+    ],
+)
+def test_ports_of_sessions_are_not_the_main_one(lines: str, clash: str) -> None:
+    if not clash:
+        assert loaded(lines).settings.ingest_ports
+        return
+    (problem,) = problems(lines)
+    assert "ingest_ports = " in problem
+    assert clash in problem
+
+
+def test_the_last_port_has_none_behind_it() -> None:
+    line = 'bind_address = "0.0.0.0:65535"'
+    (problem,) = problems(line)
+    assert "no port behind it" in problem
+    assert loaded(f"{line}\nenable_rtcp_port = false").settings.bind_address.port == 65535

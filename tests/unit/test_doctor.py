@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli_support import background, run, run_json
+from ports_support import free_range
+from ports_support import taken as port_taken
 
 from rtpfanout.config import Settings
 from rtpfanout.doctor import Finding, Level, examine, interfaces, kernel, sockets, sysctl_lines
@@ -280,6 +282,24 @@ def test_ports_in_use_fail_and_name_who_has_them(taken: Address) -> None:
         assert found[key].level is Level.FAIL
         assert "in use by process" in found[key].text
     assert found["metrics_bind_address"].level is Level.OK
+
+
+def test_ports_beside_the_main_one() -> None:
+    ports = free_range(4)
+    settings = Settings(
+        bind_address=f"127.0.0.1:{ports.first}",
+        ingest_ports=f"{ports.first + 2}-{ports.last}",
+        grpc_bind_address="127.0.0.1:0",
+        metrics_bind_address="127.0.0.1:0",
+    )
+    found = by_subject(sockets.check_ports(settings, Host()))
+    assert found["enable_rtcp_port"].level is found["ingest_ports"].level is Level.OK
+    assert "3 sessions" in found["ingest_ports"].text
+    with port_taken(ports.first + 1), port_taken(ports.first + 5):
+        found = by_subject(sockets.check_ports(settings, Host()))
+    assert found["enable_rtcp_port"].level is Level.FAIL
+    assert found["ingest_ports"].level is Level.WARN
+    assert f"the first: 127.0.0.1:{ports.first + 5} (udp) is in use" in found["ingest_ports"].text
 
 
 def test_an_address_of_another_host_fails() -> None:

@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "stderr", "filestamp", "closing"},
-    {"multicast", "networks"},
+    {"multicast", "networks", "portrange"},
     {
         "config",
         "policy",
@@ -46,6 +46,7 @@ PYTHON_LAYERS = (
         "_fastpath",
     },
     {"kept"},
+    {"ingest_ports"},
     {"sessions", "workers", "pressure", "auth", "receiver", "mover", "groups"},
     {
         "service",

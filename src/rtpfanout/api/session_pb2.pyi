@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs")
+    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ingest_port", "dscp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,8 @@ class CreateSessionRequest(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
+    INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
+    DSCP_FIELD_NUMBER: _ClassVar[int]
     source_address: str
     ssrc: int
     media_type: str
@@ -47,7 +49,9 @@ class CreateSessionRequest(_message.Message):
     name: str
     if_exists: str
     idle_timeout_secs: float
-    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ...) -> None: ...
+    ingest_port: str
+    dscp: str
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -194,7 +198,7 @@ class SubscriberResponse(_message.Message):
     def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., refused_reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "refused_reason", "refused_subscribers")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "refused_reason", "refused_subscribers", "dscp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -221,8 +225,10 @@ class SessionResponse(_message.Message):
     RELATCH_AFTER_SECS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
+    INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     REFUSED_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    DSCP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     ssrc: int
@@ -242,12 +248,14 @@ class SessionResponse(_message.Message):
     relatch_after_secs: float
     name: str
     idle_timeout_secs: float
+    ingest_port: int
     refused_reason: str
     refused_subscribers: int
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ...) -> None: ...
+    dscp: str
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ...) -> None: ...
 
 class UpdateSessionRequest(_message.Message):
-    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs")
+    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ingest_port", "dscp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +278,8 @@ class UpdateSessionRequest(_message.Message):
     IF_REVISION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
+    INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
+    DSCP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     source_policy: str
@@ -285,7 +295,9 @@ class UpdateSessionRequest(_message.Message):
     if_revision: int
     name: str
     idle_timeout_secs: float
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ...) -> None: ...
+    ingest_port: str
+    dscp: str
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("after_revision", "label_selector")

@@ -79,6 +79,21 @@ TERMS: dict[str, Any] = {
             help="Delete it after so long without packets, whether it has a name or not; 0: never.",
         ),
     ],
+    "ingest_port": Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT",
+            help="A port of its own, of the server's ingest_ports: a number, or auto for the next "
+            "free one. SOURCE feeds it there, whatever its SSRC.",
+        ),
+    ],
+    "dscp": Annotated[
+        str | None,
+        typer.Option(
+            metavar="DSCP",
+            help="How copies are marked: 0 to 63, or copy for what their packet came with.",
+        ),
+    ],
     "source_policy": Annotated[
         str | None,
         typer.Option(
@@ -200,6 +215,8 @@ def print_session(session: Any, output: OutputFormat) -> None:
         "labels": shown_labels(fields["labels"]),
         "name": session.name or "-",
         "idle_timeout_secs": shown_timeout(session),
+        "ingest_port": session.ingest_port or "-",
+        "dscp": session.dscp or "-",
     }
     write_fields(fields | readable)
 

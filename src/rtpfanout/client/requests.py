@@ -32,6 +32,8 @@ class TermOptions(TypedDict, total=False):
 
     name: str
     idle_timeout_secs: float | None
+    ingest_port: str
+    dscp: str
     source_policy: str
     latch_window_secs: float
     relatch_after_secs: float

@@ -28,6 +28,7 @@ from rtpfanout.config.types import (
     Groups,
     IpText,
     Number,
+    Ports,
     Seconds,
     Switch,
     Text,
@@ -35,6 +36,7 @@ from rtpfanout.config.types import (
     setting,
 )
 from rtpfanout.model import MOST_WORKERS, Address
+from rtpfanout.portrange import PortRange
 
 ENV_PREFIX = "RTP_FANOUT__"
 
@@ -124,6 +126,12 @@ class Settings(BaseSettings):
         True,
         "Take RTCP on the port behind that of bind_address, too (RFC 3550 section 11). On "
         "bind_address it is taken in any case (RFC 5761). false: leave that port to others.",
+    )
+    ingest_ports: Ports = setting(
+        PortRange(),
+        "UDP ports that sessions may have as their own, a range such as 6000-7999: two for each, "
+        "RTP and behind it RTCP. Whoever a session's source may be feeds it there, whatever his "
+        "SSRC. Empty: none.",
     )
     path_mtu_discovery: Switch = setting(
         False,
@@ -219,6 +227,9 @@ class Settings(BaseSettings):
                 f'"{self.bind_address}": expected 0.0.0.0 there, or [::], which IPv6 needs'
             )
             conflicts.append(("ingest_groups", sentence))
+        if inside := [port for port in self._main_ports if self.ingest_ports.holds(port)]:
+            reason = f"has {inside[0]}, which is for bind_address: expected others"
+            conflicts.append(self._conflict("ingest_ports", reason))
         if self.enable_rtcp_port and self.bind_address.port == 65535:
             reason = "has no port behind it for RTCP: expected another, or enable_rtcp_port = false"
             conflicts.append(self._conflict("bind_address", reason))
@@ -238,6 +249,12 @@ class Settings(BaseSettings):
         if not bound.is_unspecified and ip != bound:
             return f"is not what bind_address = {self.bind_address} sends from: leave it empty"
         return ""
+
+    @property
+    def _main_ports(self) -> list[int]:
+        """That are known before they are bound."""
+        port = self.bind_address.port
+        return [port, port + 1][: 1 + self.enable_rtcp_port] if port else []
 
     @property
     def _is_closed(self) -> bool:

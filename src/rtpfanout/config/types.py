@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from rtpfanout.model import Address, parse_ip, unmapped
 from rtpfanout.multicast import IngestGroup
 from rtpfanout.networks import Network, NetworkSet
+from rtpfanout.portrange import PortRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,14 @@ def _parse_endpoint(value: object) -> Address:
     if not isinstance(value, str):
         raise ValueError("not a text")
     return Address.parse(value)
+
+
+def _parse_ports(value: object) -> PortRange:
+    if isinstance(value, PortRange):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return PortRange.parse(value)
 
 
 def _parse_ip_text(value: object) -> str:
@@ -147,6 +156,13 @@ Endpoint = Annotated[
     PlainValidator(_parse_endpoint),
     PlainSerializer(lambda address: str(address)),
     Expected("ip:port or [ipv6]:port, without host names"),
+]
+Ports = Annotated[
+    PortRange,
+    NoDecode,
+    PlainValidator(_parse_ports),
+    PlainSerializer(str),
+    Expected('a range such as "6000-7999", or nothing'),
 ]
 IpText = Annotated[
     str,

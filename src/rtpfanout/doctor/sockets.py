@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 
 FILES_WANTED = 1024
 """A control connection takes one, and so does a scrape; sockets and timers take a few."""
+FILES_OF_A_PORT = 4
 
 
 def check_ports(settings: Settings, host: Host) -> Iterator[Finding]:
     """Can each configured address be bound?"""
     yield _port(host, "bind_address", settings.bind_address, "udp")
+    main = settings.bind_address
+    if settings.enable_rtcp_port and 0 < main.port < 65535:
+        yield _port(host, "enable_rtcp_port", Address(main.ip, main.port + 1), "udp")
+    if settings.ingest_ports:
+        yield _ports_of_sessions(host, settings)
     yield _port(host, "grpc_bind_address", settings.grpc_bind_address, "tcp")
     if settings.enable_metrics:
         yield _port(host, "metrics_bind_address", settings.metrics_bind_address, "tcp")
@@ -63,7 +69,7 @@ def check_buffers(settings: Settings, host: Host) -> Iterator[Finding]:
     )
     yield _ability("UDP_SEGMENT", engine.sockets.gso, "4.18", "each copy is a send of its own")
     yield _ability("UDP_GRO", engine.sockets.gro, "5.0", "each packet is received on its own")
-    yield _open_files()
+    yield _open_files(FILES_WANTED + FILES_OF_A_PORT * len(settings.ingest_ports))
 
 
 def _port(host: Host, key: str, address: Address, protocol: str) -> Finding:
@@ -74,6 +80,22 @@ def _port(host: Host, key: str, address: Address, protocol: str) -> Finding:
     except OSError as error:
         return _clash(host, key, address, protocol, error)
     return ok(key, f"{text} is free")
+
+
+def _ports_of_sessions(host: Host, settings: Settings) -> Finding:
+    """A session gets none that another program has."""
+    ports, ip = settings.ingest_ports, settings.bind_address.ip
+    findings = [
+        _port(host, "ingest_ports", Address(ip, number + behind), "udp")
+        for number in ports.numbers()
+        for behind in (0, 1)
+    ]
+    others = [found for found in findings if found.level is not Level.OK]
+    if not others:
+        return ok("ingest_ports", f"{ports}: {len(ports)} sessions can have a port of their own")
+    return warn(
+        "ingest_ports", f"{len(others)} of {ports} can't be had, the first: {others[0].text}"
+    )
 
 
 def _clash(host: Host, key: str, address: Address, protocol: str, error: OSError) -> Finding:
@@ -119,13 +141,13 @@ def _ability(name: str, present: bool, since: str, otherwise: str) -> Finding:
     return warn(name, f"not in this kernel (Linux {since} and later have it): {otherwise}")
 
 
-def _open_files() -> Finding:
+def _open_files(wanted: int) -> Finding:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its soft one to it
     unlimited = hard == resource.RLIM_INFINITY
-    if unlimited or hard >= FILES_WANTED:
+    if unlimited or hard >= wanted:
         return ok("open files", "unlimited" if unlimited else str(hard))
     return warn(
         "open files",
-        f"{hard}, wanted {FILES_WANTED}: control connections would be refused",
-        f"ulimit -Hn {FILES_WANTED}  # as root, or LimitNOFILE= in the unit",
+        f"{hard}, wanted {wanted}: control connections, or ports of sessions, would be refused",
+        f"ulimit -Hn {wanted}  # as root, or LimitNOFILE= in the unit",
     )

@@ -17,6 +17,7 @@ from rtpfanout.model import (
     SubscriberClass,
     shown,
 )
+from rtpfanout.portrange import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rtpfanout.model import Pairs
 
 DEFAULT_PAGE = 100
+DSCP_COPY = "copy"
 LARGEST_PAGE = 1000
 LONGEST_TTL_SECS = 30 * 86_400
 MOST_LABELS = 16
@@ -89,6 +91,34 @@ def if_exists_of(text: str) -> bool:
     if text not in ("", "error", "return"):
         raise InvalidArgumentError(f"{shown(text)} is not error or return", field="if_exists")
     return text == "return"
+
+
+def ingest_port_of(text: str) -> int:
+    """0 (empty): none, AUTO: any."""
+    if text in ("", "auto"):
+        return AUTO if text else 0
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 0 < number <= 65535:
+        raise InvalidArgumentError(
+            f'{shown(text)} is no port; give a number, "auto" for the next free one, or nothing',
+            field="ingest_port",
+        )
+    return number
+
+
+def dscp_of(text: str) -> str:
+    """Empty, COPY, or a number from 0 to 63."""
+    if not is_dscp(text):
+        raise InvalidArgumentError(
+            f'{shown(text)} is no DSCP; give 0 to 63, "copy" for that of the source, or nothing',
+            field="dscp",
+        )
+    return text
+
+
+def is_dscp(text: str) -> bool:
+    """As `dscp_of` would have it."""
+    return text in ("", DSCP_COPY) or text in map(str, range(64))
 
 
 def ssrc_of(number: int) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rtpfanout.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
+_PORT_LOOKS = 10  # seconds between two tries to open a port
 _SHOWN_AT_A_TIME = 256  # so that the lock is held for moments
 
 
@@ -58,6 +59,7 @@ class Housekeeping(Part):
         self.follow_sources = self.engine.follow_sources
         """Once, some time after the start: for whom it matters from which of our addresses packets
         leave, because an interface has several. Changes of the addresses do it again."""
+        self._looks = 0
         self._local: tuple[dict[IPAddress, int], int] | None = None
 
     def expire_subscribers(self) -> int:
@@ -195,7 +197,9 @@ class Housekeeping(Part):
     def serve_again(self) -> None:
         """Housekeeping, about once a second: what is refused may be served, since others went."""
         state = self.state
-        if state.room_for_sessions and state.refused:
+        self._looks += 1
+        may_have_port = self._looks % _PORT_LOOKS == 0 and self.refused.wait_for_ports
+        if (state.room_for_sessions and state.refused) or may_have_port:
             self.refused.serve_again()
         if state.has_room:
             state.has_room = False

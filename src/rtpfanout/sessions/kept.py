@@ -60,6 +60,7 @@ class RefusedSessions(Part):
                 revision = self.changes.begin()
                 written = self.journal.delete_session(found, once.answer(""))
             self.journal.wait(written, revision)
+            self.ports.free(found.row.ingest_port)
             with state.lock:
                 del state.refused[canonical_id]
                 state.names.give_back(found.name, canonical_id)
@@ -113,6 +114,12 @@ class RefusedSessions(Part):
                     self.journal.submit(changes)
                     count += 1
         return count
+
+    @property
+    def wait_for_ports(self) -> bool:
+        """Some have a port of their own, which another program may have, and may give up."""
+        with self.state.lock:
+            return any(refused.row.ingest_port for refused in self.state.refused.values())
 
     def serve_again(self) -> int:
         """Each that today's configuration has nothing against any more; how many."""

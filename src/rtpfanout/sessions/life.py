@@ -11,11 +11,12 @@ import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
+from rtpfanout.portrange import AUTO
 from rtpfanout.sessions.names import told
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.standing import same_session
 from rtpfanout.sessions.state import Part
-from rtpfanout.sessions.terms import Terms, engine_source, source_taken
+from rtpfanout.sessions.terms import Terms, engine_dscp, engine_source, source_taken
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -62,7 +63,8 @@ class Life(Part):
             return there
         now = clock.monotonic_ns()
         try:  # without the lock: the engine waits for a move that is under way
-            handle = engine_add(self, ssrc, terms, now)
+            terms = self._with_port(session_id, ssrc, terms)
+            handle = self._engine_add(ssrc, terms, now)
         except BaseException:
             with state.lock:
                 self._give_up(session_id, ssrc, terms)
@@ -89,7 +91,7 @@ class Life(Part):
         try:
             written.result()
         except BaseException:
-            self.engine.remove_session(handle)
+            self._remove(handle, terms)
             with state.lock:
                 self._give_up(session_id, ssrc, terms)
                 self.changes.give_up(revision)
@@ -110,13 +112,35 @@ class Life(Part):
         if state.refused and len(state.by_id) + len(state.refused) >= self.rules.limits.sessions:
             raise no_room(self)
         key = terms.key(ssrc)
-        if key in state.keys:
+        if terms.ingest_port != AUTO and key in state.keys:
             raise source_taken(ssrc, terms)
         state.check_name(terms.name, session_id)
         counter = state.move_keys.take(session_id, ssrc, terms)
-        state.keys[key] = session_id
+        if terms.ingest_port != AUTO:
+            state.keys[key] = session_id
         state.names.take(terms.name, session_id)
         return replace(terms, move_counter=counter)
+
+    def _with_port(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
+        """With the number of a port that is open, if it is to have one; the lock is not held."""
+        if not terms.ingest_port:
+            return terms
+        terms = replace(terms, ingest_port=self.ports.claim_new(terms.ingest_port))
+        with self.state.lock:
+            self.state.keys[terms.key(ssrc)] = session_id
+        return terms
+
+    def _engine_add(self, ssrc: int, terms: Terms, now: int) -> int:
+        try:
+            return engine_add(self, ssrc, terms, now)
+        except BaseException:
+            self.ports.free(terms.ingest_port)
+            raise
+
+    def _remove(self, handle: int, terms: Terms) -> None:
+        """Returns when no further packet of it will leave, and its port is free."""
+        self.engine.remove_session(handle)
+        self.ports.free(terms.ingest_port)
 
     def _give_up(self, session_id: str, ssrc: int, terms: Terms) -> None:
         """Another session may have it. The lock is held."""
@@ -190,7 +214,7 @@ class Life(Part):
             state.forget(session)
             state.counts[how] += 1
             self.changes.show(revision, ChangeKind.DELETED, view, view.labels)
-        self.engine.remove_session(session.handle)
+        self._remove(session.handle, session.terms)
         with state.lock:
             self._give_up(session.session_id, session.ssrc, session.terms)
         return view
@@ -223,4 +247,12 @@ def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int) -> int:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:
         engine.limit_session(handle, terms.ingest_limit_bps)
+    if terms.dscp:
+        engine.mark_session(handle, engine_dscp(terms.dscp))
+    if terms.ingest_port:
+        try:
+            part.ports.give(handle, terms.ingest_port)
+        except BaseException:
+            engine.remove_session(handle)
+            raise
     return handle

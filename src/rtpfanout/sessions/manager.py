@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from rtpfanout.errors import UnavailableError
+from rtpfanout.ingest_ports import IngestPorts
 from rtpfanout.overload import HighWater
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields, tokens
@@ -71,6 +72,7 @@ class SessionManager:
         store: Store,
         *,
         limits: Limits,
+        ports: IngestPorts | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -92,7 +94,7 @@ class SessionManager:
         self._zones = zones = Zones(journal)
         self._consents = consents = Consents(state, engine, journal, zones)
         due: Deadlines[int] = Deadlines()
-        core = state, engine, clock, rules
+        core = state, engine, clock, rules, ports or IngestPorts.none(engine)
         subscribers = Subscribers(*core, journal, zones, water, due, consents)
         updating = Updating(*core, journal, log, zones, consents)
         life = Life(*core, journal, log, zones, water, subscribers)

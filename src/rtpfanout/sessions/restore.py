@@ -85,6 +85,7 @@ class Restoring(Part):
         """The engine has all that the store has, or what of it is still admitted."""
         self.state.sequence = store.sequence
         self._add_sessions(store)
+        self.ports.close_unclaimed()
         if self._has_echo:
             for sequence, record, until in store.consents(boot_id(), self.clock.monotonic_ns()):
                 secs = math.inf if until == FOREVER_NS else until / 1e9
@@ -139,7 +140,10 @@ class Restoring(Part):
         plain, ssrcs, sources, prefixes = [], [], [], bytearray()
         for row in rows:
             source = plain_source(row) if row.consent in _CONSENTS else None
-            if source is None or not 0 <= row.ssrc <= _HIGHEST_SSRC or row.ingest_limit_bps < 0:
+            if source is None or row.ingest_port or row.dscp:
+                yield row.sequence
+                continue
+            if not 0 <= row.ssrc <= _HIGHEST_SSRC or row.ingest_limit_bps < 0:
                 yield row.sequence
                 continue
             plain.append(row)
@@ -158,11 +162,15 @@ class Restoring(Part):
             if row.ingest_limit_bps:
                 engine.limit_session(handle, row.ingest_limit_bps)
 
-    def _add_session(self, row: StoredSession, now: int) -> None:
+    def _add_session(self, row: StoredSession, now: int, *, is_first: bool = True) -> None:
         try:
+            if row.ingest_port and is_first:  # its own as long as it is kept, even refused
+                self.ports.claim(row.ingest_port)
             terms = terms_of(row, self.rules.policy)
             if terms.ingest_limit_bps < 0:
                 raise ValueError(f"ingest_limit_bps is {terms.ingest_limit_bps}")
+            if terms.ingest_port:
+                self.ports.open(terms.ingest_port)
             handle = engine_add(self, row.ssrc, terms, now)
         except FAULTS as error:
             self._refuse_session(row, error)
@@ -326,7 +334,7 @@ class Restoring(Part):
             state.check_name(row.name, row.session_id)
             state.keys[key] = row.session_id
         try:
-            self._add_session(row, self.clock.monotonic_ns())
+            self._add_session(row, self.clock.monotonic_ns(), is_first=False)
             if self._refused:
                 raise self._refused[0][1]
             self._served = state.total_subscribers - state.refused_subscribers

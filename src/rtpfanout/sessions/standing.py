@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import AlreadyExistsError
+from rtpfanout.portrange import AUTO
 from rtpfanout.sessions.fields import matches
 from rtpfanout.sessions.state import SCOPE
 from rtpfanout.sessions.terms import shown_terms, source_taken
@@ -58,6 +60,8 @@ def _difference(
 ) -> tuple[str, Any, Any] | None:
     """(the first field that is another, what it is, what is asked for)."""
     before = _described(session.ssrc, session.media_type, session.terms)
+    if terms.ingest_port == AUTO and session.terms.ingest_port:
+        terms = replace(terms, ingest_port=session.terms.ingest_port)
     asked = _described(ssrc, media_type, terms)
     del before["pinned_source"]  # what came of it
     if session.terms.move_counter and session.terms.move_key == terms.move_key:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
     from rtpfanout._fastpath import Engine
+    from rtpfanout.ingest_ports import IngestPorts
     from rtpfanout.model import Pairs
     from rtpfanout.sessions.clock import Clock
     from rtpfanout.sessions.record import Session
@@ -268,3 +269,4 @@ class Part:
     engine: Engine
     clock: Clock
     rules: Rules
+    ports: IngestPorts

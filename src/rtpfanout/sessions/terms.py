@@ -8,6 +8,7 @@ from dataclasses import fields as each_field
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import AlreadyExistsError, PermissionDeniedError
+from rtpfanout.ingest_ports import port_taken
 from rtpfanout.model import Address, Consent, SourcePolicy
 from rtpfanout.policy import SOURCE_FIELD
 from rtpfanout.sessions import fields
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LARGEST_STORED = 2**63 - 1
 LARGEST_COUNT = 2**31 - 1
+_LAST_PORT = 65535
 
 SessionKey = tuple[int, bytes, int, int, int]
 """(SSRC, 16 bytes, scope, port, prefix): no two sessions may have the same."""
@@ -46,6 +48,18 @@ def _loaded_timeout(secs: float) -> float | None:
     if not secs <= fields.LONGEST_TTL_SECS:
         raise ValueError("its idle_timeout_secs are too many")
     return None if secs < 0 else secs
+
+
+def _loaded_port(number: int) -> int:
+    if not 0 <= number <= _LAST_PORT:
+        raise ValueError(f"its ingest_port is {number}")
+    return number
+
+
+def _loaded_dscp(text: str) -> str:
+    if not fields.is_dscp(text):
+        raise ValueError("its dscp is none")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,15 @@ class Terms:
         load=_loaded_timeout,
     )
 
+    ingest_port: int = _term(
+        0,
+        fields.ingest_port_of,
+        load=_loaded_port,
+        show=lambda number: number if 0 <= number <= _LAST_PORT else 0,
+    )
+    """AUTO only on its way to be one."""
+    dscp: str = _term("", fields.dscp_of, load=_loaded_dscp)
+
     @property
     def idle_timeout_ns(self) -> int | None:
         """How long it stays without packets; 0: for ever, None: as the configuration says."""
@@ -142,7 +165,9 @@ class Terms:
         return self.source.address or self.pinned
 
     def key(self, ssrc: int) -> SessionKey:
-        """What no other session may have."""
+        """What no other session may have: its port, if it has one of its own."""
+        if self.ingest_port:
+            return -1, bytes(16), 0, self.ingest_port, -3
         if (exact := self.feeder) is not None:
             return ssrc, exact.packed, exact.scope, exact.port, -1
         network = self.source.network
@@ -331,6 +356,11 @@ def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:
 
 def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
     """The arguments of Engine.move_session."""
+    address, options = _source_itself(terms)
+    return address, options | ({"at_own_port": True} if terms.ingest_port else {})
+
+
+def _source_itself(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
     source, pinned = terms.source, terms.pinned
     if source.policy is not SourcePolicy.LATCH:
         return source.base, {"prefix": source.prefix}
@@ -345,8 +375,15 @@ def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
     }
 
 
+def engine_dscp(text: str) -> int:
+    """As Engine.mark_session takes it."""
+    return 64 if text == fields.DSCP_COPY else int(text or -1)
+
+
 def source_taken(ssrc: int, terms: Terms) -> AlreadyExistsError:
     """To be raised."""
+    if terms.ingest_port:
+        return port_taken(terms.ingest_port)
     source = terms.feeder or terms.source.text or "anybody"
     return AlreadyExistsError(
         f"a session with SSRC {ssrc:#010x} from {source} exists", field="ssrc"

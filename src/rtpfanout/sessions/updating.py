@@ -15,10 +15,17 @@ import structlog
 from rtpfanout.errors import AbortedError
 from rtpfanout.model import ChangeKind, Consent
 from rtpfanout.policy import SOURCE_FIELD
+from rtpfanout.portrange import AUTO
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
-from rtpfanout.sessions.terms import Terms, changed_terms, engine_source, source_taken
+from rtpfanout.sessions.terms import (
+    Terms,
+    changed_terms,
+    engine_dscp,
+    engine_source,
+    source_taken,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +64,8 @@ class Updating(Part):
                 )
             now = self.clock.wall_secs()
             after = changed_terms(session.terms, changes, self.rules.policy, now)
+            if after.ingest_port == AUTO and session.terms.ingest_port:
+                after = replace(after, ingest_port=session.terms.ingest_port)
             if after == session.terms and not once.has_id:
                 with state.lock:
                     return state.view(session)
@@ -64,6 +73,20 @@ class Updating(Part):
 
     def change(self, session: Session, after: Terms, once: Once) -> SessionView:
         """Writes `after`, then applies it; nobody else is at work on the session."""
+        before, opened = session.terms.ingest_port, 0
+        if after.ingest_port not in (0, before):
+            opened = self.ports.claim_new(after.ingest_port)
+            after = replace(after, ingest_port=opened)
+        try:
+            view = self._change(session, after, once)
+        except BaseException:
+            self.ports.free(opened)
+            raise
+        if before != after.ingest_port:
+            self.ports.free(before)
+        return view
+
+    def _change(self, session: Session, after: Terms, once: Once) -> SessionView:
         state = self.state
         before = session.terms
         with state.lock:
@@ -145,9 +168,18 @@ class Updating(Part):
         # Paused first and resumed last: nothing comes in by half of a change.
         if after.paused and not before.paused:
             engine.pause_session(handle, True)
-        if (after.source, after.pinned) != (before.source, before.pinned):
-            address, options = engine_source(after)
-            engine.move_session(handle, address, **options)
+        if engine_source(after) != engine_source(before):
+            self._move(handle, after)
+        if after.ingest_port not in (0, before.ingest_port):
+            try:
+                self.ports.give(handle, after.ingest_port)
+            except BaseException:
+                self._move(handle, before)
+                if before.ingest_port:
+                    self.ports.give(handle, before.ingest_port)
+                raise
+        if after.dscp != before.dscp:
+            engine.mark_session(handle, engine_dscp(after.dscp))
         if after.ingest_limit_bps != before.ingest_limit_bps:
             engine.limit_session(handle, after.ingest_limit_bps)
         if after.idle_timeout_ns != before.idle_timeout_ns:
@@ -157,3 +189,7 @@ class Updating(Part):
             change(session, records_of(engine, session))
         if before.paused and not after.paused:
             engine.pause_session(handle, False)
+
+    def _move(self, handle: int, to: Terms) -> None:
+        address, options = engine_source(to)
+        self.engine.move_session(handle, address, **options)

@@ -137,6 +137,8 @@ _LAYOUT_3 = _added(
     "session",
     ("name TEXT", "''"),
     ("idle_timeout_secs REAL", "-1.0"),
+    ("ingest_port INTEGER", "0"),
+    ("dscp TEXT", "''"),
 )
 
 LAYOUTS = (_LAYOUT_1, _LAYOUT_2, _LAYOUT_3)

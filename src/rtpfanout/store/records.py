@@ -49,6 +49,9 @@ class StoredSession(NamedTuple):
     name: str = ""
     idle_timeout_secs: float = -1.0
     """Below 0: absent."""
+    ingest_port: int = 0
+    """0: none."""
+    dscp: str = ""
 
 
 class StoredSource(NamedTuple):
@@ -63,6 +66,8 @@ class StoredSource(NamedTuple):
     paused: int
     ingest_limit_bps: int
     consent: str
+    ingest_port: int = 0
+    dscp: str = ""
 
 
 SubscriberRow = tuple[int, int, int, int, int, bytes]

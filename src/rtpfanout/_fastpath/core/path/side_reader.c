@@ -51,7 +51,7 @@ unsigned side_reader_receive(struct side_reader *r, const struct side_ports *por
     for (int i = 0; i < n && used < end; i++) {
         uint16_t number = (uint16_t)event[i].data.u32;
         const struct side_port *port = side_port_at(ports, number);
-        unsigned left = end - used, most = left < SIDE_BUFFERS ? left : SIDE_BUFFERS;
+        unsigned most = (end - used) / (unsigned)(n - i); /* to look once more in vain costs time */
         int got = port ? ingress_receive_by(in, used, most, port->sock.fd, number) : 0;
 
         if (got < 0)

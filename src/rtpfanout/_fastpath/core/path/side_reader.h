@@ -8,10 +8,7 @@
 
 #include "ingress.h"
 
-enum {
-    SIDE_ASK_NS = 100000, /* between two questions while nothing is found */
-    SIDE_BUFFERS = 8,     /* of one port in a turn, so that one that is flooded leaves room */
-};
+enum { SIDE_ASK_NS = 100000 }; /* between two questions while nothing is found */
 
 struct side_reader {
     int epoll_fd;
@@ -42,7 +39,7 @@ static inline bool side_reader_is_due(struct side_reader *r, uint64_t now)
     return load_rlx(&r->count) > 0 && (r->ready || now - r->asked_ns >= SIDE_ASK_NS);
 }
 
-/* What is queued at the ports, into the buffers from `used` to before `end`, without waiting: how many
+/* What is queued at the ports, each its share of the room, into the buffers from `used` to before `end`, without waiting: how many
  * are filled. `errors` counts failed system calls. */
 unsigned side_reader_receive(struct side_reader *r, const struct side_ports *ports,
                              struct ingress *in, unsigned used, unsigned end, uint64_t now,
