@@ -34,12 +34,12 @@ class Wanted(NamedTuple):
     id_prefix: str = ""
 
     def holds(self, session: _Either) -> bool:
-        """Whether it is one of them."""
-        return (
-            fields.matches(session.labels, self.selector)
-            and session.name.startswith(self.name_prefix)
-            and session.session_id.startswith(self.id_prefix.lower())
-        )
+        """Whether it is one of them. Asked of each while others wait for the lock."""
+        if self.id_prefix and not session.session_id.startswith(self.id_prefix.lower()):
+            return False
+        if self.name_prefix and not session.name.startswith(self.name_prefix):
+            return False
+        return not self.selector or fields.matches(session.labels, self.selector)
 
 
 def sessions_page(
