@@ -107,8 +107,13 @@ static void look_up(const struct setting *s, unsigned first)
         key[i] = table_key(&s->table, ssrc, &datagram[first + i].source);
         table_prefetch(&s->table, &key[i]);
     }
-    for (unsigned i = 0; i < GATE_BLOCK; i++)
-        found += (uintptr_t)table_find(&s->table, &key[i], &namesake);
+    for (unsigned i = 0; i < GATE_BLOCK; i++) {
+        struct session *session = table_find(&s->table, &key[i]);
+
+        if (!session)
+            session = table_namesake(&s->table, &key[i], &namesake);
+        found += (uintptr_t)session;
+    }
 }
 
 static void pass_gate(struct setting *s, unsigned first)

@@ -43,11 +43,11 @@ static inline struct session *find_session(const struct table *t, uint32_t ssrc,
                                            const struct rf_addr *source, bool *ssrc_known)
 {
     struct table_key key = table_key(t, ssrc, source);
-    struct session *namesake = NULL, *s = table_find(t, &key, &namesake);
+    struct session *s = table_find(t, &key), *late = NULL;
 
     if (!s)
-        *ssrc_known = namesake != NULL;
-    return s;
+        *ssrc_known = table_namesake(t, &key, &late) != NULL;
+    return s ? s : late;
 }
 
 #endif

@@ -100,7 +100,7 @@ int __wrap_socket(int family, int type, int protocol)
         while (rc_) {                                   \
             int held_before_ = held;                    \
                                                         \
-            CHECK(n_ < 80);                             \
+            CHECK(n_ < 120);                            \
             fail_at = ++n_;                             \
             rc_ = (call);                               \
             bool failed_ = fail_at == 0;                \

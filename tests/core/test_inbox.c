@@ -11,7 +11,7 @@ static bool post(struct inbox *in, uint32_t poster, uint64_t number, uint32_t le
 {
     static _Thread_local uint8_t data[INGRESS_DATAGRAM];
     struct parcel p = {
-        {data, len, len, false, PORT_RTP, 0, address("127.0.0.1", (uint16_t)poster), number},
+        {data, len, len, false, 0, PORT_RTP, 0, address("127.0.0.1", (uint16_t)poster), number},
         (uint16_t)number};
 
     counter count = 0;

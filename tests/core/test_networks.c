@@ -70,10 +70,12 @@ static struct session *find(uint32_t ssrc, const char *ip, uint16_t port, uint64
 {
     struct rf_addr source = address(ip, port);
     struct table_key key = table_key(&table, ssrc, &source);
-    struct session *namesake = NULL, *s = table_find(&table, &key, &namesake);
+    struct session *s = table_find(&table, &key);
 
     *latching = NULL;
-    return s || !namesake ? s : table_match(&table, &key, now, latching);
+    if (s || !table_namesake(&table, &key, &s) || s)
+        return s;
+    return table_match(&table, &key, now, latching);
 }
 
 static struct session *feeder(const char *ip)

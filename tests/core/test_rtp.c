@@ -12,7 +12,9 @@ static enum rtp_kind classify(const uint8_t *bytes, size_t len, bool check_paddi
     enum rtp_kind kind;
 
     memcpy(exact, bytes, len);
-    kind = rtp_classify(exact + (len ? 0 : 1), len, check_padding, ssrc);
+    kind = rtp_classify(exact + (len ? 0 : 1), len, ssrc);
+    if (kind == RTP_PACKET && check_padding && !rtp_padding_fits(exact, len))
+        kind = RTP_MALFORMED;
     free(exact);
     return kind;
 }

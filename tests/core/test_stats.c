@@ -117,8 +117,8 @@ static void test_names_in_order_of_the_fields(void)
     RF_SESSION_FIELDS(X)
 #undef X
     CHECK(strcmp(rf_session_field_name(i), "dropped_overload") == 0);
-    CHECK(rf_session_field_help(i) != NULL && rf_session_field_help(i + 8) == NULL);
-    CHECK_EQ(&session.dropped_misrouted - &session.packets_received, i + 7);
+    CHECK(rf_session_field_help(i) != NULL && rf_session_field_help(i + 9) == NULL);
+    CHECK_EQ(&session.dropped_misrouted - &session.packets_received, i + 8);
     session_counters_read(&session, &s);
     for (size_t at = 0; at < i; at++)
         CHECK_EQ((&session.packets_received)[at], at + 1);

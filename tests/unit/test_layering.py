@@ -93,6 +93,7 @@ CORE_LAYERS = (
     ("", {"stats_fields"}),
     ("", {"media"}),
     ("", {"core"}),
+    ("", {"core_senders"}),
     ("base", {"atomic", "hash", "rfo", "rtp"}),
     ("base", {"addr", "qsbr", "stats", "codec"}),
     ("base", {"payload"}),
@@ -100,22 +101,24 @@ CORE_LAYERS = (
     ("net", {"steer", "snmp", "local"}),
     ("net", {"sock"}),
     ("net", {"port", "drops", "membership"}),
-    ("table", {"rule", "run", "delivery", "word"}),
+    ("table", {"rule", "run", "delivery", "word", "ssrcs"}),
     ("table", {"subscriber", "sniff", "parameters"}),
     ("table", {"reception"}),
     ("table", {"reception_media", "reception_view"}),
     ("table", {"watch"}),
     ("table", {"session"}),
+    ("table", {"index"}),
     ("table", {"table", "side_ports"}),
-    ("path", {"awaited", "cookie", "notice", "crew", "budget"}),
+    ("path", {"awaited", "cookie", "notice", "crew", "budget", "known", "knocks"}),
     ("path", {"ingress", "egress", "fair", "linger"}),
-    ("path", {"inbox", "side_reader"}),
+    ("path", {"inbox", "follow", "hold", "side_reader"}),
     ("path", {"fanout", "gate"}),
+    ("path", {"gate_admit"}),
     ("path", {"worker"}),
     ("path", {"worker_admit", "worker_room", "worker_fanout", "worker_recover", "worker_health"}),
     ("control", {"engine"}),
     ("control", {"ways", "ports"}),
-    ("control", {"figures", "receptions", "subscription", "sources", "datagrams"}),
+    ("control", {"figures", "receptions", "subscription", "sources", "senders", "datagrams"}),
 )
 CORE_NAMES = tuple(names for _folder, names in CORE_LAYERS)
 SYSTEM_CALLERS = {
@@ -130,6 +133,8 @@ OTHER_SYSTEM_CALLS = {
     ("session", "munmap"),
     ("inbox", "mmap"),
     ("inbox", "munmap"),
+    ("hold", "mmap"),
+    ("hold", "munmap"),
 }
 SYSTEM_CALL = re.compile(
     r"\b(socket|bind|connect|close|ioctl|fcntl|[gs]etsockopt|getsockname|getpeername|shutdown"

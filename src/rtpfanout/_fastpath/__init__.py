@@ -61,9 +61,9 @@ A call with a handle raises KeyError when no session has it.
   is used again. It raises FileExistsError when SSRC and source are taken and
   BlockingIOError (EAGAIN) when `max_sessions` are there. Who may feed the session:
 
-  - no `prefix`: exactly `source`. With `relatch` (a network as (address, prefix)) a
-    packet of the SSRC from there makes a "source" notice once the session has had none
-    for `relatch_after_ns` (0: never), and is dropped as `latching`.
+  - no `prefix`: exactly `source`, or with port 0 any port of its address. With `relatch` (a
+    network as (address, prefix)) a packet of the SSRC from there makes a "source" notice once the
+    session has had none for `relatch_after_ns` (0: never), and is dropped as `latching`.
   - `prefix` (0 to 32 for IPv4, else 0 to 128): any port of any address in
     source.ip/prefix; no IPv4 address is in an IPv6 network. The most specific network
     wins; an exact source goes before all. A packet from one of the session's own
@@ -79,17 +79,36 @@ A call with a handle raises KeyError when no session has it.
   UDP's source port may be 0 (RFC 768: not used): networks admit that, but it can't be pinned or
   answered, so it makes no notice and is dropped as `no_port`.
 
-  ``add_sessions(records, prefixes, ssrcs, now_ns)`` is ``add_session`` of many: a record, a
-  byte and an SSRC each, the byte being 255 for an exact source, else the prefix of a network (of
-  IPv4 96 to 128) with port 0. Their handles in order, None for one that can't be added.
+  ``add_sessions(records, prefixes, ssrcs, now_ns, policies)`` is ``add_session`` of many: a
+  record, a byte and an SSRC each, the byte being 255 for an exact source, else the prefix of a
+  network (of IPv4 96 to 128) with port 0; and a byte each of `SSRC_POLICIES`, or none where all
+  are exact. Their handles in order, None for one that can't be added.
 
   FileExistsError as well when a session of the SSRC has the very same network (`relatch`
   networks may be the same); OSError (EMLINK) when 16 of the SSRC have networks already,
   `latch` and `relatch` ones included; ValueError for a prefix the address has not.
+* `ssrc_policy` says which SSRCs of its source a session takes. "exact": the one of `ssrc`. Else
+  `ssrc` is a hint (0: none), no two sessions have the same source, 64 of them may have networks
+  (OSError EMLINK), and where a session of one SSRC admits the source that one has it.
+
+  - "any": whatever comes, several at once.
+  - "follow": one at a time. The one of `ssrc`, whenever it comes, and the first of all are taken
+    at once; another once the followed one has been silent for 200 ms, by five packets in sequence
+    of a payload type that had come. What is not yet taken waits, at most 256 packets and 256 KiB a
+    session and 2 MiB a worker, and leaves first when it is; else it is dropped as `probation`.
+
+  A "ssrc" notice says that a session has another one than before (of "any" ten a second at the
+  most). ``session_ssrcs`` lists (SSRC, payload type, since, last) of those that came in the last
+  ten seconds of any, the newest first, eight at the most; none of "exact".
+* ``read_session`` says by bits of `READINGS` how a session's packets are read: whether it is asked
+  if padding fits ("padding", "no_padding"; else as `check_padding` of the engine says), whether
+  payload types 64 to 95 with marker are RTP ("no_rtcp"), and that they are encrypted ("srtp").
 * ``move_session`` gives a session another source, as ``add_session`` takes it, and raises the
   same and KeyError; nothing is changed then. At no moment are the old and the new source both
   admitted (packets that only one of them admits are dropped for a grace period), and when it
-  returns none is forwarded that only the old one admits. Handle, subscribers and counters stay.
+  returns none is forwarded that only the old one admits. Handle, subscribers and counters stay. So
+  does the SSRC, unless another is given; when that changes, or whether it is exact, nothing is
+  admitted for a grace period.
 * One worker owns a session: who first receives a packet of it. What another one receives, which
   can happen with networks and where the kernel steers otherwise, is counted as `handed_over` and
   put into the inbox of the owner, which forwards or drops it: in order for each source, and once.
@@ -145,12 +164,12 @@ Control datagrams
   `control_known_full` when the mailbox has no room.
 * ``notice_fd`` is an eventfd, readable while notices wait; it belongs to the engine. ``notices``
   takes those that wait, and never blocks: ("datagram", source, data) of who has returned a cookie,
-  or ("source", handle, source). Of the latter one waits for each session at a time; what finds no
-  room is made again by the next such packet. ``stranger_notice_fd`` and ``stranger_notices`` are
-  the same for datagrams of everybody else. Each worker's mailbox has 1,024 places for those who
-  returned a cookie, 256 for those who have a stamped token, 128 for signed moves and 256 for the
-  others; an address gets a fifth of them at the most, its network half, and who has none there
-  gets one as long as any is free.
+  ("source", handle, source) or ("ssrc", handle, source). Of the latter two one of a kind waits for
+  each session at a time; what finds no room is made again by the next such packet.
+  ``stranger_notice_fd`` and ``stranger_notices`` are the same for datagrams of everybody else.
+  Each worker's mailbox has 1,024 places for those who returned a cookie, 256 for those who have a
+  stamped token, 128 for signed moves and 256 for the others; an address gets a fifth of them at
+  the most, its network half, and who has none there gets one as long as any is free.
 * ``set_cookie_key`` and ``set_stamp_key`` take 16 bytes, from any thread. ``make_cookie(key,
   address, made_us)`` makes a cookie of 24 bytes: who returns it is known to the packet path.
   ``stamp_claims(key, claims)`` writes what tells it that claims are of a token issued here.
@@ -179,6 +198,11 @@ reads no clock.
   ``subscribers``, ``created_ns``, ``last_packet_ns`` (0: none yet) and ``packets_per_second``.
   ``packets_received`` were admitted; with the ``dropped_<reason>`` they are all that came for it.
   ``dropped_wrong_source`` all sessions of the SSRC have in common, each since it was added.
+* ``wrong_source`` is where the last of those came from, or None.
+* ``knocks()`` lists who sent packets that no session admits: (source, SSRC, payload type, reason,
+  handle or 0 of the session that it came for, packets since it is in the list, first, last), the
+  latest first, 256 at the most of all workers. Newcomers get into it at 100 a second and worker,
+  and take the places of those who came least often.
 * ``session_reception(handle, now_ns)`` tells how a session is received, and
   ``all_session_receptions`` the same of all in one pass: `RECEPTION_FIELDS`, which also explains
   them; None where there is none (a clock or an encoding is not known, nothing came yet).
@@ -225,9 +249,11 @@ try:
         DROP_REASONS,
         ENCODINGS,
         LATENCY_BOUNDS_NS,
+        READINGS,
         RECEPTION_FIELDS,
         SEND_FAILURES,
         SESSION_FIELDS,
+        SSRC_POLICIES,
         STATS_FIELDS,
         WITHHELD,
         Engine,
@@ -255,9 +281,11 @@ __all__ = [
     "DROP_REASONS",
     "ENCODINGS",
     "LATENCY_BOUNDS_NS",
+    "READINGS",
     "RECEPTION_FIELDS",
     "SEND_FAILURES",
     "SESSION_FIELDS",
+    "SSRC_POLICIES",
     "STATS_FIELDS",
     "WITHHELD",
     "Engine",

@@ -50,6 +50,19 @@ CLASSES = {
     "monitor": core.RF_CLASS_MONITOR,
 }
 
+# What a session's `ssrc_policy` is told by, and how its packets may be read.
+SSRC_POLICIES = {
+    "exact": core.RF_SSRC_EXACT,
+    "follow": core.RF_SSRC_FOLLOW,
+    "any": core.RF_SSRC_ANY,
+}
+READINGS = {
+    "padding": core.RF_READ_PADDING,
+    "no_padding": core.RF_READ_NO_PADDING,
+    "no_rtcp": core.RF_READ_NO_RTCP,
+    "srtp": core.RF_READ_SRTP,
+}
+
 include "values.pxi"
 include "bulk.pxi"
 include "reception.pxi"
@@ -150,18 +163,23 @@ cdef class Engine(Receptions):
         relatch_after_ns=0,
         relatch=None,
         at_own_port=False,
+        ssrc_policy="exact",
     ):
         cdef core.rf_source from_
         cdef uint64_t handle = 0
         cdef int rc
-        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port)
+        write_source(
+            &from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port, ssrc_policy
+        )
         with nogil:  # a move may be under way, and its grace period
             rc = core.rf_session_add(self.engine, &from_, ssrc, now_ns, &handle)
         check(rc)
         return handle
 
-    def add_sessions(self, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns):
-        return add_plain_sessions(self.engine, records, prefixes, ssrcs, now_ns)
+    def add_sessions(
+        self, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns, bytes policies=b""
+    ):
+        return add_plain_sessions(self.engine, records, prefixes, ssrcs, now_ns, policies)
 
     def move_session(
         self,
@@ -173,13 +191,22 @@ cdef class Engine(Receptions):
         relatch_after_ns=0,
         relatch=None,
         at_own_port=False,
+        ssrc_policy="exact",
+        ssrc=None,
     ):
         cdef core.rf_source from_
         cdef uint64_t now_ns = time.monotonic_ns()
+        cdef bint stays = ssrc is None
+        cdef uint32_t number = 0 if stays else ssrc
         cdef int rc
-        write_source(&from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port)
+        write_source(
+            &from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port, ssrc_policy
+        )
         with nogil:
-            rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
+            if stays:
+                rc = core.rf_session_move(self.engine, handle, &from_, now_ns)
+            else:
+                rc = core.rf_session_retune(self.engine, handle, &from_, number, now_ns)
         check(rc)
 
     def add_rtcp_port(self, int socket):
@@ -190,6 +217,20 @@ cdef class Engine(Receptions):
         with nogil:  # a move may be under way, and its grace period
             rc = core.rf_session_ports(self.engine, handle, rtp, rtcp)
         check(rc)
+
+    def read_session(self, uint64_t handle, unsigned how):
+        check(core.rf_session_read(self.engine, handle, how))
+
+    def session_ssrcs(self, uint64_t handle):
+        return read_ssrcs(self.engine, handle)
+
+    def wrong_source(self, uint64_t handle):
+        cdef core.rf_addr addr
+        check(core.rf_session_wrong_source(self.engine, handle, &addr))
+        return None if addr.ip[:16] == NO_IP else read_address(&addr)
+
+    def knocks(self):
+        return read_knocks(self.engine)
 
     def pause_session(self, uint64_t handle, bint paused):
         cdef int rc
@@ -307,29 +348,7 @@ cdef class Engine(Receptions):
         return read_records(self.engine, handle, True, 0)
 
     def subscribers(self, uint64_t handle, uint64_t after_ns, size_t limit):
-        cdef size_t count = 0
-        # calloc refuses what malloc's argument could not express
-        cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>calloc(
-            max(limit, <size_t>1), sizeof(core.rf_subscriber_stats)
-        )
-        if stats == NULL:
-            raise MemoryError
-        try:
-            check(core.rf_subscribers(self.engine, handle, after_ns, stats, limit, &count))
-            return [
-                (
-                    read_address(&stats[i].addr),
-                    stats[i].since_ns,
-                    stats[i].packets_sent,
-                    stats[i].send_failures,
-                    stats[i].terms.subscriber_class,
-                    stats[i].terms.lease_until,
-                    stats[i].terms.withheld,
-                )
-                for i in range(count)
-            ]
-        finally:
-            free(stats)
+        return read_subscribers(self.engine, handle, after_ns, limit)
 
     def stats(self):
         cdef core.rf_stats stats
@@ -354,21 +373,7 @@ cdef class Engine(Receptions):
         return read_latency(&first), read_latency(&last)
 
     def all_session_stats(self, uint64_t now_ns):
-        cdef size_t capacity = 0
-        cdef size_t n = core.rf_sessions_stats(self.engine, now_ns, NULL, 0)
-        cdef core.rf_session_stats *stats = NULL
-        try:
-            while n > capacity:  # there may be more of them each time
-                capacity = n + 64
-                free(stats)
-                stats = <core.rf_session_stats *>calloc(capacity, sizeof(core.rf_session_stats))
-                if stats == NULL:
-                    raise MemoryError
-                with nogil:
-                    n = core.rf_sessions_stats(self.engine, now_ns, stats, capacity)
-            return {stats[i].handle: session_dict(&stats[i]) for i in range(n)}
-        finally:
-            free(stats)
+        return read_all_stats(self.engine, now_ns)
 
     def tick(self, uint64_t now_ns, uint64_t idle_timeout_ns):
         cdef size_t capacity = core.rf_sessions_stats(self.engine, now_ns, NULL, 0) + 1

@@ -1,23 +1,33 @@
 # What adds and reads many at once; part of _engine.pyx.
 
 cdef list add_plain_sessions(
-    core.rf_engine *engine, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns
+    core.rf_engine *engine,
+    bytes records,
+    bytes prefixes,
+    list ssrcs,
+    uint64_t now_ns,
+    bytes policies,
 ):
     cdef size_t count = record_count(records)
     cdef const core.rf_addr *addrs = record_addresses(records)
     cdef const uint8_t *prefix = prefixes
+    cdef const uint8_t *policy = policies
     cdef core.rf_source source
     cdef uint64_t handle
     if <size_t>len(ssrcs) != count or <size_t>len(prefixes) != count:
         raise ValueError(
             f"there are {len(ssrcs)} ssrcs and {len(prefixes)} prefixes for {count} sources"
         )
+    if policies and <size_t>len(policies) != count:
+        raise ValueError(f"there are {len(policies)} policies for {count} sources")
     handles = []
     memset(&source, 0, sizeof(source))
     for i in range(count):
         source.policy = core.RF_EXACT if prefix[i] == 255 else core.RF_NETWORK
         source.exact = source.network.addr = addrs[i]
         source.network.prefix = prefix[i]
+        if policies:
+            source.ssrc_policy = <core.rf_ssrc_policy>policy[i]
         rc = core.rf_session_add(engine, &source, ssrcs[i], now_ns, &handle)
         handles.append(handle if rc == 0 else None)
     return handles
@@ -136,6 +146,54 @@ cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t off
     finally:
         free(addrs)
         free(added)
+
+
+cdef dict read_all_stats(core.rf_engine *engine, uint64_t now_ns):
+    """Of each session, by its handle."""
+    cdef size_t capacity = 0
+    cdef size_t n = core.rf_sessions_stats(engine, now_ns, NULL, 0)
+    cdef core.rf_session_stats *stats = NULL
+    try:
+        while n > capacity:  # there may be more of them each time
+            capacity = n + 64
+            free(stats)
+            stats = <core.rf_session_stats *>calloc(capacity, sizeof(core.rf_session_stats))
+            if stats == NULL:
+                raise MemoryError
+            with nogil:
+                n = core.rf_sessions_stats(engine, now_ns, stats, capacity)
+        return {stats[i].handle: session_dict(&stats[i]) for i in range(n)}
+    finally:
+        free(stats)
+
+
+cdef list read_subscribers(
+    core.rf_engine *engine, uint64_t handle, uint64_t after_ns, size_t limit
+):
+    """Up to `limit` that were added after that, oldest first."""
+    cdef size_t count = 0
+    # calloc refuses what malloc's argument could not express
+    cdef core.rf_subscriber_stats *stats = <core.rf_subscriber_stats *>calloc(
+        max(limit, <size_t>1), sizeof(core.rf_subscriber_stats)
+    )
+    if stats == NULL:
+        raise MemoryError
+    try:
+        check(core.rf_subscribers(engine, handle, after_ns, stats, limit, &count))
+        return [
+            (
+                read_address(&stats[i].addr),
+                stats[i].since_ns,
+                stats[i].packets_sent,
+                stats[i].send_failures,
+                stats[i].terms.subscriber_class,
+                stats[i].terms.lease_until,
+                stats[i].terms.withheld,
+            )
+            for i in range(count)
+        ]
+    finally:
+        free(stats)
 
 
 cdef bytes read_records(

@@ -26,16 +26,23 @@ cdef extern from "core.h" nogil:
         RF_NETWORK
         RF_LATCH
 
+    enum rf_ssrc_policy:
+        RF_SSRC_EXACT
+        RF_SSRC_FOLLOW
+        RF_SSRC_ANY
+
     struct rf_source:
         rf_source_policy policy
         rf_addr exact
         rf_network network
         uint64_t relatch_after_ns
         rf_bool own_port
+        rf_ssrc_policy ssrc_policy
 
     enum rf_notice_kind:
         RF_NOTICE_DATAGRAM
         RF_NOTICE_SOURCE
+        RF_NOTICE_SSRC
 
     enum rf_queue:
         RF_QUEUE_KNOWN
@@ -195,6 +202,8 @@ cdef extern from "core.h" nogil:
     int rf_session_add(rf_engine *e, const rf_source *source, uint32_t ssrc, uint64_t now,
                        uint64_t *handle)
     int rf_session_move(rf_engine *e, uint64_t handle, const rf_source *source, uint64_t now)
+    int rf_session_retune(rf_engine *e, uint64_t handle, const rf_source *source, uint32_t ssrc,
+                          uint64_t now)
     int rf_session_pause(rf_engine *e, uint64_t handle, rf_bool paused)
     int rf_session_idle_timeout(rf_engine *e, uint64_t handle, uint64_t idle_timeout)
     int rf_session_limit(rf_engine *e, uint64_t handle, uint64_t bits_per_second)
@@ -251,3 +260,34 @@ cdef extern from "core.h" nogil:
     const char *rf_drop_reason_name(size_t i)
     const char *rf_send_failure_name(size_t i)
     uint64_t rf_latency_bound(size_t i)
+
+
+cdef extern from "core_senders.h" nogil:
+    struct rf_source_ssrc:
+        uint32_t ssrc
+        uint8_t payload_type
+        uint64_t since_ns
+        uint64_t last_ns
+
+    struct rf_knock:
+        rf_addr source
+        uint32_t ssrc
+        uint8_t payload_type
+        uint8_t reason
+        uint64_t handle
+        uint64_t packets
+        uint64_t first_ns
+        uint64_t last_ns
+
+    enum:
+        RF_KNOCKS
+        RF_READ_PADDING
+        RF_READ_NO_PADDING
+        RF_READ_NO_RTCP
+        RF_READ_SRTP
+        RF_SOURCE_SSRCS
+
+    int rf_session_ssrcs(rf_engine *e, uint64_t handle, rf_source_ssrc *out)
+    int rf_session_read(rf_engine *e, uint64_t handle, unsigned how)
+    int rf_session_wrong_source(rf_engine *e, uint64_t handle, rf_addr *out)
+    int rf_knocks(rf_engine *e, rf_knock *out, size_t capacity)

@@ -54,11 +54,18 @@ cdef int write_network(core.rf_network *out, object address, object prefix) exce
 
 
 cdef int write_source(
-    core.rf_source *out, object address, object prefix, bint latch, uint64_t after, object relatch,
+    core.rf_source *out,
+    object address,
+    object prefix,
+    bint latch,
+    uint64_t after,
+    object relatch,
     bint at_own_port,
+    object ssrc_policy,
 ) except -1:
     memset(out, 0, sizeof(core.rf_source))
     out.own_port = at_own_port
+    out.ssrc_policy = SSRC_POLICIES[ssrc_policy]
     if prefix is None and (latch or address is None):
         prefix = 32 if address is not None and address.ip.version == 4 else 128
     if prefix is None:
@@ -82,7 +89,38 @@ cdef tuple read_notice(const core.rf_notice *notice):
         local = (<const char *>notice.local)[:16]
         source = read_address(&notice.source, b"" if local == NO_IP else local)
         return "datagram", source, (<const char *>notice.data)[: notice.len]
-    return "source", notice.handle, read_address(&notice.source)
+    kind = "ssrc" if notice.kind == core.RF_NOTICE_SSRC else "source"
+    return kind, notice.handle, read_address(&notice.source)
+
+
+cdef list read_ssrcs(core.rf_engine *engine, uint64_t handle):
+    cdef core.rf_source_ssrc seen[core.RF_SOURCE_SSRCS]
+    cdef int n = core.rf_session_ssrcs(engine, handle, seen)
+    check(min(n, 0))
+    return [
+        (seen[i].ssrc, seen[i].payload_type, seen[i].since_ns, seen[i].last_ns) for i in range(n)
+    ]
+
+
+cdef list read_knocks(core.rf_engine *engine):
+    cdef core.rf_knock found[core.RF_KNOCKS]
+    cdef int n
+    with nogil:
+        n = core.rf_knocks(engine, found, core.RF_KNOCKS)
+    check(min(n, 0))
+    return [
+        (
+            read_address(&found[i].source),
+            found[i].ssrc,
+            found[i].payload_type,
+            DROP_REASONS[found[i].reason],
+            found[i].handle,
+            found[i].packets,
+            found[i].first_ns,
+            found[i].last_ns,
+        )
+        for i in range(n)
+    ]
 
 
 cdef bint send_one(core.rf_engine *engine, object address, bytes data) except -1:

@@ -34,9 +34,18 @@ struct rf_network {
 };
 
 enum rf_source_policy {
-    RF_EXACT,   /* `exact` alone */
+    RF_EXACT,   /* `exact` alone; with port 0 any port of that address */
     RF_NETWORK, /* any port of any address in `network` */
     RF_LATCH,   /* nobody; a packet from `network` makes an RF_NOTICE_SOURCE */
+};
+
+enum rf_ssrc_policy {
+    RF_SSRC_EXACT, /* one SSRC */
+    /* One at a time of its source: the one that was told, or the first, at once; and another after a
+     * restart, when 200 ms have passed without a packet of the one before, by the fifth packet in
+     * sequence of a payload type that had come. */
+    RF_SSRC_FOLLOW,
+    RF_SSRC_ANY, /* whatever its source sends, several at once */
 };
 
 /* Who may feed a session. */
@@ -50,14 +59,18 @@ struct rf_source {
     /* It is fed by what comes to a port of its own, whatever the SSRC, and by nothing else: see
      * rf_session_ports. */
     bool own_port;
+    /* But for RF_SSRC_EXACT a session has all of its source, whatever other SSRC it was told (0:
+     * none). Where another session has an SSRC for itself and admits the source, that one has it. */
+    enum rf_ssrc_policy ssrc_policy;
 };
 
 enum rf_notice_kind {
     RF_NOTICE_DATAGRAM, /* a control datagram */
     RF_NOTICE_SOURCE,   /* who wants to feed a session that is latching */
+    RF_NOTICE_SSRC,     /* a session has another SSRC than before, from `source` */
 };
 
-enum { RF_CONTROL_MAX = 96, RF_SSRC_NETWORKS = 16 };
+enum { RF_CONTROL_MAX = 96, RF_SSRC_NETWORKS = 16, RF_SENDER_NETWORKS = 64 };
 
 /* Notices wait in two queues, so that the second can be left alone for a while. */
 enum rf_queue {
@@ -245,7 +258,8 @@ void rf_engine_latency(struct rf_engine *e, struct rf_latency *first, struct rf_
 
 /* -EEXIST (SSRC and source are taken, also when there are max_sessions, or a session of that SSRC
  * has the very same network), -EAGAIN (max_sessions), -EMLINK (RF_SSRC_NETWORKS sessions of that
- * SSRC have a network already), -EINVAL (prefix), -ENOMEM. */
+ * SSRC have a network already), -EINVAL (prefix), -ENOMEM. Those that take any SSRC are together as
+ * those of one SSRC are: no two of the same source; RF_SENDER_NETWORKS of them may have a network. */
 int rf_session_add(struct rf_engine *e, const struct rf_source *source, uint32_t ssrc,
                    uint64_t now, uint64_t *handle);
 /* Another source, in one step: at no moment are both admitted, and after the return none that
@@ -253,6 +267,10 @@ int rf_session_add(struct rf_engine *e, const struct rf_source *source, uint32_t
  * -ENOENT, and as rf_session_add says; nothing is changed then. */
 int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
                     uint64_t now);
+/* The same, and another SSRC. When that or whether it is fixed changes, there is a grace period in
+ * which none is admitted. */
+int rf_session_retune(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
+                      uint32_t ssrc, uint64_t now);
 /* After a pause has begun, and a grace period, no packet of it leaves. -ENOENT. */
 int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused);
 /* Packets beyond so many bits a second (of UDP payload) are dropped; 0: none are. At once may

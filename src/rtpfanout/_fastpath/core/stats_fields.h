@@ -22,6 +22,7 @@
     X(paused)       /* of a paused session */ \
     X(rate_limit)   /* beyond its session's limit */ \
     X(loop)         /* our own egress, or from a subscriber of the very session */ \
+    X(probation)    /* of another SSRC than its session follows, which did not pass */ \
     X(control)      /* a control datagram, handed to the control plane */ \
     X(control_malformed) /* it begins as one, and is none */ \
     X(control_full) /* one of somebody who has proved nothing, and the mailbox had no room */ \
@@ -33,6 +34,7 @@
     X(latching) \
     X(no_port) \
     X(loop) \
+    X(probation) \
     X(misrouted)
 
 /* Why a packet that came for a session was not admitted, beside those. */

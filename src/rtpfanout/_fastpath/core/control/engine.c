@@ -109,6 +109,7 @@ static int start_workers(struct rf_engine *e, const struct rf_config *config)
             .in_hand = e->in_hand && i < e->sock_count ? e->in_hand + i * ingress_size() : NULL,
             .split_threshold = config->split_threshold,
             .busy_poll_ns = config->busy_poll_ns,
+            .max_sessions = config->max_sessions,
         };
         struct worker *w = aligned_alloc(alignof(struct worker), sizeof *w);
         int rc;

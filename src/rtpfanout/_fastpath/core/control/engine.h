@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "core.h"
+#include "core_senders.h"
 #include "drops.h"
 #include "port.h"
 #include "worker.h"
@@ -59,6 +59,18 @@ static inline int control_done(struct rf_engine *e, const struct session *s)
     pthread_mutex_unlock(&e->control);
     return s ? 0 : -ENOENT;
 }
+
+/* Bits of `gating` as in `on`, the others as they are. Under `control`. */
+static inline void gate_by(struct session *s, unsigned bits, unsigned on)
+{
+    unsigned gating = load_rlx(&s->gating);
+
+    store_rlx(&s->gating, (uint16_t)((gating & ~bits) | on));
+}
+
+/* How its packets are read (rf_session_read). The table counts for whom a packet is looked up though
+ * it looks like RTCP. Under `control`. */
+void engine_set_reading(struct rf_engine *e, struct session *s, unsigned how);
 
 /* Takes the sockets' 30 bits of it into `drops`; under `control`. Called at every tick, so no wrap
  * goes unseen. */

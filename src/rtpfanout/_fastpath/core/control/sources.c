@@ -23,13 +23,38 @@ static const struct rf_addr *exact_of(const struct rf_source *source)
     return source->policy == RF_EXACT ? &source->exact : NULL;
 }
 
+/* Which SSRCs it takes: while it is in no index, or between those that take any. */
+static void set_ssrc_policy(struct session *s, enum rf_ssrc_policy policy)
+{
+    s->any_ssrc = policy != RF_SSRC_EXACT;
+    gate_by(s, GATING_FOLLOW | GATING_ANY,
+            policy == RF_SSRC_FOLLOW ? GATING_FOLLOW
+            : policy == RF_SSRC_ANY  ? GATING_ANY
+                                     : 0);
+}
+
+static struct table_claim claim_of(const struct rf_source *source, const struct source_rule *rule,
+                                   uint32_t ssrc)
+{
+    return (struct table_claim){ssrc, source->ssrc_policy != RF_SSRC_EXACT, exact_of(source), rule};
+}
+
+/* What it needs to take more than one SSRC. */
+static int give_ssrcs(struct session *s, enum rf_ssrc_policy policy)
+{
+    if (policy != RF_SSRC_EXACT && !s->ssrcs)
+        s->ssrcs = calloc(1, sizeof *s->ssrcs);
+    return policy == RF_SSRC_EXACT || s->ssrcs ? 0 : -ENOMEM;
+}
+
 /* Under both mutexes. The record has the rule then; before, it is the caller's. */
 static int add(struct rf_engine *e, const struct rf_source *source, struct source_rule *rule,
                uint32_t ssrc, uint64_t now, uint64_t *handle)
 {
+    struct table_claim claim = claim_of(source, rule, ssrc);
     struct session *s;
     /* Asked first, so that a full pool does not hide it. */
-    int rc = source->own_port ? 0 : table_reserve(&e->table, NULL, ssrc, exact_of(source), rule);
+    int rc = source->own_port ? 0 : table_reserve(&e->table, NULL, &claim);
 
     if (rc == 0)
         rc = session_new(&e->sessions, &source->exact, ssrc, now, &s);
@@ -38,7 +63,10 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
     s->at_own_port = source->own_port;
     s->exact = source->policy == RF_EXACT && !source->own_port;
     store_rlx(&s->rule, rule);
-    rc = source->own_port ? 0 : table_insert(&e->table, s);
+    set_ssrc_policy(s, source->ssrc_policy);
+    rc = give_ssrcs(s, source->ssrc_policy);
+    if (rc == 0 && !source->own_port)
+        rc = table_insert(&e->table, s);
     if (rc) {
         store_rlx(&s->rule, NULL);
         session_release(&e->sessions, s);
@@ -82,6 +110,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
         else
             table_remove(&e->table, s);
         ports_mark(e, s, 0);
+        engine_set_reading(e, s, 0);
         s->in_use = false; /* no other control call finds it from here on */
     }
     end(e);
@@ -171,6 +200,7 @@ static void change_rule(struct move *m, struct source_rule *rule)
 
     if (m->was && rule && rule_same_network(m->was, rule)) {
         store_rls(&s->rule, rule);
+        table_changed(&m->engine->table);
         qsbr_retire(&m->engine->qsbr, &m->was->retired);
         return;
     }
@@ -179,6 +209,15 @@ static void change_rule(struct move *m, struct source_rule *rule)
         store_rlx(&s->rule, rule);
         table_put_network(&m->engine->table, s);
     }
+}
+
+/* Nobody feeds it, nor is anybody in the middle of a turn with it: any worker may have it, and what
+ * SSRC comes first. */
+static void begin_anew(struct session *s)
+{
+    if (s->ssrcs)
+        memset(s->ssrcs, 0, sizeof *s->ssrcs);
+    session_lose_owner(s);
 }
 
 static void move(struct move *m, const struct rf_source *source, struct source_rule *rule)
@@ -193,7 +232,7 @@ static void move(struct move *m, const struct rf_source *source, struct source_r
         fed = false;
     }
     if (!fed)
-        session_lose_owner(m->session);
+        begin_anew(m->session);
     if (source->policy == RF_EXACT)
         enter_source(m, &source->exact);
     change_rule(m, rule);
@@ -202,17 +241,29 @@ static void move(struct move *m, const struct rf_source *source, struct source_r
     await_readers(m->engine);
 }
 
-/* At its own port: who reads that meets the old rule or the new one. */
-static void move_at_port(struct move *m, struct source_rule *rule)
+/* At its own port: who reads that meets the old rule or the new one. What SSRC it has there is of
+ * interest only to those who follow it. */
+static void move_at_port(struct move *m, const struct rf_source *source, struct source_rule *rule,
+                         uint32_t ssrc)
 {
-    store_rls(&m->session->rule, rule);
+    struct session *s = m->session;
+    bool anew = ssrc != s->ssrc || (source->ssrc_policy != RF_SSRC_EXACT) != s->any_ssrc;
+
+    if (anew)
+        gate_by(s, GATING_FOLLOW | GATING_ANY, 0);
+    store_rls(&s->rule, rule);
     qsbr_retire(&m->engine->qsbr, &m->was->retired);
     await_readers(m->engine);
+    if (anew && s->ssrcs)
+        memset(s->ssrcs, 0, sizeof *s->ssrcs);
+    s->ssrc = ssrc;
+    set_ssrc_policy(s, source->ssrc_policy);
 }
 
-/* From the main port to one of its own, or back: out of the one for a grace period before it is in
- * the other. */
-static void change_port(struct move *m, const struct rf_source *source, struct source_rule *rule)
+/* To another port, or another SSRC: out of where it is found for a grace period before it is found
+ * there. There is room for that, and nobody takes its place: `sources` is held. */
+static void change_place(struct move *m, const struct rf_source *source, struct source_rule *rule,
+                         uint32_t ssrc, struct ssrc_refusals *fresh)
 {
     struct session *s = m->session;
     struct session_ports had = {NULL, NULL};
@@ -228,13 +279,44 @@ static void change_port(struct move *m, const struct rf_source *source, struct s
     s->source = source->exact;
     s->at_own_port = source->own_port;
     s->exact = source->policy == RF_EXACT && !source->own_port;
-    session_lose_owner(s);
+    set_ssrc_policy(s, source->ssrc_policy);
+    session_change_ssrc(s, ssrc, fresh);
+    begin_anew(s);
     if (!source->own_port)
-        (void)table_insert(&m->engine->table, s); /* for which there is room */
+        (void)table_insert(&m->engine->table, s);
 }
 
-int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
-                    uint64_t now)
+/* Under both mutexes; `rule` is the session's when it succeeds. */
+static int retune(struct move *m, const struct rf_source *source, struct source_rule *rule,
+                  uint32_t ssrc)
+{
+    struct table_claim claim = claim_of(source, rule, ssrc);
+    struct session *s = m->session;
+    int rc = source->own_port ? 0 : table_reserve(&m->engine->table, s, &claim);
+
+    if (rc || (rc = give_ssrcs(s, source->ssrc_policy)))
+        return rc;
+    m->was = load_rlx(&s->rule);
+    if (source->own_port && s->at_own_port) {
+        move_at_port(m, source, rule, ssrc);
+        return 0;
+    }
+    if (source->own_port == s->at_own_port && claim.any_ssrc == s->any_ssrc && ssrc == s->ssrc) {
+        set_ssrc_policy(s, source->ssrc_policy);
+        move(m, source, rule);
+        return 0;
+    }
+    struct ssrc_refusals *fresh = calloc(1, sizeof *fresh);
+
+    if (!fresh)
+        return -ENOMEM;
+    change_place(m, source, rule, ssrc, fresh);
+    return 0;
+}
+
+/* With `ssrc`; NULL: with the one that it has. */
+static int move_to(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
+                   const uint32_t *ssrc, uint64_t now)
 {
     struct source_rule *rule;
     int rc = rule_of(source, now, &rule);
@@ -245,30 +327,23 @@ int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source
     qsbr_reclaim(&e->qsbr);
     struct move m = {e, session_by_handle(&e->sessions, handle), NULL};
 
-    rc = !m.session           ? -ENOENT
-         : source->own_port ? 0
-                              : table_reserve(&e->table, m.session, m.session->ssrc,
-                                              exact_of(source), rule);
-    if (rc == 0) {
-        m.was = load_rlx(&m.session->rule);
-        if (source->own_port != m.session->at_own_port)
-            change_port(&m, source, rule);
-        else if (source->own_port)
-            move_at_port(&m, rule);
-        else
-            move(&m, source, rule);
-    }
+    rc = m.session ? retune(&m, source, rule, ssrc ? *ssrc : m.session->ssrc) : -ENOENT;
     end(e);
     if (rc)
         free(rule);
     return rc;
 }
 
-static void gate_by(struct session *s, unsigned bit, bool on)
+int rf_session_move(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
+                    uint64_t now)
 {
-    unsigned gating = load_rlx(&s->gating);
+    return move_to(e, handle, source, NULL, now);
+}
 
-    store_rlx(&s->gating, (uint16_t)(on ? gating | bit : gating & ~bit));
+int rf_session_retune(struct rf_engine *e, uint64_t handle, const struct rf_source *source,
+                      uint32_t ssrc, uint64_t now)
+{
+    return move_to(e, handle, source, &ssrc, now);
 }
 
 int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
@@ -276,7 +351,7 @@ int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
     struct session *s = control_find(e, handle);
 
     if (s)
-        gate_by(s, GATING_PAUSED, paused);
+        gate_by(s, GATING_PAUSED, paused ? GATING_PAUSED : 0);
     pthread_mutex_unlock(&e->control);
     if (s && paused)
         qsbr_synchronize(&e->qsbr);
@@ -289,7 +364,7 @@ int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_sec
 
     if (s) {
         store_rlx(&s->limit.bits_per_second, bits_per_second);
-        gate_by(s, GATING_LIMITED, bits_per_second > 0);
+        gate_by(s, GATING_LIMITED, bits_per_second > 0 ? GATING_LIMITED : 0);
     }
     return control_done(e, s);
 }

@@ -74,19 +74,12 @@ static enum drop_reason take_foreign(struct gate *g, const struct arrival *a)
     return DROP_control;
 }
 
-/* A notice about the session, unless one of the kind waits. The flag is cleared by who takes
- * the notice (rf_notices). */
-static void notify(struct gate *g, struct session *s, enum rf_notice_kind kind,
-                   const struct rf_addr *source)
+/* Payload types 64 to 95 with marker look like RTCP (RFC 5761 section 4): where some session says
+ * that it has no RTCP here, it may be one of its packets. */
+static bool may_be_rtp(const struct gate *g, const struct arrival *a)
 {
-    uint32_t bit = 1u << kind;
-
-    if (load_rlx(&s->noticed) & bit || fetch_or_acq_rel(&s->noticed, bit) & bit)
-        return;
-    if (mailbox_post_session(g->mailbox, kind, session_handle(s), source))
-        g->posted |= 1u << RF_QUEUE_KNOWN;
-    else
-        fetch_and_acq_rel(&s->noticed, ~bit);
+    return load_rlx(&g->table->without_rtcp) > 0 && !port_is_rtcp(a->datagram->kind) &&
+           rtp_header_len(a->data, a->len) > 0;
 }
 
 /* Whether such a thing is to come to a side port; else the reason stands in it. */
@@ -116,17 +109,19 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
         a->reason = DROP_loop;
         return;
     }
-    a->kind = rtp_classify(a->data, a->len, g->check_padding, &ssrc);
+    a->kind = rtp_classify(a->data, a->len, &ssrc);
     if (a->datagram->kind != PORT_RTP && !is_of_port(a))
         return;
-    if (a->kind != RTP_PACKET) {
+    if (a->kind == RTP_CONTROL && may_be_rtp(g, a))
+        ssrc = rtp_read_u32(a->data + RTP_SSRC_OFFSET);
+    else if (a->kind != RTP_PACKET) {
         a->reason = a->kind == RTP_CONTROL   ? DROP_rtcp
                     : a->kind == RTP_FOREIGN ? take_foreign(g, a)
                                              : DROP_malformed;
         return;
     }
     if (a->datagram->kind == PORT_SESSION_RTP) {
-        a->key = (struct table_key){ssrc, &a->datagram->source, 0}; /* not looked up */
+        a->key = (struct table_key){.ssrc = ssrc, .source = &a->datagram->source}; /* not looked up */
         return;
     }
     if (previous && previous->kind == RTP_PACKET && previous->datagram == a->datagram &&
@@ -135,31 +130,60 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
     else
         a->key = table_key(g->table, ssrc, &a->datagram->source);
     table_prefetch(g->table, &a->key);
+    if (g->senders)
+        known_prefetch(&g->known, a->key.hash);
 }
 
 /* No session admits it; but one may latch on to it. */
-static void refuse(struct gate *g, struct arrival *a, struct session *latching)
+static void await_latch(struct arrival *a, struct session *latching)
 {
-    a->reason = DROP_wrong_source;
-    if (latching)
-        a->refuser = latching;
-    if (latching && a->datagram->source.port == 0) {
-        a->reason = DROP_no_port;
+    a->refuser = latching;
+    a->reason = a->datagram->source.port == 0 ? DROP_no_port : DROP_latching;
+}
+
+/* By_source does not know it. A session that has the SSRC for itself goes before one that takes any,
+ * one that is fed before one that latches. */
+static void look_up_others(struct gate *g, struct arrival *a)
+{
+    const struct rf_addr *source = &a->datagram->source;
+    struct session *latching = NULL, *other = NULL;
+    uint64_t epoch = table_epoch(g->table);
+
+    a->reason = DROP_unknown_ssrc;
+    a->refuser = table_namesake(g->table, &a->key, &a->session);
+    if (a->refuser && !a->session) {
+        a->reason = DROP_wrong_source;
+        a->session = table_match(g->table, &a->key, g->now, &latching);
+    }
+    if (!a->session && g->senders) {
+        a->session = table_match_sender(g->table, source, g->now, &other);
+        if (a->session)
+            known_put(&g->known, &a->key, a->session, epoch);
+    }
+    latching = latching ? latching : other;
+    if (a->session) {
+        a->by_network = session_is_wide(a->session);
     } else if (latching) {
-        a->reason = DROP_latching;
-        notify(g, latching, RF_NOTICE_SOURCE, &a->datagram->source);
+        await_latch(a, latching);
     }
 }
 
-/* The SSRC is known, but not from this source alone. */
-static void look_up_network(struct gate *g, struct arrival *a)
+/* Of a packet with padding: whether that is to be asked, and is as it has to be. */
+static bool padding_is_right(const struct gate *g, const struct arrival *a)
 {
-    struct session *latching;
+    unsigned gating = a->session ? load_rlx(&a->session->gating) : 0;
 
-    a->session = table_match(g->table, &a->key, g->now, &latching);
-    a->by_network = a->session != NULL;
-    if (!a->session)
-        refuse(g, a, latching);
+    if (gating & GATING_NO_PADDING || (!g->check_padding && !(gating & GATING_PADDING)))
+        return true;
+    return rtp_padding_fits(a->data, a->len);
+}
+
+/* It is of nobody after all. */
+static void give_up(struct arrival *a, enum rtp_kind kind, enum drop_reason reason)
+{
+    a->session = a->refuser = NULL;
+    a->kind = kind;
+    a->reason = reason;
 }
 
 /* Whose own port it came to, whatever its SSRC. */
@@ -172,172 +196,57 @@ static void look_up_port(struct gate *g, struct arrival *a)
     if (!port)
         return;
     a->refuser = port->session;
+    a->reason = DROP_wrong_source;
     if (session_admits(port->session, &a->datagram->source, g->now, &a->by_network, &latching))
         a->session = port->session;
-    else
-        refuse(g, a, latching);
+    else if (latching)
+        await_latch(a, latching);
+}
+
+static void look_up_main(struct gate *g, struct arrival *a)
+{
+    a->session = table_find(g->table, &a->key);
+    if (!a->session && g->senders && (a->session = known_find(&g->known, g->table, &a->key)))
+        a->by_network = session_is_wide(a->session);
+    if (!a->session)
+        look_up_others(g, a);
 }
 
 static void look_up(struct gate *g, struct arrival *a)
 {
-    if (a->kind != RTP_PACKET)
+    if (!a->key.source)
         return;
-    if (a->datagram->kind == PORT_SESSION_RTP) {
+    if (a->datagram->kind == PORT_SESSION_RTP)
         look_up_port(g, a);
-        return;
+    else
+        look_up_main(g, a);
+    if (a->kind == RTP_CONTROL) {
+        if (a->session && load_rlx(&a->session->gating) & GATING_NO_RTCP)
+            a->kind = RTP_PACKET;
+        else
+            give_up(a, RTP_CONTROL, DROP_rtcp);
     }
-    a->session = table_find(g->table, &a->key, &a->refuser);
-    a->reason = DROP_unknown_ssrc;
-    if (!a->session && a->refuser)
-        look_up_network(g, a);
+    if (a->data[0] & RTP_PADDING && a->kind == RTP_PACKET && !padding_is_right(g, a))
+        give_up(a, RTP_MALFORMED, DROP_malformed);
     if (a->session) /* which is noted in it if it gets in: the misses overlap here */
         reception_prefetch(session_reception(g->table->sessions, a->session));
-}
-
-/* Whose it is: who comes first, and who comes first after that one has ended. */
-static uint16_t owner_of(struct gate *g, struct session *s)
-{
-    uint16_t me = (uint16_t)(g->worker + 1), owner = load_rlx(&s->owner);
-
-    for (;;) {
-        uint16_t who = owner & OWNER_MASK, mine = (uint16_t)((owner & ~OWNER_MASK) | me);
-
-        if (who == me || (who != 0 && !inbox_is_closed(g->inboxes[who - 1])))
-            return owner;
-        if (compare_exchange_acq_rel(&s->owner, &owner, mine))
-            return mine;
-    }
-}
-
-/* Into the inbox of its session's owner. */
-static bool hand_over(struct gate *g, const struct arrival *a, uint16_t owner)
-{
-    struct parcel p = {*a->datagram, owner};
-    unsigned who = (owner & OWNER_MASK) - 1u;
-
-    p.datagram.data = a->data;
-    p.datagram.len = p.datagram.segment = a->len;
-    store_rlx(&a->session->last_packet_ns, g->now); /* it is not silent, whoever hears it */
-    if (!inbox_post(g->inboxes[who], &p, &g->counters->handed_over))
-        return false;
-    g->called |= UINT64_C(1) << who;
-    return true;
-}
-
-/* Whether this worker may forward it; else it is handed over, or misrouted. So is what was handed
- * over, when the session has lost its owner since: another may have had the source's next one. */
-static bool is_ours(struct gate *g, struct arrival *a)
-{
-    if (a->owner)
-        return load_rlx(&a->session->owner) == a->owner;
-    uint16_t owner = owner_of(g, a->session);
-
-    if ((owner & OWNER_MASK) == g->worker + 1)
-        return true;
-    a->handed_over = hand_over(g, a, owner);
-    return false;
-}
-
-static bool is_subscriber(const struct subscriber_list *list, const struct rf_addr *addr)
-{
-    union sockaddr_any ipv4, ipv6; /* both may be in a list, where one is refused */
-
-    if (list->count == 0)
-        return false;
-    addr_to_sockaddr(&ipv4, addr, AF_INET);
-    addr_to_sockaddr(&ipv6, addr, AF_INET6);
-    for (uint32_t i = 0; i < list->count; i++) {
-        const union sockaddr_any *name = &list->item[i]->name;
-
-        if (memcmp(name, name->any.sa_family == AF_INET ? &ipv4 : &ipv6, sizeof *name) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* A packet that a network admits, from one of those it would go to: two servers subscribed to
- * each other. Asked when the source is another than the last, or somebody has subscribed since. */
-static bool comes_back(struct session *s, const struct rf_addr *source)
-{
-    const struct subscriber_list *list = load_acq(&s->subscribers);
-    uint64_t newest = list->count ? list->item[list->count - 1]->since_ns : 0;
-
-    if (newest <= s->last_newest_ns && addr_equal(&s->last_source, source))
-        return false;
-    if (is_subscriber(list, source))
-        return true;
-    s->last_source = *source;
-    s->last_newest_ns = newest;
-    return false;
-}
-
-static bool within_limit(struct rate_limit *limit, uint32_t len, uint64_t now)
-{
-    const uint64_t burst_bits = 8 * 65536, burst_ns = 100000000, second = 1000000000;
-    uint64_t bits_per_second = load_rlx(&limit->bits_per_second);
-
-    if (bits_per_second == 0)
-        return true;
-    uint64_t burst = burst_bits * second / bits_per_second, full = limit->full_at;
-
-    if (burst < burst_ns)
-        burst = burst_ns;
-    if (full < now)
-        full = now;
-    if (full > now + burst) /* the limit was lower before */
-        full = now + burst;
-    full += (uint64_t)len * 8 * second / bits_per_second;
-    if (full > now + burst) {
-        counter_add(&limit->dropped, 1);
-        return false;
-    }
-    limit->full_at = full;
-    return true;
-}
-
-/* What its own packets are asked beyond the source; they count as life of the session. */
-static bool gating_admits(struct gate *g, struct arrival *a, unsigned gating)
-{
-    struct session *s = a->session;
-
-    store_rlx(&s->last_packet_ns, g->now);
-    if (gating & GATING_PAUSED) {
-        a->reason = DROP_paused;
-        counter_add(&s->dropped_paused, 1);
-        return false;
-    }
-    a->reason = DROP_rate_limit;
-    return !(gating & GATING_LIMITED) || within_limit(&s->limit, a->len, g->now);
-}
-
-/* Whether the session that was found may have the packet; else the reason stands in it. */
-static bool admit(struct gate *g, struct arrival *a)
-{
-    if (!a->session)
-        return false;
-    if (!is_ours(g, a)) {
-        a->reason = DROP_misrouted;
-        return false;
-    }
-    if (a->by_network && comes_back(a->session, &a->datagram->source)) {
-        a->reason = DROP_loop;
-        return false;
-    }
-    unsigned gating = load_rlx(&a->session->gating);
-
-    if (gating && !gating_admits(g, a, gating))
-        return false;
-    a->reason = DROP_overload;
-    return fair_admits(&g->fair, a->session);
 }
 
 static void count_drop(struct gate *g, const struct arrival *a)
 {
     struct session *s = a->session ? a->session : a->refuser;
+    const struct rf_addr *source = &a->datagram->source;
 
-    if (s)
-        session_count_refusal(s, a->reason);
     stats_count_drop(g->counters, a->reason);
+    if (s)
+        session_count_refusal(s, a->reason, source);
+    if (a->reason == DROP_latching)
+        gate_notify(g, s, RF_NOTICE_SOURCE, source);
+    if (a->kind == RTP_PACKET && !a->session && g->knocks) {
+        uint64_t hash = a->key.hash ? a->key.hash : table_key(g->table, a->key.ssrc, source).hash;
+
+        knock(g->knocks, hash, source, a->data, a->reason, s ? session_handle(s) : 0, g->now);
+    }
 }
 
 /* Copies may be to leave from the address that its source speaks to. */
@@ -359,6 +268,7 @@ static void hear(struct gate *g, const struct arrival *a)
 
 void gate_pass(struct gate *g)
 {
+    g->senders = table_has_senders(g->table);
     for (uint32_t i = 0; i < g->count; i++)
         classify(g, &g->arrival[i], i > 0 ? &g->arrival[i - 1] : NULL);
     for (uint32_t i = 0; i < g->count; i++)
@@ -366,12 +276,12 @@ void gate_pass(struct gate *g)
     for (uint32_t i = 0; i < g->count; i++) {
         struct arrival *a = &g->arrival[i];
 
-        if (admit(g, a)) {
+        if (gate_admits(g, a)) {
             hear(g, a);
             continue;
         }
         g->fair.strangers += a->session == NULL;
-        if (!a->handed_over)
+        if (!a->handed_over && !a->held)
             count_drop(g, a);
         a->session = NULL;
     }

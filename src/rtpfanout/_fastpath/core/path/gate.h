@@ -5,7 +5,11 @@
 #include "awaited.h"
 #include "cookie.h"
 #include "fair.h"
+#include "follow.h"
+#include "hold.h"
 #include "inbox.h"
+#include "knocks.h"
+#include "known.h"
 #include "local.h"
 #include "notice.h"
 #include "rtp.h"
@@ -24,7 +28,9 @@ struct arrival {
     uint16_t owner;          /* its session's, by which it was handed over to us; 0: it was received */
     bool by_network;         /* its session admits a network, not just this source */
     bool handed_over;        /* to the worker of its session, so that it has none here */
-    struct table_key key;    /* of RTP_PACKET */
+    bool held;               /* it waits, so that it has none yet */
+    bool passes;             /* what is held for its session goes first: see worker_admit.c */
+    struct table_key key;    /* of RTP_PACKET, and of what may be one */
     struct session *session; /* that it is admitted to, or NULL */
     struct session *refuser; /* then what it came for, or NULL */
 };
@@ -47,6 +53,10 @@ struct gate {
     _Atomic(struct local_set *) *local; /* else all of these are ours; NULL: no such set */
     struct mailbox *mailbox;
     struct proofs *proofs; /* NULL: nobody has proved anything */
+    struct known known;
+    struct holding holding;
+    struct knocks *knocks;
+    bool senders; /* whether some session takes any SSRC: of the block at hand */
     unsigned posted; /* bits of the queues that got something, since it was last asked */
     struct inbox *const *inboxes; /* of all workers */
     uint64_t called;              /* bits of those that something was handed over to */
@@ -67,5 +77,12 @@ bool gate_add_parcel(struct gate *g, const struct parcel *p);
  * Steering by source address mostly keeps it so; what another worker receives is put into the
  * inbox of that one, which passes it through its own gate. */
 void gate_pass(struct gate *g);
+/* Whether the session that was found may have the packet; else the reason stands in it. */
+bool gate_admits(struct gate *g, struct arrival *a);
+/* What has been held for too long is dropped; `all`: whatever is held. Within a QSBR section. */
+void gate_sweep(struct gate *g, uint64_t now, bool all);
+/* A notice about the session, unless one of the kind waits; whether it was posted. */
+bool gate_notify(struct gate *g, struct session *s, enum rf_notice_kind kind,
+                 const struct rf_addr *source);
 
 #endif

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 enum {
+    HELD_WAIT_MS = 250, /* so often is looked at what is held */
     ERROR_PAUSE_NS = 1000000,
     DRAIN_NS = 200000000,
 };
@@ -194,7 +195,7 @@ static void sleep_until_woken(struct worker *w)
     store_seq(&w->idle, true);
     if (!help_wanted(w) && !inbox_waits(w->inbox)) {
         qsbr_offline(w->qsbr, w->options.index);
-        if (poll(p, sizeof p / sizeof p[0], IDLE_WAIT_MS) < 0)
+        if (poll(p, sizeof p / sizeof p[0], w->gate.holding.used ? HELD_WAIT_MS : IDLE_WAIT_MS) < 0)
             nanosleep(&pause, NULL);
         qsbr_online(w->qsbr, w->options.index);
     }
@@ -271,6 +272,21 @@ static void idle_turn(struct worker *w, uint64_t idle_since)
     sleep_until_woken(w);
 }
 
+/* Now and then, and before each sleep: what is held in vain is counted. */
+static void sweep_held(struct worker *w, int received)
+{
+    struct holding *h = &w->gate.holding;
+
+    if (h->used == 0)
+        return;
+    uint64_t now = received > 0 ? w->now : clock_ns(CLOCK_MONOTONIC);
+
+    if (now < h->swept_ns + HELD_WAIT_MS * UINT64_C(1000000))
+        return;
+    h->swept_ns = now;
+    gate_sweep(&w->gate, now, false);
+}
+
 void worker_run(struct worker *w)
 {
     uint64_t idle_since = 0;
@@ -285,6 +301,8 @@ void worker_run(struct worker *w)
     while (!load_acq(&w->stopping)) {
         int n = turn(w);
 
+        sweep_held(w, n);
+
         qsbr_quiescent(w->qsbr, w->options.index);
         if (n > 0)
             idle_since = w->now;
@@ -297,6 +315,7 @@ void worker_run(struct worker *w)
         drain(w);
     empty_hands(w);
     settle_inbox(w);
+    gate_sweep(&w->gate, 0, true);
     qsbr_offline(w->qsbr, w->options.index);
 }
 

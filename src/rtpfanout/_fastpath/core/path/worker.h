@@ -29,6 +29,7 @@ struct worker_options {
     void *in_hand; /* memory to receive into, see ingress_new */
     uint32_t split_threshold; /* send entries of a turn from which idle workers take part */
     uint64_t busy_poll_ns;    /* look for packets that long before sleeping */
+    uint32_t max_sessions;    /* so many sources have room in what it knows, see known.h */
 };
 
 struct worker {

@@ -23,7 +23,8 @@ static void note_reception(struct worker *w, const struct arrival *a)
 {
     struct reception *r = session_reception(w->gate.table->sessions, a->session);
     struct reception_packet p = {
-        .data = a->data, .len = a->len, .now = came_at(w, a->datagram->received_ns)};
+        .data = a->data, .len = a->len, .now = came_at(w, a->datagram->received_ns),
+        .several = load_rlx(&a->session->gating) & GATING_ANY};
 
     if (reception_take(r, &p))
         session_keep_sets(a->session, &w->spares, (enum rf_encoding)load_rlx(&r->encoding),
@@ -47,6 +48,23 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     store_rlx(&s->last_packet_ns, w->now);
     counter_add(&w->counters.packets_forwarded, 1);
     note_reception(w, a);
+}
+
+/* What was held of the SSRC that its session follows now, before the packet by which that passed. */
+static void accept_held(struct worker *w, const struct arrival *a)
+{
+    struct held *held;
+
+    if (w->packet_count + HOLD_PACKETS_EACH + GATE_BLOCK > TURN_PACKETS)
+        worker_fan_out(w);
+    for (held = hold_take(&w->gate.holding, a->session); held; held = held->next) {
+        struct arrival before = *a;
+
+        before.data = held->datagram.data;
+        before.len = held->datagram.len;
+        before.datagram = &held->datagram;
+        accept_packet(w, &before);
+    }
 }
 
 /* How long it has waited since the kernel received it, where `now` is CLOCK_REALTIME. */
@@ -92,8 +110,12 @@ static void pass_gate(struct worker *w)
                age_of(w->gate.arrival[w->gate.count - 1].datagram, realtime));
     gate_pass(&w->gate);
     for (uint32_t i = 0; i < w->gate.count; i++) {
-        if (w->gate.arrival[i].session)
-            accept_packet(w, &w->gate.arrival[i]);
+        const struct arrival *a = &w->gate.arrival[i];
+
+        if (a->passes)
+            accept_held(w, a);
+        if (a->session)
+            accept_packet(w, a);
     }
     w->gate.count = 0;
     if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {

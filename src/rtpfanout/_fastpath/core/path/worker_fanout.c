@@ -129,4 +129,5 @@ void worker_fan_out(struct worker *w)
     }
     run_plan(w);
     w->packet_count = w->session_count = 0;
+    holding_left(&w->gate.holding);
 }

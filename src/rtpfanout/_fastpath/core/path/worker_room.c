@@ -18,8 +18,12 @@ static int turn_room_new(struct worker *w)
     if (!w->gate.mailbox)
         return -ENOMEM;
     w->inbox = inbox_new();
-    if (!w->inbox)
+    w->gate.knocks = knocks_new();
+    if (!w->inbox || !w->gate.knocks)
         return -ENOMEM;
+    rc = known_init(&w->gate.known, w->options.max_sessions);
+    if (rc || (rc = holding_init(&w->gate.holding)))
+        return rc;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
     return w->packets && w->sessions ? ingress_new(w->sock->fd, w->options.in_hand, &w->ingress) : -ENOMEM;
@@ -31,6 +35,9 @@ static void turn_room_free(struct worker *w)
     plan_destroy(&w->plan);
     free(w->gate.mailbox);
     inbox_free(w->inbox);
+    free(w->gate.knocks);
+    known_destroy(&w->gate.known);
+    holding_destroy(&w->gate.holding);
     free(w->packets);
     free(w->sessions);
 }

@@ -47,16 +47,54 @@ static void leave_refusals(struct session *s)
 
 void session_share_refusals(struct session *s, const struct session *other)
 {
+    uint64_t counted = load_rlx(&s->refusals->wrong_source) - s->refusals_before;
+
     leave_refusals(s);
     s->refusals = other->refusals;
     s->refusals->sessions++;
-    s->refusals_before = load_rlx(&s->refusals->wrong_source);
+    s->refusals_before = load_rlx(&s->refusals->wrong_source) - counted;
 }
 
-void session_count_refusal(struct session *s, enum drop_reason reason)
+void session_change_ssrc(struct session *s, uint32_t ssrc, struct ssrc_refusals *fresh)
+{
+    uint64_t counted = load_rlx(&s->refusals->wrong_source) - s->refusals_before;
+
+    leave_refusals(s);
+    s->refusals = fresh;
+    fresh->sessions = 1;
+    s->refusals_before = 0 - counted; /* what it had counted goes on */
+    s->ssrc = ssrc;
+}
+
+/* Where somebody else is at it there is one as late as this. */
+static void note_wrong_source(struct ssrc_refusals *r, const struct rf_addr *source)
+{
+    fetch_add_rlx(&r->wrong_source, 1);
+    if (exchange_seq(&r->busy, true))
+        return;
+    r->last = *source;
+    store_rls(&r->busy, false);
+}
+
+bool session_wrong_source(struct session *s, struct rf_addr *out)
+{
+    struct ssrc_refusals *r = s->refusals;
+
+    for (unsigned tries = 0; tries < 1000; tries++) {
+        if (exchange_seq(&r->busy, true))
+            continue;
+        *out = r->last;
+        store_rls(&r->busy, false);
+        return ip_is_known(out->ip);
+    }
+    return false; /* a worker was interrupted in the middle */
+}
+
+void session_count_refusal(struct session *s, enum drop_reason reason,
+                           const struct rf_addr *source)
 {
     switch (reason) {
-    case DROP_wrong_source: fetch_add_rlx(&s->refusals->wrong_source, 1); break;
+    case DROP_wrong_source: note_wrong_source(s->refusals, source); break;
 #define X(name) case DROP_##name: fetch_add_rlx(&s->dropped.name, 1); break;
         RF_SESSION_REFUSALS(X)
 #undef X
@@ -72,6 +110,7 @@ void session_pool_destroy(struct session_pool *p)
         if (list)
             subscriber_list_free(list);
         free(load_rlx(&session_at(p, i)->rule));
+        free(session_at(p, i)->ssrcs);
         leave_refusals(session_at(p, i));
     }
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
@@ -172,6 +211,8 @@ void session_release(struct session_pool *p, struct session *s)
     store_rlx(&s->subscribers, NULL);
     free(load_rlx(&s->rule));
     store_rlx(&s->rule, NULL);
+    free(s->ssrcs);
+    s->ssrcs = NULL;
     leave_refusals(s);
     parameter_pool_put(&p->parameters, load_rlx(&s->sets));
     store_rlx(&s->sets, NULL);

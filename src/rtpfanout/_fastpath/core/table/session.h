@@ -4,6 +4,7 @@
 
 #include "rule.h"
 #include "run.h"
+#include "ssrcs.h"
 #include "subscriber.h"
 #include "watch.h"
 
@@ -32,7 +33,17 @@ struct fair_use {
 };
 
 /* Beyond an exact source that feeds: what the gate has to look at, as bits of `session.gating`. */
-enum { GATING_PAUSED = 1, GATING_LIMITED = 2 };
+enum {
+    GATING_PAUSED = 1,
+    GATING_LIMITED = 2,
+    GATING_FOLLOW = 4, /* one SSRC at a time */
+    GATING_ANY = 8,    /* whatever SSRCs its source sends */
+    GATING_ASKED = GATING_PAUSED | GATING_LIMITED | GATING_FOLLOW | GATING_ANY, /* of each packet */
+    GATING_PADDING = 16,    /* the padding is checked, */
+    GATING_NO_PADDING = 32, /* or is not, whatever the engine does */
+    GATING_NO_RTCP = 64,    /* payload types 64 to 95 with marker are RTP */
+    GATING_SRTP = 128,      /* nothing beyond the header can be read */
+};
 
 /* `session.owner`: 1 + the index of a worker, 0 for none yet; above that, how often it has lost its
  * owner, modulo 512. So what was handed over to an earlier owner can be told. */
@@ -50,6 +61,8 @@ struct rate_limit {
  * with the last of them, after the grace period of that. */
 struct ssrc_refusals {
     counter wrong_source;
+    _Atomic bool busy;   /* somebody is at `last` */
+    struct rf_addr last; /* whence; all zero: nowhere */
     uint32_t sessions; /* the writer's */
 };
 
@@ -79,6 +92,10 @@ struct session {
     bool in_use;
     bool exact; /* `source` admits: it is in the index by source */
     bool at_own_port; /* in none of the table's indexes; its rule says all of who feeds it */
+    /* It takes others than `ssrc`, which only is a hint then (0: none). As `ssrc` it is written
+     * only while the session is in no index, and was so for a grace period. */
+    bool any_ssrc;
+    struct ssrcs *ssrcs; /* then; else NULL, or not in use */
     struct session *next_free;
     struct session *ssrc_next, *ssrc_previous; /* sessions of the same SSRC */
     uint64_t created_ns;
@@ -153,13 +170,27 @@ static inline uint64_t session_handle(const struct session *s)
     return (uint64_t)s->generation << 32 | s->index;
 }
 
+/* Whether it is fed by more than one exact source. Where a network or a latch is the rule there may be no
+ * exact one, and a move may be writing it. */
+static inline bool session_is_wide(struct session *s)
+{
+    const struct source_rule *rule = load_acq(&s->rule);
+
+    return (rule && rule->kind != RULE_RELATCH) || s->source.port == 0;
+}
+
 /* NULL unless it is in use under this very handle. */
 struct session *session_by_handle(const struct session_pool *p, uint64_t handle);
 
 /* Before it is published: `s` has the SSRC of `other`, so what is refused for that is for both. */
 void session_share_refusals(struct session *s, const struct session *other);
-/* A worker drops a packet: of `s`, or of an SSRC that it has. */
-void session_count_refusal(struct session *s, enum drop_reason reason);
+/* While it is in no index: it gets another SSRC, and `fresh` (by malloc, all zero) to count by. */
+void session_change_ssrc(struct session *s, uint32_t ssrc, struct ssrc_refusals *fresh);
+/* A worker drops a packet from `source`: of `s`, or of an SSRC that it has. */
+void session_count_refusal(struct session *s, enum drop_reason reason,
+                           const struct rf_addr *source);
+/* Whence the last one came that was dropped as of a wrong source, if any was. */
+bool session_wrong_source(struct session *s, struct rf_addr *out);
 
 /* Nobody feeds it, nor is anybody in the middle of a turn with it: any worker may have it. */
 static inline void session_lose_owner(struct session *s)

@@ -114,6 +114,11 @@ bool session_admits(struct session *s, const struct rf_addr *source, uint64_t no
     *latching = NULL;
     if (rule->has_exact && addr_equal(&rule->exact, source))
         return true;
+    *by_network = true;
+    if (rule->has_exact && rule->exact.port == 0 && rule->exact.scope == source->scope &&
+        memcmp(rule->exact.ip, source->ip, sizeof source->ip) == 0)
+        return true;
+    *by_network = false;
     if (rule->kind == RULE_EXACT || !rule_covers(rule, source))
         return false;
     *by_network = rule->kind == RULE_ADMIT;

@@ -3,83 +3,55 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { TABLE_MIN_SLOTS = 64 };
-
-static struct table_key ssrc_key(const struct table *t, uint32_t ssrc)
+/* The index that an exact source is found by. */
+static struct table_index *source_index(struct table *t, bool any_ssrc)
 {
-    return (struct table_key){ssrc, NULL, hash_bytes(&t->key, &ssrc, sizeof ssrc)};
+    return any_ssrc ? &t->by_sender : &t->by_source;
 }
 
-struct table_key table_key(const struct table *t, uint32_t ssrc, const struct rf_addr *source)
+static struct table_key source_key(const struct table *t, uint32_t ssrc, bool any_ssrc,
+                                   const struct rf_addr *source)
 {
-    struct {
-        struct rf_addr source;
-        uint32_t ssrc;
-    } bytes;
-
-    /* Member by member: padding in the caller's struct is not part of the key. */
-    memset(&bytes, 0, sizeof bytes);
-    memcpy(bytes.source.ip, source->ip, sizeof bytes.source.ip);
-    bytes.source.scope = source->scope;
-    bytes.source.port = source->port;
-    bytes.ssrc = ssrc;
-    return (struct table_key){ssrc, source, hash_bytes(&t->key, &bytes, sizeof bytes)};
+    return any_ssrc ? key_of_source(&t->key, source) : table_key(t, ssrc, source);
 }
 
-/* In the index by SSRC alone a key has no source. */
-static bool key_matches(const struct table_key *k, const struct session *s)
+static struct session *find(const struct table *t, const struct table_index *index,
+                            const struct table_key *key)
 {
-    return s->ssrc == k->ssrc && (!k->source || addr_equal(&s->source, k->source));
+    return index_find(index, t->sessions, key, NULL);
 }
 
-/* The session that has `key`, or NULL, and where its word is (`*at` may be asked for by the
- * writer). A reader lives by its one load of the word: a second could meet another session,
- * or none, put there meanwhile. The acquire pairs with the release that published the word:
- * the record it names is complete. Ends, for at least one word in two is 0. */
-static struct session *index_find(const struct table *t, const struct table_index *index,
-                                  const struct table_key *key, table_word **at)
+struct session *table_find(const struct table *t, const struct table_key *key)
 {
-    struct table_slots *slots = load_acq(&index->slots);
-    uint32_t tag = word_tag(key->hash);
+    return find(t, &t->by_source, key);
+}
 
-    for (uint32_t i = (uint32_t)key->hash & slots->mask;; i = (i + 1) & slots->mask) {
-        uint32_t word = load_acq(&slots->word[i]);
+static struct rf_addr any_port(const struct rf_addr *source)
+{
+    struct rf_addr host = *source;
 
-        if (word == 0)
-            return NULL;
-        if (!word_live(word) || (word & ~RF_MAX_SESSIONS) != tag)
-            continue;
-        struct session *s = session_at(t->sessions, word_index(word));
+    host.port = 0;
+    return host;
+}
 
-        if (key_matches(key, s)) {
-            if (at)
-                *at = &slots->word[i];
-            return s;
-        }
+struct session *table_namesake(const struct table *t, const struct table_key *key,
+                               struct session **session)
+{
+    struct table_key any = key_of_ssrc(&t->key, key->ssrc);
+    struct session *namesake = find(t, &t->by_ssrc, &any);
+
+    *session = NULL;
+    if (!namesake)
+        return NULL;
+    *session = table_find(t, key); /* perhaps it came between the two looks */
+    if (!*session && load_rlx(&t->hosts) > 0) {
+        struct rf_addr host = any_port(key->source);
+        struct table_key at_host = table_key(t, key->ssrc, &host);
+
+        *session = table_find(t, &at_host);
     }
-}
-
-void table_prefetch(const struct table *t, const struct table_key *key)
-{
-    struct table_slots *slots = load_acq(&t->by_source.slots);
-
-    __builtin_prefetch(&slots->word[(uint32_t)key->hash & slots->mask]);
-}
-
-struct session *table_find(const struct table *t, const struct table_key *key,
-                           struct session **namesake)
-{
-    struct session *s = index_find(t, &t->by_source, key, NULL);
-
-    if (s)
-        return s;
-    struct table_key any = ssrc_key(t, key->ssrc);
-
-    *namesake = index_find(t, &t->by_ssrc, &any, NULL);
-    /* Perhaps the session came between the two looks. */
-    return *namesake ? index_find(t, &t->by_source, key, NULL) : NULL;
+    return namesake;
 }
 
 /* What is taken out of a chain leads on into it until its grace period is over. The acquires
@@ -108,156 +80,160 @@ static struct session *match_chain(struct session *s, const struct rf_addr *sour
 struct session *table_match(const struct table *t, const struct table_key *key, uint64_t now,
                             struct session **latching)
 {
-    struct table_key any = ssrc_key(t, key->ssrc);
-    struct session *head = index_find(t, &t->by_network, &any, NULL), *s;
+    struct table_key any = key_of_ssrc(&t->key, key->ssrc);
+    struct session *head = find(t, &t->by_network, &any), *s;
 
     *latching = NULL;
     s = match_chain(head, key->source, now, latching);
     /* Perhaps it has moved from its network to that exact source between the two looks. */
-    return s ? s : index_find(t, &t->by_source, key, NULL);
+    return s ? s : table_find(t, key);
 }
 
-static struct table_slots *slots_new(uint32_t count)
+static struct session *find_sender(const struct table *t, const struct rf_addr *source)
 {
-    struct table_slots *slots = calloc(1, sizeof *slots + count * sizeof(table_word));
+    if (load_rlx(&t->by_sender.live) == 0)
+        return NULL;
+    struct table_key key = key_of_source(&t->key, source);
+    struct session *s = find(t, &t->by_sender, &key);
 
-    if (slots)
-        slots->mask = count - 1;
-    return slots;
+    if (s || source->port == 0)
+        return s;
+    struct rf_addr host = any_port(source);
+    struct table_key at_host = key_of_source(&t->key, &host);
+
+    return find(t, &t->by_sender, &at_host);
 }
 
-/* True when the word was 0 before, false when it takes the place of a deleted one. */
-static bool slots_put(struct table_slots *slots, uint64_t hash, uint32_t index)
+struct session *table_match_sender(const struct table *t, const struct rf_addr *source,
+                                   uint64_t now, struct session **latching)
 {
-    uint32_t i = (uint32_t)hash & slots->mask;
-    uint32_t word;
+    uint64_t epoch = table_epoch(t);
+    struct session *s = find_sender(t, source);
 
-    while (word_live(word = load_rlx(&slots->word[i])))
-        i = (i + 1) & slots->mask;
-    store_rls(&slots->word[i], word_make(hash, index));
-    return word == 0;
+    *latching = NULL;
+    if (!s)
+        s = match_chain(load_acq(&t->senders), source, now, latching);
+    if (!s && table_epoch(t) != epoch) /* perhaps it has moved between the two looks */
+        s = find_sender(t, source);
+    return s;
 }
 
-/* The hash by which a live entry of `index` is found again. */
-static uint64_t entry_hash(const struct table *t, const struct table_index *index,
-                           const struct session *s)
+void table_changed(struct table *t)
 {
-    return index == &t->by_source ? table_key(t, s->ssrc, &s->source).hash
-                                  : ssrc_key(t, s->ssrc).hash;
+    fetch_add_seq(&t->epoch, 1);
 }
 
-/* Make room for one more, so that at most half of the words are not 0. */
-static int index_reserve(struct table *t, struct table_index *index)
+/* Those of the SSRC with a rule, or those of any SSRC; `*head` is where the word of the first is,
+ * NULL where that is none. */
+static struct session *chain_of(const struct table *t, uint32_t ssrc, bool any_ssrc,
+                                table_word **head)
 {
-    struct table_slots *old = load_rlx(&index->slots);
-    uint32_t count = TABLE_MIN_SLOTS;
+    struct table_key key = key_of_ssrc(&t->key, ssrc);
 
-    if (2 * ((uint64_t)index->filled + 1) <= (uint64_t)old->mask + 1)
-        return 0;
-    while (count < 4 * ((uint64_t)index->live + 1))
-        count *= 2;
-
-    struct table_slots *slots = slots_new(count);
-
-    if (!slots)
-        return -ENOMEM;
-    for (uint32_t i = 0; i <= old->mask; i++) {
-        uint32_t word = load_rlx(&old->word[i]);
-
-        if (word_live(word)) {
-            uint32_t at = word_index(word);
-
-            slots_put(slots, entry_hash(t, index, session_at(t->sessions, at)), at);
-        }
-    }
-    store_rls(&index->slots, slots);
-    index->filled = index->live;
-    qsbr_retire(t->qsbr, &old->retired);
-    return 0;
+    *head = NULL;
+    if (any_ssrc)
+        return load_rlx(&t->senders);
+    return index_find(&t->by_network, t->sessions, &key, head);
 }
 
-static void index_put(struct table_index *index, uint64_t hash, uint32_t at)
+/* `first` heads the chain of `s` from here on; NULL: there is none any more. */
+static void set_head(struct table *t, const struct session *s, table_word *head,
+                     struct session *first)
 {
-    if (slots_put(load_rlx(&index->slots), hash, at))
-        index->filled++;
-    index->live++;
+    uint64_t hash = key_of_ssrc(&t->key, s->ssrc).hash;
+
+    if (s->any_ssrc)
+        store_rls(&t->senders, first);
+    else if (!first)
+        index_clear(&t->by_network, head);
+    else if (head)
+        store_rls(head, word_make(hash, first->index));
+    else
+        index_put(&t->by_network, hash, first->index);
 }
 
-static void index_clear(struct table_index *index, table_word *word)
+static int check_rule(const struct table *t, const struct session *self,
+                      const struct table_claim *claim)
 {
-    store_rls(word, word_deleted);
-    index->live--;
-}
+    unsigned others = 0, most = claim->any_ssrc ? RF_SENDER_NETWORKS : RF_SSRC_NETWORKS;
+    table_word *head;
+    struct session *s = chain_of(t, claim->ssrc, claim->any_ssrc, &head);
 
-/* Those of the SSRC with a rule; `*head` is where their word is. */
-static struct session *chain_of(const struct table *t, uint32_t ssrc, table_word **head)
-{
-    struct table_key any = ssrc_key(t, ssrc);
-
-    return index_find(t, &t->by_network, &any, head);
-}
-
-static int check_rule(const struct table *t, const struct session *self, uint32_t ssrc,
-                      const struct source_rule *rule)
-{
-    unsigned others = 0;
-
-    for (struct session *s = chain_of(t, ssrc, NULL); s; s = load_rlx(&s->network_next)) {
+    for (; s; s = load_rlx(&s->network_next)) {
         const struct source_rule *its = load_rlx(&s->rule);
 
         if (s == self)
             continue;
-        if (rule->kind != RULE_RELATCH && its->kind != RULE_RELATCH &&
-            rule_same_network(rule, its))
+        if (claim->rule->kind != RULE_RELATCH && its->kind != RULE_RELATCH &&
+            rule_same_network(claim->rule, its))
             return -EEXIST;
         others++;
     }
-    return others < RF_SSRC_NETWORKS ? 0 : -EMLINK;
+    return others < most ? 0 : -EMLINK;
 }
 
-int table_reserve(struct table *t, const struct session *s, uint32_t ssrc,
-                  const struct rf_addr *source, const struct source_rule *rule)
+static int reserve(struct table *t, struct table_index *index)
 {
+    return index_reserve(index, t->sessions, &t->key, t->qsbr);
+}
+
+int table_reserve(struct table *t, const struct session *s, const struct table_claim *c)
+{
+    struct table_index *index = source_index(t, c->any_ssrc);
     int rc;
 
-    if (source) {
-        struct table_key exact = table_key(t, ssrc, source);
-        struct session *there = index_find(t, &t->by_source, &exact, NULL);
+    if (c->source) {
+        struct table_key exact = source_key(t, c->ssrc, c->any_ssrc, c->source);
+        struct session *there = find(t, index, &exact);
 
         if (there && there != s)
             return -EEXIST;
     }
-    if (rule && (rc = check_rule(t, s, ssrc, rule)))
+    if (c->rule && (rc = check_rule(t, s, c)))
         return rc;
-    if ((rc = index_reserve(t, &t->by_source)) || (rc = index_reserve(t, &t->by_ssrc)))
+    if ((rc = reserve(t, index)) || (rc = reserve(t, &t->by_ssrc)))
         return rc;
-    return rule ? index_reserve(t, &t->by_network) : 0;
+    return c->rule && !c->any_ssrc ? reserve(t, &t->by_network) : 0;
+}
+
+/* What by_source finds is asked first, so nothing else has to be found out anew. */
+static void source_changed(struct table *t, const struct session *s, uint32_t hosts)
+{
+    bool is_host = s->source.port == 0;
+
+    if (is_host && !s->any_ssrc)
+        store_rlx(&t->hosts, load_rlx(&t->hosts) + hosts);
+    if (is_host || s->any_ssrc)
+        table_changed(t);
 }
 
 void table_put_source(struct table *t, struct session *s)
 {
-    index_put(&t->by_source, table_key(t, s->ssrc, &s->source).hash, s->index);
+    struct table_key exact = source_key(t, s->ssrc, s->any_ssrc, &s->source);
+
+    index_put(source_index(t, s->any_ssrc), exact.hash, s->index);
     s->exact = true;
+    source_changed(t, s, 1);
 }
 
 void table_drop_source(struct table *t, struct session *s)
 {
-    struct table_key exact = table_key(t, s->ssrc, &s->source);
+    struct table_index *index = source_index(t, s->any_ssrc);
+    struct table_key exact = source_key(t, s->ssrc, s->any_ssrc, &s->source);
     table_word *word;
 
-    index_find(t, &t->by_source, &exact, &word);
-    index_clear(&t->by_source, word);
+    index_find(index, t->sessions, &exact, &word);
+    index_clear(index, word);
     s->exact = false;
+    source_changed(t, s, UINT32_MAX); /* one less */
 }
 
 /* The head's word is written last: whoever follows it finds the whole chain. */
 void table_put_network(struct table *t, struct session *s)
 {
-    uint64_t hash = ssrc_key(t, s->ssrc).hash;
     unsigned narrowness = rule_narrowness(load_rlx(&s->rule));
     table_word *head;
-    struct session *next = chain_of(t, s->ssrc, &head), *previous = NULL;
-    bool first = next == NULL;
+    struct session *next = chain_of(t, s->ssrc, s->any_ssrc, &head), *previous = NULL;
 
     while (next && rule_narrowness(load_rlx(&next->rule)) >= narrowness) {
         previous = next;
@@ -266,35 +242,40 @@ void table_put_network(struct table *t, struct session *s)
     store_rls(&s->network_next, next);
     if (previous)
         store_rls(&previous->network_next, s);
-    else if (first)
-        index_put(&t->by_network, hash, s->index);
     else
-        store_rls(head, word_make(hash, s->index));
+        set_head(t, s, head, s);
+    table_changed(t);
 }
 
 void table_drop_network(struct table *t, struct session *s)
 {
     table_word *head;
-    struct session *at = chain_of(t, s->ssrc, &head), *next = load_rlx(&s->network_next);
+    struct session *at = chain_of(t, s->ssrc, s->any_ssrc, &head);
+    struct session *next = load_rlx(&s->network_next);
 
-    if (at != s) {
+    if (at == s) {
+        set_head(t, s, head, next);
+    } else {
         while (load_rlx(&at->network_next) != s)
             at = load_rlx(&at->network_next);
         store_rls(&at->network_next, next);
-    } else if (next) {
-        store_rls(head, word_make(ssrc_key(t, s->ssrc).hash, next->index));
-    } else {
-        index_clear(&t->by_network, head);
     }
+    table_changed(t);
+}
+
+/* Whether an SSRC tells that it may be meant. */
+static bool has_ssrc(const struct session *s)
+{
+    return !s->any_ssrc || s->ssrc != 0;
 }
 
 static void link_ssrc(struct table *t, struct session *s)
 {
-    struct table_key any = ssrc_key(t, s->ssrc);
+    struct table_key any = key_of_ssrc(&t->key, s->ssrc);
     table_word *head;
 
     s->ssrc_previous = NULL;
-    s->ssrc_next = index_find(t, &t->by_ssrc, &any, &head);
+    s->ssrc_next = index_find(&t->by_ssrc, t->sessions, &any, &head);
     if (s->ssrc_next) {
         s->ssrc_next->ssrc_previous = s;
         session_share_refusals(s, s->ssrc_next);
@@ -307,11 +288,13 @@ static void link_ssrc(struct table *t, struct session *s)
 int table_insert(struct table *t, struct session *s)
 {
     struct source_rule *rule = load_rlx(&s->rule);
-    int rc = table_reserve(t, NULL, s->ssrc, s->exact ? &s->source : NULL, rule);
+    struct table_claim claim = {s->ssrc, s->any_ssrc, s->exact ? &s->source : NULL, rule};
+    int rc = table_reserve(t, NULL, &claim);
 
     if (rc)
         return rc;
-    link_ssrc(t, s);
+    if (has_ssrc(s))
+        link_ssrc(t, s);
     if (rule)
         table_put_network(t, s);
     if (s->exact)
@@ -321,7 +304,7 @@ int table_insert(struct table *t, struct session *s)
 
 static void unlink_ssrc(struct table *t, struct session *s)
 {
-    struct table_key any = ssrc_key(t, s->ssrc);
+    struct table_key any = key_of_ssrc(&t->key, s->ssrc);
     table_word *word;
 
     if (s->ssrc_next)
@@ -330,7 +313,7 @@ static void unlink_ssrc(struct table *t, struct session *s)
         s->ssrc_previous->ssrc_next = s->ssrc_next;
         return;
     }
-    index_find(t, &t->by_ssrc, &any, &word);
+    index_find(&t->by_ssrc, t->sessions, &any, &word);
     if (s->ssrc_next)
         store_rls(word, word_make(any.hash, s->ssrc_next->index));
     else
@@ -341,7 +324,8 @@ static void unlink_ssrc(struct table *t, struct session *s)
  * still is, too; the other way round it would take the last packets for a stranger's. */
 void table_remove(struct table *t, struct session *s)
 {
-    unlink_ssrc(t, s);
+    if (has_ssrc(s))
+        unlink_ssrc(t, s);
     if (load_rlx(&s->rule))
         table_drop_network(t, s);
     if (s->exact)
@@ -350,30 +334,22 @@ void table_remove(struct table *t, struct session *s)
 
 int table_init(struct table *t, const struct session_pool *sessions, struct qsbr *qsbr)
 {
-    struct table_slots *slots[3];
-    int rc = hash_key_init(&t->key);
+    int rc;
 
-    if (rc)
+    *t = (struct table){.sessions = sessions, .qsbr = qsbr};
+    if ((rc = hash_key_init(&t->key)) || (rc = index_init(&t->by_source, KEY_FLOW)) ||
+        (rc = index_init(&t->by_ssrc, KEY_SSRC)) || (rc = index_init(&t->by_network, KEY_SSRC)) ||
+        (rc = index_init(&t->by_sender, KEY_SOURCE))) {
+        table_destroy(t);
         return rc;
-    for (unsigned i = 0; i < 3; i++) {
-        slots[i] = slots_new(TABLE_MIN_SLOTS);
-        if (!slots[i]) {
-            while (i > 0)
-                free(slots[--i]);
-            return -ENOMEM;
-        }
     }
-    t->sessions = sessions;
-    t->qsbr = qsbr;
-    t->by_source = (struct table_index){.slots = slots[0]};
-    t->by_ssrc = (struct table_index){.slots = slots[1]};
-    t->by_network = (struct table_index){.slots = slots[2]};
     return 0;
 }
 
 void table_destroy(struct table *t)
 {
-    free(load_rlx(&t->by_source.slots));
-    free(load_rlx(&t->by_ssrc.slots));
-    free(load_rlx(&t->by_network.slots));
+    index_destroy(&t->by_source);
+    index_destroy(&t->by_ssrc);
+    index_destroy(&t->by_network);
+    index_destroy(&t->by_sender);
 }

@@ -1,0 +1,70 @@
+/* The facade of core.h: what is said of senders, and how they are read. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+void engine_set_reading(struct rf_engine *e, struct session *s, unsigned how)
+{
+    static const unsigned bits = GATING_PADDING | GATING_NO_PADDING | GATING_NO_RTCP | GATING_SRTP;
+    uint32_t without = load_rlx(&e->table.without_rtcp);
+
+    without -= load_rlx(&s->gating) & GATING_NO_RTCP ? 1 : 0;
+    without += how & RF_READ_NO_RTCP ? 1 : 0;
+    gate_by(s, bits,
+            (how & RF_READ_PADDING ? GATING_PADDING : 0) |
+                (how & RF_READ_NO_PADDING ? GATING_NO_PADDING : 0) |
+                (how & RF_READ_NO_RTCP ? GATING_NO_RTCP : 0) |
+                (how & RF_READ_SRTP ? GATING_SRTP : 0));
+    store_rlx(&e->table.without_rtcp, without);
+}
+
+int rf_session_read(struct rf_engine *e, uint64_t handle, unsigned how)
+{
+    struct session *s = control_find(e, handle);
+
+    if (s)
+        engine_set_reading(e, s, how);
+    return control_done(e, s);
+}
+
+int rf_session_ssrcs(struct rf_engine *e, uint64_t handle, struct rf_source_ssrc *out)
+{
+    struct session *s = control_find(e, handle);
+    int n = s && s->any_ssrc ? (int)ssrcs_read(s->ssrcs, out) : 0, rc = control_done(e, s);
+
+    return rc ? rc : n;
+}
+
+int rf_session_wrong_source(struct rf_engine *e, uint64_t handle, struct rf_addr *out)
+{
+    struct session *s = control_find(e, handle);
+
+    if (s && !session_wrong_source(s, out))
+        memset(out, 0, sizeof *out);
+    return control_done(e, s);
+}
+
+static int later(const void *a, const void *b)
+{
+    uint64_t left = ((const struct rf_knock *)a)->last_ns, right = ((const struct rf_knock *)b)->last_ns;
+
+    return (left < right) - (left > right);
+}
+
+int rf_knocks(struct rf_engine *e, struct rf_knock *out, size_t capacity)
+{
+    struct rf_knock *all = calloc(e->worker_count, RF_KNOCKS * sizeof *all);
+    size_t n = 0;
+
+    if (!all)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < e->worker_count; i++)
+        n += knocks_read(e->worker[i]->gate.knocks, all + n);
+    qsort(all, n, sizeof *all, later);
+    n = n < RF_KNOCKS ? n : RF_KNOCKS;
+    n = n < capacity ? n : capacity;
+    memcpy(out, all, n * sizeof *out);
+    free(all);
+    return (int)n;
+}

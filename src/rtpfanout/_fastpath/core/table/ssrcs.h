@@ -1,0 +1,65 @@
+/* Which SSRCs the source of a session sends, where that is not fixed. Only the owner of the session
+ * writes; what the control plane reads of it is atomic. */
+#ifndef RF_SSRCS_H
+#define RF_SSRCS_H
+
+#include "addr.h"
+#include "atomic.h"
+#include "core_senders.h"
+
+enum { SSRCS_MOST = RF_SOURCE_SSRCS };
+
+/* Another SSRC of a source that is followed. */
+struct ssrc_candidate {
+    struct rf_addr source;
+    uint32_t ssrc;
+    uint16_t next;  /* sequence number that continues it */
+    uint16_t count; /* packets in sequence; 0: there is none */
+    uint64_t began_ns, last_ns;
+};
+
+struct ssrcs {
+    /* Where one is followed it is the first, and alone. */
+    _Atomic uint64_t what[SSRCS_MOST]; /* SSRC and payload type, see ssrc_what; 0: none */
+    _Atomic uint64_t since_ns[SSRCS_MOST], last_ns[SSRCS_MOST];
+    uint64_t payload_types[2];         /* bits of those that were admitted */
+    uint64_t alive_received_ns;        /* of the followed one's last, by the kernel */
+    struct ssrc_candidate candidate;
+    uint32_t rival; /* an SSRC that came all the time while the followed one did, */
+    bool has_rival; /* if there is one */
+    uint16_t hold;  /* 1 + where the owner keeps what its candidate sent; 0: nowhere */
+    bool untold;    /* the control plane has not been told of the last change, */
+    uint64_t told_ns; /* and when it was told last */
+};
+
+static inline uint64_t ssrc_what(uint32_t ssrc, uint8_t payload_type)
+{
+    return UINT64_C(1) << 40 | (uint64_t)payload_type << 32 | ssrc;
+}
+
+/* One of several has come; whether it is new. Then it has a free place of the list, or that of the one
+ * that has been silent longest. */
+bool ssrcs_note(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
+/* It is the one that is followed from here on. */
+void ssrcs_follow(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
+/* Up to SSRCS_MOST, the newest first: those that came in the last ten seconds of any. */
+unsigned ssrcs_read(struct ssrcs *k, struct rf_source_ssrc *out);
+
+static inline bool ssrcs_is_followed(struct ssrcs *k, uint32_t ssrc)
+{
+    uint64_t what = load_rlx(&k->what[0]);
+
+    return what != 0 && (uint32_t)what == ssrc;
+}
+
+static inline void ssrcs_note_type(struct ssrcs *k, uint8_t payload_type)
+{
+    k->payload_types[payload_type / 64 & 1] |= UINT64_C(1) << payload_type % 64;
+}
+
+static inline bool ssrcs_knows_type(const struct ssrcs *k, uint8_t payload_type)
+{
+    return k->payload_types[payload_type / 64 & 1] >> payload_type % 64 & 1;
+}
+
+#endif
