@@ -335,3 +335,11 @@ def test_a_server_that_only_uses_the_words_has_looked_at_the_call(
     with pytest.raises(errors.UnreachableError):
         perform(target, lambda c: c.delete_session("id", request_id=""), retries=QUICK)
     assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("client", [blocking, asynchronous])
+def test_a_name_that_an_older_server_does_not_give_is_told(client: Callable[..., Any]) -> None:
+    with serving(Script()) as target, pytest.raises(errors.UnimplementedError) as error:
+        client(target, lambda c: c.ensure_session("192.0.2.1:5000", 1, "video", name="rover-7"))
+    assert "it has made session created without 'rover-7'" in error.value.message
+    assert error.value.field == "name"

@@ -1,8 +1,8 @@
 """Clients of the SessionService (layer 4): one that blocks, and one for asyncio.
 
     with SessionClient("127.0.0.1:50051") as client:
-        session = client.create_session("192.0.2.7:5000", 0x1234, "video")
-        client.add_subscriber(session.session_id, "192.0.2.9:6000", ttl_secs=60)
+        client.ensure_session("192.0.2.7:5000", 0x1234, "video", name="rover-7/front")
+        client.add_subscriber("rover-7/front", "192.0.2.9:6000", ttl_secs=60)
 
 `AsyncSessionClient` has the same calls as coroutines. Both end each call by a deadline,
 repeat what is safe to repeat while the server is unavailable (`RetryPolicy`), and raise

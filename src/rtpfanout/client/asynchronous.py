@@ -47,7 +47,8 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         **options: Unpack[requests.CreateOptions],
     ) -> pb.SessionResponse:
         """As SessionClient.create_session."""
-        return await self._call(requests.create_session(source_address, ssrc, media_type, options))
+        call = requests.create_session(source_address, ssrc, media_type, options)
+        return requests.named_as_asked(await self._call(call), options)
 
     async def ensure_session(
         self,

@@ -55,9 +55,11 @@ class SessionClient(BaseClient, Closing):
     ) -> pb.SessionResponse:
         """Let `source_address` ("ip:port") feed SSRC `ssrc`, 0 to 2**32 - 1.
 
-        Raises InvalidArgumentError, AlreadyExistsError, LimitError.
+        Raises InvalidArgumentError, AlreadyExistsError, LimitError, UnimplementedError (a name of
+        an older server's session).
         """
-        return self._call(requests.create_session(source_address, ssrc, media_type, options))
+        call = requests.create_session(source_address, ssrc, media_type, options)
+        return requests.named_as_asked(self._call(call), options)
 
     def ensure_session(
         self,

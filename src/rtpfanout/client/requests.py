@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from rtpfanout.api import session_pb2 as pb
-from rtpfanout.errors import InvalidArgumentError
+from rtpfanout.errors import InvalidArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,6 +114,20 @@ def create_session(
         raise InvalidArgumentError(f"{ssrc} is not 0 to {2**32 - 1}", field="ssrc")
     named = {"source_address": source_address, "ssrc": ssrc, "media_type": media_type}
     return _mutating("CreateSession", **named, **options)
+
+
+def named_as_asked(
+    session: pb.SessionResponse, options: CreateOptions | TermOptions
+) -> pb.SessionResponse:
+    """Raises UnimplementedError: a server that knew no names has made one without."""
+    name = options.get("name") or ""
+    if session.name != name:
+        raise UnimplementedError(
+            f"the server is older and gives no names: it has made session {session.session_id}"
+            f" without {name!r}; delete that, and upgrade the server",
+            field="name",
+        )
+    return session
 
 
 def update_session(session_id: str, options: UpdateOptions) -> Call[pb.SessionResponse]:
