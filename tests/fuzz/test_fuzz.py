@@ -1,6 +1,6 @@
 """The fuzz targets: over their corpus always, with libFuzzer where clang has it.
 
-RTPFANOUT_FUZZ=full runs 10^7 inputs through the parser and 10^6 through whole turns.
+RTPFANOUT_FUZZ=full runs 10^7 inputs through the parsers and 10^6 through whole turns.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from core import build
 
 HERE = Path(__file__).resolve().parent
 FULL = os.environ.get("RTPFANOUT_FUZZ") == "full"
-RUNS = {"fuzz_rtp": 10_000_000 if FULL else 200_000, "fuzz_turn": 1_000_000 if FULL else 10_000}
-LONGEST = {"fuzz_rtp": 512, "fuzz_turn": 4096}
+RUNS = {
+    "fuzz_rtp": 10_000_000 if FULL else 200_000,
+    "fuzz_payload": 10_000_000 if FULL else 100_000,
+    "fuzz_turn": 1_000_000 if FULL else 10_000,
+}
+LONGEST = {"fuzz_rtp": 512, "fuzz_payload": 2048, "fuzz_turn": 4096}
 LIBFUZZER = "fuzzer,address,undefined"
 
 

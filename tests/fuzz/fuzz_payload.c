@@ -1,0 +1,98 @@
+/* What payloads tell, and receptions of what comes in any order. The input: an encoding, whether it is
+ * told, then packets, each behind its length (2 bytes) and how many ms it came after the one before. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "watch.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void demand(bool holds)
+{
+    if (!holds)
+        abort();
+}
+
+static bool is_within(struct payload p, const uint8_t *bytes, size_t len)
+{
+    return len <= p.len && bytes >= p.bytes && (size_t)(bytes - p.bytes) <= p.len - len;
+}
+
+static void look_at(enum rf_encoding encoding, const uint8_t *packet, size_t len)
+{
+    struct payload p = payload_of(packet, len);
+    struct payload_facts facts = payload_look(encoding, p);
+    struct parameter_set set;
+    size_t at = 0;
+    unsigned sets = 0;
+
+    demand(is_within((struct payload){packet, len}, p.bytes, p.len));
+    demand(!facts.keyframe || payload_has_keyframes(encoding));
+    if (payload_is_dull(encoding, packet, len, true))
+        demand(!facts.keyframe && !facts.parameter_sets);
+    while (payload_next_set(encoding, p, &at, &set)) {
+        demand(is_within(p, set.bytes, set.len) && set.len > 1);
+        demand(++sets <= p.len);
+    }
+    for (enum rf_encoding e = 0; e < RF_ENCODING_COUNT; e++) {
+        payload_fits(e, p, true);
+        payload_fits(e, p, false);
+    }
+    demand(payload_opus_samples(p) <= 5760);
+}
+
+static void keep(struct parameter_sets *kept, enum rf_encoding encoding, struct payload p)
+{
+    uint8_t out[RF_PARAMETER_BYTES];
+
+    parameter_sets_keep(kept, encoding, p, 1);
+    demand(parameter_sets_read(kept, encoding, out) <= RF_PARAMETER_BYTES);
+}
+
+static void check(const struct reception *r, uint64_t now)
+{
+    static const struct watch w;
+    struct watched s = {.last_packet_ns = now};
+    struct rf_reception f;
+
+    watch_figures(&w, r, &s, now, &f);
+    demand(f.lost >= 0 && f.lost <= f.expected);
+    demand(f.received == f.expected - f.lost + f.duplicates);
+    demand(f.missing_now >= 0 && f.missing_now < RECEPTION_WINDOW);
+    demand(f.keyframes == RF_ABSENT || f.keyframes <= f.frames);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct parameter_sets kept;
+    struct reception r;
+    uint64_t now = 1000000000;
+    uint32_t ssrc;
+
+    if (size < 2)
+        return 0;
+    enum rf_encoding encoding = (enum rf_encoding)(data[0] % RF_ENCODING_COUNT);
+
+    memset((void *)&kept, 0, sizeof kept);
+    reception_begin(&r);
+    if (data[1] & 1)
+        reception_ask(&r, media_word(encoding, RF_ANY_PAYLOAD_TYPE, data[1] & MEDIA_SEALED, 90000));
+    for (size_t at = 2; at + 3 <= size;) {
+        size_t len = rtp_read_u16(data + at);
+        const uint8_t *packet = data + at + 3;
+
+        now += data[at + 2] * UINT64_C(1000000);
+        at += 3;
+        len = len < size - at ? len : size - at;
+        at += len;
+        if (rtp_classify(packet, len, data[1] & 2, &ssrc) != RTP_PACKET)
+            continue;
+        look_at(encoding, packet, len);
+        struct reception_packet p = {packet, len, now, data[1] & 4};
+
+        if (reception_take(&r, &p))
+            keep(&kept, (enum rf_encoding)load_rlx(&r.encoding), payload_of(packet, len));
+        check(&r, now);
+    }
+    return 0;
+}
