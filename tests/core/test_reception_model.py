@@ -5,25 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from core import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay import Replay, rtp
+from replay import rtp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from replay import Replay
 
 WINDOW, DROPOUT, MISORDER, RESTART = 64, 3000, 1500, 5
-
-
-@pytest.fixture(scope="module")
-def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
-    reason = build.missing("plain")
-    if reason:
-        pytest.skip(reason)
-    made = Replay(tmp_path_factory.mktemp("replay"))
-    yield made
-    made.close()
 
 
 class Numbering:
