@@ -42,7 +42,13 @@ def capture(ssrc: int, harm: Harm, *, kind: int, frames: int = 150) -> list[Arri
         at = 1_000_000_000 + frame * FRAME_NS + n * 200_000 + dice.randrange(8_000_000)
         at = max(at, found[-1].at_ns + 1000) if found else at
         sequence = (first + index) % 65536
-        header = (0x80, kind, sequence, (7 * ssrc + frame * CLOCK * FRAME_NS // 10**9) % 2**32, ssrc)
+        header = (
+            0x80,
+            kind,
+            sequence,
+            (7 * ssrc + frame * CLOCK * FRAME_NS // 10**9) % 2**32,
+            ssrc,
+        )
         arrival = Arrival(at, sequence, struct.pack("!BBHII", *header) + bytes(60))
         if 0 < index < len(sent) - 1 and dice.uniform(0, 100) < harm.lost:
             continue
