@@ -7,10 +7,12 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from cli_support import background, run, run_json
 from client_support import Event, Script, serving, session_event
 
 from rtpfanout.api import session_pb2
+from rtpfanout.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,3 +179,18 @@ def test_watch_of_no_server_is_code_4(script: Script) -> None:
     done = run("session", "watch", "-s", target)
     assert done.returncode == 4
     assert done.stderr.startswith(f"error: no answer from {target}")
+
+
+def sessions_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Of every command: its words, and the argument that says which session."""
+    for name, one in getattr(command, "commands", {}).items():
+        yield from sessions_of(one, (*path, name))
+    for parameter in command.params:
+        if parameter.name in ("session_id", "session_ids"):
+            yield " ".join(path), parameter
+
+
+def test_every_command_knows_beginnings_of_ids() -> None:
+    found = dict(sessions_of(typer.main.get_command(app)))
+    assert found.keys() >= {"session get", "session rm", "session watch", "subscriber add"}
+    assert [words for words, argument in found.items() if argument.callback is None] == []

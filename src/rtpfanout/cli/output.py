@@ -30,6 +30,7 @@ Server = Annotated[
         "-s",
         envvar="RTP_FANOUT_SERVER",
         help="The server's gRPC address.",
+        is_eager=True,  # known where a session is looked for
         metavar="HOST:PORT",
     ),
 ]

@@ -18,7 +18,6 @@ from rtpfanout.cli.output import (
     write_fields,
     write_json,
 )
-from rtpfanout.cli.session_choice import session_of
 from rtpfanout.cli.session_options import (
     Selector,
     SessionId,
@@ -127,7 +126,7 @@ def get(
 ) -> None:
     """Show one session."""
     with connect(server) as client:
-        print_session(client.get_session(session_of(client, session_id)), output)
+        print_session(client.get_session(session_id), output)
 
 
 @app.command("delete", hidden=True)
@@ -139,8 +138,6 @@ def remove(
 ) -> None:
     """Delete sessions; no packet of theirs leaves afterwards."""
     with connect(server) as client:
-        # All of them before the first is deleted: another may not tell which it means.
-        session_ids = [session_of(client, session_id) for session_id in session_ids]
         for session_id in session_ids:
             client.delete_session(session_id)
             if output is OutputFormat.TABLE:
@@ -165,7 +162,6 @@ def stats(
     dropped_wrong_source, with this SSRC from an address that no session of it admits.
     """
     with connect(server) as client:
-        session_id = session_of(client, session_id)
         if watch:
             _watch_stats(client, session_id, interval, output)
             return

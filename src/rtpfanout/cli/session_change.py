@@ -14,7 +14,6 @@ from rtpfanout.cli.output import (
     write_fields,
     write_json,
 )
-from rtpfanout.cli.session_choice import session_of
 from rtpfanout.cli.session_options import (
     SessionId,
     SubscriberClass,
@@ -46,7 +45,6 @@ def update(
     if not changes:
         raise typer.BadParameter("nothing to change: give at least one option")
     with connect(server) as client:
-        session_id = session_of(client, session_id)
         session = client.update_session(session_id, if_revision=if_revision, **changes)
     print_session(session, output)
 
@@ -87,7 +85,7 @@ def token(
     """
     with connect(server) as client:
         issued = client.issue_join_token(
-            session_of(client, session_id),
+            session_id,
             ttl_secs=ttl,
             lease_secs=lease,
             subscriber_class=subscriber_class,
@@ -102,7 +100,6 @@ def token(
 
 def _set_paused(session_id: str, paused: bool, output: OutputFormat, server: str) -> None:
     with connect(server) as client:
-        session_id = session_of(client, session_id)
         session = client.update_session(session_id, paused=paused)
     if output is OutputFormat.JSON:
         write_json(message_dict(session))

@@ -29,6 +29,23 @@ def connect(server: str) -> "SessionClient":
     return SessionClient(server, credentials=Credentials.from_environment())
 
 
+def choose(ctx: typer.Context, value: Any) -> Any:
+    """The callback of an argument that is a session, or several: what calls take for them.
+
+    Nothing is asked of the server where all are names or whole ids.
+    """
+    texts = value if isinstance(value, list) else [value]
+    if ctx.resilient_parsing or not any(map(_may_be_beginning, texts)):
+        return value
+    with connect(ctx.params["server"]) as client:
+        chosen = [session_of(client, text) for text in texts]
+    return chosen if isinstance(value, list) else chosen[0]
+
+
+def _may_be_beginning(text: str) -> bool:
+    return _BEGINNING.fullmatch(text) is not None and not SESSION_ID.fullmatch(text)
+
+
 def session_of(client: "SessionClient", text: str) -> str:
     """What calls take for it: `text`, or the one id that begins so.
 
@@ -36,7 +53,7 @@ def session_of(client: "SessionClient", text: str) -> str:
     """
     from rtpfanout.errors import InvalidArgumentError
 
-    if SESSION_ID.fullmatch(text) or not _BEGINNING.fullmatch(text):
+    if not _may_be_beginning(text):
         return text
     try:
         client.get_session(text)

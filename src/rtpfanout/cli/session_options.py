@@ -10,7 +10,7 @@ import typer
 
 from rtpfanout import model
 from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
-from rtpfanout.cli.session_choice import complete_session
+from rtpfanout.cli.session_choice import choose, complete_session
 from rtpfanout.cli.session_choice import connect as connect  # the same for every command
 from rtpfanout.model import Consent, SourcePolicy
 
@@ -51,6 +51,7 @@ SessionId = Annotated[
         metavar="SESSION",
         help="Its name, its id, or a beginning that only its id has.",
         autocompletion=complete_session,
+        callback=choose,
     ),
 ]
 SessionIds = Annotated[
@@ -59,6 +60,7 @@ SessionIds = Annotated[
         metavar="SESSION",
         help="Names, ids, or beginnings that one id alone has.",
         autocompletion=complete_session,
+        callback=choose,
     ),
 ]
 TERMS: dict[str, Any] = {

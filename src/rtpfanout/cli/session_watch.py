@@ -17,7 +17,7 @@ from rtpfanout.cli.output import (
     write,
     write_json,
 )
-from rtpfanout.cli.session_choice import complete_session, connect, session_of
+from rtpfanout.cli.session_choice import choose, complete_session
 from rtpfanout.cli.session_options import Selector, selector, session_cells, shown_labels
 
 COLUMNS = {
@@ -42,6 +42,7 @@ def watch(
             metavar="SESSION",
             help="Only this one: its name, its id, or a beginning that only its id has.",
             autocompletion=complete_session,
+            callback=choose,
         ),
     ] = "",
     label: Selector = None,
@@ -58,9 +59,6 @@ def watch(
     JSON is one object a line: type, revision and session; RESET says to forget what was known,
     because all sessions follow.
     """
-    if session_id:
-        with connect(server) as client:
-            session_id = session_of(client, session_id)
     asyncio.run(_watch(server, after, selector(label), session_id, output))
 
 

@@ -16,7 +16,6 @@ from rtpfanout.cli.output import (
     write,
     write_json,
 )
-from rtpfanout.cli.session_choice import session_of
 from rtpfanout.cli.session_options import SessionId, SubscriberClass, connect
 from rtpfanout.errors import NotFoundError, UnimplementedError
 
@@ -52,7 +51,6 @@ def add(
     """
     present = 0
     with connect(server) as client:
-        session_id = session_of(client, session_id)
         for batch in _batches(addresses):
             present += _add(client, session_id, batch, ttl, subscriber_class, output)
     if output is OutputFormat.JSON:
@@ -72,7 +70,6 @@ def remove(
     addresses = list(dict.fromkeys(addresses))
     missing: list[str] = []
     with connect(server) as client:
-        session_id = session_of(client, session_id)
         for batch in _batches(addresses):
             missing += _remove(client, session_id, batch, output)
     if output is OutputFormat.JSON:
@@ -93,7 +90,6 @@ def list_subscribers(
 ) -> None:
     """List a session's subscribers with their counters, oldest first."""
     with connect(server) as client:
-        session_id = session_of(client, session_id)
         found = client.iter_subscribers(session_id, page_size(limit, every))
         subscribers = write_list(
             "subscribers", found, limit, every, output, LIST_COLUMNS, _list_row
