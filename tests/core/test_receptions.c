@@ -160,6 +160,8 @@ static void media_is_told(void)
 static void conditions_are_told_once(void)
 {
     enum { SESSIONS = 10 };
+    const uint64_t LATELY = 5000000000;
+    struct rf_reception sum;
     struct rf_addr source;
     int from = endpoint("127.0.0.1", &source);
     struct rf_condition_change change[SESSIONS];
@@ -169,22 +171,33 @@ static void conditions_are_told_once(void)
     setup();
     for (uint32_t i = 0; i < SESSIONS; i++)
         CHECK_EQ(session_add(engine, &source, 100 + i, now, &handle[i]), 0);
-    CHECK_EQ(rf_conditions(engine, now, change, SESSIONS), 0);
+    CHECK_EQ(rf_conditions(engine, now, LATELY, change, SESSIONS), 0);
     for (uint32_t i = 0; i < SESSIONS; i++)
         send_payload(from, 100 + i, 1, "x", 1);
     for (uint32_t i = 0; i < SESSIONS; i++)
         await_received(handle[i], 1);
     now = clock_now(CLOCK_MONOTONIC);
-    CHECK_EQ(rf_conditions(engine, now, change, 4), 4);
+    CHECK_EQ(rf_conditions(engine, now, LATELY, change, 4), 4);
     CHECK_EQ(change[0].handle, handle[0]);
     CHECK_EQ(change[0].condition, RF_CONDITION_flowing);
-    CHECK_EQ(rf_conditions(engine, now, change, SESSIONS), 6);
+    CHECK(change[0].active);
+    CHECK_EQ(rf_conditions(engine, now, LATELY, change, SESSIONS), 6);
     CHECK_EQ(change[0].handle, handle[4]);
-    CHECK_EQ(rf_conditions(engine, now, change, SESSIONS), 0);
-    CHECK_EQ(rf_conditions(engine, now + 2000000000, change, SESSIONS), SESSIONS);
+    CHECK_EQ(rf_conditions(engine, now, LATELY, change, SESSIONS), 0);
+    CHECK_EQ(rf_conditions(engine, now + 2000000000, LATELY, change, SESSIONS), SESSIONS);
     CHECK_EQ(change[9].condition, RF_CONDITION_silent);
-    CHECK_EQ(rf_sessions_reception(engine, now, all, 3), SESSIONS);
-    CHECK_EQ(all[2].handle, handle[2]);
+    CHECK(change[9].active);
+    CHECK_EQ(rf_conditions(engine, now + LATELY + 1, LATELY, change, SESSIONS), SESSIONS);
+    CHECK(change[9].condition == RF_CONDITION_silent && !change[9].active);
+    rf_receptions_sum(engine, now, &sum);
+    CHECK_EQ(sum.received, SESSIONS);
+    CHECK_EQ(sum.expected, SESSIONS);
+    CHECK_EQ(sum.keyframe_age_ns, 0);
+    CHECK_EQ(rf_session_remove(engine, handle[0]), 0);
+    rf_receptions_sum(engine, now, &sum);
+    CHECK_EQ(sum.received, SESSIONS);
+    CHECK_EQ(rf_sessions_reception(engine, now, all, 3), SESSIONS - 1);
+    CHECK_EQ(all[2].handle, handle[3]);
     CHECK_EQ(all[2].condition, RF_CONDITION_silent);
     close(from);
     teardown();

@@ -214,9 +214,12 @@ reads no clock.
   "static" (RFC 3551), "sniffed", "measured", "assumed" or "". ``lost`` are those that never came,
   ``cumulative_lost`` is as RFC 3550 reports it. A session's record follows one SSRC; of a session
   that takes several at once that is the first, until it has been silent for 2 s.
-* ``condition`` is one of `CONDITIONS`, and changes in ``conditions(now_ns)``, which belongs to
-  housekeeping as ``tick`` does, once a second. It returns (handle, condition) of those that have
-  changed since the last call, 256 at the most; a new session is never_fed, and that is no change.
+* ``receptions_sum(now_ns)`` has the sums of those figures that count over all sessions, also those
+  that were removed.
+* ``condition`` is one of `CONDITIONS`, and changes in ``conditions(now_ns, lately_ns)``, which
+  belongs to housekeeping as ``tick`` does, about once a second. It returns (handle, condition,
+  whether a packet of its source came in the last `lately_ns`) of those of which either has changed
+  since the last call; a new session is never_fed, and that is no change.
   silent: without a packet for 1 s and 5 frames; frozen: the last packets came 0.5 s and 5 frames
   after a timestamp changed; no_keyframes: none for 20 s and three intervals, where there are such;
   no_parameter_sets: keyframes of H264 or H265, and never a set. In a pause the condition stays.

@@ -159,6 +159,7 @@ cdef extern from "core.h" nogil:
     struct rf_condition_change:
         uint64_t handle
         rf_condition condition
+        rf_bool active
 
     int64_t RF_ABSENT
 
@@ -246,7 +247,9 @@ cdef extern from "core.h" nogil:
                                                  rf_reception *out)
     size_t rf_sessions_reception(rf_engine *e, uint64_t now, rf_reception *out, size_t capacity)
     int rf_session_parameter_sets(rf_engine *e, uint64_t handle, uint8_t *out, size_t *len)
-    size_t rf_conditions(rf_engine *e, uint64_t now, rf_condition_change *out, size_t capacity)
+    void rf_receptions_sum(rf_engine *e, uint64_t now, rf_reception *out)
+    size_t rf_conditions(rf_engine *e, uint64_t now, uint64_t lately, rf_condition_change *out,
+                         size_t capacity)
 
     const char *rf_encoding_name(size_t i)
     const char *rf_condition_name(size_t i)

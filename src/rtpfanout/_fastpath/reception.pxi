@@ -90,19 +90,31 @@ cdef list read_parameter_sets(core.rf_engine *engine, uint64_t handle):
     return found
 
 
-cdef list changed_conditions(core.rf_engine *engine, uint64_t now_ns):
+cdef dict receptions_sum(core.rf_engine *engine, uint64_t now_ns):
+    cdef core.rf_reception of_all
+    cdef const int64_t *first = &of_all.received
+    with nogil:
+        core.rf_receptions_sum(engine, now_ns, &of_all)
+    values = {name: first[i] for i, name in enumerate(RECEPTION_FIELDS)}
+    values["bitrate_bps"] = of_all.bitrate_bps
+    return values
+
+
+cdef list changed_conditions(core.rf_engine *engine, uint64_t now_ns, uint64_t lately_ns):
+    # Room for all: each look is one pass.
+    cdef size_t capacity = core.rf_sessions_reception(engine, now_ns, NULL, 0) + 64
     cdef core.rf_condition_change *changes
-    cdef size_t capacity = 256
-    cdef size_t n = capacity
+    cdef size_t n
     found = []
     changes = <core.rf_condition_change *>malloc(capacity * sizeof(core.rf_condition_change))
     if changes == NULL:
         raise MemoryError
     try:
         with nogil:
-            n = core.rf_conditions(engine, now_ns, changes, capacity)
+            n = core.rf_conditions(engine, now_ns, lately_ns, changes, capacity)
         for i in range(n):
-            found.append((changes[i].handle, CONDITION_NAMES[changes[i].condition]))
+            condition = CONDITION_NAMES[changes[i].condition]
+            found.append((changes[i].handle, condition, changes[i].active))
         return found
     finally:
         free(changes)
@@ -142,5 +154,8 @@ cdef class Receptions:
     def parameter_sets(self, uint64_t handle):
         return read_parameter_sets(self.engine, handle)
 
-    def conditions(self, uint64_t now_ns):
-        return changed_conditions(self.engine, now_ns)
+    def receptions_sum(self, uint64_t now_ns):
+        return receptions_sum(self.engine, now_ns)
+
+    def conditions(self, uint64_t now_ns, uint64_t lately_ns):
+        return changed_conditions(self.engine, now_ns, lately_ns)

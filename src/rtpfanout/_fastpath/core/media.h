@@ -73,6 +73,9 @@ int rf_session_reception(struct rf_engine *e, uint64_t handle, uint64_t now,
 /* All sessions in one pass: writes up to `capacity` and returns how many there are. */
 size_t rf_sessions_reception(struct rf_engine *e, uint64_t now, struct rf_reception *out,
                              size_t capacity);
+/* The sum of all sessions there are and were, of each figure that there is; only those that count are
+ * of any use. */
+void rf_receptions_sum(struct rf_engine *e, uint64_t now, struct rf_reception *out);
 /* The parameter sets that came, as NAL units in the order in which a decoder wants them, each behind
  * its length (2 bytes, network order). `len` tells of how many bytes; 0: none came. -ENOENT. */
 int rf_session_parameter_sets(struct rf_engine *e, uint64_t handle,
@@ -81,12 +84,14 @@ int rf_session_parameter_sets(struct rf_engine *e, uint64_t handle,
 struct rf_condition_change {
     uint64_t handle;
     enum rf_condition condition;
+    bool active; /* a packet of its source came lately */
 };
 
-/* Housekeeping, behind rf_engine_tick: those whose condition is another than the last time. Returns
- * how many were written, at most `capacity`; the rest comes with the next call. */
-size_t rf_conditions(struct rf_engine *e, uint64_t now, struct rf_condition_change *out,
-                     size_t capacity);
+/* Housekeeping, behind rf_engine_tick: those whose condition, or whether they are active, is another
+ * than the last time. `lately` is in ns. Returns how many were written, at most `capacity`; the rest
+ * comes with the next call. */
+size_t rf_conditions(struct rf_engine *e, uint64_t now, uint64_t lately,
+                     struct rf_condition_change *out, size_t capacity);
 
 /* Names, in order; NULL past the end. */
 const char *rf_encoding_name(size_t i);

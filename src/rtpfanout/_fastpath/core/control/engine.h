@@ -42,6 +42,7 @@ struct rf_engine {
     struct table table;
     uint32_t notices_from[RF_QUEUES]; /* the worker whose mailbox is emptied first, in turn */
     uint64_t control_sent, control_send_failures;
+    struct rf_reception gone; /* the sums of sessions that were removed */
     struct drops drops;
     bool leaves_drops; /* to the engine that reads the sockets next */
 };
@@ -75,5 +76,7 @@ void engine_set_reading(struct rf_engine *e, struct session *s, unsigned how);
 /* Takes the sockets' 30 bits of it into `drops`; under `control`. Called at every tick, so no wrap
  * goes unseen. */
 void engine_read_kernel_drops(struct rf_engine *e);
+/* A session's figures stay in the sums; under `control`, when it is in use no more. */
+void engine_keep_reception(struct rf_engine *e, const struct session *s);
 
 #endif

@@ -78,6 +78,44 @@ size_t rf_sessions_reception(struct rf_engine *e, uint64_t now, struct rf_recept
     return n;
 }
 
+static int64_t sum(int64_t all, int64_t one)
+{
+    return one == RF_ABSENT ? all : all + one;
+}
+
+static void add(struct rf_reception *all, const struct rf_reception *one)
+{
+#define X(name, help) all->name = sum(all->name, one->name);
+    RF_RECEPTION_FIELDS(X)
+#undef X
+    all->bitrate_bps += one->bitrate_bps;
+}
+
+void engine_keep_reception(struct rf_engine *e, const struct session *s)
+{
+    struct rf_reception last;
+
+    tell(e, s, 0, &last);
+    last.bitrate_bps = 0;
+    add(&e->gone, &last);
+}
+
+void rf_receptions_sum(struct rf_engine *e, uint64_t now, struct rf_reception *out)
+{
+    pthread_mutex_lock(&e->control);
+    *out = e->gone;
+    for (uint32_t i = 0; i < e->sessions.used; i++) {
+        const struct session *s = session_at(&e->sessions, i);
+        struct rf_reception one;
+
+        if (!s->in_use)
+            continue;
+        tell(e, s, now, &one);
+        add(out, &one);
+    }
+    pthread_mutex_unlock(&e->control);
+}
+
 int rf_session_parameter_sets(struct rf_engine *e, uint64_t handle,
                               uint8_t out[RF_PARAMETER_BYTES], size_t *len)
 {
@@ -94,8 +132,8 @@ int rf_session_parameter_sets(struct rf_engine *e, uint64_t handle,
     return s ? 0 : -ENOENT;
 }
 
-size_t rf_conditions(struct rf_engine *e, uint64_t now, struct rf_condition_change *out,
-                     size_t capacity)
+size_t rf_conditions(struct rf_engine *e, uint64_t now, uint64_t lately,
+                     struct rf_condition_change *out, size_t capacity)
 {
     size_t n = 0;
 
@@ -111,11 +149,16 @@ size_t rf_conditions(struct rf_engine *e, uint64_t now, struct rf_condition_chan
         struct watched of = watched(s, r);
 
         watch_roll(&s->watch, r, &of, now);
-        if (s->watch.condition == s->watch.told || n == capacity)
+        /* A packet may have come since the clock was read. */
+        bool active = of.last_packet_ns != 0 && now <= of.last_packet_ns + lately;
+        bool changed = s->watch.condition != s->watch.told || active != s->watch.told_active;
+
+        if (!changed || n == capacity)
             continue;
         s->watch.told = s->watch.condition;
-        out[n++] = (struct rf_condition_change){session_handle(s),
-                                                (enum rf_condition)s->watch.condition};
+        s->watch.told_active = active;
+        out[n++] = (struct rf_condition_change){
+            session_handle(s), (enum rf_condition)s->watch.condition, active};
     }
     pthread_mutex_unlock(&e->control);
     return n;

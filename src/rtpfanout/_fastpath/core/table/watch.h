@@ -23,6 +23,7 @@ struct watch {
         uint32_t timestamp, breaks;
     } clock;
     uint8_t condition, told; /* and what rf_conditions has told of it */
+    bool told_active;
     bool has_parameter_sets; /* its receivers, from elsewhere */
 };
 
