@@ -30,6 +30,7 @@ DEFAULTS = {
     "egress_address": "",
     "enable_metrics": True,
     "metrics_bind_address": "0.0.0.0:9090",
+    "metrics_session_labels": [],
     "grpc_bind_address": "127.0.0.1:50051",
     "grpc_unix_socket": "",
     "insecure": False,

@@ -197,7 +197,9 @@ def http_server(server: Parts) -> HttpServer:
     is_local = server.settings.metrics_bind_address.ip.is_loopback
     app = http.create_app(
         server_metrics=registry,
-        session_series=session_series.session_series(server.manager),
+        session_series=session_series.session_series(
+            server.manager, server.settings.metrics_session_labels
+        ),
         is_alive=lambda: server.is_alive,
         is_ready=lambda: server.is_ready,
         sessions_status=None if is_local else access.overview_status,

@@ -46,6 +46,8 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
         revision=view.revision,
         refused_reason=view.refused_reason,
         refused_subscribers=view.refused_subscribers,
+        condition=view.condition,
+        condition_since=rfc3339(view.condition_since) if view.condition_since else "",
         **shown_terms(view.terms),
     )
 
@@ -56,6 +58,7 @@ def session_event(event: WatchEvent) -> session_pb2.SessionEvent:
         type=event.type.name,
         revision=event.revision,
         session=session_response(event.view) if event.view else None,
+        cause=event.cause,
     )
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_SECONDS = 1.0
 GROUPS_SECONDS = 2.0
+CONDITIONS_SECONDS = 0.5
+"""A change is told within a second."""
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -41,6 +43,7 @@ async def housekeep(
         (sessions.keep_clock, HOUSEKEEPING_SECONDS),
         (lambda: _expire_sessions(sessions, session_timeout_secs()), HOUSEKEEPING_SECONDS),
         (sessions.serve_again, HOUSEKEEPING_SECONDS),
+        (sessions.tell_conditions, CONDITIONS_SECONDS),
         (show_local_addresses, HOUSEKEEPING_SECONDS),
         (look_at_cpus, HOUSEKEEPING_SECONDS),
         (memberships.look, GROUPS_SECONDS),

@@ -22,6 +22,7 @@ from rtpfanout import log
 from rtpfanout._fastpath import (
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
+    RECEPTION_FIELDS,
     SEND_FAILURES,
     STATS_FIELDS,
 )
@@ -84,6 +85,11 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_subscribers_unshed", "unshed", "Shed subscribers that get copies again."),
 )
 
+# Of RECEPTION_FIELDS; sums over all sessions.
+_RECEIVED = (
+    "received", "expected", "duplicates", "reordered", "late", "restarts", "timestamp_jumps",
+    "out_of_sequence", "frames", "keyframes",
+)  # fmt: skip
 # (name, attribute of the engine, help)
 _GAUGES = (
     (
@@ -216,12 +222,47 @@ class ServerCollector(Collector):
             ("mark",),
             manager.housekeeping.overload_marks,
         )
+        yield from self._sources()
         yield _labelled(
             CounterMetricFamily,
             "rtpfanout_control_requests",
             "Calls of the SessionService, by method and gRPC status code.",
             ("method", "code"),
             dict(sorted(dict(self._requests).items())),
+        )
+
+    def _sources(self) -> Iterator[Metric]:
+        """How they fare, of all sessions together."""
+        manager = self._manager
+        conditions, statuses = manager.conditions.standings()
+        yield _labelled(
+            GaugeMetricFamily,
+            "rtpfanout_sessions",
+            "Sessions by how their source fares; those that are paused or refused aside.",
+            ("condition",),
+            conditions,
+        )
+        yield _labelled(
+            GaugeMetricFamily,
+            "rtpfanout_session_statuses",
+            "Sessions by their status.",
+            ("status",),
+            statuses,
+        )
+        for what, names in (("condition", conditions), ("status", statuses)):
+            yield _labelled(
+                CounterMetricFamily,
+                f"rtpfanout_{what}_changes",
+                f"Times that a session came to have this {what}.",
+                (what,),
+                {name: manager.counts.get(f"{what}_{name}", 0) for name in names},
+            )
+        sums = manager.conditions.receptions()
+        for field in _RECEIVED:
+            name = f"rtpfanout_reception_{field}"
+            yield CounterMetricFamily(name, RECEPTION_FIELDS[field], value=sums[field])
+        yield GaugeMetricFamily(
+            "rtpfanout_reception_lost", RECEPTION_FIELDS["lost"], value=sums["lost"]
         )
 
 

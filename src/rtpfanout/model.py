@@ -156,6 +156,17 @@ class SessionStatus(enum.StrEnum):
     REFUSED = "refused"
 
 
+class Condition(enum.StrEnum):
+    """How a session's source fares; the packet path finds it out (`_fastpath.CONDITIONS`)."""
+
+    FLOWING = "flowing"
+    NO_PARAMETER_SETS = "no_parameter_sets"
+    NO_KEYFRAMES = "no_keyframes"
+    FROZEN = "frozen"
+    SILENT = "silent"
+    NEVER_FED = "never_fed"
+
+
 class ChangeKind(enum.StrEnum):
     """What became of a session."""
 

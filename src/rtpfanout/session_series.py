@@ -1,16 +1,17 @@
 """Series per session: a page of its own, as their number grows with the sessions.
 
-Written by hand, since a page of 10,000 sessions has 130,000 lines: by prometheus_client's objects
+Written by hand, since a page of 10,000 sessions has 250,000 lines: by prometheus_client's objects
 it takes seconds, all in one piece. The formats are Prometheus' text format 0.0.4 and
 OpenMetrics 1.0, which differ in the heads of the families and the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from rtpfanout._fastpath import SESSION_FIELDS
+from rtpfanout._fastpath import RECEPTION_FIELDS, SESSION_FIELDS
+from rtpfanout.config.types import series_label
 
 if TYPE_CHECKING:
     from rtpfanout.sessions import SessionManager, SessionStats, SessionView
@@ -23,6 +24,8 @@ class Family(NamedTuple):
     field: str
     text: str
     is_counter: bool = True
+    is_of_reception: bool = False
+    """The field is one of its reception; there is no series while that is not known."""
 
 
 COUNTERS = tuple(
@@ -54,22 +57,50 @@ GAUGES = (
         is_counter=False,
     ),
 )
-_FAMILIES = (*COUNTERS, DROPS, *GAUGES)
+RECEPTION = tuple(
+    Family(f"rtpfanout_session_{name}", field, text, is_counter, is_of_reception=True)
+    for name, field, text, is_counter in (
+        ("packets_expected", "expected", RECEPTION_FIELDS["expected"], True),
+        ("packets_lost", "lost", RECEPTION_FIELDS["lost"], False),
+        ("packets_duplicated", "duplicates", RECEPTION_FIELDS["duplicates"], True),
+        ("packets_reordered", "reordered", RECEPTION_FIELDS["reordered"], True),
+        ("packets_late", "late", RECEPTION_FIELDS["late"], True),
+        ("restarts", "restarts", RECEPTION_FIELDS["restarts"], True),
+        ("jitter_seconds", "jitter_seconds", RECEPTION_FIELDS["jitter_ns"], False),
+        ("bitrate_bps", "bitrate_bps", "Bits received per second, lately.", False),
+        ("frames", "frames", RECEPTION_FIELDS["frames"], True),
+        ("keyframes", "keyframes", RECEPTION_FIELDS["keyframes"], True),
+        (
+            "keyframe_age_seconds",
+            "seconds_since_keyframe",
+            RECEPTION_FIELDS["keyframe_age_ns"],
+            False,
+        ),
+    )
+)
+CONDITION = Family(
+    "rtpfanout_session_condition", "", "1, with how its source fares as a label.", is_counter=False
+)
+_FAMILIES = (*COUNTERS, DROPS, *GAUGES, *RECEPTION, CONDITION)
 _SESSIONS_AT_A_TIME = 8
 _LINES_AT_A_TIME = 256
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-def session_series(manager: SessionManager) -> Callable[[bool], Iterator[bytes]]:
+def session_series(
+    manager: SessionManager, label_keys: Sequence[str] = ()
+) -> Callable[[bool], Iterator[bytes]]:
     """What makes the page; with True in OpenMetrics. An empty piece is a place to let others work.
 
-    One pass over the sessions, each with its counters of one moment.
+    One pass over the sessions, each with its counters of one moment. Its series have those of its
+    labels that `label_keys` name.
     """
+    names = [(key, series_label(key)) for key in label_keys]
 
     def make(is_openmetrics: bool) -> Iterator[bytes]:
         lines: list[list[str]] = [[] for _ in _FAMILIES]
         for count, (view, stats) in enumerate(manager.all_stats(), 1):
-            _write(lines, view, stats)
+            _write(lines, _labels(view, names), view, stats)
             if count % _SESSIONS_AT_A_TIME == 0:
                 yield b""
         for family, found in zip(_FAMILIES, lines, strict=True):
@@ -83,14 +114,22 @@ def session_series(manager: SessionManager) -> Callable[[bool], Iterator[bytes]]
     return make
 
 
-def _write(lines: list[list[str]], view: SessionView, stats: SessionStats) -> None:
+def _labels(view: SessionView, names: Sequence[tuple[str, str]]) -> str:
     labels = (
         f'session_id="{view.session_id}",ssrc="0x{view.ssrc:08x}",'
         f'source="{str(view.source or view.source_address).translate(_ESCAPES)}",'
         f'media_type="{view.media_type.value}"'
     )
+    # Of characters that need no escape, as the values of labels are.
     if view.name:
-        labels += f',name="{view.name}"'  # of characters that need no escape
+        labels += f',name="{view.name}"'
+    return labels + "".join(
+        f',{name}="{value}"' for key, name in names if (value := view.labels.get(key))
+    )
+
+
+def _write(lines: list[list[str]], labels: str, view: SessionView, stats: SessionStats) -> None:
+    reception = stats.reception or {}
     for family, found in zip(_FAMILIES, lines, strict=True):
         if family is DROPS:
             for reason in (*DROP_REASONS, *REFUSALS):
@@ -98,9 +137,15 @@ def _write(lines: list[list[str]], view: SessionView, stats: SessionStats) -> No
                 if not value and reason in REFUSALS:
                     continue
                 found.append(f'{DROPS.name}_total{{{labels},reason="{reason}"}} {value}\n')
-        else:
+            continue
+        if family is CONDITION:
+            if view.condition:
+                found.append(f'{family.name}{{{labels},condition="{view.condition}"}} 1\n')
+            continue
+        field = family.field
+        value = reception.get(field) if family.is_of_reception else getattr(stats, field)
+        if value is not None:
             suffix = "_total" if family.is_counter else ""
-            value = getattr(stats, family.field)
             found.append(f"{family.name}{suffix}{{{labels}}} {value}\n")
 
 

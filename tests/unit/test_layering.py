@@ -73,7 +73,7 @@ SESSIONS_LAYERS = (
     {"views"},
     {"changes", "refused"},
     {"journal", "state", "watching"},
-    {"judge", "pages", "shedding", "standing", "zones"},
+    {"conditions", "judge", "pages", "shedding", "standing", "zones"},
     {"consent"},
     {"subscribers"},
     {"life", "updating"},

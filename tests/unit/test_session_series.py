@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from rtpfanout.model import Address, MediaType, SessionStatus, SourcePolicy
+from rtpfanout.model import Address, Condition, MediaType, SessionStatus, SourcePolicy
 from rtpfanout.session_series import session_series
 from rtpfanout.sessions import SessionStats, SessionView
 from rtpfanout.sessions.source import Source
@@ -30,6 +30,7 @@ VIEW = SessionView(
     subscriber_count=7,
     created_at=datetime(2026, 1, 1, tzinfo=UTC),
     status=SessionStatus.ACTIVE,
+    condition=Condition.FROZEN,
 )
 STATS = SessionStats(
     session_id="0",
@@ -46,8 +47,14 @@ STATS = SessionStats(
     dropped_rate_limit=10,
     dropped_paused=11,
     copies_withheld=12,
-)
-NETWORK = replace(VIEW, terms=Terms(Source(SourcePolicy.CIDR, '10.0.0.0/8 "\\\n')))
+    reception={
+        "expected": 100, "lost": 13, "duplicates": 14, "reordered": 15, "late": 16, "restarts": 17,
+        "jitter_seconds": 0.018, "bitrate_bps": 19.5, "frames": 20, "keyframes": None,
+        "seconds_since_keyframe": None,
+    },
+)  # fmt: skip
+LABELS = {"vehicle": "rover-7", "cell/id": "a.b"}
+NETWORK = replace(VIEW, terms=Terms(Source(SourcePolicy.CIDR, '10.0.0.0/8 "\\\n'), labels=LABELS))
 
 
 class Manager:
@@ -59,10 +66,15 @@ class Manager:
             yield replace(NETWORK if n % 2 else VIEW, session_id=str(n)), STATS
 
 
-def page(count: int, *, is_openmetrics: bool = False) -> tuple[str, int]:
+def page(
+    count: int, *, is_openmetrics: bool = False, labels: tuple[str, ...] = ()
+) -> tuple[str, int]:
     """The text, and how many places there are to let others work."""
-    pieces = list(session_series(cast("SessionManager", Manager(count)))(is_openmetrics))
+    pieces = list(session_series(cast("SessionManager", Manager(count)), labels)(is_openmetrics))
     return b"".join(pieces).decode(), pieces.count(b"")
+
+
+GAUGES = ("_subscribers", "_per_second", "_lost", "_seconds", "_bps", "_condition")
 
 
 @pytest.mark.parametrize("is_openmetrics", [True, False], ids=["openmetrics", "text"])
@@ -75,13 +87,12 @@ def test_parsers_find_every_series(count: int, is_openmetrics: bool) -> None:
         else text_string_to_metric_families
     )
     families = {family.name: family for family in read(text)}
-    assert len(families) == 9
+    assert len(families) == 21
     for name, family in families.items():
-        is_gauge = name.endswith(("_subscribers", "_per_second"))
-        assert family.type == ("gauge" if is_gauge else "counter")
+        assert family.type == ("gauge" if name.endswith(GAUGES) else "counter")
         assert family.documentation
-        reasons = 3 if name.endswith("_dropped") else 1
-        assert len(family.samples) == reasons * count
+        each = 3 if name.endswith("_dropped") else 0 if "keyframe" in name else 1
+        assert len(family.samples) == each * count
     if count:
         first, *_ = families["rtpfanout_session_packets_per_second"].samples
         assert first.labels == {
@@ -96,6 +107,10 @@ def test_parsers_find_every_series(count: int, is_openmetrics: bool) -> None:
             for sample in families["rtpfanout_session_packets_dropped"].samples
         }
         assert values == {"overload": 9, "rate_limit": 10, "paused": 11}
+        (condition, *_) = families["rtpfanout_session_condition"].samples
+        assert (condition.labels["condition"], condition.value) == ("frozen", 1)
+        (lost, *_) = families["rtpfanout_session_packets_lost"].samples
+        assert lost.value == 13
     if count > 1:
         _, second, *_ = families["rtpfanout_session_packets_sent"].samples
         assert second.labels["source"] == NETWORK.source_address
@@ -116,3 +131,13 @@ def test_there_are_places_to_let_others_work() -> None:
 def test_openmetrics_ends_as_it_must() -> None:
     assert page(2, is_openmetrics=True)[0].endswith("\n# EOF\n")
     assert "EOF" not in page(2)[0]
+
+
+def test_series_have_the_labels_that_are_asked_for() -> None:
+    text, _ = page(2, labels=("cell/id", "vehicle", "site"))
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    first, second = families["rtpfanout_session_condition"].samples
+    assert not [name for name in first.labels if name.startswith("label_")]
+    assert second.labels["label_cell_id"] == "a.b"
+    assert second.labels["label_vehicle"] == "rover-7"
+    assert "label_site" not in second.labels

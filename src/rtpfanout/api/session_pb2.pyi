@@ -198,7 +198,7 @@ class SubscriberResponse(_message.Message):
     def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., refused_reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "refused_reason", "refused_subscribers", "dscp")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "refused_reason", "refused_subscribers", "dscp", "condition", "condition_since")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +229,8 @@ class SessionResponse(_message.Message):
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     REFUSED_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_SINCE_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     ssrc: int
@@ -252,7 +254,9 @@ class SessionResponse(_message.Message):
     refused_reason: str
     refused_subscribers: int
     dscp: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ...) -> None: ...
+    condition: str
+    condition_since: str
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ...) -> None: ...
 
 class UpdateSessionRequest(_message.Message):
     __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ingest_port", "dscp")
@@ -308,7 +312,7 @@ class WatchSessionsRequest(_message.Message):
     def __init__(self, after_revision: _Optional[int] = ..., label_selector: _Optional[str] = ...) -> None: ...
 
 class SessionEvent(_message.Message):
-    __slots__ = ("type", "revision", "session")
+    __slots__ = ("type", "revision", "session", "cause")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TYPE_UNSPECIFIED: _ClassVar[SessionEvent.Type]
@@ -330,10 +334,12 @@ class SessionEvent(_message.Message):
     TYPE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
     type: SessionEvent.Type
     revision: int
     session: SessionResponse
-    def __init__(self, type: _Optional[_Union[SessionEvent.Type, str]] = ..., revision: _Optional[int] = ..., session: _Optional[_Union[SessionResponse, _Mapping]] = ...) -> None: ...
+    cause: str
+    def __init__(self, type: _Optional[_Union[SessionEvent.Type, str]] = ..., revision: _Optional[int] = ..., session: _Optional[_Union[SessionResponse, _Mapping]] = ..., cause: _Optional[str] = ...) -> None: ...
 
 class IssueJoinTokenRequest(_message.Message):
     __slots__ = ("session_id", "ttl_secs", "lease_secs", "subscriber_class")
@@ -356,7 +362,7 @@ class JoinTokenResponse(_message.Message):
     def __init__(self, token: _Optional[str] = ..., expires_at: _Optional[str] = ...) -> None: ...
 
 class SessionStatsResponse(_message.Message):
-    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted")
+    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -378,6 +384,7 @@ class SessionStatsResponse(_message.Message):
     DROPPED_NO_PORT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_LOOP_FIELD_NUMBER: _ClassVar[int]
     DROPPED_MISROUTED_FIELD_NUMBER: _ClassVar[int]
+    RECEPTION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     packets_received: int
     packets_sent: int
@@ -399,7 +406,74 @@ class SessionStatsResponse(_message.Message):
     dropped_no_port: int
     dropped_loop: int
     dropped_misrouted: int
-    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ...) -> None: ...
+    reception: Reception
+    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ...) -> None: ...
+
+class Reception(_message.Message):
+    __slots__ = ("received", "expected", "lost", "cumulative_lost", "missing_now", "duplicates", "reordered", "late", "restarts", "timestamp_jumps", "out_of_sequence", "highest_sequence", "jitter_seconds", "jitter_units", "bitrate_bps", "frames", "frame_rate", "longest_frame_gap_seconds", "seconds_since_frame", "keyframes", "keyframe_interval_seconds", "seconds_since_keyframe", "seconds_since_parameter_sets", "ssrc", "payload_type", "payload_types", "encoding", "encoding_from", "encoding_sureness", "clock_rate", "clock_from")
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    CUMULATIVE_LOST_FIELD_NUMBER: _ClassVar[int]
+    MISSING_NOW_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    REORDERED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_JUMPS_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    JITTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_UNITS_FIELD_NUMBER: _ClassVar[int]
+    BITRATE_BPS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FRAME_RATE_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_FRAME_GAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SINCE_FRAME_FIELD_NUMBER: _ClassVar[int]
+    KEYFRAMES_FIELD_NUMBER: _ClassVar[int]
+    KEYFRAME_INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SINCE_KEYFRAME_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SINCE_PARAMETER_SETS_FIELD_NUMBER: _ClassVar[int]
+    SSRC_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_TYPES_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FROM_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_SURENESS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_RATE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FROM_FIELD_NUMBER: _ClassVar[int]
+    received: int
+    expected: int
+    lost: int
+    cumulative_lost: int
+    missing_now: int
+    duplicates: int
+    reordered: int
+    late: int
+    restarts: int
+    timestamp_jumps: int
+    out_of_sequence: int
+    highest_sequence: int
+    jitter_seconds: float
+    jitter_units: int
+    bitrate_bps: float
+    frames: int
+    frame_rate: float
+    longest_frame_gap_seconds: float
+    seconds_since_frame: float
+    keyframes: int
+    keyframe_interval_seconds: float
+    seconds_since_keyframe: float
+    seconds_since_parameter_sets: float
+    ssrc: int
+    payload_type: int
+    payload_types: _containers.RepeatedScalarFieldContainer[int]
+    encoding: str
+    encoding_from: str
+    encoding_sureness: int
+    clock_rate: int
+    clock_from: str
+    def __init__(self, received: _Optional[int] = ..., expected: _Optional[int] = ..., lost: _Optional[int] = ..., cumulative_lost: _Optional[int] = ..., missing_now: _Optional[int] = ..., duplicates: _Optional[int] = ..., reordered: _Optional[int] = ..., late: _Optional[int] = ..., restarts: _Optional[int] = ..., timestamp_jumps: _Optional[int] = ..., out_of_sequence: _Optional[int] = ..., highest_sequence: _Optional[int] = ..., jitter_seconds: _Optional[float] = ..., jitter_units: _Optional[int] = ..., bitrate_bps: _Optional[float] = ..., frames: _Optional[int] = ..., frame_rate: _Optional[float] = ..., longest_frame_gap_seconds: _Optional[float] = ..., seconds_since_frame: _Optional[float] = ..., keyframes: _Optional[int] = ..., keyframe_interval_seconds: _Optional[float] = ..., seconds_since_keyframe: _Optional[float] = ..., seconds_since_parameter_sets: _Optional[float] = ..., ssrc: _Optional[int] = ..., payload_type: _Optional[int] = ..., payload_types: _Optional[_Iterable[int]] = ..., encoding: _Optional[str] = ..., encoding_from: _Optional[str] = ..., encoding_sureness: _Optional[int] = ..., clock_rate: _Optional[int] = ..., clock_from: _Optional[str] = ...) -> None: ...
 
 class LatencySummary(_message.Message):
     __slots__ = ("p50_seconds", "p99_seconds", "p999_seconds", "max_seconds", "count")

@@ -3,7 +3,7 @@
 import enum
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -120,9 +120,13 @@ def _field_value(message: Any, field: Any) -> Any:
         return None
     value = getattr(message, field.name)
     if field.message_type is None:
+        if isinstance(value, MutableSequence):
+            return list(value)
         return field.enum_type.values_by_number[value].name if field.enum_type else value
     if field.message_type.GetOptions().map_entry:
         return dict(value)
+    if isinstance(value, MutableSequence):
+        return [message_dict(each) for each in value]
     return message_dict(value)
 
 

@@ -29,6 +29,7 @@ from rtpfanout.cli.session_options import (
     session_cells,
     takes_terms,
 )
+from rtpfanout.cli.session_stats import in_a_line, readable_stats
 
 if TYPE_CHECKING:
     from rtpfanout.client import SessionClient
@@ -156,10 +157,11 @@ def stats(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Show a session's counters; with --watch, and JSON, one object a line.
+    """Show how a session is received and sent on; with --watch, and JSON, one object a line.
 
-    packets_received are those that were admitted, dropped_... what came and was not, by reason;
-    dropped_wrong_source, with this SSRC from an address that no session of it admits.
+    packets_received are those that were admitted, dropped what came and was not, by reason;
+    wrong_source: with this SSRC from an address that no session of it admits. Expected and lost
+    are by the source's own numbers. JSON has all there is.
     """
     with connect(server) as client:
         if watch:
@@ -169,7 +171,7 @@ def stats(
     if output is OutputFormat.JSON:
         write_json(fields)
     else:
-        write_fields(_readable_stats(fields))
+        write_fields(readable_stats(fields))
 
 
 app.command("update")(session_change.update)
@@ -194,35 +196,16 @@ def _watch_stats(
             if output is OutputFormat.JSON:
                 write_json(fields, indent=None)
             elif drawn:
-                view.update(rich_table(("COUNTER", "VALUE"), _readable_stats(fields).items()))
+                view.update(rich_table(("COUNTER", "VALUE"), readable_stats(fields).items()))
             else:
-                values = {k: str(v) for k, v in _readable_stats(fields).items()}
-                del values["session_id"]
+                values = in_a_line(fields)
+                widths = {name: max(len(name), 8) for name in values}
                 if header_due:
-                    write("  ".join(values))
+                    write("  ".join(name.ljust(width) for name, width in widths.items()).rstrip())
                     header_due = False
-                write("  ".join(v.ljust(len(k)) for k, v in values.items()).rstrip())
+                cells = (str(value).ljust(widths[name]) for name, value in values.items())
+                write("  ".join(cells).rstrip())
             stop.sleep(interval)
-
-
-def _readable_stats(fields: dict[str, Any]) -> dict[str, object]:
-    readable = dict(fields)
-    readable["uptime_seconds"] = f"{fields['uptime_seconds']:.1f}"
-    readable["packets_per_second"] = f"{fields['packets_per_second']:.1f}"
-    last = fields["seconds_since_last_packet"]
-    readable["seconds_since_last_packet"] = "-" if last is None else f"{last:.1f}"
-    for name in ("first_copy_latency", "last_copy_latency"):
-        readable[name] = _readable_latency(fields[name])
-    return readable
-
-
-def _readable_latency(summary: dict[str, Any] | None) -> str:
-    if summary is None:
-        return "-"
-    return " ".join(
-        f"{label} {1000 * summary[f'{key}_seconds']:.3g} ms"
-        for label, key in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("max", "max"))
-    )
 
 
 def _list_row(session: Any) -> tuple[object, ...]:

@@ -27,6 +27,7 @@ from rtpfanout.config.types import (
     Expected,
     Groups,
     IpText,
+    LabelKeys,
     Number,
     Ports,
     Seconds,
@@ -150,6 +151,11 @@ class Settings(BaseSettings):
     enable_metrics: Switch = setting(True, "Serve /metrics, /healthz and /readyz over HTTP.")
     metrics_bind_address: Endpoint = setting(
         Address.parse("0.0.0.0:9090"), "Where metrics and health are served (TCP)."
+    )
+    metrics_session_labels: LabelKeys = setting(
+        (),
+        "Labels of sessions that the series of /metrics/sessions have as well, by their keys, 8 at "
+        'the most: ["vehicle"] makes label_vehicle="rover-7".',
     )
     grpc_bind_address: Endpoint = setting(
         Address.parse("127.0.0.1:50051"),

@@ -2,16 +2,19 @@
 
 import ipaddress
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 from pydantic_settings import NoDecode
 
-from rtpfanout.model import Address, parse_ip, unmapped
+from rtpfanout.model import LABEL, Address, parse_ip, unmapped
 from rtpfanout.multicast import IngestGroup
 from rtpfanout.networks import Network, NetworkSet
 from rtpfanout.portrange import PortRange
+
+MOST_SERIES_LABELS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,24 @@ def _parse_texts(value: object) -> tuple[str, ...]:
     return tuple(entries)
 
 
+def series_label(key: str) -> str:
+    """How a series names a session's label of that key: Prometheus has no '.', '/' or '-' there."""
+    return "label_" + re.sub("[^A-Za-z0-9_]", "_", key)
+
+
+def _parse_label_keys(value: object) -> tuple[str, ...]:
+    keys = _parse_texts(value)
+    for key in keys:
+        if not LABEL.fullmatch(key):
+            raise ValueError(f"{key!r} is no key of a label")
+    names = [series_label(key) for key in keys]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"more than one of them would be {', '.join(sorted(twice))}")
+    if len(keys) > MOST_SERIES_LABELS:
+        raise ValueError(f"{len(keys)} of them; {MOST_SERIES_LABELS} are the most")
+    return keys
+
+
 def _split_list(text: str) -> object:
     if text.lstrip().startswith("["):
         try:
@@ -200,6 +221,13 @@ Texts = Annotated[
     PlainValidator(_parse_texts),
     PlainSerializer(list),
     Expected('a list of texts such as ["one", "two"]'),
+]
+LabelKeys = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    PlainValidator(_parse_label_keys),
+    PlainSerializer(list),
+    Expected('a list of keys of labels such as ["vehicle", "site"]'),
 ]
 StorePath = Annotated[str, BeforeValidator(_parse_path), Expected('a path, "auto" or ":memory:"')]
 Switch = Annotated[bool, Expected("true or false")]

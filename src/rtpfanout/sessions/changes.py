@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 KEPT = 65_536
 UNWRITTEN = 2**20
 """More revisions than may be shown and not be in the store: one for each session that was changed
-by subscribers. A start leaves so many out, so that none is ever given twice."""
+by subscribers or by its source; housekeeping writes the last one in time. A start leaves so many
+out, so that none is ever given twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Change:
     labels_before: Mapping[str, str]
     view_before: SessionView | None = None
     """Where the labels changed: what is shown to those for whom the session is gone."""
+    cause: str = ""
+    """Of UPDATED, what changed: "condition", "status", "source", "subscribers"; else empty."""
 
     def seen_by(self, selector: Pairs) -> ChangeKind | None:
         """What it is to one who sees only what `selector` matches; None: nothing."""
@@ -95,9 +98,10 @@ class ChangeLog:
         view: SessionView,
         labels_before: Mapping[str, str],
         view_before: SessionView | None = None,
+        cause: str = "",
     ) -> None:
         """The change of this revision happened."""
-        self._settle(revision, Change(revision, kind, view, labels_before, view_before))
+        self._settle(revision, Change(revision, kind, view, labels_before, view_before, cause))
 
     def give_up(self, revision: int) -> None:
         """It did not."""

@@ -10,12 +10,14 @@ import structlog
 
 from rtpfanout.errors import NotFoundError
 from rtpfanout.model import Address, ChangeKind
+from rtpfanout.sessions.changes import UNWRITTEN
 from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:
     from rtpfanout.model import IPAddress
     from rtpfanout.overload import HighWater, Sample
     from rtpfanout.sessions.changes import ChangeLog
+    from rtpfanout.sessions.conditions import Conditions
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.deadlines import Deadlines
     from rtpfanout.sessions.judge import Judge
@@ -50,9 +52,11 @@ class Housekeeping(Part):
     """The seconds at which a session, by its handle, has leases to end."""
     judge: Judge
     refused: RefusedSessions
+    conditions: Conditions
 
     def __post_init__(self) -> None:
         self.expire_idle = self.life.expire_idle
+        self.tell_conditions = self.conditions.look
         self.keep_consents = self.consents.keep
         """And once when no more can be given."""
         self.on_interfaces = self.renumbering.on_interfaces
@@ -60,6 +64,7 @@ class Housekeeping(Part):
         """Once, some time after the start: for whom it matters from which of our addresses packets
         leave, because an interface has several. Changes of the addresses do it again."""
         self._looks = 0
+        self._begun = self.changes.given
         self._local: tuple[dict[IPAddress, int], int] | None = None
 
     def expire_subscribers(self) -> int:
@@ -112,14 +117,19 @@ class Housekeeping(Part):
                 for session in sessions:
                     revision = self.changes.begin()
                     view = self.state.view(session)
-                    self.changes.show(revision, ChangeKind.UPDATED, view, view.labels)
+                    self.changes.show(
+                        revision, ChangeKind.UPDATED, view, view.labels, cause="subscribers"
+                    )
 
     def keep_clock(self) -> None:
         """Housekeeping: the store learns at once that the host started anew, or its clock was
-        set. Waits for nobody.
+        set; and before too long which revisions were shown. Waits for nobody.
         """
-        if not self.store.failing and not self.clock.is_kept(self.store.kept_clock):
-            self.store.submit([])
+        given = self.changes.given
+        is_behind = given - max(self.store.revision, self._begun) > UNWRITTEN // 2
+        is_kept = self.clock.is_kept(self.store.kept_clock)
+        if not self.store.failing and (is_behind or not is_kept):
+            self.store.submit([], given)
 
     def on_sample(self, sample: Sample) -> None:
         """Housekeeping, about once a second, with what was measured since: opens and closes

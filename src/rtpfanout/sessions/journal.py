@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtpfanout.boot import boot_id
+from rtpfanout.model import Condition
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.movekeys import identity_of
 from rtpfanout.sessions.record import Session
@@ -50,6 +51,11 @@ class Journal:
         if before is None or before.move_counter != terms.move_counter:
             changes += _counter(session.ssrc, terms)
         return self.submit(changes, answer)
+
+    def note_fed(self, sequences: Sequence[int]) -> None:
+        """These have had a packet. Not waited for: else a restart takes them for never fed."""
+        if sequences:
+            self.submit([writes.note_fed(sequences)])
 
     def delete_session(
         self, session: Session | RefusedSession, answer: StoredAnswer | None
@@ -151,6 +157,7 @@ def stored(session: Session) -> StoredSession:
         media_type=session.media_type.value,
         created_ns=session.created_wall_ns,
         revision=session.revision,
+        was_fed=int(session.condition is not Condition.NEVER_FED),
         **stored_terms(session.terms),
     )
 
@@ -159,6 +166,7 @@ def session_of(
     row: StoredSession, handle: int, media_type: MediaType, terms: Terms, clock: Clock
 ) -> Session:
     """What `stored` stored, with what was read of it."""
+    now = clock.monotonic_ns()
     return Session(
         session_id=row.session_id,
         sequence=row.sequence,
@@ -168,7 +176,9 @@ def session_of(
         created_at=clock.moment(row.created_ns),
         created_ns=clock.monotonic_of(row.created_ns),
         created_wall_ns=row.created_ns,
-        fed_since_ns=clock.monotonic_ns(),
+        fed_since_ns=now,
+        condition=Condition.FLOWING if row.was_fed else Condition.NEVER_FED,
+        condition_since_ns=now if row.was_fed else clock.monotonic_of(row.created_ns),
         terms=terms,
         revision=row.revision,
     )

@@ -83,6 +83,7 @@ class Life(Part):
                 created_ns=now,
                 created_wall_ns=clock.wall_ns(now),
                 fed_since_ns=now,
+                condition_since_ns=now,
                 terms=terms,
                 revision=revision,
             )

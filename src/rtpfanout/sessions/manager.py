@@ -16,6 +16,7 @@ from rtpfanout.sessions import fields, tokens
 from rtpfanout.sessions.admission import read_address, read_batch
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.clock import Clock
+from rtpfanout.sessions.conditions import Conditions
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.housekeeping import Housekeeping
@@ -108,9 +109,10 @@ class SessionManager:
         self._refused = refused = RefusedSessions(*core, journal, log, new_restoring)
         self.signals = Signals(*core, store, consents, subscribers, updating, self._remove)
         renumbering = Renumbering(*core, journal, zones, consents, subscribers, updating, refused)
+        self.conditions = Conditions(*core, log, journal)
         self.housekeeping = Housekeeping(
             *core, store, log, renumbering, water, consents, Shedding(*core), life, subscribers,
-            due, Judge(*core), refused,
+            due, Judge(*core), refused, self.conditions,
         )  # fmt: skip
 
     def restore_packets(self, interfaces: Mapping[str, int] = _NO_INTERFACES) -> None:
@@ -371,7 +373,9 @@ class SessionManager:
             return refused.stats(self._clock)
         with self._state.found(session_id) as session:
             now = self._clock.monotonic_ns()
-            stats = stats_of(session, self._engine.session_stats(session.handle, now), now)
+            values = self._engine.session_stats(session.handle, now)
+            reception = self._engine.session_reception(session.handle, now)
+            stats = stats_of(session, values, reception, now)
             first, last = (of for of, _ in self._engine.session_latency(session.handle))
         return replace(
             stats,

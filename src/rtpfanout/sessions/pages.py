@@ -12,7 +12,7 @@ from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.refused import RefusedSession, in_order
 from rtpfanout.sessions.state import BY_SEQUENCE
-from rtpfanout.sessions.views import stats_of, view_of
+from rtpfanout.sessions.views import stats_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +77,8 @@ def all_stats(
                 continue
             now = clock.monotonic_ns()
             values = engine.session_stats(session.handle, now)
-        yield view_of(session, values, now), stats_of(session, values, now)
+            reception = engine.session_reception(session.handle, now)
+        yield state.view_at(session, values, now), stats_of(session, values, reception, now)
 
 
 def _view(state: State, clock: Clock, session: _Either) -> SessionView:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rtpfanout.model import Condition
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -32,6 +34,11 @@ class Session:
     """Since when its source is the one it is, and not paused; monotonic."""
     timed_since_ns: int = 0
     """Since when its idle timeout is the one it is; monotonic."""
+    condition: Condition = Condition.NEVER_FED
+    condition_since_ns: int = 0
+    """Monotonic."""
+    is_active: bool = False
+    """Whether it was so when that was last looked at."""
     revision: int = 0
     subscribers: int = 0
     refused: int = 0

@@ -375,6 +375,8 @@ class Restoring(Part):
             session.terms = replace(terms, move_counter=counter)
             state.names.take(row.name, row.session_id)
             state.insert(session)
+            if row.was_fed:
+                state.awaited.add(entry.handle)
             self.subscribers.count_restored(session, entry.subscribers, entry.records)
             if entry.refused:
                 state.recount_refused(session)

@@ -21,7 +21,7 @@ from rtpfanout.sessions.names import Names
 from rtpfanout.sessions.views import view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterator, Mapping, Set
 
     from rtpfanout._fastpath import Engine
     from rtpfanout.ingest_ports import IngestPorts
@@ -73,6 +73,8 @@ class State:
         self.per_ip: Counter[bytes] = Counter()  # only with limits.subscribers_per_ip
         self.counts: Counter[str] = Counter()
         self._touched: dict[Session, None] = {}
+        self.awaited: set[int] = set()
+        """Handles of sessions that were fed before a restart, and not since."""
         self.refused: dict[str, RefusedSession] = {}
         self.refused_subscribers = 0
         """In the engine, but without a packet."""
@@ -217,6 +219,7 @@ class State:
         session.refused = 0
         self.has_room = self.room_for_sessions = True
         self._touched.pop(session, None)
+        self.awaited.discard(session.handle)
 
     def recount_refused(self, session: Session) -> None:
         """After a change. The lock is held."""
@@ -241,7 +244,13 @@ class State:
     def view(self, session: Session) -> SessionView:
         """As it is now. The lock is held, or nobody else has the session yet."""
         now = self._clock.monotonic_ns()
-        return view_of(session, self._engine.session_stats(session.handle, now), now)
+        return self.view_at(session, self._engine.session_stats(session.handle, now), now)
+
+    def view_at(self, session: Session, values: Mapping[str, float], now_ns: int) -> SessionView:
+        """`values` are the engine's session_stats at `now_ns`."""
+        clock = self._clock
+        since = clock.moment(clock.wall_ns(session.condition_since_ns))
+        return view_of(session, values, now_ns, since)
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to `counts`; the lock is not held."""

@@ -130,7 +130,9 @@ class Updating(Part):
             if before.idle_timeout_ns != after.idle_timeout_ns:
                 session.timed_since_ns = now
             shown = state.view(session)
-            self.changes.show(revision, ChangeKind.UPDATED, shown, before.labels, gone)
+            self.changes.show(
+                revision, ChangeKind.UPDATED, shown, before.labels, gone, _cause(before, after)
+            )
         return view
 
     def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:
@@ -193,3 +195,10 @@ class Updating(Part):
     def _move(self, handle: int, to: Terms) -> None:
         address, options = engine_source(to)
         self.engine.move_session(handle, address, **options)
+
+
+def _cause(before: Terms, after: Terms) -> str:
+    """See `changes.Change`."""
+    if (before.source, before.pinned) != (after.source, after.pinned):
+        return "source"
+    return "status" if before.paused is not after.paused else ""

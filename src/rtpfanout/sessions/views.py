@@ -15,6 +15,7 @@ from rtpfanout._fastpath import LATENCY_BOUNDS_NS, SESSION_FIELDS
 from rtpfanout.model import (
     ACTIVE_WINDOW_NS,
     Address,
+    Condition,
     MediaType,
     SessionStatus,
     SubscriberClass,
@@ -44,6 +45,10 @@ class SessionView:
     refused_reason: str = ""
     refused_subscribers: int = 0
     """Of `subscriber_count`."""
+    condition: Condition | None = None
+    """None of one that is refused."""
+    condition_since: datetime | None = None
+    """In UTC."""
 
     @property
     def source(self) -> Address | None:
@@ -84,6 +89,8 @@ class SessionView:
             "created_at": self.created_at.isoformat(),
             "status": self.status,
             "revision": self.revision,
+            "condition": self.condition,
+            "condition_since": self.condition_since and self.condition_since.isoformat(),
             "source": str(self.source) if self.source else None,
             **shown_terms(self.terms),
         }
@@ -95,6 +102,7 @@ class SessionView:
     def from_json(cls, text: str) -> SessionView:
         """What `to_json` wrote, of this version or another."""
         values = json.loads(text)
+        since = values.get("condition_since")
         return cls(
             session_id=values["session_id"],
             ssrc=values["ssrc"],
@@ -104,6 +112,8 @@ class SessionView:
             status=SessionStatus(values["status"]),
             terms=answered_terms(values),
             revision=values.get("revision", 0),
+            condition=Condition(values["condition"]) if values.get("condition") else None,
+            condition_since=datetime.fromisoformat(since) if since else None,
         )
 
 
@@ -169,6 +179,9 @@ class SessionStats:
     """From the kernel's receive time stamp to the return of the send to the first subscriber."""
     last_copy_latency: LatencySummary | None = None
     """To the last. Both: of a session asked for alone, once a packet had a subscriber."""
+    reception: Mapping[str, Any] | None = None
+    """How its packets came, by the names of Reception in session.proto; None where that is absent.
+    None of one that is refused."""
 
 
 _COUNTED = tuple(each.name for each in fields(SessionStats) if each.name in SESSION_FIELDS)
@@ -206,7 +219,9 @@ class SubscriberView:
     refused_reason: str = ""
 
 
-def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> SessionView:
+def view_of(
+    session: Session, values: Mapping[str, float], now_ns: int, condition_since: datetime
+) -> SessionView:
     """`values` are the engine's session_stats at `now_ns`."""
     last = values["last_packet_ns"]
     is_active = last > 0 and now_ns - last <= ACTIVE_WINDOW_NS
@@ -221,11 +236,15 @@ def view_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sessi
         terms=session.terms,
         revision=session.revision,
         refused_subscribers=session.refused,
+        condition=session.condition,
+        condition_since=condition_since,
     )
 
 
-def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> SessionStats:
-    """`values` are the engine's session_stats at `now_ns`."""
+def stats_of(
+    session: Session, values: Mapping[str, float], reception: Mapping[str, Any], now_ns: int
+) -> SessionStats:
+    """`values` and `reception` are what the engine has of it at `now_ns`."""
     last = values["last_packet_ns"]
     counted: dict[str, Any] = {name: int(values[name]) for name in _COUNTED}
     return SessionStats(
@@ -237,4 +256,21 @@ def stats_of(session: Session, values: Mapping[str, float], now_ns: int) -> Sess
         # A packet may have come in since the clock was read.
         seconds_since_last_packet=max(0.0, (now_ns - last) / 1e9) if last else None,
         **counted,
+        reception=reception_of(reception),
     )
+
+
+def reception_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """From the engine's session_reception: its nanoseconds as seconds."""
+    found = {}
+    for name, value in values.items():
+        if name.endswith("_age_ns"):
+            name = f"seconds_since_{name.removesuffix('_age_ns')}"
+        elif name.endswith("_ns"):
+            name = f"{name.removesuffix('_ns')}_seconds"
+        else:
+            found[name] = value
+            continue
+        found[name] = None if value is None else value / 1e9
+    del found["condition"]
+    return found

@@ -51,6 +51,8 @@ class WatchEvent:
     type: EventType
     revision: int = 0
     view: SessionView | None = None
+    cause: str = ""
+    """Of UPDATED, as `Change` has it."""
 
 
 _OF_CHANGE = {kind: EventType[kind.name] for kind in ChangeKind}
@@ -95,7 +97,8 @@ async def watch(
                 if kind is not None:
                     is_gone = kind is ChangeKind.DELETED
                     view = (change.view_before if is_gone else None) or change.view
-                    yield WatchEvent(_OF_CHANGE[kind], change.revision, view)
+                    cause = change.cause if kind is ChangeKind.UPDATED else ""
+                    yield WatchEvent(_OF_CHANGE[kind], change.revision, view, cause)
                     last = now()
             if found:
                 continue

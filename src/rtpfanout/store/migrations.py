@@ -139,6 +139,7 @@ _LAYOUT_3 = _added(
     ("idle_timeout_secs REAL", "-1.0"),
     ("ingest_port INTEGER", "0"),
     ("dscp TEXT", "''"),
+    ("was_fed INTEGER", "0"),
 )
 
 LAYOUTS = (_LAYOUT_1, _LAYOUT_2, _LAYOUT_3)

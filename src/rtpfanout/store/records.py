@@ -52,6 +52,8 @@ class StoredSession(NamedTuple):
     ingest_port: int = 0
     """0: none."""
     dscp: str = ""
+    was_fed: int = 0
+    """1: it has had a packet."""
 
 
 class StoredSource(NamedTuple):

@@ -65,6 +65,12 @@ def put_session(session: StoredSession) -> Write:
     return Write([(_PUT_SESSION, [session]), (highest, [(session.sequence,)])])
 
 
+def note_fed(sequences: Sequence[int]) -> Write:
+    """These sessions have had a packet; nothing of those that aren't there."""
+    rows = [(sequence,) for sequence in sequences]
+    return Write([("UPDATE session SET was_fed = 1 WHERE sequence = ?", rows)], len(rows))
+
+
 def drop_session(sequence: int) -> Write:
     """The session and all its subscribers; nothing if it isn't there."""
     of, session = (
