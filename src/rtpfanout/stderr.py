@@ -111,7 +111,9 @@ def _carry(read: int, to: int) -> None:
     while data := os.read(read, 1 << 16):
         with contextlib.suppress(OSError):  # its reader is gone: there is nobody to tell
             while data:
-                select.select([], [to], [])  # somebody may have made it non-blocking
+                ready = select.poll()
+                ready.register(to, select.POLLOUT)
+                ready.poll()  # somebody may have made it non-blocking
                 data = data[os.write(to, data) :]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtpfanout.supervisor.link import INLINE, Link
+from rtpfanout.supervisor.link import INLINE, Link, readable_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,3 +96,17 @@ def test_a_message_of_the_first_version(ends: tuple[Link, Link]) -> None:
     assert list(other.heard()) == [{"word": "reloaded", "needs_restart": []}]
     assert other.tell("suspend") == ""
     assert one.sock.recv(100) == b'{"word": "suspend"}'
+
+
+def test_any_number_of_descriptors_is_waited_for(ends: tuple[Link, Link]) -> None:
+    """select(2) knows none from 1,024 on."""
+    one, other = ends
+    first, last = os.dup(other.sock.fileno()), fcntl.fcntl(other.sock.fileno(), fcntl.F_DUPFD, 1500)
+    assert last >= 1500
+    assert readable_of([first, last], 0.0) == []
+    one.tell("word")
+    assert readable_of([last, first], 3600.0) == [last, first]
+    one.close()
+    assert readable_of([last], float("inf")) == [last]
+    os.close(first)
+    os.close(last)

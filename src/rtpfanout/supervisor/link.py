@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
+import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
@@ -130,6 +132,14 @@ def known(kind: type[_Told], values: dict[str, Any]) -> _Told:
     """Of what another version may have told: the fields that this one has."""
     names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in values.items() if name in names})
+
+
+def readable_of(descriptors: Iterable[int], seconds: float) -> list[int]:
+    """Those with something to read, as soon as there is one; of any number, as select() can't."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(math.ceil(min(seconds, 3600) * 1000))]
 
 
 def close_all(descriptors: Sequence[int]) -> None:

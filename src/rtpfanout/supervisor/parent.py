@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import time
@@ -26,7 +25,7 @@ from rtpfanout.errors import RtpFanoutError, StartError
 from rtpfanout.store import MEMORY
 from rtpfanout.supervisor import ingress, signals
 from rtpfanout.supervisor.keeping import Keeper
-from rtpfanout.supervisor.link import Link, close_all
+from rtpfanout.supervisor.link import Link, close_all, readable_of
 from rtpfanout.supervisor.notify import Notifier
 from rtpfanout.supervisor.preload import Preload
 from rtpfanout.supervisor.process import ServerProcess, fork_server, reaped
@@ -128,7 +127,7 @@ class Supervisor:
         ends = min(self._kill_at, self._step_ends, self._spawn_at, self._look_at)
         patience = 0.0 if self._preload.is_due else max(0.0, ends - time.monotonic())
         wakes = self._signals.descriptors[0]
-        readable, _, _ = select.select([wakes, *links], [], [], patience)
+        readable = readable_of([wakes, *links], patience)
         for descriptor in readable:
             if descriptor in links:
                 self._listen_to(links[descriptor])
