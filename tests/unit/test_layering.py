@@ -79,7 +79,7 @@ SESSIONS_LAYERS = (
     {"life", "updating"},
     {"restore", "signals"},
     {"kept"},
-    {"renumbering"},
+    {"removal", "renumbering"},
     {"housekeeping"},
     {"manager"},
     {"__init__"},

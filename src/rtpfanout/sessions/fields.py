@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtpfanout.errors import InvalidArgumentError
 from rtpfanout.model import (
@@ -33,6 +33,12 @@ MOST_LABELS = 16
 _LABEL_WORDS = "1 to 63 letters, digits, '-', '_', '.' or '/'"
 
 _Word = TypeVar("_Word", bound=enum.StrEnum)
+
+
+def given(*, labels: Mapping[str, str] | None = None, **terms: Any) -> dict[str, Any]:
+    """What of a request is there, the same whatever the order of its labels."""
+    there = {name: value for name, value in terms.items() if value is not None}
+    return there | ({"labels": dict(sorted(labels.items()))} if labels else {})
 
 
 def session_of(text: str) -> str:

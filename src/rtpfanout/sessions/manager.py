@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from rtpfanout.errors import UnavailableError
 from rtpfanout.ingest_ports import IngestPorts
 from rtpfanout.overload import HighWater
-from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields, tokens
-from rtpfanout.sessions.admission import read_address, read_batch
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.conditions import Conditions
@@ -25,6 +23,7 @@ from rtpfanout.sessions.judge import Judge
 from rtpfanout.sessions.kept import RefusedSessions
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.pages import Wanted, all_stats, sessions_page
+from rtpfanout.sessions.removal import Removal
 from rtpfanout.sessions.renumbering import Renumbering
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restoring
@@ -32,7 +31,7 @@ from rtpfanout.sessions.rules import Rules
 from rtpfanout.sessions.shedding import Shedding
 from rtpfanout.sessions.signals import Signals
 from rtpfanout.sessions.state import State
-from rtpfanout.sessions.subscribers import Subscribers, not_a_subscriber
+from rtpfanout.sessions.subscribers import Subscribers
 from rtpfanout.sessions.terms import new_terms, said_terms
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sessions.entry import Restored
-    from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.rules import Limits
     from rtpfanout.store import Store
 
@@ -107,6 +105,8 @@ class SessionManager:
         self._new_restoring = new_restoring
         self._restoring: Restoring | None = None
         self._refused = refused = RefusedSessions(*core, journal, log, new_restoring)
+        self._removal = Removal(state, self._requests, refused, subscribers)
+        self._remove = self._removal.of_records
         self.signals = Signals(*core, store, consents, subscribers, updating, self._remove)
         renumbering = Renumbering(*core, journal, zones, consents, subscribers, updating, refused)
         self.conditions = Conditions(*core, log, journal)
@@ -188,7 +188,7 @@ class SessionManager:
         InvalidArgumentError, AlreadyExistsError (same name, or same SSRC and source), LimitError,
         UnavailableError, and what the address policy raises.
         """
-        given = _given(source_address=source_address, **terms)
+        given = fields.given(source_address=source_address, **terms)
         asked = said_terms(given)
         said = {"ssrc": ssrc, "media_type": media_type, "if_exists": if_exists, **asked}
         with self._requests.once("CreateSession", request_id, **said) as once:
@@ -208,7 +208,7 @@ class SessionManager:
         NotFoundError, AbortedError (`if_revision` is not the session's), AddressDeniedError (the
         new source is a subscriber).
         """
-        changes = _given(**terms)
+        changes = fields.given(**terms)
         named = fields.session_of(session_id)
         said = {"session_id": named, "changes": changes, "if_revision": if_revision}
         with self._requests.once("UpdateSession", request_id, **said) as once:
@@ -320,15 +320,7 @@ class SessionManager:
 
         Raises InvalidArgumentError, NotFoundError (session or subscriber), UnavailableError.
         """
-        named = fields.session_of(session_id)
-        said = {"session_id": named, "subscriber_address": address_text}
-        with self._requests.once("RemoveSubscriber", request_id, **said) as once:
-            if once.earlier is not None:
-                return
-            canonical = self._state.id_of(named)
-            address = read_address(address_text, SUBSCRIBER_FIELD)
-            if not all(self._remove(canonical, [address.record], once)):
-                raise not_a_subscriber(canonical, address)
+        self._removal.one(session_id, address_text, request_id)
 
     def remove_subscribers(
         self, session_id: str, address_texts: Sequence[str], *, request_id: str = ""
@@ -337,25 +329,7 @@ class SessionManager:
 
         Raises InvalidArgumentError, NotFoundError (session), UnavailableError.
         """
-        named = fields.session_of(session_id)
-        said = {"session_id": named, "subscriber_addresses": list(address_texts)}
-        with self._requests.once("BatchRemoveSubscribers", request_id, **said) as once:
-            if once.earlier is not None:
-                return [address_texts[int(i)] for i in once.earlier.split(",") if i]
-            canonical = self._state.id_of(named)
-            addresses = read_batch(address_texts, lambda text: read_address(text, SUBSCRIBER_FIELD))
-            records = [address.record for address in addresses]
-            found = self._remove(canonical, records, once, is_batch=True)
-        pairs = zip(address_texts, found, strict=True)
-        return [text for text, was_there in pairs if not was_there]
-
-    def _remove(
-        self, canonical_id: str, records: Sequence[bytes], once: Once, *, is_batch: bool = False
-    ) -> list[bool]:
-        found = self._refused.remove_subscribers(canonical_id, records, once)
-        if found is not None:
-            return found
-        return self._subscribers.remove(canonical_id, records, once, is_batch=is_batch)
+        return self._removal.batch(session_id, address_texts, request_id)
 
     def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
@@ -386,9 +360,3 @@ class SessionManager:
     def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, each as it is when it is taken."""
         return all_stats(self._state, self._engine, self._clock)
-
-
-def _given(*, labels: Mapping[str, str] | None = None, **terms: Any) -> dict[str, Any]:
-    """What of a request is there, the same whatever the order of its labels."""
-    given = {name: value for name, value in terms.items() if value is not None}
-    return given | ({"labels": dict(sorted(labels.items()))} if labels else {})
