@@ -90,6 +90,7 @@ for _name, _response in {
     "RemoveSubscriber": empty_pb2.Empty(),
     "BatchAddSubscribers": session_pb2.BatchAddSubscribersResponse(added=1),
     "BatchRemoveSubscribers": session_pb2.BatchRemoveSubscribersResponse(removed=1),
+    "GetSubscriberSdp": session_pb2.GetSubscriberSdpResponse(sdp="v=0"),
     "ListSubscribers": session_pb2.ListSubscribersResponse(
         subscribers=[session_pb2.SubscriberResponse(subscriber_address="listed")]
     ),

@@ -94,6 +94,10 @@ class RefusedError(RtpFanoutError):
     """The session is kept, but the configuration of today refuses it, so nothing is served."""
 
 
+class NotKnownError(RtpFanoutError):
+    """Nobody knows it yet: packets of the source would tell, or whoever says it."""
+
+
 class AddressDeniedError(RtpFanoutError):
     """The address policy does not let traffic be aimed at this address."""
 
@@ -168,6 +172,7 @@ CODES: dict[type[RtpFanoutError], Codes] = {
     ),
     UnavailableError: Codes(ExitCode.UNREACHABLE, "UNAVAILABLE", denial="UNAVAILABLE"),
     RefusedError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "REFUSED", "UNAVAILABLE"),
+    NotKnownError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "NOT_KNOWN_YET"),
     LimitError: Codes(ExitCode.FAILURE, "RESOURCE_EXHAUSTED", denial="LIMIT"),
     InvalidArgumentError: Codes(ExitCode.USAGE, "INVALID_ARGUMENT"),
     AlreadyExistsError: Codes(ExitCode.FAILURE, "ALREADY_EXISTS", "SESSION_EXISTS"),

@@ -26,6 +26,7 @@ CODES = {
     "PermissionDeniedError": 5,
     "UnauthenticatedError": 5,
     "RefusedError": 1,
+    "NotKnownError": 1,
     "StreamRefusedError": 4,
 }
 

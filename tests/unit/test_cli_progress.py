@@ -15,7 +15,7 @@ from rtpfanout.traffic.sending import Sent
 from rtpfanout.traffic.stopping import StopFlag
 from rtpfanout.traffic.udp import Datagram
 
-HERE = Address.parse("127.0.0.1:6000")
+HERE = Address.parse("127.0.0.1:6001")
 REPORT = bytes([0x80, 201, 0, 1, 0, 0, 0, 9])
 
 

@@ -33,6 +33,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "BatchAddSubscribers": lambda c: c.add_subscribers("id", ["a"], ttl_secs=5),
     "BatchRemoveSubscribers": lambda c: c.remove_subscribers("id", ["a"]),
     "ListSubscribers": lambda c: c.list_subscribers("id"),
+    "GetSubscriberSdp": lambda c: c.get_subscriber_sdp("id", "a", wait_secs=1, others=[("b", "c")]),
     "GetSessionStats": lambda c: c.get_session_stats("id"),
     "IssueJoinToken": lambda c: c.issue_join_token("id", ttl_secs=60, lease_secs=9),
 }

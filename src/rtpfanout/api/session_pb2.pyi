@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ingest_port", "dscp")
+    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ingest_port", "dscp", "encoding", "sdp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,8 @@ class CreateSessionRequest(_message.Message):
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    SDP_FIELD_NUMBER: _ClassVar[int]
     source_address: str
     ssrc: int
     media_type: str
@@ -51,7 +53,9 @@ class CreateSessionRequest(_message.Message):
     idle_timeout_secs: float
     ingest_port: str
     dscp: str
-    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ...) -> None: ...
+    encoding: Encoding
+    sdp: str
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -177,6 +181,48 @@ class ListSubscribersResponse(_message.Message):
     next_cursor: str
     def __init__(self, subscribers: _Optional[_Iterable[_Union[SubscriberResponse, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
 
+class Encoding(_message.Message):
+    __slots__ = ("name", "payload_type", "clock_rate", "channels", "fmtp")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_RATE_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    FMTP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    payload_type: int
+    clock_rate: int
+    channels: int
+    fmtp: str
+    def __init__(self, name: _Optional[str] = ..., payload_type: _Optional[int] = ..., clock_rate: _Optional[int] = ..., channels: _Optional[int] = ..., fmtp: _Optional[str] = ...) -> None: ...
+
+class GetSubscriberSdpRequest(_message.Message):
+    __slots__ = ("session_id", "subscriber_address", "wait_secs", "others")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECS_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    subscriber_address: str
+    wait_secs: float
+    others: _containers.RepeatedCompositeFieldContainer[SdpPart]
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ..., wait_secs: _Optional[float] = ..., others: _Optional[_Iterable[_Union[SdpPart, _Mapping]]] = ...) -> None: ...
+
+class SdpPart(_message.Message):
+    __slots__ = ("session_id", "subscriber_address")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    subscriber_address: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ...) -> None: ...
+
+class GetSubscriberSdpResponse(_message.Message):
+    __slots__ = ("sdp", "notes")
+    SDP_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    sdp: str
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sdp: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class SubscriberResponse(_message.Message):
     __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures", "subscriber_class", "expires_at", "state", "refused_reason")
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -198,7 +244,7 @@ class SubscriberResponse(_message.Message):
     def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., refused_reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "refused_reason", "refused_subscribers", "dscp", "condition", "condition_since")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "encoding", "refused_reason", "refused_subscribers", "dscp", "condition", "condition_since")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +272,7 @@ class SessionResponse(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     REFUSED_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
@@ -251,15 +298,16 @@ class SessionResponse(_message.Message):
     name: str
     idle_timeout_secs: float
     ingest_port: int
+    encoding: Encoding
     refused_reason: str
     refused_subscribers: int
     dscp: str
     condition: str
     condition_since: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ...) -> None: ...
 
 class UpdateSessionRequest(_message.Message):
-    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ingest_port", "dscp")
+    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ingest_port", "dscp", "encoding", "sdp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +332,8 @@ class UpdateSessionRequest(_message.Message):
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    SDP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     source_policy: str
@@ -301,7 +351,9 @@ class UpdateSessionRequest(_message.Message):
     idle_timeout_secs: float
     ingest_port: str
     dscp: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ...) -> None: ...
+    encoding: Encoding
+    sdp: str
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("after_revision", "label_selector")

@@ -89,6 +89,11 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.FromString,
                 _registered_method=True)
+        self.GetSubscriberSdp = channel.unary_unary(
+                '/rtpfanout.SessionService/GetSubscriberSdp',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.GetSubscriberSdpRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.GetSubscriberSdpResponse.FromString,
+                _registered_method=True)
         self.UpdateSession = channel.unary_unary(
                 '/rtpfanout.SessionService/UpdateSession',
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.UpdateSessionRequest.SerializeToString,
@@ -193,6 +198,16 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSubscriberSdp(self, request, context):
+        """What a player needs to open what an address is sent, as SDP (RFC 8866): of
+        what was told of the session, else of what its packets tell. The address need
+        not be a subscriber. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (nobody
+        knows yet what the session carries).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateSession(self, request, context):
         """Changes what is named and nothing else, in one step: a packet is judged by the
         session as it was before or as it is after. INVALID_ARGUMENT, NOT_FOUND,
@@ -271,6 +286,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListSubscribers,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.SerializeToString,
+            ),
+            'GetSubscriberSdp': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSubscriberSdp,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.GetSubscriberSdpRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.GetSubscriberSdpResponse.SerializeToString,
             ),
             'UpdateSession': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateSession,
@@ -562,6 +582,33 @@ class SessionService(object):
             '/rtpfanout.SessionService/ListSubscribers',
             rtpfanout_dot_api_dot_session__pb2.ListSubscribersRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.ListSubscribersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSubscriberSdp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/GetSubscriberSdp',
+            rtpfanout_dot_api_dot_session__pb2.GetSubscriberSdpRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.GetSubscriberSdpResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,14 @@ from rtpfanout.errors import PermissionDeniedError
 from rtpfanout.model import LABEL, REQUEST_ID, Pairs
 
 READING = frozenset(
-    ("GetSession", "ListSessions", "GetSessionStats", "ListSubscribers", "WatchSessions")
+    (
+        "GetSession",
+        "ListSessions",
+        "GetSessionStats",
+        "ListSubscribers",
+        "GetSubscriberSdp",
+        "WatchSessions",
+    )
 )
 SUBSCRIBING = frozenset(
     (

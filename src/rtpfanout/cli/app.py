@@ -15,6 +15,7 @@ from rtpfanout.cli import (
     demo,
     doctor,
     recv,
+    sdp,
     send,
     serve,
     session,
@@ -36,6 +37,7 @@ app.command("serve", context_settings=serve.TAKES_ALL)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(session.app, name="session")
 app.add_typer(subscriber.app, name="subscriber")
+app.command("sdp")(sdp.sdp)
 app.command("send")(send.send)
 app.command("recv")(recv.recv)
 app.add_typer(config.app, name="config")

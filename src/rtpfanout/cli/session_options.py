@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,6 +17,11 @@ from rtpfanout.model import Consent, SourcePolicy
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_ENCODING = re.compile(
+    r"(?:(?P<payload_type>\d{1,3}):)?(?P<name>\w*)"
+    r"(?:/(?P<clock_rate>\d{1,9})(?:/(?P<channels>\d{1,3}))?)?",
+    re.ASCII,
+)
 _RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kMG]?)")
 
 
@@ -28,12 +34,31 @@ def parse_bits(text: str) -> int:
     return bits
 
 
+def parse_encoding(text: str) -> dict[str, Any]:
+    """``H264``, ``96:H264/90000`` or ``97:L16/44100/2``, as rtpmap has it; empty: none."""
+    match = _ENCODING.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not [PT:]NAME[/HZ[/CHANNELS]], such as 96:H264")
+    said = {
+        name: int(match[name]) for name in ("payload_type", "clock_rate", "channels") if match[name]
+    }
+    return {"name": match["name"], **said}
+
+
 def parse_label(text: str) -> tuple[str, str]:
     """``key=value``; the server judges the two."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def read_text(path: Path) -> str:
+    """Of a file, or of standard input. Raises typer.BadParameter."""
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(errors="replace")
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="'--sdp'") from None
 
 
 def read_key(path: Path) -> bytes:
@@ -94,6 +119,22 @@ TERMS: dict[str, Any] = {
         typer.Option(
             metavar="DSCP",
             help="How copies are marked: 0 to 63, or copy for what their packet came with.",
+        ),
+    ],
+    "sdp": Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What its packets carry, as ffmpeg prints it or a camera ships it; - is standard "
+            "input.",
+        ),
+    ],
+    "encoding": Annotated[
+        Any,
+        typer.Option(
+            parser=parse_encoding,
+            metavar="[PT:]NAME[/HZ[/CHANNELS]]",
+            help="The same in a word: H264, or 97:L16/44100/2. Without either, its packets tell.",
         ),
     ],
     "source_policy": Annotated[
@@ -196,6 +237,8 @@ def given(terms: Mapping[str, Any]) -> Any:
     said = {name: value for name, value in terms.items() if value not in (None, [])}
     if "labels" in said:
         said["labels"] = dict(said["labels"])
+    if "sdp" in said:
+        said["sdp"] = read_text(said["sdp"])
     if "move_key" in said:
         said["move_key"] = read_key(said["move_key"])
     return said
@@ -219,8 +262,21 @@ def print_session(session: Any, output: OutputFormat) -> None:
         "idle_timeout_secs": shown_timeout(session),
         "ingest_port": session.ingest_port or "-",
         "dscp": session.dscp or "-",
+        "encoding": shown_encoding(fields["encoding"]),
     }
     write_fields(fields | readable)
+
+
+def shown_encoding(encoding: Mapping[str, Any] | None) -> str:
+    """As ``--encoding`` takes it, and the format parameters."""
+    if encoding is None:
+        return "- (its packets tell)"
+    number = encoding["payload_type"]
+    parts = [
+        encoding["name"],
+        *(str(v) for v in (encoding["clock_rate"], encoding["channels"]) if v),
+    ]
+    return f"{'' if number is None else f'{number}:'}{'/'.join(parts)} {encoding['fmtp']}".strip()
 
 
 def shown_timeout(session: Any) -> str:

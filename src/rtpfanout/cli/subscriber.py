@@ -1,6 +1,7 @@
 """`rtpfanout subscriber`: aim a session's copies at addresses, stop that, and list them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from rtpfanout.cli.output import (
     write,
     write_json,
 )
+from rtpfanout.cli.sdp import DEFAULT_WAIT, EveryPart, Wait, described, parts_of, write_file
 from rtpfanout.cli.session_options import SessionId, SubscriberClass, connect
 from rtpfanout.errors import NotFoundError, UnimplementedError
 
@@ -42,17 +44,35 @@ def add(
         ),
     ] = 0.0,
     subscriber_class: SubscriberClass = "",
+    sdp: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write what a player at ADDRESS opens; - is standard output."
+        ),
+    ] = None,
+    every: EveryPart = False,
+    wait: Wait = DEFAULT_WAIT,
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Copy the session to these addresses too; adding one again sets --ttl and --class anew.
 
-    Up to 1000 are added together: all of them, or none if one is refused.
+    Up to 1000 are added together: all of them, or none if one is refused. With --sdp the
+    description is written once packets have told what it carries, or --wait is over: that is no
+    reason to start the source before.
     """
+    if (sdp or every) and len(addresses) != 1:
+        raise typer.BadParameter("--sdp and --all are for one ADDRESS")
     present = 0
     with connect(server) as client:
+        parts = parts_of(client, session_id, addresses[0], every=every) if sdp or every else []
+        session_id = parts[0][0] if parts else session_id
         for batch in _batches(addresses):
             present += _add(client, session_id, batch, ttl, subscriber_class, output)
+        for name, address in parts[1:]:
+            present += _add(client, name, [address], ttl, subscriber_class, output)
+        if sdp:
+            write_file(described(client, parts, wait).sdp, sdp)
     if output is OutputFormat.JSON:
         write_json({"session_id": session_id, "added": addresses})
     if present:

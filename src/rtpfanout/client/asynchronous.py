@@ -130,6 +130,19 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
             requests.remove_subscribers(session_id, subscriber_addresses, request_id)
         )
 
+    async def get_subscriber_sdp(
+        self,
+        session_id: str,
+        subscriber_address: str,
+        *,
+        wait_secs: float = 0.0,
+        others: Sequence[tuple[str, str]] = (),
+    ) -> pb.GetSubscriberSdpResponse:
+        """As SessionClient.get_subscriber_sdp."""
+        return await self._patient(wait_secs)._call(
+            requests.get_subscriber_sdp(session_id, subscriber_address, wait_secs, others)
+        )
+
     async def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
     ) -> pb.ListSubscribersResponse:

@@ -44,6 +44,12 @@ class Manner:
         timeout = min(self.timeout, seconds)
         return dataclasses.replace(self, timeout=timeout, overall_timeout=seconds)
 
+    def longer(self, seconds: float) -> Manner:
+        """The same for a call that the server may take so much longer to answer."""
+        return dataclasses.replace(
+            self, timeout=self.timeout + seconds, overall_timeout=self.overall_timeout + seconds
+        )
+
 
 class BaseClient:
     """Opens a channel of its kind; waiting for answers is up to the kind."""
@@ -86,6 +92,12 @@ class BaseClient:
         and all: ``client.within(0.5).get_session(id_)``."""
         other = copy.copy(self)
         other._manner = self._manner.within(seconds)
+        return other
+
+    def _patient(self, seconds: float) -> Self:
+        """For a call that the server may take so much longer to answer."""
+        other = copy.copy(self)
+        other._manner = self._manner.longer(seconds)
         return other
 
     def _attempts(self, call: Call[Any]) -> Attempts:

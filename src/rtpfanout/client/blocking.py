@@ -162,6 +162,24 @@ class SessionClient(BaseClient, Closing):
         """
         return self._call(requests.remove_subscribers(session_id, subscriber_addresses, request_id))
 
+    def get_subscriber_sdp(
+        self,
+        session_id: str,
+        subscriber_address: str,
+        *,
+        wait_secs: float = 0.0,
+        others: Sequence[tuple[str, str]] = (),
+    ) -> pb.GetSubscriberSdpResponse:
+        """What a player needs to open what "ip:port" is sent, as SDP, and what it lacks.
+
+        `wait_secs`: for packets that tell what is missing, 60 at most. `others`: further
+        sessions of the same description, each with its address. Raises InvalidArgumentError,
+        NotFoundError, NotKnownError, UnimplementedError (an older server).
+        """
+        return self._patient(wait_secs)._call(
+            requests.get_subscriber_sdp(session_id, subscriber_address, wait_secs, others)
+        )
+
     def list_subscribers(
         self, session_id: str, limit: int = 0, cursor: str = ""
     ) -> pb.ListSubscribersResponse:

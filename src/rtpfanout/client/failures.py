@@ -14,6 +14,7 @@ from rtpfanout.errors import (
     AddressDeniedError,
     AlreadyExistsError,
     InvalidArgumentError,
+    NotKnownError,
     RtpFanoutError,
     StreamRefusedError,
     UnavailableError,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _ERRORS: dict[str, type[RtpFanoutError]] = {
     codes.status: kind
     for kind, codes in CODES.items()
-    # To a client the first is a kind of PermissionDeniedError; the other has its reason.
-    if kind not in (AddressDeniedError, UnknownNameError)
+    # To a client the first is a kind of PermissionDeniedError; the others have their reasons.
+    if kind not in (AddressDeniedError, UnknownNameError, NotKnownError)
 } | {
     grpc.StatusCode.OUT_OF_RANGE.name: InvalidArgumentError,
     grpc.StatusCode.INTERNAL.name: RtpFanoutError,
@@ -67,6 +68,9 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
     at_fault = _detail(status, error_details_pb2.BadRequest).field_violations
     if any(each.reason == codes_of(UnknownNameError("")).reason for each in at_fault):
         kind = UnknownNameError
+    info = _detail(status, error_details_pb2.ErrorInfo)
+    if info.reason == codes_of(NotKnownError("")).reason:
+        kind = NotKnownError
     if kind is RtpFanoutError:
         message = f"{code.name}: {message}"
     violations = _violations(status, message)

@@ -26,6 +26,7 @@ class TermOptions(TypedDict, total=False):
     """What a session can be told to be, besides source, SSRC and media type; see session.proto.
 
     `name`: with one it stays until it is deleted. `idle_timeout_secs`: or without packets; 0: ever.
+    `encoding`: the fields of Encoding, or `sdp`, a text that says it; see session.proto.
     `labels`: at most 16. `ingest_limit_bps`: bits per second. `move_key`: 16 to 64 bytes.
     `request_id`: None makes one; "" sends none, and then the call is not repeated.
     """
@@ -34,6 +35,8 @@ class TermOptions(TypedDict, total=False):
     idle_timeout_secs: float | None
     ingest_port: str
     dscp: str
+    encoding: Mapping[str, Any]
+    sdp: str
     source_policy: str
     latch_window_secs: float
     relatch_after_secs: float
@@ -172,6 +175,14 @@ def remove_subscribers(
 ) -> Call[pb.BatchRemoveSubscribersResponse]:
     named = {"session_id": session_id, "subscriber_addresses": addresses}
     return _mutating("BatchRemoveSubscribers", **named, request_id=request_id)
+
+
+def get_subscriber_sdp(
+    session_id: str, address: str, wait_secs: float, others: Sequence[tuple[str, str]]
+) -> Call[pb.GetSubscriberSdpResponse]:
+    parts = [pb.SdpPart(session_id=who, subscriber_address=where) for who, where in others]
+    named = {"session_id": session_id, "subscriber_address": address}
+    return _reading("GetSubscriberSdp", **named, wait_secs=wait_secs, others=parts)
 
 
 def list_subscribers(session_id: str, limit: int, cursor: str) -> Call[pb.ListSubscribersResponse]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import structlog
 from google.protobuf import empty_pb2
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from rtpfanout import convert
@@ -21,7 +22,7 @@ from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.audit import Audit, AuditLog
 from rtpfanout.service.turns import Turns
-from rtpfanout.sessions import SCOPE, watch
+from rtpfanout.sessions import SCOPE, description, watch
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -271,6 +272,17 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return convert.session_stats_response(self.manager.stats(request.session_id))
 
     @_call
+    async def GetSubscriberSdp(
+        self, request: pb.GetSubscriberSdpRequest
+    ) -> pb.GetSubscriberSdpResponse:
+        parts = [(request.session_id, request.subscriber_address)]
+        parts += [(part.session_id, part.subscriber_address) for part in request.others]
+        found = await description(
+            lambda: self.manager.describing.describe(parts), request.wait_secs
+        )
+        return pb.GetSubscriberSdpResponse(sdp=found.text, notes=found.notes)
+
+    @_call
     async def BatchAddSubscribers(
         self, request: pb.BatchAddSubscribersRequest
     ) -> pb.BatchAddSubscribersResponse:
@@ -321,12 +333,16 @@ def _caller(context: Context) -> Caller:
 
 def _said(request: pb.CreateSessionRequest | pb.UpdateSessionRequest) -> dict[str, Any]:
     """By name; of what is `optional` only what is there."""
-    said = {
-        field.name: getattr(request, field.name)
-        for field in request.DESCRIPTOR.fields
-        if field.containing_oneof is None or request.HasField(field.name)
-    }
-    return said | {"labels": dict(request.labels)}
+    return _plain(request) | {"labels": dict(request.labels)}
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    said = {}
+    for field in message.DESCRIPTOR.fields:
+        if not field.has_presence or message.HasField(field.name):
+            value = getattr(message, field.name)
+            said[field.name] = _plain(value) if isinstance(value, Message) else value
+    return said
 
 
 def _terms(request: pb.AddSubscriberRequest | pb.BatchAddSubscribersRequest) -> dict[str, Any]:

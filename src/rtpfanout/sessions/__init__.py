@@ -2,6 +2,7 @@
 
 from rtpfanout.sessions.admission import LARGEST_BATCH
 from rtpfanout.sessions.changes import ChangeLog
+from rtpfanout.sessions.describing import description
 from rtpfanout.sessions.fields import LARGEST_PAGE
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.manager import SessionManager
@@ -38,6 +39,7 @@ __all__ = [
     "SubscriberState",
     "SubscriberView",
     "WatchEvent",
+    "description",
     "shown_terms",
     "told",
     "watch",

@@ -6,6 +6,7 @@ import enum
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rtpfanout import sdp
 from rtpfanout.errors import InvalidArgumentError
 from rtpfanout.model import (
     LABEL,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rtpfanout.model import Pairs
+    from rtpfanout.sdp import Encoding, Section
 
 DEFAULT_PAGE = 100
 DSCP_COPY = "copy"
@@ -90,6 +92,25 @@ def consent_of(text: str) -> Consent:
 def subscriber_class_of(text: str) -> SubscriberClass:
     """One of SubscriberClass; empty is MONITOR."""
     return _word(text or SubscriberClass.MONITOR, SubscriberClass, "subscriber_class")
+
+
+def encoding_of(said: Mapping[str, Any]) -> Encoding | None:
+    """By the fields of the message; without a name: none is told."""
+    if not any(said.values()):
+        return None
+    try:
+        return sdp.encoding_of(**said)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error), field="encoding") from None
+
+
+def section_of(text: str, media_type: MediaType) -> tuple[Section, Encoding]:
+    """What an SDP says of a session's packets."""
+    media = "application" if media_type is MediaType.DATA else media_type.value
+    try:
+        return sdp.section_for(text, media)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error), field="sdp") from None
 
 
 def if_exists_of(text: str) -> bool:

@@ -12,6 +12,7 @@ import structlog
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.portrange import AUTO
+from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.names import told
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.standing import same_session
@@ -65,6 +66,7 @@ class Life(Part):
         try:  # without the lock: the engine waits for a move that is under way
             terms = self._with_port(session_id, ssrc, terms)
             handle = self._engine_add(ssrc, terms, now)
+            set_media(self.engine, handle, terms, kind)
         except BaseException:
             with state.lock:
                 self._give_up(session_id, ssrc, terms)

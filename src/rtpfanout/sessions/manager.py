@@ -17,6 +17,7 @@ from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.conditions import Conditions
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
+from rtpfanout.sessions.describing import Describing, with_sdp
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
@@ -97,6 +98,7 @@ class SessionManager:
         subscribers = Subscribers(*core, journal, zones, water, due, consents)
         updating = Updating(*core, journal, log, zones, consents)
         life = Life(*core, journal, log, zones, water, subscribers)
+        self.describing = Describing(*core)
         self._subscribers, self._updating, self._life = subscribers, updating, life
 
         def new_restoring() -> Restoring:
@@ -195,9 +197,12 @@ class SessionManager:
             if once.earlier is not None:
                 return SessionView.from_json(once.earlier)
             kind = fields.media_type_of(media_type)
+            described_ssrc, given = with_sdp(given, kind)
             or_find = fields.if_exists_of(if_exists)
             new = new_terms(given, self._rules.policy, self._clock.wall_secs())
-            return self._life.create(fields.ssrc_of(ssrc), kind, new, once, or_find=or_find)
+            return self._life.create(
+                fields.ssrc_of(ssrc or described_ssrc), kind, new, once, or_find=or_find
+            )
 
     def update(
         self, session_id: str, *, request_id: str = "", if_revision: int = 0, **terms: Any

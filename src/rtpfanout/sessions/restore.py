@@ -22,6 +22,7 @@ from rtpfanout.sessions.admission import PORT, RECORD_BYTES, any_at_port, port_b
 from rtpfanout.sessions.entry import Entry, Restored, divided
 from rtpfanout.sessions.journal import FOREVER_NS, session_of
 from rtpfanout.sessions.life import engine_add
+from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
 from rtpfanout.sessions.state import Part
@@ -366,6 +367,7 @@ class Restoring(Part):
             self._refuse_session(row, error)
             return
         session = session_of(row, entry.handle, media_type, terms, self.clock)
+        set_media(self.engine, entry.handle, terms, media_type)
         session.last_since, session.at_ingress_port = entry.last_since, entry.at_ingress_port
         state.keys[terms.key(row.ssrc)] = row.session_id
         for lease in entry.leases:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as each_field
 from typing import TYPE_CHECKING, Any
 
+from rtpfanout import sdp
 from rtpfanout.errors import AlreadyExistsError, PermissionDeniedError
 from rtpfanout.ingest_ports import port_taken
 from rtpfanout.model import Address, Consent, SourcePolicy
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rtpfanout.policy import AddressPolicy
+    from rtpfanout.sdp import Encoding
     from rtpfanout.store import StoredSession
 
 
@@ -141,6 +143,14 @@ class Terms:
         lambda secs: fields.seconds(secs, "idle_timeout_secs"),
         store=lambda secs: -1.0 if secs is None else secs,
         load=_loaded_timeout,
+    )
+    encoding: Encoding | None = _term(  # noqa: RUF009
+        None,
+        fields.encoding_of,
+        store=sdp.pack_encoding,
+        load=sdp.unpack_encoding,
+        show=lambda encoding: encoding and asdict(encoding),
+        recall=sdp.recalled_encoding,
     )
 
     ingest_port: int = _term(

@@ -16,6 +16,8 @@ from rtpfanout.errors import AbortedError
 from rtpfanout.model import ChangeKind, Consent
 from rtpfanout.policy import SOURCE_FIELD
 from rtpfanout.portrange import AUTO
+from rtpfanout.sessions.describing import with_sdp
+from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
@@ -63,6 +65,7 @@ class Updating(Part):
                     field="if_revision",
                 )
             now = self.clock.wall_secs()
+            _, changes = with_sdp(changes, session.media_type)
             after = changed_terms(session.terms, changes, self.rules.policy, now)
             if after.ingest_port == AUTO and session.terms.ingest_port:
                 after = replace(after, ingest_port=session.terms.ingest_port)
@@ -184,6 +187,8 @@ class Updating(Part):
             engine.mark_session(handle, engine_dscp(after.dscp))
         if after.ingest_limit_bps != before.ingest_limit_bps:
             engine.limit_session(handle, after.ingest_limit_bps)
+        if after.encoding != before.encoding:
+            set_media(engine, handle, after, session.media_type)
         if after.idle_timeout_ns != before.idle_timeout_ns:
             engine.set_idle_timeout(handle, after.idle_timeout_ns)
         if after.consent is not before.consent:

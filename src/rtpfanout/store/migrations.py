@@ -140,6 +140,7 @@ _LAYOUT_3 = _added(
     ("ingest_port INTEGER", "0"),
     ("dscp TEXT", "''"),
     ("was_fed INTEGER", "0"),
+    ("encoding TEXT", "''"),
 )
 
 LAYOUTS = (_LAYOUT_1, _LAYOUT_2, _LAYOUT_3)

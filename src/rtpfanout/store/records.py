@@ -54,6 +54,8 @@ class StoredSession(NamedTuple):
     dscp: str = ""
     was_fed: int = 0
     """1: it has had a packet."""
+    encoding: str = ""
+    """As `pack_encoding` of `sdp` makes it."""
 
 
 class StoredSource(NamedTuple):
