@@ -152,10 +152,13 @@ class PlainLoop(Contender):
     """Bare recvmmsg and sendmmsg in C, without any lookup: the baseline."""
 
     name = "plainloop"
+    program = "plainloop"
+    options: tuple[str, ...] = ()
 
     def start(self, *, first_ssrc: int, sessions: int, subscribers: int, queue: int) -> None:  # noqa: ARG002
         addresses = self.lab.addresses
-        argv = [str(BIN / self.name), "--bind", self.ingress, "--to", addresses.first_subscriber]
+        argv = [str(BIN / self.program), *self.options, "--bind", self.ingress]
+        argv += ["--to", addresses.first_subscriber]
         argv += ["--count", str(subscribers), "--receive-buffer", str(queue * SKB_BYTES)]
         argv += ["--by-address"] if addresses.by_address else []
         self.tool = Tool(self.lab, "server", argv, self.cpus)
@@ -168,7 +171,14 @@ class PlainLoop(Contender):
 class GsoLoop(PlainLoop):
     """The same with UDP_GRO in and UDP_SEGMENT out: the most there is to be had."""
 
-    name = "gsoloop"
+    name = program = "gsoloop"
+
+
+class GsoLoopBySsrc(GsoLoop):
+    """The same, but no group has packets of two sessions: the most there is for many of them."""
+
+    name = "gsoloop-ssrc"
+    options = ("--by-ssrc",)
 
 
 class KernelCounted(Contender):
@@ -371,5 +381,9 @@ class Rtpfanout(Contender):
 
 
 CONTENDERS: dict[str, type[Contender]] = {
-    kind.name: kind for kind in (PlainLoop, GsoLoop, EngineAlone, Rtpfanout, GStreamer, RtpEngine)
+    kind.name: kind
+    for kind in (
+        *(PlainLoop, GsoLoop, GsoLoopBySsrc, EngineAlone),
+        *(Rtpfanout, GStreamer, RtpEngine),
+    )
 }

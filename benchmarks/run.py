@@ -3,6 +3,7 @@
 
     python benchmarks/run.py --quick                    # the cells that matter most
     python benchmarks/run.py -s 100 -b 14               # one cell
+    python benchmarks/run.py --everyday                 # 1,000 sessions beside one
     python benchmarks/run.py --quick --measure latency  # time from send to arrival
 
 Contenders take turns, round by round, so that noise hits all of them. See README.md.
@@ -39,8 +40,15 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "subscribers": [100],
         "burst": [1, 14],
         "offload": "both",
-        "contenders": list(CONTENDERS),
+        "contenders": [name for name in CONTENDERS if name != "gsoloop-ssrc"],  # of many sessions
         "patience": 1.0,
+    },
+    ("everyday", "throughput"): {
+        "subscribers": [10],
+        "burst": [14],
+        "sessions": [1, 1000],
+        "offload": "both",
+        "contenders": ["gsoloop", "gsoloop-ssrc", "engine", "rtpfanout"],
     },
     ("full", "throughput"): {
         "subscribers": [1, 10, 100, 1000],
@@ -175,19 +183,23 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     presets = parser.add_mutually_exclusive_group()
-    for name, what in (("quick", "the cells that matter most"), ("full", "every cell")):
+    for name, what in (
+        ("quick", "the cells that matter most, all contenders"),
+        ("everyday", "1,000 sessions x 10 subscribers beside one"),
+        ("full", "every cell, all contenders"),
+    ):
         presets.add_argument(
             f"--{name}",
             dest="preset",
             action="store_const",
             const=name,
-            help=f"{what}, all contenders, both offloads; other options change it",
+            help=f"{what}, both offloads; other options change it",
         )
     add("--measure", choices=("throughput", "latency"), default="throughput")
     add("-s", "--subscribers", type=int, nargs="+", default=[1, 10, 100, 1000])
     add("-b", "--burst", type=int, nargs="+", default=[1, 14, 50], help="packets per frame")
     add("-w", "--workers", type=int, nargs="+", default=[1], help="of engine and rtpfanout")
-    add("--sessions", type=int, default=1, help="each has all of the subscribers")
+    add("--sessions", type=int, nargs="+", default=[1], help="each has all of the subscribers")
     add("--size", type=int, default=1200, help="bytes of an RTP packet (28 to 1472)")
     add("--duration", type=float, default=1.5, help="seconds measured per round")
     add("--rounds", type=int, default=3)
@@ -260,8 +272,10 @@ def measure(options: argparse.Namespace, offload: str, document: dict[str, Any])
     print_row(columns, None)
     try:
         lab.open()
-        for subscribers, burst in itertools.product(options.subscribers, options.burst):
-            cell = Cell(subscribers, burst, options.sessions, options.size)
+        for sessions, subscribers, burst in itertools.product(
+            options.sessions, options.subscribers, options.burst
+        ):
+            cell = Cell(subscribers, burst, sessions, options.size)
             result = {"offload": offload, **measure_cell(Bench(lab, options), cell, options)}
             document["cells"].append(result)
             for row in summarise(result, options.measure):

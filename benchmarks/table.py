@@ -63,6 +63,7 @@ def spread_and_ratio(
 
 
 THROUGHPUT_COLUMNS = {
+    "sessions": "sessions",
     "subscribers": "subs",
     "burst": "burst",
     "contender": "contender",

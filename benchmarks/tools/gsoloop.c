@@ -1,7 +1,8 @@
 /* The ceiling: what UDP_GRO in and UDP_SEGMENT out can do with no session logic around it. One
  * socket, a fixed list of destinations, no lookup, no parsing, no counters but totals. Packets of
  * equal length that follow each other leave as one group of up to 64 segments and 65,000 bytes,
- * once to each destination, all sharing one iovec array and one control message.
+ * once to each destination, all sharing one iovec array and one control message. With --by-ssrc a
+ * group ends where the SSRC changes, and is what a server of sessions can send at the most.
  * SIGUSR1 prints one line of counters; SIGTERM prints them and ends. See README.md. */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -33,11 +34,12 @@ struct group {
     struct iovec *iov;
     unsigned iov_count, packets, bytes, segment;
     int closed; /* ended by a shorter packet */
+    uint32_t ssrc;
     union segment_control control;
 };
 
 struct loop {
-    int fd;
+    int fd, by_ssrc;
     unsigned destinations, queued, group_count, iov_count;
     struct sockaddr_in *addresses;
     uint64_t received, bytes_received, sent, bytes_sent, sends, failed;
@@ -79,7 +81,7 @@ static void flush(struct loop *loop)
     loop->queued = 0;
 }
 
-static struct group *new_group(struct loop *loop, unsigned segment)
+static struct group *new_group(struct loop *loop, unsigned segment, uint32_t ssrc)
 {
     struct group *group = &loop->groups[loop->group_count++];
     uint16_t value = (uint16_t)segment;
@@ -88,6 +90,7 @@ static struct group *new_group(struct loop *loop, unsigned segment)
     group->iov_count = group->packets = group->bytes = 0;
     group->segment = segment;
     group->closed = 0;
+    group->ssrc = ssrc;
     group->control.align.cmsg_len = CMSG_LEN(sizeof(value));
     group->control.align.cmsg_level = IPPROTO_UDP;
     group->control.align.cmsg_type = UDP_SEGMENT;
@@ -96,10 +99,12 @@ static struct group *new_group(struct loop *loop, unsigned segment)
 }
 
 /* Packets of `segment` bytes, the last maybe shorter, side by side in one buffer. */
-static void append(struct loop *loop, uint8_t *data, unsigned length, unsigned segment)
+static void append(struct loop *loop, uint8_t *data, unsigned length, unsigned segment, uint32_t ssrc)
 {
     struct group *group = loop->group_count ? &loop->groups[loop->group_count - 1] : NULL;
 
+    if (group != NULL && group->ssrc != ssrc)
+        group = NULL;
     while (length > 0) {
         unsigned room = 0, take;
         if (group != NULL && !group->closed && segment <= group->segment) {
@@ -110,7 +115,7 @@ static void append(struct loop *loop, uint8_t *data, unsigned length, unsigned s
                 room = 1;
         }
         if (room == 0) {
-            group = new_group(loop, segment);
+            group = new_group(loop, segment, ssrc);
             room = GROUP_BYTES / segment < GROUP_PACKETS ? GROUP_BYTES / segment : GROUP_PACKETS;
             room = room == 0 ? 1 : room;
         }
@@ -123,6 +128,26 @@ static void append(struct loop *loop, uint8_t *data, unsigned length, unsigned s
         data += take;
         length -= take;
     }
+}
+
+static uint32_t ssrc_of(const struct loop *loop, const uint8_t *packet, unsigned length)
+{
+    return loop->by_ssrc && length >= RTP_HEADER ? load32(packet + 8) : 0;
+}
+
+/* A buffer: neighbours of one SSRC together. */
+static void append_all(struct loop *loop, uint8_t *data, unsigned length, unsigned segment)
+{
+    unsigned begin = 0;
+
+    for (unsigned at = segment; loop->by_ssrc && at < length; at += segment) {
+        uint32_t ssrc = ssrc_of(loop, data + begin, length - begin);
+        if (ssrc_of(loop, data + at, length - at) != ssrc) {
+            append(loop, data + begin, at - begin, segment, ssrc);
+            begin = at;
+        }
+    }
+    append(loop, data + begin, length - begin, segment, ssrc_of(loop, data + begin, length - begin));
 }
 
 static unsigned segment_of(struct msghdr *header, unsigned length)
@@ -170,7 +195,7 @@ static void turn(struct loop *loop)
             continue;
         loop->received += (length + segment - 1) / segment;
         loop->bytes_received += length;
-        append(loop, loop->buffers[i], length, segment);
+        append_all(loop, loop->buffers[i], length, segment);
     }
     fan_out(loop);
 }
@@ -180,6 +205,7 @@ static void prepare(struct loop *loop, const struct loop_options *options)
     int on = 1;
 
     loop->fd = open_loop_socket(options);
+    loop->by_ssrc = options->by_ssrc;
     if (setsockopt(loop->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) != 0)
         die("UDP_GRO: %s", strerror(errno));
     loop->destinations = options->destinations;

@@ -9,7 +9,7 @@
 struct loop_options {
     struct sockaddr_in bind_address, first_destination;
     unsigned destinations, limit_seconds;
-    int by_address, receive_buffer;
+    int by_address, by_ssrc, receive_buffer;
 };
 
 static inline struct loop_options parse_loop_options(int argc, char **argv)
@@ -17,6 +17,7 @@ static inline struct loop_options parse_loop_options(int argc, char **argv)
     static const struct option known[] = {
         { "bind", required_argument, NULL, 'b' },  { "to", required_argument, NULL, 't' },
         { "count", required_argument, NULL, 'c' }, { "by-address", no_argument, NULL, 'a' },
+        { "by-ssrc", no_argument, NULL, 's' },
         { "limit", required_argument, NULL, 'l' },
         { "receive-buffer", required_argument, NULL, 'r' }, { 0 },
     };
@@ -31,6 +32,7 @@ static inline struct loop_options parse_loop_options(int argc, char **argv)
         case 't': options.first_destination = parse_endpoint("to", optarg); break;
         case 'c': options.destinations = (unsigned)parse_number("count", optarg, 1, 60000); break;
         case 'a': options.by_address = 1; break;
+        case 's': options.by_ssrc = 1; break; /* of gsoloop alone */
         case 'l': options.limit_seconds = (unsigned)parse_number("limit", optarg, 1, 3600); break;
         case 'r':
             options.receive_buffer = (int)parse_number("receive-buffer", optarg, 4096, 1 << 30);
