@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from captures import CLOCK, Harm, capture
-from fastpath.engines import add, engine, local, running
+from fastpath.engines import add, bound_to, engine, local, running
 from support import eventually, requires, rtp_packet, target, udp_socket
 
 from rtpfanout._fastpath import CONDITIONS, ENCODINGS, RECEPTION_FIELDS, Engine
@@ -283,13 +283,29 @@ def test_what_is_told_of_payloads() -> None:
 
 
 def test_conditions_change_once() -> None:
+    lately = 10**9
     with running() as e, udp_socket() as camera:
         handle = add(e, camera, SSRC)
-        assert e.conditions(time.monotonic_ns()) == []
+        assert e.conditions(time.monotonic_ns(), lately) == []
         camera.sendto(rtp_packet(SSRC, 1, b"x"), target(e.bound))
         eventually(lambda: reception(e, handle)["received"], lambda n: n == 1, "it came")
-        now = time.monotonic_ns()
-        assert e.conditions(now) == [(handle, "flowing")]
-        assert e.conditions(now) == []
-        assert e.conditions(now + 5 * 10**9) == [(handle, "silent")]
-        assert e.session_reception(handle, now)["condition"] == "silent"
+        now = e.session_stats(handle, 0)["last_packet_ns"] + 1
+        assert e.conditions(int(now), lately) == [(handle, "flowing", True)]
+        assert e.conditions(int(now), lately) == []
+        assert e.conditions(int(now) + 5 * 10**9, lately) == [(handle, "silent", False)]
+        assert e.session_reception(handle, int(now))["condition"] == "silent"
+
+
+def test_several_ssrcs_at_once_are_not_taken_for_restarts() -> None:
+    """The first is followed; of the others it is known that they came."""
+    with running() as e, udp_socket() as camera:
+        handle = e.add_session(bound_to(camera), 0, time.monotonic_ns(), ssrc_policy="any")
+        for i in range(50):
+            for ssrc in (7, 8):
+                camera.sendto(rtp_packet(ssrc, 1000 * ssrc + i, b"x"), target(e.bound))
+        eventually(
+            lambda: e.session_stats(handle, 0)["packets_received"], lambda n: n == 100, "all came"
+        )
+        found = reception(e, handle)
+    assert (found["ssrc"], found["received"], found["out_of_sequence"]) == (7, 50, 50)
+    assert found["lost"] == found["restarts"] == 0
