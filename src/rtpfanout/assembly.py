@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -128,7 +128,16 @@ def address_policy_of(
         deny=settings.address_policy.deny,
         loopback_allowed=settings.grpc_bind_address.ip.is_loopback,
         is_local=is_local,
+        side_ports=frozenset(side_ports_of(settings, engine.bound)),
     )
+
+
+def side_ports_of(settings: Settings, main: Address) -> Iterator[int]:
+    """What may be ours beside the main port."""
+    if settings.enable_rtcp_port:
+        yield main.port + 1
+    for number in settings.ingest_ports.numbers():
+        yield from (number, number + 1)
 
 
 def store_path(settings: Settings) -> str:

@@ -39,7 +39,7 @@ class AddressPolicy:
     `ingress` is the bound address with its real port; `sends_ipv4` and `sends_ipv6` say what
     the egress sockets reach. `allow` and `deny` are the configured networks (deny wins, an
     empty allow admits all ordinary addresses). `is_local` tells this host's own addresses,
-    normally `netif.address_is_local`; it is asked only about the ingress port.
+    normally `netif.address_is_local`; it is asked only about ports of ours.
     """
 
     ingress: Address
@@ -49,6 +49,8 @@ class AddressPolicy:
     deny: Sequence[Network]
     loopback_allowed: bool
     is_local: Callable[[IPAddress], bool]
+    side_ports: frozenset[int] = frozenset()
+    """That this server has beside the one of `ingress`, or may come to have."""
 
     _allowed: NetworkSet = field(init=False, repr=False, compare=False)
     _denied: NetworkSet = field(init=False, repr=False, compare=False)
@@ -176,7 +178,7 @@ class AddressPolicy:
         return self._own_ingress(view, port)
 
     def _own_ingress(self, view: IPAddress, port: int) -> str | None:
-        if port != self.ingress.port:
+        if port != self.ingress.port and port not in self.side_ports:
             return None
         if self.ingress.ip.is_unspecified:
             own = self.is_local(view)

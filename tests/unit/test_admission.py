@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from typing import TYPE_CHECKING
 
@@ -154,3 +155,15 @@ def test_records_are_admitted_as_their_texts_are(endpoints: list[tuple[str, int]
         else:
             with pytest.raises(RtpFanoutError):
                 admission.admitted(b"".join(records))
+
+
+def test_a_port_of_ours_beside_the_main_one_is_none_either() -> None:
+    rules = dataclasses.replace(policy_of(), side_ports=frozenset({6000}))
+    for check in (rules.check_source, rules.check_subscriber):
+        with pytest.raises(AddressDeniedError, match="own ingest"):
+            check(Address.parse("198.51.100.1:6000"))
+        check(Address.parse("198.51.100.1:6001"))
+        check(Address.parse("192.0.2.1:6000"))
+    with pytest.raises(AddressDeniedError, match="own ingest"):
+        Admission(rules).record("198.51.100.1:6000")
+    assert Admission(rules).record("192.0.2.1:6000")

@@ -123,7 +123,7 @@ class Admission:
         if not (digits.isdigit() and digits.isascii() and len(digits) <= 5):
             return None
         port = int(digits)
-        if not 0 < port <= 65535 or port == self._ingress_port:
+        if not 0 < port <= 65535 or port == self._ingress_port or port in self._policy.side_ports:
             return None
         try:
             ip = socket.inet_pton(socket.AF_INET, host)
