@@ -74,12 +74,13 @@ def test_create_get_and_list_show_the_same_session(cli, cli_json):
 def test_list_as_a_table_is_whole_lines_of_columns(cli, session):
     header, *rows = cli("session", "list").stdout.splitlines()
     assert header.split() == [
-        *("ID", "NAME", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
+        *("ID", "NAME", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "CONDITION", "AGE")
     ]
     (row,) = [row for row in rows if session["session_id"] in row]
     fields = row.split()
     assert fields[1:7] == ["-", "127.0.0.1:4000", "0xabcdef01", "video", "0", "idle"]
-    assert re.fullmatch(r"\d+[sm]", fields[7])
+    assert fields[7] == "never_fed"
+    assert re.fullmatch(r"\d+[sm]", fields[8])
 
 
 def test_list_walks_pages(cli, cli_json, client):

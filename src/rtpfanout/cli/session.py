@@ -36,7 +36,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create, look at, change and delete sessions.", no_args_is_help=True)
 
-LIST_COLUMNS = ("ID", "NAME", "SOURCE", "SSRC", "MEDIA", "SUBSCRIBERS", "STATUS", "AGE")
+LIST_COLUMNS = (
+    "ID",
+    "NAME",
+    "SOURCE",
+    "SSRC",
+    "MEDIA",
+    "SUBSCRIBERS",
+    "STATUS",
+    "CONDITION",
+    "AGE",
+)
 
 
 def parse_ssrc(text: str) -> int:

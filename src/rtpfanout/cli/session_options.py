@@ -287,7 +287,9 @@ def shown_timeout(session: Any) -> str:
 
 
 def session_cells(session: Any) -> tuple[object, ...]:
-    """What tables say of a session: id, name, source, SSRC, media, subscribers, status."""
+    """What tables say of a session: id, name, source, SSRC, media, subscribers, status,
+    condition.
+    """
     return (
         session.session_id,
         session.name or "-",
@@ -296,6 +298,7 @@ def session_cells(session: Any) -> tuple[object, ...]:
         session.media_type,
         session.subscriber_count,
         session.status,
+        session.condition or "-",
     )
 
 

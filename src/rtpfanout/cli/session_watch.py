@@ -30,6 +30,7 @@ COLUMNS = {
     "MEDIA": 5,
     "SUBSCRIBERS": 11,
     "STATUS": 6,
+    "CONDITION": 9,
     "LABELS": 6,
 }
 """What a line says, and how wide at least."""

@@ -17,6 +17,7 @@ import structlog
 
 from rtpfanout.model import ACTIVE_WINDOW_NS, ChangeKind, Condition, SessionStatus
 from rtpfanout.seldom import Seldom
+from rtpfanout.sessions.names import told
 from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ class Conditions(Part):
     def look(self) -> int:
         """Housekeeping, about twice a second; how many sessions changed."""
         now = self.clock.monotonic_ns()
-        told = [*self._early, *self.engine.conditions(now, ACTIVE_WINDOW_NS)]
+        changes = [*self._early, *self.engine.conditions(now, ACTIVE_WINDOW_NS)]
         self._early = []
-        told += self._missing(now, {handle for handle, _, _ in told})
+        changes += self._missing(now, {handle for handle, _, _ in changes})
         changed = 0
-        for start in range(0, len(told), _AT_A_TIME):
+        for start in range(0, len(changes), _AT_A_TIME):
             with self.state.lock:
-                for each in told[start : start + _AT_A_TIME]:
+                for each in changes[start : start + _AT_A_TIME]:
                     changed += self._take(each, now)
                 self.journal.note_fed(self._fed)
                 self._fed = []
@@ -76,16 +77,16 @@ class Conditions(Part):
             missing, state.awaited = state.awaited, set()
         return [(handle, Condition.SILENT, False) for handle in missing]
 
-    def _take(self, told: Told, now: int) -> bool:
+    def _take(self, change: Told, now: int) -> bool:
         """The lock is held."""
         state = self.state
-        handle, condition_text, is_active = told
+        handle, condition_text, is_active = change
         condition = Condition(condition_text)
         session = state.by_handle.get(handle)
         if session is None:
             with contextlib.suppress(KeyError):  # it is gone
                 self.engine.session_stats(handle, now)
-                self._early.append(told)
+                self._early.append(change)
             return False
         was, was_active = session.condition, session.is_active
         session.is_active = is_active
@@ -109,18 +110,18 @@ class Conditions(Part):
 
     def _tell(self, session: Session, was: Condition) -> None:
         is_wrong = session.condition not in (Condition.FLOWING, was)
-        told = {"condition": str(session.condition), "status": str(_status_of(session))}
+        fares = {"condition": str(session.condition), "status": str(_status_of(session))}
         if session.condition is not was:
-            told["condition_was"] = str(was)
+            fares["condition_was"] = str(was)
         event = "the source of a session fares otherwise"
         if session.condition is was:
             event = "a session is active" if session.is_active else "a session is idle"
         self._lines.write(
             _log.warning if is_wrong else _log.info,
             event,
-            session_id=session.session_id,
+            **told(session.session_id, session.name),
             ssrc=f"{session.ssrc:#010x}",
-            **told,
+            **fares,
         )
 
     def receptions(self) -> Mapping[str, float]:
