@@ -78,6 +78,8 @@ def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
         expires_at=rfc3339(view.expires_at) if view.expires_at else "",
         state=view.state,
         refused_reason=view.refused_reason,
+        rtcp=view.rtcp,
+        report=asdict(view.report) if view.report else None,
     )
 
 

@@ -98,6 +98,10 @@ class NotKnownError(RtpFanoutError):
     """Nobody knows it yet: packets of the source would tell, or whoever says it."""
 
 
+class PreconditionError(RtpFanoutError):
+    """The call is right, and the session is not as it would have to be for it."""
+
+
 class AddressDeniedError(RtpFanoutError):
     """The address policy does not let traffic be aimed at this address."""
 
@@ -173,6 +177,7 @@ CODES: dict[type[RtpFanoutError], Codes] = {
     UnavailableError: Codes(ExitCode.UNREACHABLE, "UNAVAILABLE", denial="UNAVAILABLE"),
     RefusedError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "REFUSED", "UNAVAILABLE"),
     NotKnownError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "NOT_KNOWN_YET"),
+    PreconditionError: Codes(ExitCode.FAILURE, "FAILED_PRECONDITION", "PRECONDITION"),
     LimitError: Codes(ExitCode.FAILURE, "RESOURCE_EXHAUSTED", denial="LIMIT"),
     InvalidArgumentError: Codes(ExitCode.USAGE, "INVALID_ARGUMENT"),
     AlreadyExistsError: Codes(ExitCode.FAILURE, "ALREADY_EXISTS", "SESSION_EXISTS"),

@@ -23,6 +23,8 @@ from rtpfanout._fastpath import (
     DROP_REASONS,
     LATENCY_BOUNDS_NS,
     RECEPTION_FIELDS,
+    RTCP_DROPS,
+    RTCP_KINDS,
     SEND_FAILURES,
     STATS_FIELDS,
 )
@@ -145,6 +147,19 @@ class ServerCollector(Collector):
             "rtpfanout_send_failures",
             "Copies the kernel refused, by reason.",
             {reason: stats[f"failed_{reason}"] for reason in SEND_FAILURES},
+        )
+        yield _labelled(
+            CounterMetricFamily,
+            "rtpfanout_rtcp_taken",
+            "RTCP datagrams of sources, and of subscribers with RTCP, by what they were.",
+            ("kind",),
+            {kind: stats[f"rtcp_taken_{kind}"] for kind in RTCP_KINDS},
+        )
+        yield _by_reason(
+            "rtpfanout_rtcp_dropped",
+            "RTCP datagrams that were not taken, by reason; with those taken they are all that"
+            ' rtpfanout_packets_dropped_total{reason="rtcp"} counts.',
+            {reason: stats[f"rtcp_dropped_{reason}"] for reason in RTCP_DROPS},
         )
         yield _by_reason(
             "rtpfanout_gso_fallbacks",

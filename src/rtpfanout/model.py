@@ -202,6 +202,23 @@ SUBSCRIBER_CLASSES = tuple(SubscriberClass)
 _CLASS_NUMBERS = {kind: number for number, kind in enumerate(SUBSCRIBER_CLASSES)}
 
 
+class Rtcp(enum.StrEnum):
+    """Whether a subscriber has RTCP, and at which port (RFC 5761; RFC 3550 section 11)."""
+
+    OFF = "off"
+    MUX = "mux"
+    NEXT_PORT = "next_port"
+
+    @property
+    def number(self) -> int:
+        """As the engine and the store have it: its place in RTCP."""
+        return RTCP.index(self)
+
+
+RTCP = tuple(Rtcp)
+"""By number."""
+
+
 class Withheld:
     """Why copies of a subscriber are withheld: the engine's bits, plain numbers since thousands are
     looked at."""

@@ -17,6 +17,15 @@ static inline void check_identities(const struct rf_stats *s)
 #undef X
     CHECK_EQ(s->packets_received, s->packets_forwarded + dropped);
     CHECK_EQ(s->copies_attempted, s->packets_sent + failed);
+    uint64_t rtcp = 0;
+
+#define X(name) rtcp += s->rtcp_taken_##name;
+    RF_RTCP_KINDS(X)
+#undef X
+#define X(name) rtcp += s->rtcp_dropped_##name;
+    RF_RTCP_DROPS(X)
+#undef X
+    CHECK_EQ(s->dropped_rtcp, rtcp);
 }
 
 #endif

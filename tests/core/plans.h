@@ -9,6 +9,7 @@ static struct session_pool pool;
 static struct session *session;
 static struct plan plan;
 static struct batch batch;
+static struct worker_counters counters;
 static struct latency_histogram latency_first, latency_last;
 
 /* `addrs` has room for the subscribers: ports 1, 2, ... of 127.0.0.1. */

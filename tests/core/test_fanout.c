@@ -464,7 +464,7 @@ static void test_latency_of_the_first_and_the_last_served(void)
     }
     CHECK_EQ(plan.groups[0].first_ns, 5000);
     CHECK_EQ(plan.groups[0].last_ns, 5002);
-    plan_account(&plan, &latency_first, &latency_last);
+    plan_account(&plan, &counters, &latency_first, &latency_last);
     check_latency(&latency_first, &session->latency->first, 2, 4000);
     check_latency(&latency_last, &session->latency->last, 2, 4002);
     plans_end();
@@ -480,7 +480,7 @@ static void test_account_sums_the_shares(void)
         plan.shares[i].tally.bytes_sent = 1000 + i;
         plan.shares[i].tally.packets_failed = i;
     }
-    plan_account(&plan, &latency_first, &latency_last);
+    plan_account(&plan, &counters, &latency_first, &latency_last);
     CHECK_EQ(plan.shares_used, 3);
     CHECK_EQ(load_rlx(&session->counters.packets_sent), 33);
     CHECK_EQ(load_rlx(&session->counters.bytes_sent), 3003);

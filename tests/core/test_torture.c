@@ -221,6 +221,7 @@ static void *read_list(void *argument)
 {
     static struct batch batch;
     static struct latency_histogram first, last;
+    static struct worker_counters counters;
     struct packet packet = {.bytes = {.iov_len = 100}};
     struct plan plan;
 
@@ -234,7 +235,7 @@ static void *read_list(void *argument)
         CHECK(share_fill(&plan.shares[0], &batch, 0, sizeof(struct sockaddr_in)));
         check_batch(&batch);
         batch_settle(&batch, 1);
-        plan_account(&plan, &first, &last);
+        plan_account(&plan, &counters, &first, &last);
         plan_clear(&plan);
         qsbr_quiescent(&qsbr, 0);
         counter_add(&fills_done, 1);

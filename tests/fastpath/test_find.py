@@ -34,11 +34,11 @@ def test_rows_of_many_sessions() -> None:
     first, second = (e.add_session(local(n), 7, 1) for n in (1, 2))
     five, six, seven = (local(n).record for n in (5, 6, 7))
     rows = [
-        (1, 0, 0, 2, 10, five),
-        (1, 0, 0, 2, 12, six),
-        (1, 0, 0, 1, 11, seven),
-        (2, 0, 0, 0, 20, five),
-        (3, 0, 0, 2, 30, five),  # nobody has that
+        (1, 0, 0, 2, 10, five, 0),
+        (1, 0, 0, 2, 12, six, 0),
+        (1, 0, 0, 1, 11, seven, 0),
+        (2, 0, 0, 0, 20, five, 0),
+        (3, 0, 0, 2, 30, five, 0),  # nobody has that
     ]
     added = e.add_subscriber_rows({1: first, 2: second}, rows, 0)
     assert added == ([(1, 3, 12), (2, 1, 20)], [])
@@ -47,9 +47,9 @@ def test_rows_of_many_sessions() -> None:
     assert e.find_subscribers(second, five + six) == [(0, 0, 0), None]
     assert e.add_subscriber_rows({}, [], 0) == ([], [])
     with pytest.raises(BlockingIOError):
-        e.add_subscriber_rows({1: first}, [(1, 0, 0, 2, 40, local(9).record)], 0)
+        e.add_subscriber_rows({1: first}, [(1, 0, 0, 2, 40, local(9).record, 0)], 0)
     with pytest.raises(ValueError, match="a row has one record"):
-        e.add_subscriber_rows({2: second}, [(2, 0, 0, 2, 40, five + six)], 0)
+        e.add_subscriber_rows({2: second}, [(2, 0, 0, 2, 40, five + six, 0)], 0)
 
 
 def test_rows_with_leases() -> None:
@@ -59,7 +59,7 @@ def test_rows_with_leases() -> None:
     offset = -(10**18)  # it is a monotonic time that the engine has
     ends = [None, 5 * 10**9, 5 * 10**9 + 10**9 // 2, 1, 2**62, 5 * 10**9]
     rows = [
-        (1 if n < 5 else 2, 0, 0 if end is None else end - offset, 2, 10 + n, record)
+        (1 if n < 5 else 2, 0, 0 if end is None else end - offset, 2, 10 + n, record, 0)
         for n, (end, record) in enumerate(zip(ends, records, strict=True))
     ]
     added, leases = e.add_subscriber_rows({1: first, 2: second}, rows, offset)

@@ -18,10 +18,11 @@ HERE = Path(__file__).resolve().parent
 FULL = os.environ.get("RTPFANOUT_FUZZ") == "full"
 RUNS = {
     "fuzz_rtp": 10_000_000 if FULL else 200_000,
+    "fuzz_rtcp": 10_000_000 if FULL else 200_000,
     "fuzz_payload": 10_000_000 if FULL else 100_000,
     "fuzz_turn": 1_000_000 if FULL else 10_000,
 }
-LONGEST = {"fuzz_rtp": 512, "fuzz_payload": 2048, "fuzz_turn": 4096}
+LONGEST = {"fuzz_rtp": 512, "fuzz_rtcp": 512, "fuzz_payload": 2048, "fuzz_turn": 4096}
 LIBFUZZER = "fuzzer,address,undefined"
 
 

@@ -131,6 +131,7 @@ def test_a_subscriber_as_the_api_shows_it() -> None:
         send_failures=3,
         subscriber_class="monitor",
         state="sending",
+        rtcp="off",
     )
 
 

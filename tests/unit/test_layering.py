@@ -67,12 +67,13 @@ PYTHON_LAYERS = (
 )
 # Inside sessions/, for imports of types alone, too.
 SESSIONS_LAYERS = (
-    {"admission", "clock", "cursor", "deadlines", "fields"},
+    {"admission", "clock", "cursor", "deadlines", "feedback", "fields"},
     {"requests", "rules", "source", "tokens"},
     {"terms"},
     {"media"},
     {"entry", "movekeys", "names", "record"},
     {"views"},
+    {"reporting"},
     {"changes", "refused"},
     {"journal", "state", "watching"},
     {"conditions", "describing", "judge", "pages", "shedding", "standing", "zones"},
@@ -93,10 +94,11 @@ SHARED_SIBLINGS = {"convert"}
 # include the other; otherwise only lower lines.
 CORE_LAYERS = (
     ("", {"stats_fields"}),
-    ("", {"media"}),
+    ("", {"media", "rtcp_api"}),
     ("", {"core"}),
     ("", {"core_senders"}),
     ("base", {"atomic", "hash", "rfo", "rtp"}),
+    ("base", {"rtcp"}),
     ("base", {"addr", "qsbr", "stats", "codec"}),
     ("base", {"payload"}),
     ("base", {"payload_fit"}),
@@ -105,22 +107,43 @@ CORE_LAYERS = (
     ("net", {"port", "drops", "membership"}),
     ("table", {"rule", "run", "delivery", "word", "ssrcs"}),
     ("table", {"subscriber", "sniff", "parameters"}),
-    ("table", {"reception"}),
-    ("table", {"reception_media", "reception_view"}),
+    ("table", {"reception", "reporter"}),
+    ("table", {"reception_media", "reception_view", "feedback"}),
     ("table", {"watch"}),
     ("table", {"session"}),
     ("table", {"index"}),
     ("table", {"table", "side_ports"}),
     ("path", {"awaited", "cookie", "notice", "crew", "budget", "known", "knocks"}),
     ("path", {"ingress", "egress", "fair", "linger"}),
-    ("path", {"inbox", "follow", "hold", "side_reader"}),
+    ("path", {"inbox", "follow", "hold", "side_reader", "rtcp_gate"}),
     ("path", {"fanout", "gate"}),
-    ("path", {"gate_admit"}),
+    ("path", {"gate_admit", "fanout_account"}),
     ("path", {"worker"}),
-    ("path", {"worker_admit", "worker_room", "worker_fanout", "worker_recover", "worker_health"}),
+    (
+        "path",
+        {
+            "worker_admit",
+            "worker_room",
+            "worker_fanout",
+            "worker_recover",
+            "worker_health",
+            "worker_rtcp",
+        },
+    ),
     ("control", {"engine"}),
     ("control", {"ways", "ports"}),
-    ("control", {"figures", "receptions", "subscription", "sources", "senders", "datagrams"}),
+    (
+        "control",
+        {
+            "figures",
+            "receptions",
+            "subscription",
+            "sources",
+            "senders",
+            "datagrams",
+            "reporting",
+        },
+    ),
 )
 CORE_NAMES = tuple(names for _folder, names in CORE_LAYERS)
 SYSTEM_CALLERS = {

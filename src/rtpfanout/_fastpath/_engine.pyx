@@ -34,6 +34,9 @@ cdef dict described(name_function name, name_function help):
 
 DROP_REASONS = names(core.rf_drop_reason_name)
 SEND_FAILURES = names(core.rf_send_failure_name)
+RTCP_KINDS = names(core.rf_rtcp_kind_name)
+RTCP_DROPS = names(core.rf_rtcp_drop_name)
+FEEDBACK_FIELDS = described(core.rf_feedback_field_name, core.rf_feedback_field_help)
 STATS_FIELDS = described(core.rf_stats_field_name, core.rf_stats_field_help)
 SESSION_FIELDS = described(core.rf_session_field_name, core.rf_session_field_help)
 LATENCY_BOUNDS_NS = tuple(core.rf_latency_bound(i) for i in range(core.RF_LATENCY_BOUNDS))
@@ -62,15 +65,22 @@ READINGS = {
     "no_rtcp": core.RF_READ_NO_RTCP,
     "srtp": core.RF_READ_SRTP,
 }
+RTCP = {"off": core.RF_RTCP_OFF, "mux": core.RF_RTCP_MUX, "next_port": core.RF_RTCP_NEXT_PORT}
+KEYFRAME_FORMATS = {
+    "pli": core.RF_KEYFRAME_PLI,
+    "fir": core.RF_KEYFRAME_FIR,
+    "both": core.RF_KEYFRAME_PLI | core.RF_KEYFRAME_FIR,
+}
 
 include "values.pxi"
 include "bulk.pxi"
 include "reception.pxi"
+include "feedback.pxi"
 include "proofs.pxi"
 include "sockets.pxi"
 
 
-cdef class Engine(Receptions):
+cdef class Engine(Feedback):
     """One UDP port, one session table, one packet loop per worker."""
 
     cdef readonly uint32_t workers

@@ -109,13 +109,17 @@ cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t off
             raise MemoryError
         memset(&terms, 0, sizeof(terms))
         while i < n:
-            key, second, lease, kind, first, _ = rows[i]
+            key, second, lease, kind, first, _, rtcp = rows[i]
             until = lease_second(lease, offset_ns)
             count = 0
             while i < n:
                 row = rows[i]
                 if count > 0 and not (
-                    row[0] == key and row[1] == second and row[2] == lease and row[3] == kind
+                    row[0] == key
+                    and row[1] == second
+                    and row[2] == lease
+                    and row[3] == kind
+                    and row[6] == rtcp
                 ):
                     break
                 record = row[5]
@@ -139,6 +143,8 @@ cdef tuple add_rows(core.rf_engine *engine, dict handles, list rows, int64_t off
             check(
                 core.rf_subscribers_add(engine, handle, addrs, count, &terms, since, added)
             )
+            if rtcp:
+                check(core.rf_subscribers_rtcp(engine, handle, addrs, count, rtcp))
             last = since + count - 1
             total += count
             done.append((key, total, last))
@@ -189,6 +195,7 @@ cdef list read_subscribers(
                 stats[i].terms.subscriber_class,
                 stats[i].terms.lease_until,
                 stats[i].terms.withheld,
+                read_report(&stats[i]),
             )
             for i in range(count)
         ]

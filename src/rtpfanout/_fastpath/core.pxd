@@ -100,7 +100,26 @@ cdef extern from "core.h" nogil:
         uint32_t lease_until
         uint8_t subscriber_class
         uint8_t withheld
+        uint8_t rtcp
         uint8_t from_ "from"[16]
+
+    struct rf_report:
+        uint64_t at_ns
+        double fraction
+        int64_t lost
+        double jitter_secs
+        double round_trip_secs
+
+    struct rf_feedback:
+        uint64_t handle
+        uint64_t sender_reports  # the first counter; the others follow
+        uint64_t sender_report_ns
+        uint32_t reporters
+
+    enum rf_rtcp:
+        RF_RTCP_OFF
+        RF_RTCP_MUX
+        RF_RTCP_NEXT_PORT
 
     struct rf_subscriber_stats:
         rf_addr addr
@@ -108,6 +127,7 @@ cdef extern from "core.h" nogil:
         uint64_t packets_sent
         uint64_t send_failures
         rf_terms terms
+        rf_report report
 
     struct rf_health:
         uint64_t alive_ns
@@ -169,6 +189,8 @@ cdef extern from "core.h" nogil:
         RF_CLASS_PILOT
         RF_CLASS_RECORDER
         RF_CLASS_MONITOR
+        RF_KEYFRAME_PLI
+        RF_KEYFRAME_FIR
         RF_WITHHELD_CONSENT
         RF_WITHHELD_SHED
         RF_WITHHELD_REFUSED
@@ -222,6 +244,12 @@ cdef extern from "core.h" nogil:
                             rf_terms *out, rf_bool *found)
     int rf_subscribers_deliver(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
                                const uint8_t *from_)
+    int rf_subscribers_rtcp(rf_engine *e, uint64_t handle, const rf_addr *addrs, size_t n,
+                            rf_rtcp rtcp)
+    int rf_session_feedback(rf_engine *e, uint64_t handle, rf_feedback *out)
+    size_t rf_sessions_feedback(rf_engine *e, rf_feedback *out, size_t capacity)
+    int rf_session_keyframe_format(rf_engine *e, uint64_t handle, unsigned format)
+    int rf_session_want_keyframe(rf_engine *e, uint64_t handle)
     void rf_follow_sources(rf_engine *e)
     int rf_subscribers_expired(rf_engine *e, uint64_t handle, uint32_t now_secs, rf_addr *out,
                                size_t capacity, size_t *count)
@@ -260,6 +288,10 @@ cdef extern from "core.h" nogil:
     const char *rf_stats_field_help(size_t i)
     const char *rf_session_field_name(size_t i)
     const char *rf_session_field_help(size_t i)
+    const char *rf_feedback_field_name(size_t i)
+    const char *rf_feedback_field_help(size_t i)
+    const char *rf_rtcp_kind_name(size_t i)
+    const char *rf_rtcp_drop_name(size_t i)
     const char *rf_drop_reason_name(size_t i)
     const char *rf_send_failure_name(size_t i)
     uint64_t rf_latency_bound(size_t i)

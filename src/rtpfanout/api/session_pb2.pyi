@@ -100,18 +100,20 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[SessionResponse, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
 
 class AddSubscriberRequest(_message.Message):
-    __slots__ = ("session_id", "subscriber_address", "ttl_secs", "subscriber_class", "request_id")
+    __slots__ = ("session_id", "subscriber_address", "ttl_secs", "subscriber_class", "request_id", "rtcp")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TTL_SECS_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RTCP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     subscriber_address: str
     ttl_secs: float
     subscriber_class: str
     request_id: str
-    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ..., ttl_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    rtcp: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ..., ttl_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ..., request_id: _Optional[str] = ..., rtcp: _Optional[str] = ...) -> None: ...
 
 class RemoveSubscriberRequest(_message.Message):
     __slots__ = ("session_id", "subscriber_address", "request_id")
@@ -124,18 +126,20 @@ class RemoveSubscriberRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., subscriber_address: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class BatchAddSubscribersRequest(_message.Message):
-    __slots__ = ("session_id", "subscriber_addresses", "ttl_secs", "subscriber_class", "request_id")
+    __slots__ = ("session_id", "subscriber_addresses", "ttl_secs", "subscriber_class", "request_id", "rtcp")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     TTL_SECS_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RTCP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     subscriber_addresses: _containers.RepeatedScalarFieldContainer[str]
     ttl_secs: float
     subscriber_class: str
     request_id: str
-    def __init__(self, session_id: _Optional[str] = ..., subscriber_addresses: _Optional[_Iterable[str]] = ..., ttl_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    rtcp: str
+    def __init__(self, session_id: _Optional[str] = ..., subscriber_addresses: _Optional[_Iterable[str]] = ..., ttl_secs: _Optional[float] = ..., subscriber_class: _Optional[str] = ..., request_id: _Optional[str] = ..., rtcp: _Optional[str] = ...) -> None: ...
 
 class BatchAddSubscribersResponse(_message.Message):
     __slots__ = ("added", "already_present")
@@ -224,7 +228,7 @@ class GetSubscriberSdpResponse(_message.Message):
     def __init__(self, sdp: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SubscriberResponse(_message.Message):
-    __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures", "subscriber_class", "expires_at", "state", "refused_reason")
+    __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures", "subscriber_class", "expires_at", "state", "rtcp", "report", "refused_reason")
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +236,8 @@ class SubscriberResponse(_message.Message):
     SUBSCRIBER_CLASS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    RTCP_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     subscriber_address: str
     since: str
@@ -240,8 +246,24 @@ class SubscriberResponse(_message.Message):
     subscriber_class: str
     expires_at: str
     state: str
+    rtcp: str
+    report: ReceiverReport
     refused_reason: str
-    def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., refused_reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., rtcp: _Optional[str] = ..., report: _Optional[_Union[ReceiverReport, _Mapping]] = ..., refused_reason: _Optional[str] = ...) -> None: ...
+
+class ReceiverReport(_message.Message):
+    __slots__ = ("fraction_lost", "lost", "jitter_seconds", "round_trip_seconds", "age_seconds")
+    FRACTION_LOST_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    JITTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    fraction_lost: float
+    lost: int
+    jitter_seconds: float
+    round_trip_seconds: float
+    age_seconds: float
+    def __init__(self, fraction_lost: _Optional[float] = ..., lost: _Optional[int] = ..., jitter_seconds: _Optional[float] = ..., round_trip_seconds: _Optional[float] = ..., age_seconds: _Optional[float] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
     __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "encoding", "refused_reason", "refused_subscribers", "dscp", "condition", "condition_since")
@@ -414,7 +436,7 @@ class JoinTokenResponse(_message.Message):
     def __init__(self, token: _Optional[str] = ..., expires_at: _Optional[str] = ...) -> None: ...
 
 class SessionStatsResponse(_message.Message):
-    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception")
+    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception", "feedback")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -437,6 +459,7 @@ class SessionStatsResponse(_message.Message):
     DROPPED_LOOP_FIELD_NUMBER: _ClassVar[int]
     DROPPED_MISROUTED_FIELD_NUMBER: _ClassVar[int]
     RECEPTION_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     packets_received: int
     packets_sent: int
@@ -459,7 +482,38 @@ class SessionStatsResponse(_message.Message):
     dropped_loop: int
     dropped_misrouted: int
     reception: Reception
-    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ...) -> None: ...
+    feedback: Feedback
+    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+
+class Feedback(_message.Message):
+    __slots__ = ("sender_reports", "seconds_since_sender_report", "sender_reports_missing", "receiver_reports", "keyframe_requests", "packets_nacked", "keyframe_requests_sent", "reports_sent", "copies_rtcp", "reporters")
+    SENDER_REPORTS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SINCE_SENDER_REPORT_FIELD_NUMBER: _ClassVar[int]
+    SENDER_REPORTS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_REPORTS_FIELD_NUMBER: _ClassVar[int]
+    KEYFRAME_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_NACKED_FIELD_NUMBER: _ClassVar[int]
+    KEYFRAME_REQUESTS_SENT_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_SENT_FIELD_NUMBER: _ClassVar[int]
+    COPIES_RTCP_FIELD_NUMBER: _ClassVar[int]
+    REPORTERS_FIELD_NUMBER: _ClassVar[int]
+    sender_reports: int
+    seconds_since_sender_report: float
+    sender_reports_missing: bool
+    receiver_reports: int
+    keyframe_requests: int
+    packets_nacked: int
+    keyframe_requests_sent: int
+    reports_sent: int
+    copies_rtcp: int
+    reporters: int
+    def __init__(self, sender_reports: _Optional[int] = ..., seconds_since_sender_report: _Optional[float] = ..., sender_reports_missing: bool = ..., receiver_reports: _Optional[int] = ..., keyframe_requests: _Optional[int] = ..., packets_nacked: _Optional[int] = ..., keyframe_requests_sent: _Optional[int] = ..., reports_sent: _Optional[int] = ..., copies_rtcp: _Optional[int] = ..., reporters: _Optional[int] = ...) -> None: ...
+
+class RequestKeyframeRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class Reception(_message.Message):
     __slots__ = ("received", "expected", "lost", "cumulative_lost", "missing_now", "duplicates", "reordered", "late", "restarts", "timestamp_jumps", "out_of_sequence", "highest_sequence", "jitter_seconds", "jitter_units", "bitrate_bps", "frames", "frame_rate", "longest_frame_gap_seconds", "seconds_since_frame", "keyframes", "keyframe_interval_seconds", "seconds_since_keyframe", "seconds_since_parameter_sets", "ssrc", "payload_type", "payload_types", "encoding", "encoding_from", "encoding_sureness", "clock_rate", "clock_from")

@@ -109,6 +109,11 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.FromString,
                 _registered_method=True)
+        self.RequestKeyframe = channel.unary_unary(
+                '/rtpfanout.SessionService/RequestKeyframe',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.RequestKeyframeRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -234,6 +239,16 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestKeyframe(self, request, context):
+        """The session's source is asked for a keyframe by RTCP, with its next packet;
+        not within half a second of the time before, and not where one has come
+        since. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (its packets may come
+        from more than one address).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -306,6 +321,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.IssueJoinToken,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.SerializeToString,
+            ),
+            'RequestKeyframe': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestKeyframe,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.RequestKeyframeRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -690,6 +710,33 @@ class SessionService(object):
             '/rtpfanout.SessionService/IssueJoinToken',
             rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestKeyframe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/RequestKeyframe',
+            rtpfanout_dot_api_dot_session__pb2.RequestKeyframeRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

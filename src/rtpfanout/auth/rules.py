@@ -29,6 +29,7 @@ SUBSCRIBING = frozenset(
         "BatchAddSubscribers",
         "BatchRemoveSubscribers",
         "IssueJoinToken",
+        "RequestKeyframe",
     )
 )
 OPERATING = frozenset(("CreateSession", "UpdateSession", "DeleteSession"))

@@ -157,6 +157,18 @@ def remove(
         write_json({"deleted": session_ids})
 
 
+@app.command("keyframe")
+def keyframe(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None:
+    """Ask the session's source for a keyframe, by RTCP (PLI), with its next packet.
+
+    Not more often than every half a second, however often it is called. A source that knows no RTCP
+    does nothing.
+    """
+    with connect(server) as client:
+        client.request_keyframe(session_id)
+    write(f"asked for a keyframe of {session_id}")
+
+
 @app.command("stats")
 def stats(
     session_id: SessionId,

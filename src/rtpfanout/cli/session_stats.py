@@ -26,6 +26,8 @@ def readable_stats(fields: dict[str, Any]) -> dict[str, object]:
     readable["dropped"] = _dropped(fields)
     if fields["reception"]:
         readable |= _reception(fields["reception"])
+    if fields["feedback"]:
+        readable |= _feedback(fields["feedback"])
     return readable
 
 
@@ -93,6 +95,17 @@ def _reception(of: dict[str, Any]) -> dict[str, object]:
     if (sets := of["seconds_since_parameter_sets"]) is not None:
         readable["parameter_sets"] = f"{sets:.3g} s ago"
     return readable
+
+
+def _feedback(of: dict[str, Any]) -> dict[str, object]:
+    since = of["seconds_since_sender_report"]
+    last = "" if since is None else f", last {since:.3g} s ago"
+    missing = ", MISSING" if of["sender_reports_missing"] else ""
+    return {
+        "sender_reports": f"{of['sender_reports']}{last}{missing}",
+        "receiver_reports": f"{of['receiver_reports']} of {of['reporters']} subscribers with RTCP",
+        "keyframe_requests": f"{of['keyframe_requests']}, sent {of['keyframe_requests_sent']}",
+    }
 
 
 def _source(of: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from rtpfanout.errors import NotFoundError, UnimplementedError
 
 if TYPE_CHECKING:
     from rtpfanout.client import SessionClient
+    from rtpfanout.client.requests import SubscribeOptions
 
 app = typer.Typer(help="Add, remove and list the subscribers of a session.", no_args_is_help=True)
 
@@ -30,7 +31,9 @@ Addresses = Annotated[
     list[str], typer.Argument(metavar="ADDRESS", help="Where copies go, ip:port or [ipv6]:port.")
 ]
 
-LIST_COLUMNS = ("ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES")
+LIST_COLUMNS = (
+    "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES", "RTCP", "LOST", "RTT"
+)  # fmt: skip
 
 
 @app.command("add")
@@ -52,6 +55,14 @@ def add(
     ] = None,
     every: EveryPart = False,
     wait: Wait = DEFAULT_WAIT,
+    rtcp: Annotated[
+        str,
+        typer.Option(
+            help="Whether it has RTCP: off, mux (at its own port) or next_port (at the one above);"
+            " default: as it is, and off for a new one.",
+            autocompletion=lambda: ["off", "mux", "next_port"],
+        ),
+    ] = "",
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
@@ -60,17 +71,23 @@ def add(
     Up to 1000 are added together: all of them, or none if one is refused. With --sdp the
     description is written once packets have told what it carries, or --wait is over: that is no
     reason to start the source before.
+
+    With --rtcp its source's sender reports go there, too (lip sync, wall clock), and its reports
+    and requests for a keyframe are taken; its last report is in `subscriber list`.
     """
     if (sdp or every) and len(addresses) != 1:
         raise typer.BadParameter("--sdp and --all are for one ADDRESS")
     present = 0
+    options: SubscribeOptions = {"ttl_secs": ttl, "subscriber_class": subscriber_class}
+    if rtcp:
+        options["rtcp"] = rtcp
     with connect(server) as client:
         parts = parts_of(client, session_id, addresses[0], every=every) if sdp or every else []
         session_id = parts[0][0] if parts else session_id
         for batch in _batches(addresses):
-            present += _add(client, session_id, batch, ttl, subscriber_class, output)
+            present += _add(client, session_id, batch, options, output)
         for name, address in parts[1:]:
-            present += _add(client, name, [address], ttl, subscriber_class, output)
+            present += _add(client, name, [address], options, output)
         if sdp:
             write_file(described(client, parts, wait).sdp, sdp)
     if output is OutputFormat.JSON:
@@ -128,32 +145,39 @@ def _list_row(subscriber: Any) -> tuple[object, ...]:
         subscriber.subscriber_class or "-",
         subscriber.state or "-",
         subscriber.expires_at or "-",
+        subscriber.rtcp or "-",
+        *_report_cells(subscriber),
     )
+
+
+def _report_cells(subscriber: Any) -> tuple[str, str]:
+    """Loss and round trip by its last report."""
+    if not subscriber.HasField("report"):
+        return "-", "-"
+    report = subscriber.report
+    has_trip = report.HasField("round_trip_seconds")
+    trip = f"{1000 * report.round_trip_seconds:.3g} ms" if has_trip else "-"
+    return f"{100 * report.fraction_lost:.3g} %", trip
 
 
 def _add(
     client: "SessionClient",
     session_id: str,
     addresses: list[str],
-    ttl_secs: float,
-    subscriber_class: str,
+    options: "SubscribeOptions",
     output: OutputFormat,
 ) -> int:
     """How many had been added before, as far as the server tells."""
     if len(addresses) > 1:
         try:
-            response = client.add_subscribers(
-                session_id, addresses, ttl_secs=ttl_secs, subscriber_class=subscriber_class
-            )
+            response = client.add_subscribers(session_id, addresses, **options)
         except UnimplementedError:
             pass  # a server of the first version: one by one
         else:
             _done("added", addresses, output)
             return response.already_present
     for address in addresses:
-        client.add_subscriber(
-            session_id, address, ttl_secs=ttl_secs, subscriber_class=subscriber_class
-        )
+        client.add_subscriber(session_id, address, **options)
         _done("added", [address], output)
     return 0
 

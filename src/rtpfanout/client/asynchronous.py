@@ -170,6 +170,10 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         """As SessionClient.issue_join_token."""
         return await self._call(requests.issue_join_token(session_id, options))
 
+    async def request_keyframe(self, session_id: str) -> None:
+        """As SessionClient.request_keyframe."""
+        await self._call(requests.request_keyframe(session_id))
+
     async def _call(self, call: Call[_T]) -> _T:
         attempts = self._attempts(call)
         while True:

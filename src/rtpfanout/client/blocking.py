@@ -215,6 +215,14 @@ class SessionClient(BaseClient, Closing):
         """
         return self._call(requests.issue_join_token(session_id, options))
 
+    def request_keyframe(self, session_id: str) -> None:
+        """Ask the session's source for a keyframe, with its next packet.
+
+        Raises InvalidArgumentError, NotFoundError, PreconditionError (its packets may come from
+        more than one address), UnimplementedError (an older server).
+        """
+        self._call(requests.request_keyframe(session_id))
+
     def _call(self, call: Call[_T]) -> _T:
         attempts = self._attempts(call)
         while True:

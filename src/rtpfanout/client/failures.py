@@ -15,6 +15,7 @@ from rtpfanout.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
     NotKnownError,
+    PreconditionError,
     RtpFanoutError,
     StreamRefusedError,
     UnavailableError,
@@ -32,7 +33,7 @@ _ERRORS: dict[str, type[RtpFanoutError]] = {
     codes.status: kind
     for kind, codes in CODES.items()
     # To a client the first is a kind of PermissionDeniedError; the others have their reasons.
-    if kind not in (AddressDeniedError, UnknownNameError, NotKnownError)
+    if kind not in (AddressDeniedError, UnknownNameError, NotKnownError, PreconditionError)
 } | {
     grpc.StatusCode.OUT_OF_RANGE.name: InvalidArgumentError,
     grpc.StatusCode.INTERNAL.name: RtpFanoutError,
@@ -69,8 +70,9 @@ def translated(error: grpc.RpcError, target: str) -> RtpFanoutError:
     if any(each.reason == codes_of(UnknownNameError("")).reason for each in at_fault):
         kind = UnknownNameError
     info = _detail(status, error_details_pb2.ErrorInfo)
-    if info.reason == codes_of(NotKnownError("")).reason:
-        kind = NotKnownError
+    for special in (NotKnownError, PreconditionError):
+        if info.reason == codes_of(special("")).reason:
+            kind = special
     if kind is RtpFanoutError:
         message = f"{code.name}: {message}"
     violations = _violations(status, message)

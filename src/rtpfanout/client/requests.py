@@ -81,11 +81,13 @@ class SubscribeOptions(TypedDict, total=False):
     """What AddSubscriber and BatchAddSubscribers take besides addresses; see session.proto.
 
     `ttl_secs`: the subscription ends after so long unless it is added again; 0: never.
-    `subscriber_class`: "pilot", "recorder" or "monitor". `request_id`: as CreateOptions.
+    `subscriber_class`: "pilot", "recorder" or "monitor". `rtcp`: "off", "mux" or "next_port".
+    `request_id`: as CreateOptions.
     """
 
     ttl_secs: float
     subscriber_class: str
+    rtcp: str
     request_id: str | None
 
 
@@ -196,6 +198,11 @@ def get_session_stats(session_id: str) -> Call[pb.SessionStatsResponse]:
 def issue_join_token(session_id: str, options: TokenOptions) -> Call[pb.JoinTokenResponse]:
     # A token that got lost on its way to us harms nobody: issuing is repeatable.
     return _reading("IssueJoinToken", session_id=session_id, **options)
+
+
+def request_keyframe(session_id: str) -> Call[empty_pb2.Empty]:
+    # Asked for twice it is sent once: the server takes what comes soon after for the same.
+    return _reading("RequestKeyframe", session_id=session_id)
 
 
 def _mutating(method: str, *, request_id: str | None = None, **fields: Any) -> Call[Any]:

@@ -283,6 +283,11 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return pb.GetSubscriberSdpResponse(sdp=found.text, notes=found.notes)
 
     @_call
+    async def RequestKeyframe(self, request: pb.RequestKeyframeRequest) -> empty_pb2.Empty:
+        self.manager.request_keyframe(request.session_id)
+        return empty_pb2.Empty()
+
+    @_call
     async def BatchAddSubscribers(
         self, request: pb.BatchAddSubscribersRequest
     ) -> pb.BatchAddSubscribersResponse:
@@ -347,7 +352,11 @@ def _plain(message: Any) -> dict[str, Any]:
 
 def _terms(request: pb.AddSubscriberRequest | pb.BatchAddSubscribersRequest) -> dict[str, Any]:
     """On which an address gets copies."""
-    return {"ttl_secs": request.ttl_secs, "subscriber_class": request.subscriber_class}
+    return {
+        "ttl_secs": request.ttl_secs,
+        "subscriber_class": request.subscriber_class,
+        "rtcp": request.rtcp,
+    }
 
 
 def _code_name(status: status_pb2.Status) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rtpfanout import sdp
 from rtpfanout.errors import InvalidArgumentError
@@ -15,6 +15,7 @@ from rtpfanout.model import (
     SESSION_ID,
     Consent,
     MediaType,
+    Rtcp,
     SubscriberClass,
     shown,
 )
@@ -146,6 +147,32 @@ def dscp_of(text: str) -> str:
 def is_dscp(text: str) -> bool:
     """As `dscp_of` would have it."""
     return text in ("", DSCP_COPY) or text in map(str, range(64))
+
+
+def rtcp_of(text: str) -> Rtcp | None:
+    """One of Rtcp; empty is None: as it is, and off for one that is new."""
+    return _word(text, Rtcp, "rtcp") if text else None
+
+
+class Subscription(NamedTuple):
+    """On which terms somebody gets copies."""
+
+    ttl_secs: float
+    kind: SubscriberClass
+    rtcp: Rtcp | None = None
+    """None: as it is."""
+
+
+def subscription_of(ttl_secs: float, subscriber_class: str, rtcp: str) -> Subscription:
+    """As requests say it."""
+    kind = subscriber_class_of(subscriber_class)
+    return Subscription(seconds(ttl_secs, "ttl_secs"), kind, rtcp_of(rtcp))
+
+
+def subscription_said(ttl_secs: float, subscriber_class: str, rtcp: str) -> dict[str, Any]:
+    """What of it a request said, the same as versions before have it."""
+    said = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
+    return said | ({"rtcp": rtcp} if rtcp else {})
 
 
 def ssrc_of(number: int) -> int:

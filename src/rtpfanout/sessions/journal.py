@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
 
-    from rtpfanout.model import MediaType
+    from rtpfanout.model import MediaType, Rtcp
     from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.clock import Clock
     from rtpfanout.store import Store, StoredAnswer, Write
@@ -84,6 +84,7 @@ class Journal:
         *,
         asked: bytes = b"",
         local: bytes = b"",
+        rtcp: Rtcp | None = None,
     ) -> Future[int]:
         """Those that are new or have other terms; times are nanoseconds since the epoch.
 
@@ -92,7 +93,14 @@ class Journal:
         """
         changes: list[Write] = [writes.drop_subscribers(session.sequence, asked)] if asked else []
         changes.append(
-            writes.put_subscribers(session.sequence, records, since, lease_ns, class_number)
+            writes.put_subscribers(
+                session.sequence,
+                records,
+                since,
+                lease_ns,
+                class_number,
+                None if rtcp is None else rtcp.number,
+            )
         )
         if local:
             each = split_records(records)

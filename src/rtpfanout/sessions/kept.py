@@ -165,7 +165,7 @@ def _renumbered(refused: RefusedSession, changed: Mapping[int, int]) -> list[Wri
         changes.append(writes.drop_subscribers(run.sequence, run.records))
         changes.append(
             writes.put_subscribers(
-                run.sequence, new, run.since_ns, run.lease_ns, run.subscriber_class
+                run.sequence, new, run.since_ns, run.lease_ns, run.subscriber_class, run.rtcp
             )
         )
     deliveries = [

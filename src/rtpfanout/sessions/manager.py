@@ -26,6 +26,7 @@ from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.pages import Wanted, all_stats, sessions_page
 from rtpfanout.sessions.removal import Removal
 from rtpfanout.sessions.renumbering import Renumbering
+from rtpfanout.sessions.reporting import request_keyframe, with_feedback
 from rtpfanout.sessions.requests import Requests
 from rtpfanout.sessions.restore import Restoring
 from rtpfanout.sessions.rules import Rules
@@ -273,25 +274,27 @@ class SessionManager:
         *,
         ttl_secs: float = 0.0,
         subscriber_class: str = "",
+        rtcp: str = "",
         request_id: str = "",
     ) -> bool:
         """Copy the session to `address_text` too; True if it was not a subscriber before.
 
-        Adding it again sets its lease and class anew. Raises InvalidArgumentError,
-        NotFoundError, LimitError, AddressDeniedError, UnavailableError.
+        Adding it again sets its lease and class anew, and its RTCP if that is given.
+
+        Raises InvalidArgumentError, NotFoundError, LimitError, AddressDeniedError,
+        UnavailableError.
         """
         named = fields.session_of(session_id)
         said = {"session_id": named, "subscriber_address": address_text}
-        terms = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
+        terms = fields.subscription_said(ttl_secs, subscriber_class, rtcp)
         with self._requests.once("AddSubscriber", request_id, **said, **terms) as once:
             if once.earlier is not None:
                 return once.earlier == "1"
             canonical = self._state.id_of(named)
-            kind = fields.subscriber_class_of(subscriber_class)
-            ttl = fields.seconds(ttl_secs, "ttl_secs")
             admission = self._rules.admission
+            read = fields.subscription_of(ttl_secs, subscriber_class, rtcp)
             record = admission.record(address_text)
-            return self._subscribers.add(canonical, record, admission, ttl, kind, once) == 1
+            return self._subscribers.add(canonical, record, admission, read, once) == 1
 
     def add_subscribers(
         self,
@@ -300,23 +303,21 @@ class SessionManager:
         *,
         ttl_secs: float = 0.0,
         subscriber_class: str = "",
+        rtcp: str = "",
         request_id: str = "",
     ) -> int:
         """The same for 1 to LARGEST_BATCH addresses, all or none; how many are new."""
         named = fields.session_of(session_id)
         said = {"session_id": named, "subscriber_addresses": list(address_texts)}
-        terms = {"ttl_secs": ttl_secs, "subscriber_class": subscriber_class}
+        terms = fields.subscription_said(ttl_secs, subscriber_class, rtcp)
         with self._requests.once("BatchAddSubscribers", request_id, **said, **terms) as once:
             if once.earlier is not None:
                 return int(once.earlier)
             canonical = self._state.id_of(named)
-            kind = fields.subscriber_class_of(subscriber_class)
-            ttl = fields.seconds(ttl_secs, "ttl_secs")
             admission = self._rules.admission
+            read = fields.subscription_of(ttl_secs, subscriber_class, rtcp)
             records = admission.records(address_texts)
-            return self._subscribers.add(
-                canonical, records, admission, ttl, kind, once, is_batch=True
-            )
+            return self._subscribers.add(canonical, records, admission, read, once, is_batch=True)
 
     def remove_subscriber(
         self, session_id: str, address_text: str, *, request_id: str = ""
@@ -356,11 +357,22 @@ class SessionManager:
             reception = self._engine.session_reception(session.handle, now)
             stats = stats_of(session, values, reception, now)
             first, last = (of for of, _ in self._engine.session_latency(session.handle))
+            stats = with_feedback(stats, self._engine, session, now)
         return replace(
             stats,
             first_copy_latency=LatencySummary.of(first),
             last_copy_latency=LatencySummary.of(last),
         )
+
+    def request_keyframe(self, session_id: str) -> None:
+        """Its source is asked for one as if a pilot had: by its next packet, and not more often
+        than every half a second.
+
+        Raises InvalidArgumentError, NotFoundError, PreconditionError (it takes packets of more
+        than one address: nobody is asked who may not have sent any).
+        """
+        with self._state.found(session_id) as session:
+            request_keyframe(self._engine, session)
 
     def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, each as it is when it is taken."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.model import SUBSCRIBER_CLASSES, Consent
+from rtpfanout.model import RTCP, SUBSCRIBER_CLASSES, Consent
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
@@ -18,6 +18,7 @@ from rtpfanout.sessions.terms import moved
 from rtpfanout.sessions.zones import in_zone, record_in_zone, scopes_of
 
 if TYPE_CHECKING:
+    from rtpfanout.model import Rtcp
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.kept import RefusedSessions
@@ -80,12 +81,14 @@ class Renumbering(Part):
             renamed = {old: new for old, new in there.items() if new != old}
             with self.state.lock:
                 standings = self.subscribers.standings(session, list(renamed))
+                numbers = self.engine.find_rtcp(session.handle, b"".join(renamed))
+                rtcp = dict(zip(renamed, numbers, strict=True))
                 lasting = self.consents.lasting(session.session_id, renamed)
                 spoken = {old: self.zones.spoken_to(session.sequence, old) for old in renamed}
             self.subscribers.write_off(session, list(renamed))
             with self.state.lock:
                 for old, new in renamed.items():
-                    self._add_again(session, new, standings[old], spoken[old])
+                    self._add_again(session, new, standings[old], spoken[old], RTCP[rtcp[old]])
                 for old, until in lasting.items():
                     self.consents.give(session, [renamed[old]], until, spoken[old])
                 if session.refused:
@@ -93,9 +96,14 @@ class Renumbering(Part):
         return len(renamed)
 
     def _add_again(
-        self, session: Session, record: bytes, standing: Standing | None, local: bytes
+        self,
+        session: Session,
+        record: bytes,
+        standing: Standing | None,
+        local: bytes,
+        rtcp: Rtcp,
     ) -> None:
-        """With the lease, the class, the consent and the address of ours that it had elsewhere.
+        """With the lease, class, consent, RTCP and the address of ours that it had elsewhere.
 
         The lock is held.
         """
@@ -106,6 +114,7 @@ class Renumbering(Part):
         since = max(clock.wall_ns(), session.last_since + 1)
         kind = SUBSCRIBER_CLASSES[number]
         subscribers.engine_add(session, record, since, lease_until, kind, withheld, local)
+        self.engine.set_rtcp(session.handle, record, rtcp.number)
         session.last_since = since
         subscribers.count(session, [record], 1)
         if local:
@@ -113,4 +122,6 @@ class Renumbering(Part):
         if session.terms.consent is Consent.ECHO:
             self.consents.expect(session.session_id, [record])
         lease_ns = clock.wall_ns(lease_until * 10**9) if lease_until else 0
-        self.journal.save_subscribers(session, record, since, lease_ns, number, None, local=local)
+        self.journal.save_subscribers(
+            session, record, since, lease_ns, number, None, local=local, rtcp=rtcp
+        )

@@ -282,6 +282,8 @@ class Restoring(Part):
                     subscriber_class=run.subscriber_class,
                     withheld=withheld,
                 )
+                if run.rtcp:
+                    self.engine.set_rtcp(entry.handle, records, run.rtcp)
                 entry.last_since = since + added - 1
                 entry.subscribers += added
             if entry.is_echo and run.sequence in self._consented:

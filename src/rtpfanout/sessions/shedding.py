@@ -107,7 +107,7 @@ class Shedding(Part):
         sending: _Members = defaultdict(list)
         shed: _Members = defaultdict(list)
         rows = self.engine.subscribers(handle, 0, self.rules.limits.fanout)
-        for address, _since, _sent, _failed, number, _lease, withheld in rows:
+        for address, _since, _sent, _failed, number, _lease, withheld, _report in rows:
             if withheld & Withheld.SHED:
                 shed[SUBSCRIBER_CLASSES[number]].append(address.record)
             elif not withheld:

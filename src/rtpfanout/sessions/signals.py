@@ -116,13 +116,13 @@ class Signals(Part):
         there is no room for another. Raises as `add_subscriber`.
         """
         kind = fields.subscriber_class_of(subscriber_class)
-        lease = fields.seconds(lease_secs, "lease_secs")
+        terms = fields.Subscription(fields.seconds(lease_secs, "lease_secs"), kind)
         admission = self.rules.admission
         admission.admitted(address.record)
         before = previous.record if previous and previous != address else None
 
         add = partial(
-            self.subscribers.add, session_id, address.record, admission, lease, kind, NO_ID,
+            self.subscribers.add, session_id, address.record, admission, terms, NO_ID,
             consent_given=True, local=address.spoken_to,
         )  # fmt: skip
         try:

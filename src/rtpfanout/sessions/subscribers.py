@@ -14,11 +14,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
-from rtpfanout.model import SUBSCRIBER_CLASSES, Address, Consent, SubscriberClass, Withheld
+from rtpfanout.model import (
+    RTCP,
+    SUBSCRIBER_CLASSES,
+    Address,
+    Consent,
+    Rtcp,
+    SubscriberClass,
+    Withheld,
+)
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port, split_records
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.feedback import report_of
+from rtpfanout.sessions.reporting import set_back, set_rtcp
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.views import SubscriberState, SubscriberView
@@ -56,8 +66,7 @@ class Subscribers(Part):
         session_id: str,
         records: bytes,
         admission: Admission,
-        ttl_secs: float,
-        kind: SubscriberClass,
+        terms: fields.Subscription,
         once: Once,
         *,
         is_batch: bool = False,
@@ -73,6 +82,7 @@ class Subscribers(Part):
         """
         state = self.state
         clock = self.clock
+        ttl_secs, kind, rtcp = terms
         each = split_records(records)
         with state.work(session_id, frozenset(each)) as session:
             with state.lock:
@@ -89,20 +99,19 @@ class Subscribers(Part):
                 self.zones.note(scopes_of(records))
                 self.engine_add(session, records, since, lease_until, kind, withheld, local)
                 self._note_added(session, each, new, since, lease_until, local)
+                rtcp_before = set_rtcp(self.engine, session, records, rtcp)
+                lease_ns = clock.wall_ns(lease_until * 10**9) if lease_until else 0
+                asked = b"".join(new) if withheld else b""
+                told = once.answer(str(len(new)))
                 written = self.journal.save_subscribers(
-                    session,
-                    records,
-                    since,
-                    clock.wall_ns(lease_until * 10**9) if lease_until else 0,
-                    kind.number,
-                    once.answer(str(len(new))),
-                    asked=b"".join(new) if withheld else b"",
-                    local=local,
-                )
+                    session, records, since, lease_ns, kind.number, told,
+                    asked=asked, local=local, rtcp=rtcp,
+                )  # fmt: skip
             try:
                 written.result()
             except RtpFanoutError:
                 self._undo(session, before)
+                set_back(self.engine, session, rtcp_before)
                 raise
             with state.lock:
                 state.touch(session)
@@ -186,8 +195,10 @@ class Subscribers(Part):
                 expires_at=clock.moment(clock.wall_ns(lease * 10**9)) if lease else None,
                 state=SubscriberState.of(withheld),
                 refused_reason=self._refusal(session, address, withheld),
+                rtcp=RTCP[report[0]] if report else Rtcp.OFF,
+                report=report_of(report, clock.monotonic_ns()),
             )
-            for address, since, sent, failures, number, lease, withheld in page
+            for address, since, sent, failures, number, lease, withheld, report in page
         ]
         return views, CursorKind.SUBSCRIBERS.write(page[-1][1]) if len(rows) > size else ""
 

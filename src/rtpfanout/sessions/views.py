@@ -17,6 +17,7 @@ from rtpfanout.model import (
     Address,
     Condition,
     MediaType,
+    Rtcp,
     SessionStatus,
     SubscriberClass,
     Withheld,
@@ -26,6 +27,7 @@ from rtpfanout.sessions.terms import answered_terms, shown_terms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtpfanout.sessions.feedback import Feedback, ReceiverReport
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.terms import Terms
 
@@ -182,6 +184,8 @@ class SessionStats:
     reception: Mapping[str, Any] | None = None
     """How its packets came, by the names of Reception in session.proto; None where that is absent.
     None of one that is refused."""
+    feedback: Feedback | None = None
+    """Of a session asked for alone that has, or had, RTCP."""
 
 
 _COUNTED = tuple(each.name for each in fields(SessionStats) if each.name in SESSION_FIELDS)
@@ -217,6 +221,8 @@ class SubscriberView:
     expires_at: datetime | None = None
     state: SubscriberState = SubscriberState.SENDING
     refused_reason: str = ""
+    rtcp: Rtcp = Rtcp.OFF
+    report: ReceiverReport | None = None
 
 
 def view_of(

@@ -142,6 +142,7 @@ _LAYOUT_3 = _added(
     ("was_fed INTEGER", "0"),
     ("encoding TEXT", "''"),
 )
+_LAYOUT_3 += _added("subscriber", ("rtcp INTEGER", "0"))
 
 LAYOUTS = (_LAYOUT_1, _LAYOUT_2, _LAYOUT_3)
 LAYOUT = len(LAYOUTS)

@@ -28,8 +28,9 @@ _SOURCES = (
     " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
 )
 _ROWS = """
-SELECT session, since_ns / 1000000000, lease_ns, class, since_ns, address FROM subscriber
-WHERE session BETWEEN ? AND ? ORDER BY session, since_ns / 1000000000, lease_ns, class, since_ns
+SELECT session, since_ns / 1000000000, lease_ns, class, since_ns, address, rtcp FROM subscriber
+WHERE session BETWEEN ? AND ?
+ORDER BY session, since_ns / 1000000000, lease_ns, class, rtcp, since_ns
 """
 _CONSENTS = """
 SELECT session, address, until_ns FROM consent WHERE boot = ? AND until_ns > ? ORDER BY session

@@ -74,8 +74,8 @@ class StoredSource(NamedTuple):
     dscp: str = ""
 
 
-SubscriberRow = tuple[int, int, int, int, int, bytes]
-"""(session, second of `since`, lease, class, `since`, address) as SubscriberRun has them."""
+SubscriberRow = tuple[int, int, int, int, int, bytes, int]
+"""(session, second of `since`, lease, class, `since`, address, rtcp) as SubscriberRun has them."""
 
 
 class SubscriberRun(NamedTuple):
@@ -91,14 +91,17 @@ class SubscriberRun(NamedTuple):
     """Of the first; the others followed within a second."""
     records: bytes
     """`model.ADDRESS_RECORD` after `model.ADDRESS_RECORD`."""
+    rtcp: int = 0
+    """As Rtcp.number."""
 
 
 def runs_of(rows: list[SubscriberRow]) -> Iterator[SubscriberRun]:
-    """What follows each other and has the same session, second, lease and class."""
-    for (session, _second, lease, number), same in groupby(rows, itemgetter(0, 1, 2, 3)):
+    """What follows each other and has the same session, second, lease, class and rtcp."""
+    same_terms = itemgetter(0, 1, 2, 3, 6)
+    for (session, _second, lease, number, rtcp), same in groupby(rows, same_terms):
         group = list(same)
         records = b"".join([row[5] for row in group])
-        yield SubscriberRun(session, lease, number, group[0][4], records)
+        yield SubscriberRun(session, lease, number, group[0][4], records, rtcp)
 
 
 class StoredConsent(NamedTuple):

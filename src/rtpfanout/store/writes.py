@@ -24,9 +24,11 @@ _PUT_SESSION = (
     f" ON CONFLICT (sequence) DO UPDATE SET {_UPDATES}"
 )
 _PUT_SUBSCRIBERS = """
-INSERT INTO subscriber SELECT ?1, substr(?2, 24 * i + 1, 24), ?3 + i, ?4, ?5 FROM number
-WHERE i < ?6 AND EXISTS (SELECT 1 FROM session WHERE sequence = ?1)
-ON CONFLICT (session, address) DO UPDATE SET lease_ns = excluded.lease_ns, class = excluded.class
+INSERT INTO subscriber
+SELECT ?1, substr(?2, 24 * i + 1, 24), ?3 + i, ?4, ?5, coalesce(?6, 0) FROM number
+WHERE i < ?7 AND EXISTS (SELECT 1 FROM session WHERE sequence = ?1)
+ON CONFLICT (session, address) DO UPDATE
+SET lease_ns = excluded.lease_ns, class = excluded.class, rtcp = coalesce(?6, rtcp)
 """
 _DROP_SUBSCRIBERS = """
 DELETE FROM subscriber WHERE session = ?1 AND address IN
@@ -86,14 +88,17 @@ def put_subscribers(
     since_ns: int,
     lease_ns: int = 0,
     subscriber_class: int = SubscriberClass.MONITOR.number,
+    rtcp: int | None = None,
 ) -> Write:
     """Subscribers that are new, or (they keep their `since`) have a new lease and class.
+
+    Without `rtcp` they keep that, too; who is new has none.
 
     `records` may name an address twice. The i-th counts as there since `since_ns` + i.
     Nothing happens if the session isn't there.
     """
     rows = [
-        (sequence, piece, since_ns + start, lease_ns, subscriber_class, count)
+        (sequence, piece, since_ns + start, lease_ns, subscriber_class, rtcp, count)
         for start, piece, count in _pieces(records)
     ]
     return Write([(_PUT_SUBSCRIBERS, rows)], len(records) // RECORD_BYTES)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "media.h"
+#include "rtcp_api.h"
 #include "stats_fields.h"
 
 struct rf_engine;
@@ -162,6 +163,7 @@ struct rf_terms {
     uint32_t lease_until; /* seconds of CLOCK_MONOTONIC; 0: no lease */
     uint8_t subscriber_class;
     uint8_t withheld; /* bits; 0: it gets copies */
+    uint8_t rtcp;     /* enum rf_rtcp; told, and changed by rf_subscribers_rtcp alone */
     /* Which of our IP addresses its copies leave from; all zero: not told, then it is config.egress,
      * else the one that the session's source speaks to if that is of the interface to the
      * subscriber, else what the kernel chooses. */
@@ -174,6 +176,7 @@ struct rf_subscriber_stats {
     uint64_t packets_sent;
     uint64_t send_failures;
     struct rf_terms terms;
+    struct rf_report report;
 };
 
 struct rf_health {

@@ -8,7 +8,7 @@
 #define RF_DROP_REASONS(X) \
     X(malformed)    /* RFC 3550 appendix A.1, or too short to tell */ \
     X(not_rtp)      /* version is not 2: STUN, DTLS (RFC 7983), anything */ \
-    X(rtcp)         /* RFC 5761; not forwarded yet */ \
+    X(rtcp)         /* RFC 5761: no packet of a session; what becomes of it is counted by rtcp_ */ \
     X(unknown_ssrc) /* no session has this SSRC */ \
     X(wrong_source) /* a session has, but from another address */ \
     X(closed_port)  /* to a session's own port, and it is closed since */ \
@@ -60,6 +60,29 @@
     X(too_big) /* EMSGSIZE: the same on newer ones */ \
     X(io)      /* EIO: the device can't do the checksums */
 
+/* What RTCP (RFC 3550 section 6) of a session's source or of its subscribers was; of a datagram with
+ * several packets the first of these that it has. */
+#define RF_RTCP_KINDS(X) \
+    X(sender_report) \
+    X(keyframe_request) /* PLI, FIR */ \
+    X(nack)             /* counted; nothing is sent again yet */ \
+    X(bitrate)          /* REMB; not passed on */ \
+    X(receiver_report) \
+    X(bye)              /* taken for what it is from anybody: never acted on, never passed on */ \
+    X(other)            /* SDES alone, APP, XR, and feedback of other kinds */
+
+/* Why RTCP was not taken. */
+#define RF_RTCP_DROPS(X) \
+    X(malformed)      /* RFC 3550 appendix A.2 */ \
+    X(rate)           /* beyond what is taken a second: of a worker, a source, a subscriber */ \
+    X(wrong_ssrc)     /* it names no session */ \
+    X(unknown_sender) /* it names one, and comes from neither its source nor a subscriber with RTCP */ \
+    X(implausible)    /* a sender report off the clock of the packets, or of what has none yet */ \
+    X(paused)         /* of a paused session */
+
+#define RF_RTCP_TAKEN(name) X(rtcp_taken_##name, "")
+#define RF_RTCP_DROPPED(name) X(rtcp_dropped_##name, "")
+
 #define RF_DROPPED(name) X(dropped_##name, "")
 #define RF_FAILED(name) X(failed_##name, "")
 #define RF_GSO_FALLBACK(name) X(gso_fallback_##name, "")
@@ -75,6 +98,7 @@
     X(copies_attempted, "Copies handed to the kernel; attempted = sent + send failures.") \
     X(copies_withheld, \
       "Copies not made: the subscriber's consent is missing, it is shed, or refused.") \
+    X(copies_rtcp, "Those of the copies that were sender reports, to subscribers with RTCP.") \
     X(packets_sent, "Copies the kernel took for sending.") \
     X(bytes_sent, "UDP payload bytes of the copies sent.") \
     RF_SEND_FAILURES(RF_FAILED) \
@@ -84,6 +108,10 @@
       "Copies that left from another address of this host than they were to: it hasn't got that.") \
     X(receives, "Receive buffers filled, each with one packet or, by GRO, several.") \
     X(receive_errors, "Failed receive system calls.") \
+    RF_RTCP_KINDS(RF_RTCP_TAKEN) \
+    RF_RTCP_DROPS(RF_RTCP_DROPPED) \
+    X(rtcp_sent, "RTCP datagrams of our own: reports and keyframe requests to sources, farewells.") \
+    X(rtcp_send_failures, "RTCP datagrams of our own that the kernel did not take.") \
     X(turns, "Turns of the packet loops, each with what was received until it began to send.") \
     X(packets_recovered, \
       "Packets received, and in hand when the server process before this one died.") \
@@ -92,7 +120,9 @@
     X(handed_over, \
       "Packets that another worker received than their session's, and passed on to it.")
 
-/* Of the whole engine, counted under the writer mutex. drops.h says how what the kernel dropped is
+/* In the same sums dropped_rtcp = sum of rtcp_taken_* and rtcp_dropped_*.
+ *
+ * Of the whole engine, counted under the writer mutex. drops.h says how what the kernel dropped is
  * told apart. */
 #define RF_ENGINE_FIELDS(X) \
     X(kernel_drops, "Datagrams the kernel dropped because the receive queue was full.") \
@@ -161,5 +191,15 @@
     X(keyframe_interval_ns, "Between the last two keyframes.") \
     X(keyframe_age_ns, "Since the last keyframe.") \
     X(parameter_sets_age_ns, "Since the last parameter set.")
+
+/* Per session, of its RTCP; written by its owner. */
+#define RF_FEEDBACK_FIELDS(X) \
+    X(sender_reports, "Sender reports of its source.") \
+    X(receiver_reports, "Receiver reports of its subscribers.") \
+    X(keyframe_requests, "Requests for a keyframe, by its subscribers (PLI, FIR) and by calls.") \
+    X(keyframe_requests_sent, "Requests for a keyframe to its source, repeats included.") \
+    X(packets_nacked, "Packets that its subscribers asked to be sent again; none is yet.") \
+    X(reports_sent, "Receiver reports to its source.") \
+    X(copies_rtcp, "Copies of sender reports, among the copies attempted.")
 
 #endif

@@ -19,6 +19,15 @@ static const struct {
     RF_SESSION_REFUSALS(X)
 #undef X
 };
+static const struct {
+    const char *name, *help;
+} feedback_fields[] = {
+#define X(name, help) {#name, help},
+    RF_FEEDBACK_FIELDS(X)
+#undef X
+};
+static const char *const rtcp_kinds[] = {RF_RTCP_KINDS(NAME)};
+static const char *const rtcp_drops[] = {RF_RTCP_DROPS(NAME)};
 static const char *const drop_reasons[] = {RF_DROP_REASONS(NAME)};
 static const char *const send_failures[] = {RF_SEND_FAILURES(NAME)};
 
@@ -40,6 +49,26 @@ const char *rf_session_field_name(size_t i)
 const char *rf_session_field_help(size_t i)
 {
     return i < COUNT_OF(session_fields) ? session_fields[i].help : NULL;
+}
+
+const char *rf_feedback_field_name(size_t i)
+{
+    return i < COUNT_OF(feedback_fields) ? feedback_fields[i].name : NULL;
+}
+
+const char *rf_feedback_field_help(size_t i)
+{
+    return i < COUNT_OF(feedback_fields) ? feedback_fields[i].help : NULL;
+}
+
+const char *rf_rtcp_kind_name(size_t i)
+{
+    return i < COUNT_OF(rtcp_kinds) ? rtcp_kinds[i] : NULL;
+}
+
+const char *rf_rtcp_drop_name(size_t i)
+{
+    return i < COUNT_OF(rtcp_drops) ? rtcp_drops[i] : NULL;
 }
 
 const char *rf_drop_reason_name(size_t i)
@@ -70,6 +99,20 @@ void stats_count_failures(struct worker_counters *c, enum send_failure reason, u
         RF_SEND_FAILURES(X)
 #undef X
     case SEND_FAILURE_COUNT:
+        break;
+    }
+}
+
+void stats_count_rtcp(struct worker_counters *c, enum rtcp_verdict verdict)
+{
+    switch (verdict) {
+#define X(name) case RTCP_TAKEN_##name: counter_add(&c->rtcp_taken_##name, 1); break;
+        RF_RTCP_KINDS(X)
+#undef X
+#define X(name) case RTCP_DROPPED_##name: counter_add(&c->rtcp_dropped_##name, 1); break;
+        RF_RTCP_DROPS(X)
+#undef X
+    case RTCP_VERDICT_COUNT:
         break;
     }
 }

@@ -21,6 +21,17 @@ enum send_failure {
     SEND_FAILURE_COUNT
 };
 
+/* What became of a datagram of RTCP. */
+enum rtcp_verdict {
+#define X(name) RTCP_TAKEN_##name,
+    RF_RTCP_KINDS(X)
+#undef X
+#define X(name) RTCP_DROPPED_##name,
+    RF_RTCP_DROPS(X)
+#undef X
+    RTCP_VERDICT_COUNT
+};
+
 struct worker_counters {
 #define X(name, help) counter name;
     RF_WORKER_FIELDS(X)
@@ -40,6 +51,8 @@ struct latency_histogram {
 
 void stats_count_drop(struct worker_counters *c, enum drop_reason reason);
 void stats_count_failures(struct worker_counters *c, enum send_failure reason, uint64_t n);
+
+void stats_count_rtcp(struct worker_counters *c, enum rtcp_verdict verdict);
 
 /* The bucket whose inclusive upper bound is the first not below `ns`. */
 size_t latency_bucket(uint64_t ns);

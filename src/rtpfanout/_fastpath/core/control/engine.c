@@ -357,6 +357,8 @@ void rf_engine_stats(struct rf_engine *e, struct rf_stats *out)
     out->kernel_errors = e->drops.other;
     out->control_sent = e->control_sent;
     out->control_send_failures = e->control_send_failures;
+    out->rtcp_sent += e->rtcp_sent;
+    out->rtcp_send_failures += e->rtcp_send_failures;
     pthread_mutex_unlock(&e->control);
 }
 

@@ -43,6 +43,7 @@ struct rf_engine {
     uint32_t notices_from[RF_QUEUES]; /* the worker whose mailbox is emptied first, in turn */
     uint64_t control_sent, control_send_failures;
     struct rf_reception gone; /* the sums of sessions that were removed */
+    uint64_t rtcp_sent, rtcp_send_failures; /* farewells */
     struct drops drops;
     bool leaves_drops; /* to the engine that reads the sockets next */
 };
@@ -64,10 +65,16 @@ static inline int control_done(struct rf_engine *e, const struct session *s)
 /* Bits of `gating` as in `on`, the others as they are. Under `control`. */
 static inline void gate_by(struct session *s, unsigned bits, unsigned on)
 {
-    unsigned gating = load_rlx(&s->gating);
+    uint16_t was = load_rlx(&s->gating); /* its owner sets a bit, too */
 
-    store_rlx(&s->gating, (uint16_t)((gating & ~bits) | on));
+    while (!compare_exchange_acq_rel(&s->gating, &was, (uint16_t)((was & ~bits) | on)))
+        ;
 }
+
+/* Whom alone our RTCP may go to, and of whom RTCP is taken whatever its port. Under `control`. */
+void engine_note_feeder(struct rf_engine *e, struct session *s, const struct rf_source *source);
+/* To those who have RTCP, where they get copies: it ends. Nobody else has it any more. */
+void engine_say_goodbye(struct rf_engine *e, struct session *s);
 
 /* How its packets are read (rf_session_read). The table counts for whom a packet is looked up though
  * it looks like RTCP. Under `control`. */

@@ -63,6 +63,7 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
     s->at_own_port = source->own_port;
     s->exact = source->policy == RF_EXACT && !source->own_port;
     store_rlx(&s->rule, rule);
+    engine_note_feeder(e, s, source);
     set_ssrc_policy(s, source->ssrc_policy);
     rc = give_ssrcs(s, source->ssrc_policy);
     if (rc == 0 && !source->own_port)
@@ -121,6 +122,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
     qsbr_synchronize(&e->qsbr);
     ports_free(had);
 
+    engine_say_goodbye(e, s);
     pthread_mutex_lock(&e->control);
     session_release(&e->sessions, s);
     pthread_mutex_unlock(&e->control);
@@ -297,6 +299,7 @@ static int retune(struct move *m, const struct rf_source *source, struct source_
 
     if (rc || (rc = give_ssrcs(s, source->ssrc_policy)))
         return rc;
+    engine_note_feeder(m->engine, s, source);
     m->was = load_rlx(&s->rule);
     if (source->own_port && s->at_own_port) {
         move_at_port(m, source, rule, ssrc);
@@ -372,13 +375,11 @@ int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_sec
 
 int rf_session_idle_timeout(struct rf_engine *e, uint64_t handle, uint64_t idle_timeout)
 {
-    pthread_mutex_lock(&e->control);
-    struct session *s = session_by_handle(&e->sessions, handle);
+    struct session *s = control_find(e, handle);
 
     if (s)
         s->idle_timeout = idle_timeout;
-    pthread_mutex_unlock(&e->control);
-    return s ? 0 : -ENOENT;
+    return control_done(e, s);
 }
 
 int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n)

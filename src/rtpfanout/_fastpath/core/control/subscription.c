@@ -68,6 +68,26 @@ int rf_subscribers_add(struct rf_engine *e, uint64_t handle, const struct rf_add
     return rc;
 }
 
+/* Those of `addrs` have no RTCP any more. `*set` is what is left, for the list without them. */
+static int leave_reporters(struct rf_engine *e, struct session *s, const struct rf_addr *addrs, size_t n,
+                           struct reporters **set)
+{
+    struct subscriber_list *list = load_rlx(&s->subscribers);
+    struct subscriber **found;
+    int rc = -ENOMEM;
+
+    *set = list->reporters;
+    if (!list->reporters)
+        return 0;
+    found = calloc(n + 1, sizeof(struct subscriber *));
+    if (found)
+        rc = subscriber_list_find(list, addrs, n, e->sock[0].family, found);
+    if (rc == 0)
+        rc = reporters_change(list->reporters, found, n, RF_RTCP_OFF, ++s->reporter_sets, set);
+    free(found);
+    return rc;
+}
+
 int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_addr *addrs,
                           size_t n, bool *found)
 {
@@ -77,10 +97,18 @@ int rf_subscribers_remove(struct rf_engine *e, uint64_t handle, const struct rf_
     struct session *s = control_find(e, handle);
 
     if (s) {
+        struct reporters *set;
+
         old = load_rlx(&s->subscribers);
-        rc = subscriber_list_remove(old, addrs, n, e->sock[0].family, found, &list, &removed);
+        rc = leave_reporters(e, s, addrs, n, &set);
+        if (rc == 0)
+            rc = subscriber_list_remove(old, addrs, n, e->sock[0].family, found, &list, &removed);
+        if (rc == 0 && list != old)
+            list->reporters = set;
         if (rc == 0)
             subscribers_publish(e, s, old, list);
+        else
+            reporters_give_up(set, old->reporters);
     }
     pthread_mutex_unlock(&e->control);
     if (removed) {
@@ -113,11 +141,31 @@ static struct rf_terms terms_of(const struct subscriber_list *list, struct subsc
         .lease_until = s->lease_until,
         .subscriber_class = subscriber_class(s),
         .withheld = load_rlx(&s->withheld),
+        .rtcp = (uint8_t)reporter_rtcp(reporters_find(list->reporters, s)),
     };
 
     if (d)
         memcpy(terms.from, d->from, sizeof terms.from);
     return terms;
+}
+
+static double secs_of(uint32_t us)
+{
+    return us == UINT32_MAX ? -1 : us / 1e6;
+}
+
+static struct rf_report report_of(struct reporter *r)
+{
+    struct rf_report out = {.jitter_secs = -1, .round_trip_secs = -1};
+
+    if (!r)
+        return out;
+    out.at_ns = load_rlx(&r->report.at_ns);
+    out.fraction = load_rlx(&r->report.fraction) / 256.0;
+    out.lost = load_rlx(&r->report.lost);
+    out.jitter_secs = secs_of(load_rlx(&r->report.jitter_us));
+    out.round_trip_secs = secs_of(load_rlx(&r->report.round_trip_us));
+    return out;
 }
 
 int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
@@ -137,6 +185,7 @@ int rf_subscribers(struct rf_engine *e, uint64_t handle, uint64_t after,
             out[n].since_ns = from->since_ns;
             out[n].packets_sent = load_rlx(&from->packets_sent);
             out[n].send_failures = load_rlx(&from->send_failures);
+            out[n].report = report_of(reporters_find(list->reporters, from));
             out[n++].terms = terms_of(list, from);
         }
         *count = n;

@@ -11,6 +11,7 @@ void subscribers_publish(struct rf_engine *e, struct session *s, struct subscrib
     store_rls(&s->subscribers, list); /* pairs with the acquire in plan_session */
     if (old->deliveries && old->deliveries != list->deliveries)
         qsbr_retire(&e->qsbr, &old->deliveries->retired);
+    reporters_retire(old->reporters, list->reporters, &e->qsbr);
     qsbr_retire(&e->qsbr, &old->retired);
 }
 

@@ -65,7 +65,7 @@ void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
 
     if (b->used == 0)
         b->told_used = 0;
-    msg->msg_name = &copy->subscriber->name;
+    msg->msg_name = (void *)(copy->name ? copy->name : &copy->subscriber->name);
     msg->msg_namelen = name_len;
     msg->msg_iov = copy->packet ? &copy->packet->bytes : g->iov;
     msg->msg_iovlen = copy->packet ? 1 : g->iov_count;

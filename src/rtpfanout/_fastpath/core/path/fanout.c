@@ -13,6 +13,7 @@ enum { SPLIT_MAX = 64 }; /* shares of one session */
 int plan_init(struct plan *p, uint32_t packets)
 {
     memset(p, 0, sizeof *p);
+    packets += PLAN_SHARES; /* a report has a share of its own */
     p->groups = malloc(packets * sizeof *p->groups);
     p->iovs = malloc(packets * sizeof *p->iovs);
     p->shares = malloc(PLAN_SHARES * sizeof *p->shares);
@@ -191,12 +192,29 @@ void plan_session(struct plan *p, struct session *s, bool split)
     plan_run(p, s, &s->run, all, split);
 }
 
+void plan_report(struct plan *p, struct session *s, const struct subscriber_list *list, uint64_t now)
+{
+    feedback_pass(s->feedback, list->reporters, now);
+    struct group *g = group_new(p, s, &s->feedback->packet);
+
+    p->shares[p->shares_used++] = (struct share){
+        .session = s,
+        .subscribers = list,
+        .end = list->reporters->count,
+        .group = g,
+        .groups_end = g + 1,
+        .reporters = list->reporters,
+        .report_ns = now,
+    };
+    p->entries += list->reporters->count;
+}
+
 /* Neighbours in the list share a lane, so that one sendmmsg takes many. */
-static uint8_t lane_of(const struct share *s, uint32_t i, unsigned lanes)
+static uint8_t lane_of(const struct share *s, uint32_t i, uint32_t count, unsigned lanes)
 {
     if (lanes < 2)
         return 0;
-    return (uint8_t)(((uint64_t)i * lanes / s->subscribers->count + s->session->index) % lanes);
+    return (uint8_t)(((uint64_t)i * lanes / count + s->session->index) % lanes);
 }
 
 /* The address that the session's source speaks to, for those it can be for. */
@@ -233,7 +251,7 @@ static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, sockle
     struct copy c = {
         .tally = &s->tally,
         .subscriber = s->subscribers->item[i],
-        .lane = lane_of(s, i, b->lanes),
+        .lane = lane_of(s, i, count, b->lanes),
         .group = s->group,
         .first = s->served == s->first,
         .last = s->served == s->last,
@@ -267,8 +285,39 @@ static bool passes_over(const struct share *s)
            is_withheld(s->subscribers, s->rotation, s->served);
 }
 
+static bool fill_reports(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
+{
+    uint32_t number = s->session->feedback->report_number;
+
+    for (; s->served < s->end; s->served++) {
+        struct reporter *r = s->reporters->item[s->served];
+
+        if (r->passed == number || load_rlx(&r->subscriber->withheld))
+            continue;
+        if (b->used == EGRESS_BATCH)
+            return false;
+        struct copy c = {
+            .tally = &s->tally,
+            .subscriber = r->subscriber,
+            .name = &r->name,
+            .lane = lane_of(s, s->served, s->end, b->lanes),
+            .group = s->group,
+        };
+
+        if (s->subscribers->deliveries)
+            choose_address(s, b, &c, now_secs);
+        batch_add(b, &c, name_len);
+        r->passed = number;
+        r->passed_ns = s->report_ns;
+    }
+    s->group = s->groups_end;
+    return true;
+}
+
 bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len)
 {
+    if (s->reporters)
+        return fill_reports(s, b, now_secs, name_len);
     for (; s->group < s->groups_end; s->group++, s->served = s->begin) {
         while (s->served < s->end) {
             if (passes_over(s)) {
@@ -295,52 +344,4 @@ void batch_settle(struct batch *b, uint64_t realtime_now)
             b->copy[i].group->last_ns = realtime_now;
     }
     b->used = 0;
-}
-
-/* A clock that was set back gives 0, not an age of centuries. */
-static uint64_t age(uint64_t then, uint64_t now)
-{
-    return now > then ? now - then : 0;
-}
-
-static void observe(const struct group *g, struct latency_histogram *first,
-                    struct latency_histogram *last)
-{
-    const struct packet *p = g->first;
-
-    /* Packets of one receive buffer have one time stamp. */
-    for (uint32_t left = g->packets, same; left > 0; left -= same) {
-        uint64_t received_ns = p->received_ns;
-
-        for (same = 0; same < left && p->received_ns == received_ns; same++)
-            p = p->next;
-        if (received_ns == 0)
-            continue;
-        latency_record(first, age(received_ns, g->first_ns), same);
-        latency_record(last, age(received_ns, g->last_ns), same);
-        latency_record(&g->session->latency->first, age(received_ns, g->first_ns), same);
-        latency_record(&g->session->latency->last, age(received_ns, g->last_ns), same);
-    }
-}
-
-uint64_t plan_account(struct plan *p, struct latency_histogram *first,
-                      struct latency_histogram *last)
-{
-    uint64_t withheld = 0;
-
-    for (uint32_t i = 0; i < p->shares_used; i++) {
-        const struct tally *t = &p->shares[i].tally;
-        struct session_counters *c = &p->shares[i].session->counters;
-
-        counter_add(&c->copies_attempted, t->packets_sent + t->packets_failed);
-        counter_add(&c->packets_sent, t->packets_sent);
-        counter_add(&c->bytes_sent, t->bytes_sent);
-        counter_add(&c->send_failures, t->packets_failed);
-        if (t->packets_withheld > 0)
-            counter_add(&c->copies_withheld, t->packets_withheld);
-        withheld += t->packets_withheld;
-    }
-    for (uint32_t i = 0; i < p->groups_used; i++)
-        observe(&p->groups[i], first, last);
-    return withheld;
 }

@@ -3,6 +3,7 @@
 #define RF_FANOUT_H
 
 #include "egress.h"
+#include "reporter.h"
 
 enum {
     /* Send entries of one share of a wide session: about 100 us with segmentation, 400 us
@@ -36,6 +37,10 @@ struct share {
     /* For a subscriber that takes the group's packets one by one: */
     struct packet *packet; /* the next */
     uint32_t singly;       /* how many are left */
+    /* Of a sender report instead of a run: who may get it; NULL: it is of a run. `begin` and `end` count
+     * them. Who has had its number gets none. */
+    const struct reporters *reporters;
+    uint64_t report_ns; /* when it was planned, CLOCK_MONOTONIC */
 
     /* Counted by whoever serves it, for the session's owner. The first of a run begins with what
      * those before `first` and behind `last` don't get. */
@@ -52,7 +57,7 @@ struct plan {
     struct share *shares;
 };
 
-/* Room for `packets` in all. 0, or -ENOMEM: plan_destroy frees what there is. */
+/* Room for `packets` in all, and for sender reports beside them. 0, or -ENOMEM: plan_destroy frees what there is. */
 int plan_init(struct plan *p, uint32_t packets);
 void plan_destroy(struct plan *p);
 void plan_clear(struct plan *p);
@@ -66,6 +71,9 @@ void plan_run(struct plan *p, struct session *s, const struct run *run, struct a
 /* The session's run of this turn to the list that is published now. */
 void plan_session(struct plan *p, struct session *s, bool split);
 
+/* The session's sender report, to those of the list with RTCP who have not had it. */
+void plan_report(struct plan *p, struct session *s, const struct subscriber_list *list, uint64_t now);
+
 /* Adds copies until the batch is full or the share is through; true when it is through. */
 bool share_fill(struct share *s, struct batch *b, uint32_t now_secs, socklen_t name_len);
 /* Send entries, before any fallback. */
@@ -76,7 +84,9 @@ uint64_t share_entries(const struct share *s);
 void batch_settle(struct batch *b, uint64_t realtime_now);
 
 /* When all shares are through: sessions get their counts and latencies, and `first` and
- * `last` the latencies to the first and the last subscriber served. Returns the copies withheld. */
-uint64_t plan_account(struct plan *p, struct latency_histogram *first, struct latency_histogram *last);
+ * `last` the latencies to the first and the last subscriber served. `counters` get the copies withheld, and
+ * those of sender reports. */
+void plan_account(struct plan *p, struct worker_counters *counters, struct latency_histogram *first,
+                  struct latency_histogram *last);
 
 #endif

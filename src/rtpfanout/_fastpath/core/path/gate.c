@@ -212,10 +212,24 @@ static void look_up_main(struct gate *g, struct arrival *a)
         look_up_others(g, a);
 }
 
+static void look_up_rtcp(struct gate *g, struct arrival *a)
+{
+    enum rtcp_verdict why;
+
+    give_up(a, RTP_CONTROL, DROP_rtcp);
+    a->session = rtcp_find(&g->rtcp, g->table, g->side_ports, a->datagram, a->data, a->len,
+                           !a->owner, g->now, &why);
+    if (!a->session)
+        stats_count_rtcp(g->counters, why);
+}
+
 static void look_up(struct gate *g, struct arrival *a)
 {
-    if (!a->key.source)
+    if (!a->key.source) {
+        if (a->kind == RTP_CONTROL)
+            look_up_rtcp(g, a);
         return;
+    }
     if (a->datagram->kind == PORT_SESSION_RTP)
         look_up_port(g, a);
     else
@@ -224,7 +238,7 @@ static void look_up(struct gate *g, struct arrival *a)
         if (a->session && load_rlx(&a->session->gating) & GATING_NO_RTCP)
             a->kind = RTP_PACKET;
         else
-            give_up(a, RTP_CONTROL, DROP_rtcp);
+            look_up_rtcp(g, a);
     }
     if (a->data[0] & RTP_PADDING && a->kind == RTP_PACKET && !padding_is_right(g, a))
         give_up(a, RTP_MALFORMED, DROP_malformed);

@@ -12,6 +12,7 @@
 #include "known.h"
 #include "local.h"
 #include "notice.h"
+#include "rtcp_gate.h"
 #include "rtp.h"
 #include "table.h"
 
@@ -61,6 +62,7 @@ struct gate {
     struct inbox *const *inboxes; /* of all workers */
     uint64_t called;              /* bits of those that something was handed over to */
     struct fair fair;
+    struct rtcp_gate rtcp;
 
     uint64_t now; /* CLOCK_MONOTONIC */
     uint32_t count;

@@ -40,7 +40,8 @@ static bool hand_over(struct gate *g, const struct arrival *a, uint16_t owner)
 
     p.datagram.data = a->data;
     p.datagram.len = p.datagram.segment = a->len;
-    store_rlx(&a->session->last_packet_ns, g->now); /* it is not silent, whoever hears it */
+    if (a->kind == RTP_PACKET)
+        store_rlx(&a->session->last_packet_ns, g->now); /* it is not silent, whoever hears it */
     if (!inbox_post(g->inboxes[who], &p, &g->counters->handed_over))
         return false;
     g->called |= UINT64_C(1) << who;
@@ -212,6 +213,11 @@ bool gate_admits(struct gate *g, struct arrival *a)
         return false;
     if (!is_ours(g, a)) {
         a->reason = DROP_misrouted;
+        return false;
+    }
+    if (a->kind == RTP_CONTROL) {
+        stats_count_rtcp(g->counters, rtcp_take(&g->rtcp, g->table, a->session, a->datagram, a->data,
+                                                a->len, g->now));
         return false;
     }
     if (a->by_network && comes_back(a->session, &a->datagram->source)) {

@@ -132,6 +132,8 @@ void worker_settle(struct worker *w);
 bool worker_out_of_time(struct worker *w);
 /* Within a turn. Sends all that was accepted so far. */
 void worker_fan_out(struct worker *w);
+/* Within that, of a session that has a run or is due: its RTCP, planned or said to its source. */
+void worker_feedback(struct worker *w, struct session *s);
 /* One task of `owner`'s job; false when there is none. */
 bool worker_take_part(struct worker *w, struct worker *owner);
 void worker_wake(int fd);

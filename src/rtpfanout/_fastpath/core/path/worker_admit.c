@@ -48,6 +48,10 @@ static void accept_packet(struct worker *w, const struct arrival *a)
     store_rlx(&s->last_packet_ns, w->now);
     counter_add(&w->counters.packets_forwarded, 1);
     note_reception(w, a);
+    if (load_rlx(&s->gating) & GATING_FEEDBACK) {
+        s->feedback->fed_from = a->datagram->source;
+        s->feedback->fed_to = a->datagram->port;
+    }
 }
 
 /* What was held of the SSRC that its session follows now, before the packet by which that passed. */

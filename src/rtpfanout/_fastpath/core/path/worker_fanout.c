@@ -100,8 +100,7 @@ static void run_plan(struct worker *w)
     } else {
         serve(w, &w->plan, 0, w->plan.shares_used);
     }
-    counter_add(&w->counters.copies_withheld,
-                plan_account(&w->plan, &w->latency_first, &w->latency_last));
+    plan_account(&w->plan, &w->counters, &w->latency_first, &w->latency_last);
     plan_clear(&w->plan);
 }
 
@@ -115,6 +114,21 @@ static void call_owners(struct worker *w)
     w->gate.called = 0;
 }
 
+/* Of sessions without a run. */
+static void feed_back(struct worker *w)
+{
+    struct session *s = w->gate.rtcp.due, *next;
+
+    for (; s; s = next) {
+        next = s->feedback->due_next;
+        if (!plan_has_room(&w->plan))
+            run_plan(w);
+        if (s->feedback->due)
+            worker_feedback(w, s);
+    }
+    w->gate.rtcp.due = NULL;
+}
+
 void worker_fan_out(struct worker *w)
 {
     call_owners(w); /* first: sending takes its time */
@@ -125,8 +139,11 @@ void worker_fan_out(struct worker *w)
         if (!plan_has_room(&w->plan))
             run_plan(w);
         plan_session(&w->plan, w->sessions[i], w->crew_size > 1);
+        if (load_rlx(&w->sessions[i]->gating) & GATING_FEEDBACK)
+            worker_feedback(w, w->sessions[i]);
         w->sessions[i]->run = (struct run){NULL, NULL};
     }
+    feed_back(w);
     run_plan(w);
     w->packet_count = w->session_count = 0;
     holding_left(&w->gate.holding);

@@ -6,22 +6,22 @@
 #include <sys/mman.h>
 
 #define LATENCY_CHUNK_BYTES (SESSION_CHUNK * sizeof(struct session_latency))
+#define FEEDBACK_CHUNK_BYTES (SESSION_CHUNK * sizeof(struct feedback))
 
 /* Zeros that take no memory until they are written: a session that gets no packets needs none
- * for its latencies, and 10,000 are restored in a third of the time. calloc clears what it has
- * used before. */
-static struct session_latency *latency_chunk_new(void)
+ * for its latencies, one without RTCP none for that, and 10,000 are restored in a third of the time.
+ * calloc clears what it has used before. */
+static void *zeros_new(size_t bytes)
 {
-    void *pages = mmap(NULL, LATENCY_CHUNK_BYTES, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     return pages == MAP_FAILED ? NULL : pages;
 }
 
-static void latency_chunk_free(struct session_latency *chunk)
+static void zeros_free(void *pages, size_t bytes)
 {
-    if (chunk)
-        munmap(chunk, LATENCY_CHUNK_BYTES);
+    if (pages)
+        munmap(pages, bytes);
 }
 
 int session_pool_init(struct session_pool *p, uint32_t max)
@@ -30,9 +30,11 @@ int session_pool_init(struct session_pool *p, uint32_t max)
     p->chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK, sizeof *p->chunks);
     p->latency_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
                                sizeof *p->latency_chunks);
+    p->feedback_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
+                                sizeof *p->feedback_chunks);
     p->reception_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
                                  sizeof *p->reception_chunks);
-    if (!p->chunks || !p->latency_chunks || !p->reception_chunks)
+    if (!p->chunks || !p->latency_chunks || !p->feedback_chunks || !p->reception_chunks)
         return -ENOMEM;
     p->max = max;
     return 0;
@@ -115,11 +117,13 @@ void session_pool_destroy(struct session_pool *p)
     }
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
         free(load_rlx(&p->chunks[i / SESSION_CHUNK]));
-        latency_chunk_free(p->latency_chunks[i / SESSION_CHUNK]);
+        zeros_free(p->latency_chunks[i / SESSION_CHUNK], LATENCY_CHUNK_BYTES);
+        zeros_free(p->feedback_chunks[i / SESSION_CHUNK], FEEDBACK_CHUNK_BYTES);
         free(p->reception_chunks[i / SESSION_CHUNK]);
     }
     free(p->chunks);
     free(p->latency_chunks);
+    free(p->feedback_chunks);
     free(p->reception_chunks);
     parameter_pool_destroy(&p->parameters);
 }
@@ -128,18 +132,21 @@ static int chunk_new(struct session_pool *p, uint32_t number)
 {
     size_t size = SESSION_CHUNK * sizeof(struct session);
     struct session *chunk = aligned_alloc(alignof(struct session), size);
-    struct session_latency *latency = latency_chunk_new();
+    struct session_latency *latency = zeros_new(LATENCY_CHUNK_BYTES);
+    struct feedback *feedback = zeros_new(FEEDBACK_CHUNK_BYTES);
     struct reception *reception =
         aligned_alloc(alignof(struct reception), SESSION_CHUNK * sizeof *reception);
 
-    if (!chunk || !latency || !reception) {
+    if (!chunk || !latency || !feedback || !reception) {
         free(chunk);
-        latency_chunk_free(latency);
+        zeros_free(latency, LATENCY_CHUNK_BYTES);
+        zeros_free(feedback, FEEDBACK_CHUNK_BYTES);
         free(reception);
         return -ENOMEM;
     }
     memset(chunk, 0, size);
     p->latency_chunks[number] = latency;
+    p->feedback_chunks[number] = feedback;
     p->reception_chunks[number] = reception;
     store_rls(&p->chunks[number], chunk);
     return 0;
@@ -161,6 +168,7 @@ static int session_fresh(struct session_pool *p, struct session **out)
     *out = session_at(p, p->used);
     (*out)->index = p->used++;
     (*out)->latency = &p->latency_chunks[chunk][place];
+    (*out)->feedback = &p->feedback_chunks[chunk][place];
     return 0;
 }
 
@@ -183,12 +191,16 @@ int session_new(struct session_pool *p, const struct rf_addr *source, uint32_t s
     }
     uint32_t index = s->index, generation = s->generation;
     struct session_latency *latency = s->latency;
+    struct feedback *feedback = s->feedback;
 
+    if (load_rlx(&s->gating) & GATING_FEEDBACK) /* else it is zero */
+        memset(feedback, 0, sizeof *feedback);
     memset(s, 0, sizeof *s);
     if (generation > 0) /* else it is zero already */
         memset(latency, 0, sizeof *latency);
     s->index = index;
     s->latency = latency;
+    s->feedback = feedback;
     s->generation = generation + 1;
     s->in_use = true;
     s->source = *source;

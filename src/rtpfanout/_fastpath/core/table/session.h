@@ -2,6 +2,7 @@
 #ifndef RF_SESSION_H
 #define RF_SESSION_H
 
+#include "feedback.h"
 #include "rule.h"
 #include "run.h"
 #include "ssrcs.h"
@@ -43,6 +44,7 @@ enum {
     GATING_NO_PADDING = 32, /* or is not, whatever the engine does */
     GATING_NO_RTCP = 64,    /* payload types 64 to 95 with marker are RTP */
     GATING_SRTP = 128,      /* nothing beyond the header can be read */
+    GATING_FEEDBACK = 256,  /* for the fan-out: its RTCP is to be looked after with each run */
 };
 
 /* `session.owner`: 1 + the index of a worker, 0 for none yet; above that, how often it has lost its
@@ -87,8 +89,13 @@ struct session {
     counter dropped_paused;
     _Atomic uint16_t mark; /* of its copies: as packet.mark, or MARK_COPY */
 
+    struct feedback *feedback; /* the owner's */
+    /* Of the one IP address that feeds it, see rtcp_feeder; 0: there is none. */
+    _Atomic uint64_t feeder;
+
     /* Guarded by the writer mutex. */
     alignas(CACHE_LINE) uint32_t generation;
+    uint64_t reporter_sets; /* how many it has had */
     bool in_use;
     bool exact; /* `source` admits: it is in the index by source */
     bool at_own_port; /* in none of the table's indexes; its rule says all of who feeds it */
@@ -97,7 +104,9 @@ struct session {
     bool any_ssrc;
     struct ssrcs *ssrcs; /* then; else NULL, or not in use */
     struct session *next_free;
-    struct session *ssrc_next, *ssrc_previous; /* sessions of the same SSRC */
+    /* Sessions of the same SSRC; workers follow the first. */
+    _Atomic(struct session *) ssrc_next;
+    struct session *ssrc_previous;
     uint64_t created_ns;
     uint64_t idle_timeout; /* 0: the one that all have; RF_IDLE_FOREVER */
     struct rate_point older, newer;
@@ -138,6 +147,7 @@ struct session_pool {
     struct session *free;
     _Atomic(struct session *) *chunks;
     struct session_latency **latency_chunks;
+    struct feedback **feedback_chunks;
     struct reception **reception_chunks;
     struct parameter_pool parameters;
 };

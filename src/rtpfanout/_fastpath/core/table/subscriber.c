@@ -16,6 +16,7 @@ struct subscriber_list *subscriber_list_new(uint32_t count)
     if (list) {
         list->count = count;
         list->deliveries = NULL;
+        list->reporters = NULL;
         store_rlx(&list->withheld, 0);
     }
     return list;
@@ -26,6 +27,9 @@ void subscriber_list_free(struct subscriber_list *list)
     for (uint32_t i = 0; i < list->count; i++)
         free(list->item[i]);
     free(list->deliveries);
+    for (uint32_t i = 0; list->reporters && i < list->reporters->count; i++)
+        free(list->reporters->item[i]);
+    free(list->reporters);
     free(list);
 }
 
@@ -219,6 +223,7 @@ static int add_many(struct subscriber_list *old, const struct rf_addr *addrs, si
     list->count = old->count;
     store_rlx(&list->withheld, load_rlx(&old->withheld));
     list->deliveries = joins_table(old, j);
+    list->reporters = old->reporters;
     memcpy(list->item, old->item, old->count * sizeof *list->item);
     rc = append_new(list, &set, addrs, n, j, added);
     if (rc == 0)
@@ -282,8 +287,10 @@ static struct subscriber_list *list_of_staying(const struct subscriber_list *old
     struct subscriber_list *list = subscriber_list_new(count);
     uint32_t at = 0;
 
-    if (list)
+    if (list) {
         list->deliveries = old->deliveries;
+        list->reporters = old->reporters;
+    }
     for (uint32_t i = 0; list && i < old->count; i++) {
         if (is_leaving(old->item[i]))
             continue;
@@ -384,6 +391,7 @@ int subscriber_list_copy(const struct subscriber_list *old, struct delivery_tabl
     if (!list)
         return -ENOMEM;
     list->deliveries = deliveries;
+    list->reporters = old->reporters;
     store_rlx(&list->withheld, load_rlx(&old->withheld));
     memcpy(list->item, old->item, old->count * sizeof *list->item);
     *out = list;

@@ -44,16 +44,27 @@ static inline void subscriber_set_delivery(struct subscriber *s, unsigned number
 
 /* Immutable once published, but for what is withheld; a change builds another and retires
  * this one. */
+struct reporter;
+
+/* Those of a list who have RTCP, sorted as in it. Immutable as a set; a change makes another. */
+struct reporters {
+    struct qsbr_retired retired;
+    uint64_t number; /* no other set of the session has it */
+    uint32_t count;
+    struct reporter *item[];
+};
+
 struct subscriber_list {
     struct qsbr_retired retired;
     uint32_t count;
     _Atomic uint32_t withheld; /* how many of them get no copies; the writer's */
     struct delivery_table *deliveries; /* NULL: nobody has any but the usual one */
+    struct reporters *reporters;       /* those who have RTCP; NULL: nobody */
     struct subscriber *item[];
 };
 
 struct subscriber_list *subscriber_list_new(uint32_t count);
-/* The list, its subscribers and its deliveries. */
+/* The list, its subscribers, its deliveries and its reporters. */
 void subscriber_list_free(struct subscriber_list *list);
 
 /* Bits of the numbers that its subscribers have. */

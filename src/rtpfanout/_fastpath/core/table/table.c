@@ -275,10 +275,12 @@ static void link_ssrc(struct table *t, struct session *s)
     table_word *head;
 
     s->ssrc_previous = NULL;
-    s->ssrc_next = index_find(&t->by_ssrc, t->sessions, &any, &head);
-    if (s->ssrc_next) {
-        s->ssrc_next->ssrc_previous = s;
-        session_share_refusals(s, s->ssrc_next);
+    struct session *next = index_find(&t->by_ssrc, t->sessions, &any, &head);
+
+    store_rlx(&s->ssrc_next, next);
+    if (next) {
+        next->ssrc_previous = s;
+        session_share_refusals(s, next);
         store_rls(head, word_make(any.hash, s->index));
     } else {
         index_put(&t->by_ssrc, any.hash, s->index);
@@ -307,15 +309,17 @@ static void unlink_ssrc(struct table *t, struct session *s)
     struct table_key any = key_of_ssrc(&t->key, s->ssrc);
     table_word *word;
 
-    if (s->ssrc_next)
-        s->ssrc_next->ssrc_previous = s->ssrc_previous;
+    struct session *next = load_rlx(&s->ssrc_next);
+
+    if (next)
+        next->ssrc_previous = s->ssrc_previous;
     if (s->ssrc_previous) {
-        s->ssrc_previous->ssrc_next = s->ssrc_next;
+        store_rls(&s->ssrc_previous->ssrc_next, next);
         return;
     }
     index_find(&t->by_ssrc, t->sessions, &any, &word);
-    if (s->ssrc_next)
-        store_rls(word, word_make(any.hash, s->ssrc_next->index));
+    if (next)
+        store_rls(word, word_make(any.hash, next->index));
     else
         index_clear(&t->by_ssrc, word);
 }

@@ -1,0 +1,58 @@
+/* When all of a plan has left: sessions get their counts and latencies. */
+#include "fanout.h"
+
+/* A clock that was set back gives 0, not an age of centuries. */
+static uint64_t age(uint64_t then, uint64_t now)
+{
+    return now > then ? now - then : 0;
+}
+
+static void observe(const struct group *g, struct latency_histogram *first,
+                    struct latency_histogram *last)
+{
+    const struct packet *p = g->first;
+
+    /* Packets of one receive buffer have one time stamp. */
+    for (uint32_t left = g->packets, same; left > 0; left -= same) {
+        uint64_t received_ns = p->received_ns;
+
+        for (same = 0; same < left && p->received_ns == received_ns; same++)
+            p = p->next;
+        if (received_ns == 0)
+            continue;
+        latency_record(first, age(received_ns, g->first_ns), same);
+        latency_record(last, age(received_ns, g->last_ns), same);
+        latency_record(&g->session->latency->first, age(received_ns, g->first_ns), same);
+        latency_record(&g->session->latency->last, age(received_ns, g->last_ns), same);
+    }
+}
+
+static void count_reports(const struct share *s, struct worker_counters *counters)
+{
+    uint64_t attempted = s->tally.packets_sent + s->tally.packets_failed;
+
+    counter_add(&counters->copies_rtcp, attempted);
+    counter_add(&s->session->feedback->counters.copies_rtcp, attempted);
+}
+
+void plan_account(struct plan *p, struct worker_counters *counters, struct latency_histogram *first,
+                  struct latency_histogram *last)
+{
+
+    for (uint32_t i = 0; i < p->shares_used; i++) {
+        const struct tally *t = &p->shares[i].tally;
+        struct session_counters *c = &p->shares[i].session->counters;
+
+        counter_add(&c->copies_attempted, t->packets_sent + t->packets_failed);
+        counter_add(&c->packets_sent, t->packets_sent);
+        counter_add(&c->bytes_sent, t->bytes_sent);
+        counter_add(&c->send_failures, t->packets_failed);
+        if (t->packets_withheld > 0)
+            counter_add(&c->copies_withheld, t->packets_withheld);
+        counter_add(&counters->copies_withheld, t->packets_withheld);
+        if (p->shares[i].reporters)
+            count_reports(&p->shares[i], counters);
+    }
+    for (uint32_t i = 0; i < p->groups_used; i++)
+        observe(&p->groups[i], first, last);
+}

@@ -1,0 +1,253 @@
+#include "rtcp_gate.h"
+
+enum {
+    WORKER_A_SECOND = 20000,
+    NAMESAKES = 64, /* sessions of one SSRC that are looked at */
+    REPORTERS_A_LOOK = 1000, /* that cost about what a datagram may: 3 us of 50 */
+};
+
+#define SECOND UINT64_C(1000000000)
+
+uint64_t rtcp_feeder(const struct table *t, const struct rf_addr *addr)
+{
+    uint8_t bytes[sizeof addr->ip + sizeof addr->scope];
+
+    memcpy(bytes, addr->ip, sizeof addr->ip);
+    memcpy(bytes + sizeof addr->ip, &addr->scope, sizeof addr->scope);
+    return hash_bytes(&t->key, bytes, sizeof bytes) | 1;
+}
+
+/* A tenth of a second's at once. */
+static bool within_rate(struct rtcp_gate *g, uint64_t now)
+{
+    uint64_t full = g->full_at > now ? g->full_at : now;
+
+    full += SECOND / WORKER_A_SECOND;
+    if (full > now + SECOND / 10)
+        return false;
+    g->full_at = full;
+    return true;
+}
+
+static bool is_source(const struct table *t, struct session *s, const struct rf_addr *from)
+{
+    uint64_t feeder = load_rlx(&s->feeder);
+
+    return feeder != 0 && feeder == rtcp_feeder(t, from);
+}
+
+static unsigned owner_of(const struct session *s)
+{
+    return load_rlx(&s->owner) & OWNER_MASK;
+}
+
+/* First those whose own packets come from that very address or the port below: many may share an IP
+ * address and an SSRC. */
+static struct session *find_source(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
+                                   uint64_t now)
+{
+    struct rf_addr at = *from;
+    struct session *namesake, *latching, *s = NULL;
+    struct table_key key = table_key(t, ssrc, from);
+
+    for (int below = 0; !s && below < 2; below++, at.port--) {
+        struct table_key exact = table_key(t, ssrc, &at);
+
+        s = table_find(t, &exact);
+    }
+    if (s || !(namesake = table_namesake(t, &key, &s)) || s)
+        return s;
+    for (unsigned looked = 0; namesake && looked < NAMESAKES; looked++) {
+        if (is_source(t, namesake, from))
+            return namesake;
+        namesake = load_acq(&namesake->ssrc_next);
+    }
+    return table_match(t, &key, now, &latching);
+}
+
+/* NULL: it is nobody of any session of that SSRC; `*known`: there is one. Whoever knows SSRCs and
+ * asks for long looks has fewer of them. */
+static struct reporter *find_reporter(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
+                                      const struct rf_addr *from, struct session **session,
+                                      bool *known)
+{
+    struct table_key key = table_key(t, ssrc, from);
+    struct session *fed, *s = table_namesake(t, &key, &fed);
+
+    *known |= s != NULL;
+    for (unsigned looked = 0; s && looked < NAMESAKES; looked++, s = load_acq(&s->ssrc_next)) {
+        const struct reporters *set = load_acq(&s->subscribers)->reporters;
+        struct reporter *r = reporters_match(set, from);
+
+        g->full_at += set ? set->count * (SECOND / WORKER_A_SECOND) / REPORTERS_A_LOOK : 0;
+        *session = s;
+        if (r)
+            return r;
+    }
+    return NULL;
+}
+
+/* One that takes any SSRC of its source. */
+static struct session *find_sender(const struct table *t, const struct rf_addr *from, uint64_t now)
+{
+    struct rf_addr at = *from;
+    struct session *s = NULL, *latching;
+
+    for (int below = 0; !s && below < 2 && table_has_senders(t); below++, at.port--)
+        s = table_match_sender(t, &at, now, &latching);
+    return s;
+}
+
+/* NULL: it is from neither. */
+static struct session *find_at_port(const struct table *t, const struct side_ports *ports,
+                                    const struct datagram *d, uint64_t now)
+{
+    const struct side_port *port = side_port_at(ports, d->port);
+    struct session *s = port ? port->session : NULL, *latching;
+    bool by_network;
+
+    if (!s)
+        return NULL;
+    return is_source(t, s, &d->source) ||
+                   reporters_match(load_acq(&s->subscribers)->reporters, &d->source) ||
+                   session_admits(s, &d->source, now, &by_network, &latching)
+               ? s
+               : NULL;
+}
+
+static struct session *find(struct rtcp_gate *g, const struct table *t, const struct side_ports *ports,
+                            const struct datagram *d, const uint8_t *data, uint32_t len, bool limited,
+                            uint64_t now, enum rtcp_verdict *why)
+{
+    uint32_t media[RTCP_SSRCS];
+    bool known = false;
+
+    *why = RTCP_DROPPED_rate;
+    if (limited && !within_rate(g, now))
+        return NULL;
+    *why = RTCP_DROPPED_malformed;
+    if (!rtcp_is_valid(data, len))
+        return NULL;
+    *why = RTCP_DROPPED_unknown_sender;
+    if (d->kind == PORT_SESSION_RTP || d->kind == PORT_SESSION_RTCP)
+        return find_at_port(t, ports, d, now);
+    uint32_t sender = rtcp_sender(data, len);
+    struct session *s = find_source(t, sender, &d->source, now);
+
+    if (s)
+        return s;
+    unsigned n = rtcp_media(data, len, media);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (find_reporter(g, t, media[i], &d->source, &s, &known))
+            return s;
+    }
+    s = find_sender(t, &d->source, now);
+    if (s)
+        return s;
+    struct table_key key = table_key(t, sender, &d->source);
+
+    if (!known && !table_namesake(t, &key, &s))
+        *why = RTCP_DROPPED_wrong_ssrc;
+    return NULL;
+}
+
+/* Of a session that nobody owns: there is nothing to compare it with yet. */
+struct session *rtcp_find(struct rtcp_gate *g, const struct table *t, const struct side_ports *ports,
+                          const struct datagram *d, const uint8_t *data, uint32_t len, bool limited,
+                          uint64_t now, enum rtcp_verdict *why)
+{
+    struct session *s = find(g, t, ports, d, data, len, limited, now, why);
+
+    if (!s || owner_of(s) != 0)
+        return s;
+    *why = RTCP_DROPPED_implausible;
+    return NULL;
+}
+
+/* RFC 3550 section 6.4.1, of the packets that the session is received by. */
+struct media_clock rtcp_media_clock(const struct session_pool *p, const struct session *s)
+{
+    const struct reception *r = session_reception(p, s);
+    struct reception_view v;
+    enum rf_origin from;
+
+    (void)reception_read(r, &v); /* it is the owner who asks: the fields belong together */
+    uint32_t rate = reception_clock(v.asked, v.encoding, v.payload_type, &from);
+    uint64_t expected = v.before + v.highest - v.base + 1;
+    struct media_clock m = {.ssrc = v.packet_ns ? v.ssrc : s->ssrc, .rate = rate};
+
+    if (v.packet_ns == 0)
+        return m;
+    m.at_ns = v.frame_ns;
+    m.timestamp = v.timestamp;
+    m.keyframes = payload_has_keyframes(v.encoding) ? v.keyframes : 0;
+    m.expected = expected;
+    m.received = expected - v.lost + v.duplicates;
+    m.sequence = v.highest - 65536; /* it counts one cycle more */
+    m.jitter = (uint32_t)((uint64_t)v.jitter * rate / (UINT64_C(1000000000) * 16 >> JITTER_BITS));
+    return m;
+}
+
+static void put_due(struct rtcp_gate *g, struct session *s)
+{
+    struct feedback *f = s->feedback;
+
+    if (f->due)
+        return;
+    f->due = true;
+    f->due_next = g->due;
+    g->due = s;
+}
+
+/* Who is sent several sessions, or sends one, tells of all in one datagram. Of sessions with another owner
+ * it is not heard. */
+static void take_more(struct rtcp_gate *g, const struct table *t, const struct session *first,
+                      const struct datagram *d, const uint8_t *data, uint32_t len, uint64_t now)
+{
+    uint32_t media[RTCP_SSRCS];
+    unsigned n = rtcp_media(data, len, media);
+    bool known = false;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct session *s;
+        struct reporter *r = find_reporter(g, t, media[i], &d->source, &s, &known);
+
+        if (!r || s == first || owner_of(s) != owner_of(first) ||
+            load_rlx(&s->gating) & GATING_PAUSED)
+            continue;
+        struct media_clock m = rtcp_media_clock(t->sessions, s);
+
+        fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
+        feedback_take_reporter(s->feedback, r, data, len, &m, now);
+        put_due(g, s);
+    }
+}
+
+enum rtcp_verdict rtcp_take(struct rtcp_gate *g, const struct table *t, struct session *s,
+                            const struct datagram *d, const uint8_t *data, uint32_t len, uint64_t now)
+{
+    struct media_clock m = rtcp_media_clock(t->sessions, s);
+    struct feedback *f = s->feedback;
+    enum rtcp_verdict verdict;
+
+    if (load_rlx(&s->gating) & GATING_PAUSED)
+        return RTCP_DROPPED_paused;
+    fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
+    struct reporter *r = reporters_match(load_acq(&s->subscribers)->reporters, &d->source);
+    bool srtp = load_rlx(&s->gating) & GATING_SRTP;
+
+    if (!r || rtcp_sender(data, len) == m.ssrc) {
+        verdict = feedback_take_source(f, data, len, srtp, &m, now);
+        if (is_source(t, s, &d->source)) {
+            f->spoken_by = d->source;
+            f->spoken_to = d->port;
+            f->spoken_ns = now;
+        }
+    } else {
+        verdict = feedback_take_reporter(f, r, data, len, &m, now);
+    }
+    put_due(g, s);
+    take_more(g, t, s, d, data, len, now);
+    return verdict;
+}
