@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from rtpfanout.api import session_pb2 as pb
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.lent_servers
 
@@ -118,6 +120,41 @@ def test_one_that_freezes(server: ServerProcess, source: socket.socket, watch: W
         "a picture that moves",
     )
     assert server.stats(session_id).dropped_wrong_source == 0
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_after_a_kill(
+    start_server: Callable[..., ServerProcess],
+    source: socket.socket,
+    tmp_path: Path,
+    comes_back: bool,
+) -> None:
+    """Who was fed before is given the time to come back, and is silent else; not "never fed"."""
+    path = tmp_path / "sessions.db"
+    server = start_server(store__path=path)
+    session_id, other = server.create(address_of(source), 7), server.create("192.0.2.1:5", 8)
+    camera = Camera(source, server, 7)
+    eventually(
+        lambda: (camera.frame(), get(server, session_id))[1].condition,
+        lambda condition: condition == "flowing",
+        "packets",
+    )
+    server.stop(signal.SIGKILL)
+    server = start_server(store__path=path)
+    assert get(server, session_id).condition == "flowing"
+    camera = Camera(source, server, 7)
+    if comes_back:
+        eventually(
+            lambda: (camera.frame(), server.metrics())[1],
+            lambda metrics: metrics['rtpfanout_status_changes_total{status="active"}'] == 1,
+            "packets again",
+        )
+        assert server.metrics()['rtpfanout_condition_changes_total{condition="silent"}'] == 0
+    else:
+        eventually(
+            lambda: get(server, session_id).condition, lambda found: found == "silent", "silence"
+        )
+    assert get(server, other).condition == "never_fed"
 
 
 def test_reception_in_the_stats(server: ServerProcess, source: socket.socket) -> None:
