@@ -378,8 +378,10 @@ def recalled_encoding(shown: Mapping[str, Any] | None) -> Encoding | None:
 
 def completed(encoding: Encoding, payload_type: int, clock_rate: int) -> Encoding:
     """`encoding` with what is known of the packets where it says nothing."""
+    name, _, channels = _STATIC.get(payload_type, ("", 0, 0))
     return replace(
         encoding,
         payload_type=payload_type,
         clock_rate=encoding.clock_rate or clock_rate,
+        channels=encoding.channels or (channels if name == encoding.name else 0),
     )

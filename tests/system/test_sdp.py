@@ -102,12 +102,12 @@ class Camera:
         self.address = f"127.0.0.1:{self.port}"
 
     @contextmanager
-    def films(self, *source: str) -> Iterator[None]:
+    def films(self, *source: str, muxer: str = "rtp") -> Iterator[None]:
         ports = f"localrtpport={self.port}&localrtcpport={self.port + 1}&pkt_size=1200"
-        sender = ffmpeg(
-            *("-re", *source, "-ssrc", str(self.ssrc)),
-            *("-f", "rtp", f"rtp://{self._to}?{ports}"),
-        )
+        ssrc = ("-ssrc", str(self.ssrc))
+        if muxer != "rtp":
+            ssrc = ("-rtp_muxer_options", f"ssrc={self.ssrc}")
+        sender = ffmpeg("-re", *source, *ssrc, "-f", muxer, f"rtp://{self._to}?{ports}")
         try:
             yield
         finally:
@@ -158,6 +158,49 @@ def test_three_commands_and_a_player_shows_it(
         shown = played(sdp)
     assert len(shown) == FRAMES
     assert follow_each_other(shown, frames_of(path))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "rtpmap"),
+    [
+        (("libopus", "-ar", "48000", "-ac", "2"), "opus/48000/2"),
+        (("pcm_mulaw", "-ar", "8000", "-ac", "1"), "PCMU/8000"),
+        (("pcm_alaw", "-ar", "8000", "-ac", "1"), "PCMA/8000"),
+        (("pcm_s16be", "-ar", "44100", "-ac", "2"), "L16/44100/2"),
+    ],
+    ids=["opus", "pcmu", "pcma", "l16"],
+)
+def test_sound_is_heard(
+    served: dict[str, Any],
+    at: dict[str, str],
+    tmp_path: Path,
+    encoder: tuple[str, ...],
+    rtpmap: str,
+) -> None:
+    requires("ffmpeg")
+    camera, name = Camera(served), f"sound/{encoder[0]}"
+    viewer, sdp = f"127.0.0.1:{free_pair()}", tmp_path / "viewer.sdp"
+    who = (camera.address, "--ssrc", camera.ssrc, "--name", name, "-m", "audio")
+    assert run("session", "create", *who, **at).returncode == 0
+    with camera.films("-f", "lavfi", "-i", "sine", "-c:a", *encoder):
+        added = run("subscriber", "add", name, viewer, "--sdp", sdp, "--wait", 20, **at)
+        assert added.returncode == 0, added.stderr
+        assert f" {rtpmap}\n" in sdp.read_text().replace("\r", "")
+        assert len(set(played(sdp, streams="0:a"))) > 1
+
+
+def test_a_transport_stream_is_shown(
+    served: dict[str, Any], at: dict[str, str], clips: Path, tmp_path: Path
+) -> None:
+    path, camera, name = clip(clips, "h264"), Camera(served), "mp2t"
+    viewer, sdp = f"127.0.0.1:{free_pair()}", tmp_path / "viewer.sdp"
+    who = (camera.address, "--ssrc", camera.ssrc, "--name", name)
+    assert run("session", "create", *who, **at).returncode == 0
+    with camera.films(*copied(in_band(path)), muxer="rtp_mpegts"):
+        added = run("subscriber", "add", name, viewer, "--sdp", sdp, "--wait", 20, **at)
+        assert added.returncode == 0, added.stderr
+        assert "a=rtpmap:33 MP2T/90000" in sdp.read_text()
+        assert follow_each_other(played(sdp), frames_of(path))
 
 
 @pytest.mark.parametrize("encoder", ["h264", "h265"])
