@@ -10,7 +10,7 @@ import structlog
 
 from rtpfanout.pressure import Pressure
 from rtpfanout.seldom import Seldom
-from rtpfanout.sessions import told
+from rtpfanout.sessions import which
 
 if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
@@ -61,7 +61,7 @@ def _expire_sessions(sessions: Housekeeping, timeout_secs: float) -> None:
         own = view.terms.idle_timeout_secs
         _log.info(
             "session expired",
-            **told(view.session_id, view.name),
+            **which(view),
             source=view.source_address,
             ssrc=f"{view.ssrc:#010x}",
             subscribers=view.subscriber_count,

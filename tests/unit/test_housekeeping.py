@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CALLS = (
     "on_sample", "expire_subscribers", "expire_idle", "keep_consents", "keep_clock",
     "serve_again", "follow_sources", "look_at_cpus", "show_local_addresses", "look",
+    "tell_conditions",
 )  # fmt: skip
 PATIENCE = 10.0
 

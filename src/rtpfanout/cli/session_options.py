@@ -264,7 +264,8 @@ def print_session(session: Any, output: OutputFormat) -> None:
         "dscp": session.dscp or "-",
         "encoding": shown_encoding(fields["encoding"]),
     }
-    write_fields(fields | readable)
+    first = {"session_id": session.session_id, "name": ""}
+    write_fields(first | fields | readable)
 
 
 def shown_encoding(encoding: Mapping[str, Any] | None) -> str:

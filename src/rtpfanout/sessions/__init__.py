@@ -6,7 +6,7 @@ from rtpfanout.sessions.describing import description
 from rtpfanout.sessions.fields import LARGEST_PAGE
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.manager import SessionManager
-from rtpfanout.sessions.names import told
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.rules import Limits
 from rtpfanout.sessions.signals import MoveTarget, Signals
 from rtpfanout.sessions.state import SCOPE
@@ -41,6 +41,6 @@ __all__ = [
     "WatchEvent",
     "description",
     "shown_terms",
-    "told",
     "watch",
+    "which",
 ]

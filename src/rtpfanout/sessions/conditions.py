@@ -17,7 +17,7 @@ import structlog
 
 from rtpfanout.model import ACTIVE_WINDOW_NS, ChangeKind, Condition, SessionStatus
 from rtpfanout.seldom import Seldom
-from rtpfanout.sessions.names import told
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Conditions(Part):
         self._lines.write(
             _log.warning if is_wrong else _log.info,
             event,
-            **told(session.session_id, session.name),
+            **which(session),
             ssrc=f"{session.ssrc:#010x}",
             **fares,
         )

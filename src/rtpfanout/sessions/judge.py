@@ -13,6 +13,7 @@ import structlog
 
 from rtpfanout.model import Withheld
 from rtpfanout.sessions.admission import split_records
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ class Judge(Part):
         if on:
             _log.warning(
                 "subscribers withheld: they are refused now, and kept",
-                session_id=session.session_id,
+                **which(session),
                 count=on,
                 first_reason=reason,
             )
         if off:
             _log.info(
                 "subscribers served again: they are not refused any more",
-                session_id=session.session_id,
+                **which(session),
                 count=off,
             )

@@ -13,7 +13,7 @@ from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.fields import page_size
-from rtpfanout.sessions.names import told
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.refused import in_order
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.zones import record_in_zone, scopes_of
@@ -142,7 +142,7 @@ class RefusedSessions(Part):
                     del state.refused[refused.session_id]
                     state.touch(session)
                 served += 1
-                _log.info("session served again", **told(session.session_id, session.name))
+                _log.info("session served again", **which(session))
         state.count("readmitted", served)
         return served
 

@@ -13,7 +13,7 @@ from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.portrange import AUTO
 from rtpfanout.sessions.media import set_media
-from rtpfanout.sessions.names import told
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.standing import same_session
 from rtpfanout.sessions.state import Part
@@ -195,8 +195,7 @@ class Life(Part):
                 try:
                     ended.append(self._end(session, revision, written, "expired"))
                 except RtpFanoutError as error:  # tried again in a second
-                    which = told(session.session_id, session.name)
-                    _log.warning("session can't expire", **which, reason=error.message)
+                    _log.warning("session can't expire", **which(session), reason=error.message)
         return ended
 
     def _is_idle(self, session: Session) -> bool:

@@ -6,6 +6,8 @@ or is gone: in between it stands for nothing.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 
 class Names:
     """Which are taken, and by whom. The state's lock is held throughout."""
@@ -28,6 +30,13 @@ class Names:
             del self._ids[name]
 
 
-def told(session_id: str, name: str) -> dict[str, str]:
-    """Which session, for a line of the log."""
-    return {"session_id": session_id, "name": name} if name else {"session_id": session_id}
+class _Named(Protocol):
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+def which(session: _Named) -> dict[str, str]:
+    """For a line of the log: its id, and the name if it has one."""
+    return {"session_id": session.session_id} | ({"name": session.name} if session.name else {})

@@ -11,6 +11,7 @@ import structlog
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.model import RTCP, SUBSCRIBER_CLASSES, Consent
 from rtpfanout.sessions.admission import split_records
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
@@ -54,7 +55,7 @@ class Renumbering(Part):
             except RtpFanoutError as error:  # deleted meanwhile; its place is taken
                 _log.warning(
                     "a session is not moved to the new index of its interface",
-                    session_id=session.session_id,
+                    **which(session),
                     reason=error.message,
                 )
         if changed:

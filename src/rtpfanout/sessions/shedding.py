@@ -11,6 +11,7 @@ import structlog
 
 from rtpfanout.model import SUBSCRIBER_CLASSES, Withheld
 from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Shedding(Part):
                 state.touch(session)
         _log.warning(
             "subscribers shed" if step.shed else "subscribers served again",
-            session_id=session.session_id if session else None,
+            **(which(session) if session else {}),
             subscriber_class=kind,
             count=len(chosen),
             left=len(sending[kind]) - len(chosen) if step.shed else None,

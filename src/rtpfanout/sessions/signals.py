@@ -12,7 +12,7 @@ from rtpfanout.errors import LimitError, NotFoundError, PermissionDeniedError, R
 from rtpfanout.model import Address, Consent, SourcePolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
-from rtpfanout.sessions.names import told
+from rtpfanout.sessions.names import which
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import not_a_subscriber
@@ -179,13 +179,12 @@ class Signals(Part):
             self._refusals.write(
                 _log.warning,
                 "source not pinned",
-                **told(found.session_id, found.name),
+                **which(found),
                 reason=error.message,
             )
             return False
         state.count("pinned")
-        which = told(found.session_id, found.name)
-        self._pins.write(_log.info, "source pinned", **which, source=str(address))
+        self._pins.write(_log.info, "source pinned", **which(found), source=str(address))
         return True
 
     def _may_pin(self, session: Session, address: Address) -> bool:
