@@ -77,6 +77,10 @@ static void flows(void)
     CHECK(f.bitrate_bps > 199999 && f.bitrate_bps < 200001);
     CHECK(f.frame_rate > 24.99 && f.frame_rate < 25.01);
     CHECK_EQ(f.condition, RF_CONDITION_flowing);
+    at += 200 * MS; /* who looks more often gets the same rates */
+    CHECK_EQ(roll(), RF_CONDITION_flowing);
+    watch_figures(&w, &r, &s, at, &f);
+    CHECK(f.frame_rate > 20 && f.frame_rate < 25);
 }
 
 static void falls_silent(void)

@@ -13,6 +13,7 @@ enum {
 #define KEYFRAME_NS (20 * SECOND_NS)     /* at least, before keyframes are missed: the usual GOP takes 10 s */
 #define SETS_NS (2 * SECOND_NS)          /* the same of parameter sets, where keyframes come */
 #define CLOCK_NS (5 * SECOND_NS)         /* that a clock is measured for */
+#define RATE_NS (SECOND_NS * 9 / 10)     /* at least, that a rate is of; a look may come early */
 #define GAPS_NS (10 * SECOND_NS)
 
 static uint64_t since(uint64_t then, uint64_t now)
@@ -140,8 +141,10 @@ void watch_roll(struct watch *w, struct reception *r, const struct watched *s, u
     struct reception_view v;
 
     (void)reception_read(r, &v);
-    w->older = w->newer;
-    w->newer = (struct watch_point){now, s->bytes, v.frames};
+    if (since(w->newer.at, now) >= RATE_NS) {
+        w->older = w->newer;
+        w->newer = (struct watch_point){now, s->bytes, v.frames};
+    }
     put_gaps(w, &v);
     if (v.packet_ns != 0 && (w->condition == RF_CONDITION_never_fed || w->ssrc != v.ssrc))
         w->began_ns = now;

@@ -33,8 +33,8 @@ struct watched {
     bool paused;
 };
 
-/* About once a second. Its condition stands in `condition` then, and a clock rate that was found out in
- * `r`. */
+/* About once a second, or more often: rates are of a second at least. Its condition stands in `condition`
+ * then, and a clock rate that was found out in `r`. */
 void watch_roll(struct watch *w, struct reception *r, const struct watched *s, uint64_t now);
 /* At any time, all but `handle`. */
 void watch_figures(const struct watch *w, const struct reception *r, const struct watched *s,
