@@ -1,4 +1,4 @@
-/* rtcp_gate.c, worker_rtcp.c, reporting.c, fanout_account.c over loopback: whose RTCP is taken, and to whom it goes. */
+/* rtcp_gate.c, aliases.h, worker_rtcp.c, reporting.c, fanout_account.c, over loopback: whose RTCP is taken, and to whom it goes. */
 #include "core.h"
 
 #include <pthread.h>
@@ -398,6 +398,42 @@ static void test_who_is_asked(void)
     finish();
 }
 
+/* Its SSRC is not told beforehand, and so in no index: subscribers speak of what they are sent. */
+static void test_any_ssrc(void)
+{
+    struct rf_addr from, to;
+    uint8_t message[LEN];
+    int source, viewer;
+
+    for (enum rf_ssrc_policy policy = RF_SSRC_FOLLOW; policy <= RF_SSRC_ANY; policy++) {
+        setup(1);
+        sends = 0;
+        source = endpoint("127.0.0.1", &from);
+        viewer = endpoint("127.0.0.1", &to);
+        struct rf_source any = {.policy = RF_EXACT, .exact = from, .ssrc_policy = policy};
+        uint64_t handle;
+
+        CHECK_EQ(rf_session_add(engine, &any, 0, 0, &handle), 0);
+        subscribe(handle, &to, RF_RTCP_MUX);
+        for (unsigned i = 0; i < 3; i++)
+            feed(source, &viewer, 1);
+        size_t len = sender_report(message, 1);
+
+        say(source, message, len);
+        expect(viewer, message, len);
+        CHECK(receive(source, room, sizeof room, WAIT) > 0); /* our report */
+        say(viewer, message, rtcp_write_pli(message, 0, VIEWER, SSRC));
+        ssize_t n = receive(source, room, sizeof room, WAIT);
+
+        CHECK(n > 0 && rtcp_read(room, (size_t)n, SSRC).pli);
+        CHECK_EQ(rf_session_remove(engine, handle), 0);
+        say(viewer, message, rtcp_write_pli(message, 0, VIEWER, SSRC));
+        CHECK_EQ(figures().rtcp_dropped_wrong_ssrc, 1);
+        finish();
+        close(source), close(viewer);
+    }
+}
+
 static void *wobble(void *argument)
 {
     const struct rf_addr *to = argument;
@@ -473,6 +509,7 @@ int main(void)
     RUN(test_strangers);
     RUN(test_up);
     RUN(test_who_is_asked);
+    RUN(test_any_ssrc);
     RUN(test_changes_under_way);
     return 0;
 }

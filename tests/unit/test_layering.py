@@ -105,7 +105,7 @@ CORE_LAYERS = (
     ("net", {"steer", "snmp", "local"}),
     ("net", {"sock"}),
     ("net", {"port", "drops", "membership"}),
-    ("table", {"rule", "run", "delivery", "word", "ssrcs"}),
+    ("table", {"rule", "run", "delivery", "word", "ssrcs", "aliases"}),
     ("table", {"subscriber", "sniff", "parameters"}),
     ("table", {"reception", "reporter"}),
     ("table", {"reception_media", "reception_view", "feedback"}),

@@ -121,7 +121,8 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
 
     qsbr_synchronize(&e->qsbr);
     ports_free(had);
-
+    if (load_rlx(&s->gating) & GATING_FEEDBACK && alias_forget(e->table.aliases, s->index))
+        qsbr_synchronize(&e->qsbr); /* who found it by that */
     engine_say_goodbye(e, s);
     pthread_mutex_lock(&e->control);
     session_release(&e->sessions, s);

@@ -41,6 +41,25 @@ static unsigned owner_of(const struct session *s)
     return load_rlx(&s->owner) & OWNER_MASK;
 }
 
+/* A session that is in no index by its SSRC: whose source that is or, where `reporter` isn't NULL, whose
+ * subscriber. */
+static struct session *find_alias(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
+                                  struct reporter **reporter)
+{
+    unsigned way = 0;
+    uint32_t index;
+
+    while (alias_next(t->aliases, ssrc, &way, &index)) {
+        struct session *s = session_at(t->sessions, index);
+
+        if (reporter)
+            *reporter = reporters_match(load_acq(&s->subscribers)->reporters, from);
+        if (reporter ? *reporter != NULL : is_source(t, s, from))
+            return s;
+    }
+    return NULL;
+}
+
 /* First those whose own packets come from that very address or the port below: many may share an IP
  * address and an SSRC. */
 static struct session *find_source(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
@@ -55,7 +74,9 @@ static struct session *find_source(const struct table *t, uint32_t ssrc, const s
 
         s = table_find(t, &exact);
     }
-    if (s || !(namesake = table_namesake(t, &key, &s)) || s)
+    if (s || (s = find_alias(t, ssrc, from, NULL)))
+        return s;
+    if (!(namesake = table_namesake(t, &key, &s)) || s)
         return s;
     for (unsigned looked = 0; namesake && looked < NAMESAKES; looked++) {
         if (is_source(t, namesake, from))
@@ -72,13 +93,17 @@ static struct reporter *find_reporter(struct rtcp_gate *g, const struct table *t
                                       bool *known)
 {
     struct table_key key = table_key(t, ssrc, from);
-    struct session *fed, *s = table_namesake(t, &key, &fed);
+    struct session *fed, *s;
+    struct reporter *r = NULL;
 
+    if ((*session = find_alias(t, ssrc, from, &r)))
+        return r;
+    s = table_namesake(t, &key, &fed);
     *known |= s != NULL;
     for (unsigned looked = 0; s && looked < NAMESAKES; looked++, s = load_acq(&s->ssrc_next)) {
         const struct reporters *set = load_acq(&s->subscribers)->reporters;
-        struct reporter *r = reporters_match(set, from);
 
+        r = reporters_match(set, from);
         g->full_at += set ? set->count * (SECOND / WORKER_A_SECOND) / REPORTERS_A_LOOK : 0;
         *session = s;
         if (r)
@@ -200,6 +225,26 @@ static void put_due(struct rtcp_gate *g, struct session *s)
     g->due = s;
 }
 
+static bool is_of(const struct media_clock *m, const uint8_t *data, uint32_t len)
+{
+    return rtcp_sender(data, len) == m->ssrc;
+}
+
+/* A session of several SSRCs: the one that is spoken of. */
+static void choose_ssrc(struct media_clock *m, const uint8_t *data, uint32_t len, bool from_source)
+{
+    uint32_t media[RTCP_SSRCS], ssrc = rtcp_sender(data, len);
+    unsigned n = from_source ? 0 : rtcp_media(data, len, media);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (media[i] == m->ssrc)
+            return;
+        ssrc = media[0];
+    }
+    m->other = ssrc != m->ssrc;
+    m->ssrc = ssrc;
+}
+
 /* Who is sent several sessions, or sends one, tells of all in one datagram. Of sessions with another owner
  * it is not heard. */
 static void take_more(struct rtcp_gate *g, const struct table *t, const struct session *first,
@@ -235,9 +280,11 @@ enum rtcp_verdict rtcp_take(struct rtcp_gate *g, const struct table *t, struct s
         return RTCP_DROPPED_paused;
     fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
     struct reporter *r = reporters_match(load_acq(&s->subscribers)->reporters, &d->source);
-    bool srtp = load_rlx(&s->gating) & GATING_SRTP;
+    bool srtp = load_rlx(&s->gating) & GATING_SRTP, from_source = !r || is_of(&m, data, len);
 
-    if (!r || rtcp_sender(data, len) == m.ssrc) {
+    if (load_rlx(&s->gating) & GATING_ANY || load_rlx(&s->own_port))
+        choose_ssrc(&m, data, len, from_source);
+    if (from_source) {
         verdict = feedback_take_source(f, data, len, srtp, &m, now);
         if (is_source(t, s, &d->source)) {
             f->spoken_by = d->source;

@@ -58,6 +58,20 @@ static void note_run(const struct worker *w, struct session *s)
         feedback_count_run(s->feedback, bytes, keyframe, w->gate.now);
 }
 
+/* Subscribers speak of what they are sent, and their sessions are in no index by that. */
+static void note_alias(const struct worker *w, struct session *s)
+{
+    struct rf_source_ssrc now[SSRCS_MOST];
+
+    if (load_rlx(&s->own_port))
+        alias_note(w->gate.table->aliases,
+                   rtcp_media_clock(w->gate.table->sessions, s).ssrc, s->index);
+    if (!(load_rlx(&s->gating) & (GATING_FOLLOW | GATING_ANY)))
+        return;
+    for (unsigned n = ssrcs_read(s->ssrcs, now), i = 0; i < n; i++)
+        alias_note(w->gate.table->aliases, now[i].ssrc, s->index);
+}
+
 void worker_feedback(struct worker *w, struct session *s)
 {
     struct feedback *f = s->feedback;
@@ -69,6 +83,8 @@ void worker_feedback(struct worker *w, struct session *s)
     if (load_rlx(&f->forget) && exchange_seq(&f->forget, false))
         feedback_begin(f);
     note_run(w, s);
+    if (list->reporters)
+        note_alias(w, s);
     if (feedback_passes(f, list->reporters, w->gate.now))
         plan_report(&w->plan, s, list, w->gate.now);
     tell_source(w, s);

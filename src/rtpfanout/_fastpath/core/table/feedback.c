@@ -44,6 +44,8 @@ static bool is_plausible(const struct rtcp_sender_report *sr, const struct media
 
     if (m->at_ns == 0 || m->at_ns > now)
         return false;
+    if (m->other) /* its clock is not known */
+        return true;
     uint32_t expected = m->timestamp + (uint32_t)((now - m->at_ns) / 1000 * rate / 1000000);
     int64_t off = (int32_t)(sr->rtp_time - expected);
 
@@ -205,6 +207,7 @@ void feedback_want_keyframe(struct feedback *f, bool urgent, const struct media_
         return;
     if (*wanted == 0)
         *wanted = now;
+    k->ssrc = m->ssrc;
     k->keyframes = m->keyframes;
 }
 
@@ -316,9 +319,9 @@ size_t feedback_compose(struct feedback *f, uint8_t out[FEEDBACK_MESSAGE], uint3
         return at;
     counter_add(&f->counters.keyframe_requests_sent, 1);
     if (format != RF_KEYFRAME_FIR)
-        at = rtcp_write_pli(out, at, own, m->ssrc);
+        at = rtcp_write_pli(out, at, own, f->request.ssrc);
     if (format & RF_KEYFRAME_FIR)
-        at = rtcp_write_fir(out, at, own, m->ssrc, f->request.number);
+        at = rtcp_write_fir(out, at, own, f->request.ssrc, f->request.number);
     return at;
 }
 

@@ -31,6 +31,7 @@ enum {
 /* What is known of a session's packets. */
 struct media_clock {
     uint32_t ssrc;
+    bool other;         /* the rest is of another SSRC of the same source */
     uint64_t at_ns;     /* when the last one came; 0: none has */
     uint32_t timestamp; /* its own */
     uint32_t rate;      /* Hz; 0: not known */
@@ -43,6 +44,7 @@ struct media_clock {
 /* The request for a keyframe, of all who want one. */
 struct keyframe_request {
     uint64_t urgent_ns, others_ns; /* since when somebody has wanted one, and nobody was asked; 0: not */
+    uint32_t ssrc;                 /* that it is for */
     uint64_t asked_ns;             /* the source, the last time; 0: never */
     uint32_t keyframes;            /* that had come when it was wanted, or asked for */
     uint8_t repeats;               /* left, while `pending` */

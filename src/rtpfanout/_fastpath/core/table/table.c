@@ -341,7 +341,8 @@ int table_init(struct table *t, const struct session_pool *sessions, struct qsbr
     int rc;
 
     *t = (struct table){.sessions = sessions, .qsbr = qsbr};
-    if ((rc = hash_key_init(&t->key)) || (rc = index_init(&t->by_source, KEY_FLOW)) ||
+    t->aliases = calloc(1, sizeof *t->aliases);
+    if ((rc = t->aliases ? 0 : -ENOMEM) || (rc = hash_key_init(&t->key)) || (rc = index_init(&t->by_source, KEY_FLOW)) ||
         (rc = index_init(&t->by_ssrc, KEY_SSRC)) || (rc = index_init(&t->by_network, KEY_SSRC)) ||
         (rc = index_init(&t->by_sender, KEY_SOURCE))) {
         table_destroy(t);
@@ -356,4 +357,5 @@ void table_destroy(struct table *t)
     index_destroy(&t->by_ssrc);
     index_destroy(&t->by_network);
     index_destroy(&t->by_sender);
+    free(t->aliases);
 }

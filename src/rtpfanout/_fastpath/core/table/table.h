@@ -14,6 +14,7 @@
 #ifndef RF_TABLE_H
 #define RF_TABLE_H
 
+#include "aliases.h"
 #include "index.h"
 
 struct table {
@@ -30,6 +31,7 @@ struct table {
     /* Counts what may change who has a packet that by_source doesn't know. Written after that, so
      * what was found out before it is not taken for true after it. */
     _Atomic uint64_t epoch;
+    struct aliases *aliases;
 };
 
 /* What a session is to be found by. */
