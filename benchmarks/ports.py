@@ -7,9 +7,9 @@
 `idle`: CPU time of a second without packets, ticks and statistics of a server included. `main`: a
 packet of 1,000 sessions at the main port; `beside`: the same, with as many other sessions at ports
 of their own where nothing comes; `fed`: the same packets, each session's to its own port. They are
-queued before the worker begins, so it has all it can do; the time is CPU time of its thread, and
-copies end in front of an interface without carrier, whole. Kinds take turns; the ratios are medians
-of the rounds' own. JSON. Needs root, `unshare` and `ip`.
+queued before the worker begins, so it has all it can do; `paced` come at `--rate`. The time is CPU
+time of its thread, and copies end in front of an interface without carrier, whole. Kinds take
+turns; the ratios are medians of the rounds' own. JSON. Needs root, `unshare` and `ip`.
 """
 
 from __future__ import annotations
@@ -99,6 +99,24 @@ class Bench:
         loop.join()
         return float(cpu_ns / total)
 
+    def paced(self, kind: str) -> float:
+        """Nanoseconds of CPU a packet, where the worker sleeps between bursts."""
+        engine, options = self.engine(), self.options
+        places = [self.session(engine, i, own=kind == "fed") for i in range(options.sessions)]
+        loop = threading.Thread(target=engine.run)
+        loop.start()
+        began, sent = time.monotonic(), 0
+        while (now := time.monotonic() - began) < 2:
+            for _ in range(int(now * options.rate) - sent):
+                self.send(sent % options.sessions, places[sent % options.sessions])
+                sent += 1
+            time.sleep(0.0003)
+        time.sleep(0.1)
+        ((_, _, cpu_ns),) = engine.worker_health()
+        engine.stop()
+        loop.join()
+        return float(cpu_ns / sent / options.burst)
+
     def idle(self, kind: str) -> float:
         """Microseconds of CPU a second."""
         engine = self.engine()
@@ -139,6 +157,7 @@ def main() -> int:
     parser.add_argument("-s", "--subscribers", type=int, default=10)
     parser.add_argument("-b", "--burst", type=int, default=14)
     parser.add_argument("--bursts", type=int, default=1, help="of each session in a round")
+    parser.add_argument("--rate", type=float, default=3000, help="bursts/s of the paced rounds")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=5, help="of idling, in each of 3 rounds")
     parser.add_argument("--nice", type=int, default=0)
@@ -159,8 +178,13 @@ def main() -> int:
     busy = []
     for _ in range(options.rounds + 1):
         busy.append({kind: bench.busy(kind) for kind in ("main", "beside", "fed")})
+    paced = [{kind: bench.paced(kind) for kind in ("main", "fed")} for _ in range(options.rounds)]
     idle = [{kind: bench.idle(kind) for kind in ("none", "ports")} for _ in range(3)]
-    result = {"ns_a_packet": summary(busy[1:], "main"), "idle_us_a_second": summary(idle, "none")}
+    result = {
+        "ns_a_packet": summary(busy[1:], "main"),
+        "paced_ns_a_packet": summary(paced, "main"),
+        "idle_us_a_second": summary(idle, "none"),
+    }
     print(json.dumps(result, indent=2))
     return 0
 

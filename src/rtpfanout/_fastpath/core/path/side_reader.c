@@ -47,13 +47,14 @@ unsigned side_reader_receive(struct side_reader *r, const struct side_ports *por
     int n = used < end ? epoll_wait(r->epoll_fd, event, (int)(end - used), 0) : 0;
 
     r->asked_ns = now;
-    r->ready = n > 0;
+    r->ready = n > 0 && (unsigned)n == end - begin; /* then there may be more of them */
     for (int i = 0; i < n && used < end; i++) {
         uint16_t number = (uint16_t)event[i].data.u32;
         const struct side_port *port = side_port_at(ports, number);
         unsigned most = (end - used) / (unsigned)(n - i); /* to look once more in vain costs time */
         int got = port ? ingress_receive_by(in, used, most, port->sock.fd, number) : 0;
 
+        r->ready |= got == (int)most;
         if (got < 0)
             counter_add(errors, 1);
         else

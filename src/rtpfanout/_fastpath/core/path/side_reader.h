@@ -1,14 +1,14 @@
 /* How a worker reads the side ports that are its own: one epoll tells which of them have something.
  *
  * A worker that sleeps waits for it beside the main port; one that is at work asks it now and then,
- * without waiting, and at every turn as long as something is found. So ports where nothing comes cost
+ * without waiting, and at every turn as long as not all that was found is read. So ports where nothing comes cost
  * nothing, however many there are. */
 #ifndef RF_SIDE_READER_H
 #define RF_SIDE_READER_H
 
 #include "ingress.h"
 
-enum { SIDE_ASK_NS = 100000 }; /* between two questions while nothing is found */
+enum { SIDE_ASK_NS = 100000 }; /* between two questions */
 
 struct side_reader {
     int epoll_fd;

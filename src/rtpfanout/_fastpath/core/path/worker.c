@@ -136,7 +136,8 @@ static int receive(struct worker *w)
         side = side_reader_receive(&w->side, w->side_ports, w->ingress, 0,
                                    w->main_buffers ? INGRESS_BATCH / 2 : INGRESS_BATCH - 1, w->now,
                                    &w->counters.receive_errors);
-    n = ingress_receive_behind(w->ingress, side);
+    n = w->main_is_empty ? 0 : ingress_receive_behind(w->ingress, side);
+    w->main_is_empty = false;
     w->main_buffers = n > 0 ? (unsigned)n : 0;
     if (n < 0 && side > 0) {
         counter_add(&w->counters.receive_errors, 1);
@@ -205,6 +206,7 @@ static void sleep_until_woken(struct worker *w)
     if (p[1].revents)
         (void)!read(w->wake_fd, &wakeups, sizeof wakeups);
     w->side.ready |= p[2].revents != 0;
+    w->main_is_empty = p[2].revents != 0 && p[0].revents == 0;
 }
 
 /* An error of recvmmsg is counted and borne: the loop ends on the stop flag alone. The
@@ -225,6 +227,7 @@ static void drain(struct worker *w)
     do {
         qsbr_quiescent(w->qsbr, w->options.index);
         w->side.ready = true;
+        w->main_is_empty = false;
     } while (!worker_out_of_time(w) && turn(w) > 0);
 }
 

@@ -47,6 +47,7 @@ struct worker {
     struct ingress *ingress;
     const struct side_ports *side_ports; /* NULL: there can be none */
     struct side_reader side;
+    bool main_is_empty;    /* as it was when the side ports woke it: not worth a look */
     unsigned main_buffers; /* that the main port has filled at the last receive */
     struct inbox *inbox;                   /* for what others receive of its sessions */
     struct inbox *inboxes[RF_MAX_WORKERS]; /* of the crew */
