@@ -30,7 +30,7 @@ _AT_A_TIME = 64  # so that the lock is held for moments
 _MOST_LINES = 1000
 """Of the log in a minute: where a network fails all cameras fall silent at once."""
 _COME_BACK_NS = 5_000_000_000
-"""After a start: as long a source that fed a session before is not said to be silent."""
+"""After a start: so long a source that fed a session before is not said to be silent."""
 
 Told = tuple[int, str, bool]
 """(handle, condition, whether it is active), as Engine.conditions has them."""
@@ -47,14 +47,15 @@ class Conditions(Part):
     _fed: list[int] = field(default_factory=list)
     """Sequences of those that had their first packet."""
     _began_ns: int = 0
+    """The first look: packets come from then on, at the latest."""
 
     def __post_init__(self) -> None:
-        self._began_ns = self.clock.monotonic_ns()
         self._lines = Seldom(_MOST_LINES)
 
     def look(self) -> int:
         """Housekeeping, about twice a second; how many sessions changed."""
         now = self.clock.monotonic_ns()
+        self._began_ns = self._began_ns or now
         changes = [*self._early, *self.engine.conditions(now, ACTIVE_WINDOW_NS)]
         self._early = []
         changes += self._missing(now, {handle for handle, _, _ in changes})
