@@ -152,10 +152,12 @@ def test_three_commands_and_a_player_shows_it(
     made = run("session", "create", camera.address, "--ssrc", camera.ssrc, "--name", name, **at)
     assert made.returncode == 0, made.stderr
     with camera.films(*copied(in_band(path))):
-        added = run("subscriber", "add", name, viewer, "--sdp", sdp, "--wait", 20, **at)
+        to = ("subscriber", "add", name, viewer, "--rtcp", "mux")
+        added = run(*to, "--sdp", sdp, "--wait", 20, **at)
         assert added.returncode == 0, added.stderr
         assert "come yet" not in added.stderr
         shown = played(sdp)
+    assert "a=rtcp-mux" in sdp.read_text()
     assert len(shown) == FRAMES
     assert follow_each_other(shown, frames_of(path))
 

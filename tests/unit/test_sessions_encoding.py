@@ -133,6 +133,14 @@ def test_what_nobody_knows_is_not_described(manager: SessionManager) -> None:
     ]
 
 
+def test_who_has_rtcp_at_the_port_of_his_packets_is_told(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video", encoding=H264).session_id
+    for rtcp, is_told in (("next_port", False), ("mux", True), ("off", False)):
+        manager.add_subscriber(session_id, VIEWER, rtcp=rtcp)
+        text = described(manager, (session_id, VIEWER)).text
+        assert ("a=rtcp-mux\r\n" in text) is is_told
+
+
 @pytest.mark.parametrize(
     ("parts", "field"),
     [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtpfanout import sdp
 from rtpfanout.errors import InvalidArgumentError, NotKnownError
-from rtpfanout.model import Address
+from rtpfanout.model import RTCP, Address, Rtcp
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.state import Part
 
@@ -133,12 +133,14 @@ def _stream(
     clock_rate = encoding.usual_clock_rate or came["clock_rate"]
     if not clock_rate:
         raise _unknown(title, f"the clock of its {encoding.name} is not known")
+    (rtcp,) = engine.find_rtcp(session.handle, to.record)
     stream = sdp.Stream(
         to,
         sdp.completed(encoding, payload_type, clock_rate),
         payload_type,
         engine.parameter_sets(session.handle),
         came["bitrate_bps"],
+        has_mux=RTCP[rtcp] is Rtcp.MUX,
     )
     return stream, _missing(stream, came)
 
