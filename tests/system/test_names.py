@@ -85,6 +85,35 @@ def test_what_an_error_tells(server: ServerProcess, client: SessionClient) -> No
     assert (entry["call"], entry["name"]) == ("CreateSession", NAME)
 
 
+SERVICE = pb.DESCRIPTOR.services_by_name["SessionService"]
+ABOUT_ONE = [each for each in SERVICE.methods if "session_id" in each.input_type.fields_by_name]
+SAID = {"subscriber_address": "127.0.0.1:6000", "subscriber_addresses": ["127.0.0.1:6000"]}
+
+
+@pytest.mark.lent_servers
+@pytest.mark.parametrize("method", ABOUT_ONE, ids=lambda method: str(method.name))
+def test_each_call_about_a_session_takes_its_name(
+    server: ServerProcess, client: SessionClient, method: Any
+) -> None:
+    """Also one that is new."""
+    client.create_session("192.0.2.1:5000", 1, "video", name=NAME)
+
+    def reasons(name: str) -> list[str]:
+        said = {key: SAID[key] for key in SAID.keys() & method.input_type.fields_by_name.keys()}
+        request = getattr(pb, method.input_type.name)(session_id=name, **said)
+        try:
+            getattr(server.stub, method.name)(request)
+        except grpc.RpcError as error:
+            bad_request = error_details_pb2.BadRequest()
+            details = rpc_status.from_call(error).details  # type: ignore[arg-type, union-attr]
+            any(detail.Unpack(bad_request) for detail in details)
+            return [violation.reason for violation in bad_request.field_violations]
+        return []
+
+    assert reasons("no/such") == ["UNKNOWN_NAME"]
+    assert "UNKNOWN_NAME" not in reasons(NAME)
+
+
 @pytest.mark.lent_servers
 def test_a_watch_tells_another_name(client: SessionClient) -> None:
     with client.watch_sessions() as watch:
