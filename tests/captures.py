@@ -1,84 +1,75 @@
-"""Captures of RTP with seeded loss, reordering, duplicates and jitter; and as pcap files."""
+"""Capture files and their frames, built byte by byte for the tests that read them."""
 
 from __future__ import annotations
 
-import random
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-CLOCK = 90_000
-FRAME_NS = 33_000_000
-PORT = 5004
+MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 
 
-@dataclass(frozen=True)
-class Harm:
-    """What happens to how many of 100 packets on the way."""
-
-    lost: float = 0
-    reordered: float = 0
-    doubled: float = 0
+def udp(payload: bytes, source_port: int = 4000) -> bytes:
+    """A UDP datagram."""
+    return struct.pack("!HHHH", source_port, 5004, 8 + len(payload), 0) + payload
 
 
-@dataclass(frozen=True)
-class Arrival:
-    at_ns: int
-    sequence: int
-    packet: bytes
+def ip4(data: bytes, *, number: int = 1, offset: int = 0, more: bool = False) -> bytes:
+    """`data` of UDP in an IPv4 packet, or a fragment of it that begins at byte `offset`."""
+    flags = offset // 8 | (0x2000 if more else 0)
+    size = 20 + len(data)
+    addresses = bytes([10, 0, 0, 1, 10, 0, 0, 2])
+    return struct.pack("!BBHHHBBH", 0x45, 0, size, number, flags, 64, 17, 0) + addresses + data
 
 
-def capture(ssrc: int, harm: Harm, *, kind: int, frames: int = 150) -> list[Arrival]:
-    """`frames` of 1 to 8 packets; the first and the last packet come, and in their place."""
-    dice = random.Random(ssrc)
-    sent = [(frame, n) for frame in range(frames) for n in range(dice.randint(1, 8))]
-    first = dice.randrange(65536)
-    found: list[Arrival] = []
-    for index, (frame, n) in enumerate(sent):
-        at = 1_000_000_000 + frame * FRAME_NS + n * 200_000 + dice.randrange(8_000_000)
-        at = max(at, found[-1].at_ns + 1000) if found else at
-        sequence = (first + index) % 65536
-        header = (
-            0x80,
-            kind,
-            sequence,
-            (7 * ssrc + frame * CLOCK * FRAME_NS // 10**9) % 2**32,
-            ssrc,
-        )
-        arrival = Arrival(at, sequence, struct.pack("!BBHII", *header) + bytes(60))
-        if 0 < index < len(sent) - 1 and dice.uniform(0, 100) < harm.lost:
-            continue
-        found.append(arrival)
-        if dice.uniform(0, 100) < harm.doubled:
-            found.append(Arrival(at + 500, sequence, arrival.packet))
-    return reorder(found, harm, dice)
+def ip6(data: bytes, *, number: int = 1, offset: int = 0, more: bool = False) -> bytes:
+    """The same in IPv6, with a fragment header."""
+    extension = struct.pack("!BxHI", 17, offset | more, number)
+    head = struct.pack("!IHBB", 6 << 28, 8 + len(data), 44, 64)
+    return head + bytes(15) + b"\1" + bytes(15) + b"\2" + extension + data
 
 
-def reorder(found: list[Arrival], harm: Harm, dice: random.Random) -> list[Arrival]:
-    """Some packets come behind up to 20 that were sent later; the times of arrival stay."""
-    order = list(range(len(found)))
-    for i in range(1, len(found) - 25):
-        if dice.uniform(0, 100) < harm.reordered:
-            order.insert(i + dice.randint(1, 20), order.pop(i))
-    return [
-        Arrival(slot.at_ns, found[which].sequence, found[which].packet)
-        for slot, which in zip(found, order, strict=True)
-    ]
+def ethernet(packet: bytes) -> bytes:
+    """The frame of an IP packet."""
+    return bytes(12) + (b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet
 
 
-def write_pcap(path: Path, arrivals: Iterable[Arrival]) -> None:
-    """With nanoseconds, as UDP over IPv4 in Ethernet frames, to PORT."""
-    with path.open("wb") as out:
-        out.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1))
-        for arrival in sorted(arrivals, key=lambda a: a.at_ns):
-            length = 28 + len(arrival.packet)
-            ip = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0, 64, 17, 0)
-            udp = struct.pack("!HHHH", 4000, PORT, 8 + len(arrival.packet), 0)
-            frame = bytes(12) + b"\x08\x00" + ip + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + udp
-            frame += arrival.packet
-            seconds, ns = divmod(arrival.at_ns, 10**9)
-            out.write(struct.pack("<IIII", seconds, ns, len(frame), len(frame)) + frame)
+def pcap(
+    frames: list[tuple[int, bytes]], *, magic: int = MICROSECONDS, order: str = "<", link: int = 1
+) -> bytes:
+    """A file of (nanoseconds, frame)."""
+    unit = 1 if magic == NANOSECONDS else 1000
+    parts = [struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 262144, link)]
+    for at, frame in frames:
+        seconds, part = divmod(at, 10**9)
+        size = len(frame)
+        parts.append(struct.pack(f"{order}IIII", seconds, part // unit, size, size) + frame)
+    return b"".join(parts)
+
+
+def block(kind: int, body: bytes, order: str = "<") -> bytes:
+    """One of pcapng."""
+    body += bytes(-len(body) % 4)
+    length = struct.pack(f"{order}I", 12 + len(body))
+    return struct.pack(f"{order}I", kind) + length + body + length
+
+
+def section(order: str = "<") -> bytes:
+    """A section header."""
+    return block(0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1), order)
+
+
+def option(code: int, value: bytes, order: str = "<") -> bytes:
+    """One of a block."""
+    return struct.pack(f"{order}HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def interface(link: int, *options: bytes, order: str = "<") -> bytes:
+    """The description of one."""
+    end = option(0, b"", order) if options else b""
+    return block(1, struct.pack(f"{order}HHI", link, 0, 262144) + b"".join(options) + end, order)
+
+
+def packet(number: int, ticks: int, frame: bytes, order: str = "<") -> bytes:
+    """A frame of interface `number`."""
+    size = len(frame)
+    head = struct.pack(f"{order}IIIII", number, ticks >> 32, ticks & 0xFFFFFFFF, size, size)
+    return block(6, head + frame, order)

@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from captures import CLOCK, PORT, Harm, capture, write_pcap
+from harmed_captures import CLOCK, PORT, Harm, capture, write_pcap
 from support import requires
 
 if TYPE_CHECKING:

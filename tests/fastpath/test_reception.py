@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from captures import CLOCK, Harm, capture
 from fastpath.engines import add, bound_to, engine, local, running
+from harmed_captures import CLOCK, Harm, capture
 from support import eventually, requires, rtp_packet, target, udp_socket
 
 from rtpfanout._fastpath import CONDITIONS, ENCODINGS, RECEPTION_FIELDS, Engine
