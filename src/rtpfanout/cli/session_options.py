@@ -114,6 +114,14 @@ TERMS: dict[str, Any] = {
             "free one. SOURCE feeds it there, whatever its SSRC.",
         ),
     ],
+    "keyframe_request": Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="How its source is asked for keyframes, by RTCP: pli (the default), fir or both.",
+            autocompletion=lambda: ["pli", "fir", "both"],
+        ),
+    ],
     "dscp": Annotated[
         str | None,
         typer.Option(
@@ -262,6 +270,7 @@ def print_session(session: Any, output: OutputFormat) -> None:
         "idle_timeout_secs": shown_timeout(session),
         "ingest_port": session.ingest_port or "-",
         "dscp": session.dscp or "-",
+        "keyframe_request": session.keyframe_request or "pli",
         "encoding": shown_encoding(fields["encoding"]),
     }
     first = {"session_id": session.session_id, "name": ""}

@@ -35,6 +35,7 @@ class TermOptions(TypedDict, total=False):
     idle_timeout_secs: float | None
     ingest_port: str
     dscp: str
+    keyframe_request: str
     encoding: Mapping[str, Any]
     sdp: str
     source_policy: str

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rtpfanout import sdp
+from rtpfanout._fastpath import KEYFRAME_FORMATS
 from rtpfanout.errors import InvalidArgumentError
 from rtpfanout.model import (
     LABEL,
@@ -22,7 +23,7 @@ from rtpfanout.model import (
 from rtpfanout.portrange import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rtpfanout.model import Pairs
     from rtpfanout.sdp import Encoding, Section
@@ -132,6 +133,31 @@ def ingest_port_of(text: str) -> int:
             field="ingest_port",
         )
     return number
+
+
+def loaded_if(is_right: Callable[[str], bool]) -> Callable[[str], str]:
+    """What takes a text from the store, and raises ValueError where it isn't right."""
+
+    def loaded(text: str) -> str:
+        if not is_right(text):
+            raise ValueError(f"{text!r} is stored, which is none")
+        return text
+
+    return loaded
+
+
+def keyframe_request_of(text: str) -> str:
+    """Empty, or one of KEYFRAME_FORMATS."""
+    if not is_keyframe_request(text):
+        raise InvalidArgumentError(
+            f"{shown(text)} is not pli, fir or both", field="keyframe_request"
+        )
+    return text
+
+
+def is_keyframe_request(text: str) -> bool:
+    """As `keyframe_request_of` would have it."""
+    return not text or text in KEYFRAME_FORMATS
 
 
 def dscp_of(text: str) -> str:

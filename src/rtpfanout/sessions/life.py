@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout._fastpath import KEYFRAME_FORMATS
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.portrange import AUTO
@@ -249,6 +250,8 @@ def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int) -> int:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:
         engine.limit_session(handle, terms.ingest_limit_bps)
+    if terms.keyframe_request:
+        engine.set_keyframe_format(handle, KEYFRAME_FORMATS[terms.keyframe_request])
     if terms.dscp:
         engine.mark_session(handle, engine_dscp(terms.dscp))
     if terms.ingest_port:

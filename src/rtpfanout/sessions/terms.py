@@ -58,12 +58,6 @@ def _loaded_port(number: int) -> int:
     return number
 
 
-def _loaded_dscp(text: str) -> str:
-    if not fields.is_dscp(text):
-        raise ValueError("its dscp is none")
-    return text
-
-
 @dataclass(frozen=True, slots=True)
 class _Term:
     """One of the terms: its name in requests and in the store is that of its field in Terms."""
@@ -160,7 +154,10 @@ class Terms:
         show=lambda number: number if 0 <= number <= _LAST_PORT else 0,
     )
     """AUTO only on its way to be one."""
-    dscp: str = _term("", fields.dscp_of, load=_loaded_dscp)
+    dscp: str = _term("", fields.dscp_of, load=fields.loaded_if(fields.is_dscp))
+    keyframe_request: str = _term(
+        "", fields.keyframe_request_of, load=fields.loaded_if(fields.is_keyframe_request)
+    )
 
     @property
     def idle_timeout_ns(self) -> int | None:

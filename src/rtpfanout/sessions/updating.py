@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from rtpfanout._fastpath import KEYFRAME_FORMATS
 from rtpfanout.errors import AbortedError
 from rtpfanout.model import ChangeKind, Consent
 from rtpfanout.policy import SOURCE_FIELD
@@ -183,6 +184,8 @@ class Updating(Part):
                 if before.ingest_port:
                     self.ports.give(handle, before.ingest_port)
                 raise
+        if after.keyframe_request != before.keyframe_request:
+            engine.set_keyframe_format(handle, KEYFRAME_FORMATS[after.keyframe_request or "pli"])
         if after.dscp != before.dscp:
             engine.mark_session(handle, engine_dscp(after.dscp))
         if after.ingest_limit_bps != before.ingest_limit_bps:

@@ -139,6 +139,7 @@ _LAYOUT_3 = _added(
     ("idle_timeout_secs REAL", "-1.0"),
     ("ingest_port INTEGER", "0"),
     ("dscp TEXT", "''"),
+    ("keyframe_request TEXT", "''"),
     ("was_fed INTEGER", "0"),
     ("encoding TEXT", "''"),
 )

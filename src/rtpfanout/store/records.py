@@ -52,6 +52,7 @@ class StoredSession(NamedTuple):
     ingest_port: int = 0
     """0: none."""
     dscp: str = ""
+    keyframe_request: str = ""
     was_fed: int = 0
     """1: it has had a packet."""
     encoding: str = ""
@@ -72,6 +73,7 @@ class StoredSource(NamedTuple):
     consent: str
     ingest_port: int = 0
     dscp: str = ""
+    keyframe_request: str = ""
 
 
 SubscriberRow = tuple[int, int, int, int, int, bytes, int]
