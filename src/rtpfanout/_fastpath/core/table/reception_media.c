@@ -82,6 +82,7 @@ static enum rf_encoding sniff(struct reception *r, const struct ballot *b)
 
     if (best != before) {
         store_rls(&r->encoding, (uint8_t)best);
+        store_rls(&r->key_frame, 0);
         store_rls(&r->keyframes, 0);
         store_rls(&r->keyframe_ns, 0);
         store_rls(&r->keyframe_interval_us, 0);
