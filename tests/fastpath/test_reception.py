@@ -309,3 +309,52 @@ def test_several_ssrcs_at_once_are_not_taken_for_restarts() -> None:
         found = reception(e, handle)
     assert (found["ssrc"], found["received"], found["out_of_sequence"]) == (7, 50, 50)
     assert found["lost"] == found["restarts"] == 0
+
+
+def test_a_source_that_restarts_is_followed() -> None:
+    with running() as e, udp_socket() as camera:
+        handle = e.add_session(bound_to(camera), 7, time.monotonic_ns(), ssrc_policy="follow")
+        for i in range(50):
+            camera.sendto(rtp_packet(7, i, b"x"), target(e.bound))
+        time.sleep(0.3)
+        for i in range(20):
+            camera.sendto(rtp_packet(8, 9000 + i, b"x"), target(e.bound))
+        eventually(lambda: reception(e, handle)["received"], lambda n: n == 70, "all came")
+        found = reception(e, handle)
+    assert (found["ssrc"], found["restarts"], found["lost"]) == (8, 1, 0)
+    assert found["expected"] == 70
+    assert found["out_of_sequence"] == 0
+
+
+@pytest.mark.slow("sends for five seconds as a camera does")
+def test_a_copy_without_parameter_sets_is_said(tmp_path: Path) -> None:
+    """As ffmpeg sends from a file whose header has them: a viewer without that sees nothing."""
+    requires("ffmpeg")
+    clip = tmp_path / "clip.mp4"
+    _, *encoder = ENCODERS["H264"]
+    run("ffmpeg", "-v", "error", *VIDEO, *encoder, "-pix_fmt", "yuv420p", str(clip))
+    told: list[str] = []
+    with running() as e:
+        handle = from_anywhere(e)
+        to = f"rtp://127.0.0.1:{e.bound.port}?pkt_size=1200"
+        sender = subprocess.Popen(
+            [
+                *("ffmpeg", "-v", "error", "-re", "-stream_loop", "1", "-i", str(clip)),
+                *("-c", "copy", "-ssrc", str(SSRC), "-f", "rtp", to),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+
+        def look() -> list[str]:
+            time.sleep(0.2)
+            told.extend(condition for _, condition, _ in e.conditions(time.monotonic_ns(), 10**9))
+            return told
+
+        try:
+            eventually(look, lambda seen: "no_parameter_sets" in seen, "it is said")
+        finally:
+            sender.terminate()
+            sender.wait(10)
+        assert e.parameter_sets(handle) == []
+    assert told == ["flowing", "no_parameter_sets"]
