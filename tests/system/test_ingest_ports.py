@@ -226,6 +226,22 @@ def test_what_is_not_there_is_refused_and_served_later(
     assert receive(viewer, 1) == [rtp_packet(9, 1)]
 
 
+def test_another_supervisor_opens_them_again(
+    start_server: StartServer, tmp_path: Path, ports: PortRange, sockets: list[socket.socket]
+) -> None:
+    camera, _, viewer, _ = sockets
+    settings = {"store__path": str(tmp_path / "store.db"), "ingest_ports": str(ports)}
+    first = start_server(**settings)
+    session = create(first, address_of(camera), viewer)
+    first.process.kill()  # and with it its server
+    first.process.wait()
+    eventually(lambda: _is_free(session.ingest_port), bool, "its server's end")
+    server = start_server(**settings)
+    assert server.stub.ListSessions(pb.ListSessionsRequest()).sessions[0].status == "idle"
+    camera.sendto(rtp_packet(9, 1), at(session))
+    assert receive(viewer, 1) == [rtp_packet(9, 1)]
+
+
 @pytest.mark.parametrize("bind", ["[::]:0", "0.0.0.0:0", "[::1]:0"])
 def test_addresses_of_both_families(start_server: StartServer, ports: PortRange, bind: str) -> None:
     server = start_server(bind_address=bind, ingest_ports=str(ports), enable_supervisor=False)
