@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from rtpfanout.sessions import SessionStats, SessionView, SubscriberView, WatchEvent
+    from rtpfanout.sessions import Knock, SessionStats, SessionView, SubscriberView, WatchEvent
 
 ERROR_DOMAIN = "rtpfanout"
 """`domain` of every google.rpc.ErrorInfo the server sends."""
@@ -48,6 +48,12 @@ def session_response(view: SessionView) -> session_pb2.SessionResponse:
         refused_subscribers=view.refused_subscribers,
         condition=view.condition,
         condition_since=rfc3339(view.condition_since) if view.condition_since else "",
+        ssrcs=[
+            session_pb2.SourceSsrc(
+                ssrc=each.ssrc, since=rfc3339(each.since), payload_type=each.payload_type
+            )
+            for each in view.ssrcs
+        ],
         **shown_terms(view.terms),
     )
 
@@ -80,6 +86,21 @@ def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
         refused_reason=view.refused_reason,
         rtcp=view.rtcp,
         report=asdict(view.report) if view.report else None,
+    )
+
+
+def knock_message(knock: Knock) -> session_pb2.Knock:
+    """The stranger as the API shows it."""
+    return session_pb2.Knock(
+        source_address=str(knock.source),
+        ssrc=knock.ssrc,
+        payload_type=knock.payload_type,
+        packets=knock.packets,
+        first_seen=rfc3339(knock.first_seen),
+        last_seen=rfc3339(knock.last_seen),
+        reason=knock.reason,
+        session_id=knock.session_id,
+        session_name=knock.session_name,
     )
 
 

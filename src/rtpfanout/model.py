@@ -184,6 +184,21 @@ class SourcePolicy(enum.StrEnum):
     LATCH = "latch"
 
 
+class SsrcPolicy(enum.StrEnum):
+    """Which SSRCs of its source a session takes: one, one at a time, or whatever comes."""
+
+    EXACT = "exact"
+    FOLLOW = "follow"
+    ANY = "any"
+
+
+class LatchScope(enum.StrEnum):
+    """What the first packet pins: its address and port, or any port of its address."""
+
+    ADDRESS = "address"
+    IP = "ip"
+
+
 class SubscriberClass(enum.StrEnum):
     """Who goes first under overload: MONITOR, then RECORDER, PILOT last."""
 

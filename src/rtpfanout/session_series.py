@@ -41,7 +41,7 @@ DROPS = Family(
 )
 DROP_REASONS = ("overload", "rate_limit", "paused")
 """The reasons that a session's own packets have; field dropped_<reason> of SessionStats."""
-REFUSALS = ("wrong_source", "latching", "no_port", "loop", "misrouted")
+REFUSALS = ("wrong_source", "latching", "no_port", "loop", "misrouted", "probation")
 """The same of what others sent for it: shown from the first on, for most sessions have none."""
 GAUGES = (
     Family(

@@ -221,7 +221,11 @@ def test_subscribers_have_leases_and_classes(cli, cli_json, session):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (("create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01"), 1, "error: "),
+        (
+            ("create", "127.0.0.1:4000", "--ssrc", "0xABCDEF01", "--ssrc-policy", "exact"),
+            1,
+            "error: ",
+        ),
         (("create", "here:4000", "--ssrc", "1"), 2, "error: source_address: "),
         (("create", "127.0.0.1:4000", "--ssrc", "1", "-m", "smell"), 2, "error: media_type: "),
         (("get", "not a uuid"), 2, "error: session_id: "),

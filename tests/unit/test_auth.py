@@ -65,6 +65,13 @@ def test_labels_of_the_scope_stay(labels: dict[str, str]) -> None:
             confine(MINE, method, request)
 
 
+def test_strangers_are_nobodys_to_see_who_is_confined() -> None:
+    for role in (Role.OPERATOR, Role.ADMIN):
+        confine(Identity("ann", role), "ListKnocks", pb.ListKnocksRequest())
+        with pytest.raises(PermissionDeniedError, match="nobody's yet"):
+            confine(Identity("bob", role, MINE.scope), "ListKnocks", pb.ListKnocksRequest())
+
+
 def test_what_is_created_is_ones_own() -> None:
     request = pb.CreateSessionRequest(labels={"x": "y"})
     confine(MINE, "CreateSession", request)

@@ -61,6 +61,7 @@ def test_create_sends_all_it_is_given(script: Script, target: str, tmp_path: Pat
         max_subscribers=4,
         consent="echo",
         move_key=bytes(range(32)),
+        ssrc_policy="follow",
     )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ingest_port", "dscp", "keyframe_request", "encoding", "sdp")
+    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ssrc_policy", "latch_scope", "srtp", "check_padding", "rtcp_mux", "ingest_port", "dscp", "keyframe_request", "encoding", "sdp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,11 @@ class CreateSessionRequest(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
+    SSRC_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LATCH_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SRTP_FIELD_NUMBER: _ClassVar[int]
+    CHECK_PADDING_FIELD_NUMBER: _ClassVar[int]
+    RTCP_MUX_FIELD_NUMBER: _ClassVar[int]
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -52,12 +57,17 @@ class CreateSessionRequest(_message.Message):
     name: str
     if_exists: str
     idle_timeout_secs: float
+    ssrc_policy: str
+    latch_scope: str
+    srtp: bool
+    check_padding: bool
+    rtcp_mux: bool
     ingest_port: str
     dscp: str
     keyframe_request: str
     encoding: Encoding
     sdp: str
-    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -268,7 +278,7 @@ class ReceiverReport(_message.Message):
     def __init__(self, fraction_lost: _Optional[float] = ..., lost: _Optional[int] = ..., jitter_seconds: _Optional[float] = ..., round_trip_seconds: _Optional[float] = ..., age_seconds: _Optional[float] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "encoding", "refused_reason", "refused_subscribers", "dscp", "keyframe_request", "condition", "condition_since")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "ssrc_policy", "latch_scope", "encoding", "srtp", "check_padding", "rtcp_mux", "refused_reason", "refused_subscribers", "dscp", "keyframe_request", "condition", "condition_since", "ssrcs")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -296,13 +306,19 @@ class SessionResponse(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
+    SSRC_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LATCH_SCOPE_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    SRTP_FIELD_NUMBER: _ClassVar[int]
+    CHECK_PADDING_FIELD_NUMBER: _ClassVar[int]
+    RTCP_MUX_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     REFUSED_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_REQUEST_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
     CONDITION_SINCE_FIELD_NUMBER: _ClassVar[int]
+    SSRCS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     ssrc: int
@@ -323,17 +339,33 @@ class SessionResponse(_message.Message):
     name: str
     idle_timeout_secs: float
     ingest_port: int
+    ssrc_policy: str
+    latch_scope: str
     encoding: Encoding
+    srtp: bool
+    check_padding: bool
+    rtcp_mux: bool
     refused_reason: str
     refused_subscribers: int
     dscp: str
     keyframe_request: str
     condition: str
     condition_since: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ...) -> None: ...
+    ssrcs: _containers.RepeatedCompositeFieldContainer[SourceSsrc]
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ..., ssrcs: _Optional[_Iterable[_Union[SourceSsrc, _Mapping]]] = ...) -> None: ...
+
+class SourceSsrc(_message.Message):
+    __slots__ = ("ssrc", "since", "payload_type")
+    SSRC_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ssrc: int
+    since: str
+    payload_type: int
+    def __init__(self, ssrc: _Optional[int] = ..., since: _Optional[str] = ..., payload_type: _Optional[int] = ...) -> None: ...
 
 class UpdateSessionRequest(_message.Message):
-    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ingest_port", "dscp", "keyframe_request", "encoding", "sdp")
+    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ssrc", "ssrc_policy", "latch_scope", "srtp", "check_padding", "rtcp_mux", "ingest_port", "dscp", "keyframe_request", "encoding", "sdp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +388,12 @@ class UpdateSessionRequest(_message.Message):
     IF_REVISION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_SECS_FIELD_NUMBER: _ClassVar[int]
+    SSRC_FIELD_NUMBER: _ClassVar[int]
+    SSRC_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LATCH_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SRTP_FIELD_NUMBER: _ClassVar[int]
+    CHECK_PADDING_FIELD_NUMBER: _ClassVar[int]
+    RTCP_MUX_FIELD_NUMBER: _ClassVar[int]
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -376,12 +414,18 @@ class UpdateSessionRequest(_message.Message):
     if_revision: int
     name: str
     idle_timeout_secs: float
+    ssrc: int
+    ssrc_policy: str
+    latch_scope: str
+    srtp: bool
+    check_padding: bool
+    rtcp_mux: bool
     ingest_port: str
     dscp: str
     keyframe_request: str
     encoding: Encoding
     sdp: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ssrc: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("after_revision", "label_selector")
@@ -441,8 +485,42 @@ class JoinTokenResponse(_message.Message):
     expires_at: str
     def __init__(self, token: _Optional[str] = ..., expires_at: _Optional[str] = ...) -> None: ...
 
+class ListKnocksRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class ListKnocksResponse(_message.Message):
+    __slots__ = ("knocks",)
+    KNOCKS_FIELD_NUMBER: _ClassVar[int]
+    knocks: _containers.RepeatedCompositeFieldContainer[Knock]
+    def __init__(self, knocks: _Optional[_Iterable[_Union[Knock, _Mapping]]] = ...) -> None: ...
+
+class Knock(_message.Message):
+    __slots__ = ("source_address", "ssrc", "payload_type", "packets", "first_seen", "last_seen", "reason", "session_id", "session_name")
+    SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SSRC_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEEN_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
+    source_address: str
+    ssrc: int
+    payload_type: int
+    packets: int
+    first_seen: str
+    last_seen: str
+    reason: str
+    session_id: str
+    session_name: str
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., payload_type: _Optional[int] = ..., packets: _Optional[int] = ..., first_seen: _Optional[str] = ..., last_seen: _Optional[str] = ..., reason: _Optional[str] = ..., session_id: _Optional[str] = ..., session_name: _Optional[str] = ...) -> None: ...
+
 class SessionStatsResponse(_message.Message):
-    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception", "feedback")
+    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception", "last_wrong_source", "feedback", "dropped_probation")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -465,7 +543,9 @@ class SessionStatsResponse(_message.Message):
     DROPPED_LOOP_FIELD_NUMBER: _ClassVar[int]
     DROPPED_MISROUTED_FIELD_NUMBER: _ClassVar[int]
     RECEPTION_FIELD_NUMBER: _ClassVar[int]
+    LAST_WRONG_SOURCE_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_PROBATION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     packets_received: int
     packets_sent: int
@@ -488,8 +568,10 @@ class SessionStatsResponse(_message.Message):
     dropped_loop: int
     dropped_misrouted: int
     reception: Reception
+    last_wrong_source: str
     feedback: Feedback
-    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+    dropped_probation: int
+    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ..., last_wrong_source: _Optional[str] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., dropped_probation: _Optional[int] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("sender_reports", "seconds_since_sender_report", "sender_reports_missing", "receiver_reports", "keyframe_requests", "packets_nacked", "keyframe_requests_sent", "reports_sent", "copies_rtcp", "reporters")

@@ -109,6 +109,11 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.FromString,
                 _registered_method=True)
+        self.ListKnocks = channel.unary_unary(
+                '/rtpfanout.SessionService/ListKnocks',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.ListKnocksRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.ListKnocksResponse.FromString,
+                _registered_method=True)
         self.RequestKeyframe = channel.unary_unary(
                 '/rtpfanout.SessionService/RequestKeyframe',
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.RequestKeyframeRequest.SerializeToString,
@@ -239,6 +244,14 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKnocks(self, request, context):
+        """Who sends RTP that no session admits, the latest first. Only for operators
+        whose identity is not confined to labels: PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RequestKeyframe(self, request, context):
         """The session's source is asked for a keyframe by RTCP, with its next packet;
         not within half a second of the time before, and not where one has come
@@ -321,6 +334,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.IssueJoinToken,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.SerializeToString,
+            ),
+            'ListKnocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKnocks,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.ListKnocksRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.ListKnocksResponse.SerializeToString,
             ),
             'RequestKeyframe': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestKeyframe,
@@ -710,6 +728,33 @@ class SessionService(object):
             '/rtpfanout.SessionService/IssueJoinToken',
             rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.JoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKnocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/ListKnocks',
+            rtpfanout_dot_api_dot_session__pb2.ListKnocksRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.ListKnocksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,9 @@ SUBSCRIBING = frozenset(
         "RequestKeyframe",
     )
 )
-OPERATING = frozenset(("CreateSession", "UpdateSession", "DeleteSession"))
+OPERATING = frozenset(("CreateSession", "UpdateSession", "DeleteSession", "ListKnocks"))
+UNCONFINED = frozenset(("ListKnocks",))
+"""Calls about what belongs to no session."""
 
 
 class Role(enum.StrEnum):
@@ -97,6 +99,11 @@ def confine(identity: Identity, method: str, request: Any) -> None:
     _own_request_id(identity, request)
     if not identity.scope:
         return
+    if method in UNCONFINED:
+        raise PermissionDeniedError(
+            f"you are confined to the label {identity.scope[0][0]}, and what {method} tells is"
+            " nobody's yet"
+        )
     if method in ("ListSessions", "WatchSessions"):
         scope = ",".join(f"{key}={value}" for key, value in identity.scope)
         request.label_selector = ",".join(filter(None, (request.label_selector, scope)))

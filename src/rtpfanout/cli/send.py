@@ -12,7 +12,7 @@ import typer
 
 from rtpfanout.cli.arguments import Count, Duration, parse_address, parse_target
 from rtpfanout.cli.output import Output, OutputFormat, say, write_fields, write_json
-from rtpfanout.cli.session import parse_ssrc
+from rtpfanout.cli.session_options import parse_ssrc
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.listening import bound_address
 from rtpfanout.model import Address

@@ -22,7 +22,9 @@ from rtpfanout.cli.session_options import (
     Selector,
     SessionId,
     SessionIds,
+    Ssrc,
     connect,
+    creation,
     given,
     print_session,
     selector,
@@ -49,31 +51,17 @@ LIST_COLUMNS = (
 )
 
 
-def parse_ssrc(text: str) -> int:
-    """``0x1234abcd`` or decimal."""
-    try:
-        ssrc = int(text, 0)
-    except ValueError:
-        ssrc = -1
-    if not 0 <= ssrc < 2**32:
-        raise typer.BadParameter(f"{text!r} is not 0 to 4294967295 or 0x0 to 0xffffffff")
-    return ssrc
-
-
-Ssrc = Annotated[
-    int,
-    typer.Option("--ssrc", parser=parse_ssrc, metavar="SSRC", help="Decimal, or hex with 0x."),
-]
-
-
 @app.command("create")
 @takes_terms(after="media_type")
 def create(
     source_address: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="Who may feed it: ip:port, or as --source-policy."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Who may feed it: ip:port, or as --source-policy; any: whoever sends first.",
+        ),
     ],
-    ssrc: Ssrc,
+    ssrc: Ssrc = None,
     media_type: Annotated[
         str,
         typer.Option(
@@ -96,16 +84,21 @@ def create(
     server: Server = DEFAULT_SERVER,
     **terms: Any,
 ) -> None:
-    """Create a session: packets with this SSRC from this source get in.
+    """Create a session: packets from this source get in, whatever their SSRC.
+
+    An encoder that restarts, with another SSRC, is followed; --ssrc says which one is meant where a
+    source sends several, --ssrc-policy any takes all of them, and exact the one of --ssrc alone.
+    SOURCE any is a latch: the first who sends is pinned, and from then on any port of its address,
+    and nobody else, feeds it.
 
     With --name it stays until it is deleted; without, it ends after session_timeout_secs (300)
     without packets. --idle-timeout says otherwise for this one.
     """
-    options = given(terms)
+    source_address, options = creation(source_address, ssrc, given(terms))
     if if_exists != "error":
         options["if_exists"] = if_exists
     with connect(server) as client:
-        session = client.create_session(source_address, ssrc, media_type, **options)
+        session = client.create_session(source_address, ssrc or 0, media_type, **options)
     if quiet:
         write(session.session_id)
     else:

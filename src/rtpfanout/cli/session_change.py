@@ -16,6 +16,7 @@ from rtpfanout.cli.output import (
 )
 from rtpfanout.cli.session_options import (
     SessionId,
+    Ssrc,
     SubscriberClass,
     connect,
     given,
@@ -30,6 +31,7 @@ def update(
     source: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Who may feed it from now on.")
     ] = None,
+    ssrc: Ssrc = None,
     if_revision: Annotated[
         int, typer.Option(min=0, metavar="N", help="Only if the session's revision is still N.")
     ] = 0,
@@ -41,7 +43,8 @@ def update(
 
     --name is its new name; with --name "" it has none any more.
     """
-    changes = given(terms) | ({"source_address": source} if source is not None else {})
+    named = {"source_address": source, "ssrc": ssrc}
+    changes = given(terms) | given(named)
     if not changes:
         raise typer.BadParameter("nothing to change: give at least one option")
     with connect(server) as client:

@@ -13,9 +13,11 @@ from rtpfanout import model
 from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
 from rtpfanout.cli.session_choice import choose, complete_session
 from rtpfanout.cli.session_choice import connect as connect  # the same for every command
-from rtpfanout.model import Consent, SourcePolicy
+from rtpfanout.model import Consent, LatchScope, SourcePolicy, SsrcPolicy
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
+ANYBODY = "any"
+"""As SOURCE: whoever sends first."""
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _ENCODING = re.compile(
     r"(?:(?P<payload_type>\d{1,3}):)?(?P<name>\w*)"
@@ -171,6 +173,32 @@ TERMS: dict[str, Any] = {
             help="Of latch: a silence after which another may be pinned.",
         ),
     ],
+    "latch_scope": Annotated[
+        str | None,
+        typer.Option(
+            help="Of latch: the first packet pins its address and port, or with ip any port of it.",
+            autocompletion=lambda: [each.value for each in LatchScope],
+        ),
+    ],
+    "ssrc_policy": Annotated[
+        str | None,
+        typer.Option(
+            help="follow (one SSRC at a time, and the next when the encoder restarts), exact (that "
+            "of --ssrc alone) or any (several at once).",
+            autocompletion=lambda: [each.value for each in SsrcPolicy],
+        ),
+    ],
+    "srtp": Annotated[
+        bool | None, typer.Option(help="The payload is encrypted: nothing of it is looked at.")
+    ],
+    "check_padding": Annotated[
+        bool | None,
+        typer.Option(help="Drop what has padding that does not fit; else as the server says."),
+    ],
+    "rtcp_mux": Annotated[
+        bool | None,
+        typer.Option(help="--no-rtcp-mux: payload types 64 to 95 with marker are RTP, not RTCP."),
+    ],
     "labels": Annotated[
         list[Any] | None,
         typer.Option("--label", parser=parse_label, metavar="KEY=VALUE", help="May be repeated."),
@@ -216,6 +244,37 @@ Selector = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="KEY=VALUE", help="Only with this label; may be repeated."),
 ]
+
+
+def parse_ssrc(text: str) -> int:
+    """``0x1234abcd`` or decimal."""
+    try:
+        ssrc = int(text, 0)
+    except ValueError:
+        ssrc = -1
+    if not 0 <= ssrc < 2**32:
+        raise typer.BadParameter(f"{text!r} is not 0 to 4294967295 or 0x0 to 0xffffffff")
+    return ssrc
+
+
+Ssrc = Annotated[
+    int | None,
+    typer.Option("--ssrc", parser=parse_ssrc, metavar="SSRC", help="Decimal, or hex with 0x."),
+]
+
+
+def creation(source: str, ssrc: int | None, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What people mean who give a source, perhaps an SSRC, and `options`: (address, options)."""
+    policy = options.setdefault("ssrc_policy", SsrcPolicy.FOLLOW.value)
+    if policy == SsrcPolicy.EXACT and ssrc is None:
+        raise typer.BadParameter("--ssrc-policy exact takes one, so give --ssrc")
+    if source == ANYBODY:
+        if options.setdefault("source_policy", SourcePolicy.LATCH.value) != SourcePolicy.LATCH:
+            raise typer.BadParameter("SOURCE any is of --source-policy latch alone")
+        source = ""
+    if options.get("source_policy") == SourcePolicy.LATCH:
+        options.setdefault("latch_scope", LatchScope.IP.value if not source else "")
+    return source, options
 
 
 def takes_terms(*, after: str) -> Callable[[_Command], _Command]:
@@ -272,6 +331,10 @@ def print_session(session: Any, output: OutputFormat) -> None:
         "dscp": session.dscp or "-",
         "keyframe_request": session.keyframe_request or "pli",
         "encoding": shown_encoding(fields["encoding"]),
+        "ssrc_policy": session.ssrc_policy or SsrcPolicy.EXACT.value,
+        "latch_scope": session.latch_scope or LatchScope.ADDRESS.value,
+        "ssrcs": ", ".join(map(shown_ssrc, session.ssrcs)) or "-",
+        **{name: shown_choice(session, name) for name in ("check_padding", "rtcp_mux")},
     }
     first = {"session_id": session.session_id, "name": ""}
     write_fields(first | fields | readable)
@@ -289,6 +352,23 @@ def shown_encoding(encoding: Mapping[str, Any] | None) -> str:
     return f"{'' if number is None else f'{number}:'}{'/'.join(parts)} {encoding['fmtp']}".strip()
 
 
+def shown_ssrc(source: Any) -> str:
+    """One that comes now."""
+    return f"{source.ssrc:#010x} (payload type {source.payload_type}, since {source.since})"
+
+
+def shown_choice(session: Any, name: str) -> str:
+    """Yes or no, or that the server decides."""
+    return str(getattr(session, name)) if session.HasField(name) else "-"
+
+
+def ssrc_cell(session: Any) -> str:
+    """The one that comes, or that is expected."""
+    ssrc = session.ssrcs[0].ssrc if session.ssrcs else session.ssrc
+    more = f" +{len(session.ssrcs) - 1}" if len(session.ssrcs) > 1 else ""
+    return f"{ssrc:#010x}{more}" if ssrc or not session.ssrc_policy else "-"
+
+
 def shown_timeout(session: Any) -> str:
     """How long it stays without packets."""
     if session.HasField("idle_timeout_secs"):
@@ -304,7 +384,7 @@ def session_cells(session: Any) -> tuple[object, ...]:
         session.session_id,
         session.name or "-",
         session.source_address,
-        f"{session.ssrc:#010x}",
+        ssrc_cell(session),
         session.media_type,
         session.subscriber_count,
         session.status,

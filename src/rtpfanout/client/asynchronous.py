@@ -162,6 +162,10 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         """As SessionClient.get_session_stats."""
         return await self._call(requests.get_session_stats(session_id))
 
+    async def list_knocks(self, limit: int = 0) -> Sequence[pb.Knock]:
+        """As SessionClient.list_knocks."""
+        return (await self._call(requests.list_knocks(limit))).knocks
+
     async def issue_join_token(
         self,
         session_id: str,

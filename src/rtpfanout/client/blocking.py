@@ -204,6 +204,14 @@ class SessionClient(BaseClient, Closing):
         """
         return self._call(requests.get_session_stats(session_id))
 
+    def list_knocks(self, limit: int = 0) -> Sequence[pb.Knock]:
+        """Who sends RTP that no session admits, the latest first; 0: all that are kept, 256.
+
+        Raises InvalidArgumentError, PermissionDeniedError (an identity that is confined to
+        labels), UnimplementedError (an older server).
+        """
+        return self._call(requests.list_knocks(limit)).knocks
+
     def issue_join_token(
         self,
         session_id: str,

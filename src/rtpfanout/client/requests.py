@@ -27,6 +27,7 @@ class TermOptions(TypedDict, total=False):
 
     `name`: with one it stays until it is deleted. `idle_timeout_secs`: or without packets; 0: ever.
     `encoding`: the fields of Encoding, or `sdp`, a text that says it; see session.proto.
+    `ssrc_policy`: "exact", "follow" or "any"; `latch_scope`: "address" or "ip".
     `labels`: at most 16. `ingest_limit_bps`: bits per second. `move_key`: 16 to 64 bytes.
     `request_id`: None makes one; "" sends none, and then the call is not repeated.
     """
@@ -46,6 +47,11 @@ class TermOptions(TypedDict, total=False):
     max_subscribers: int
     consent: str
     move_key: bytes
+    ssrc_policy: str
+    latch_scope: str
+    srtp: bool
+    check_padding: bool | None
+    rtcp_mux: bool | None
     request_id: str | None
 
 
@@ -74,6 +80,7 @@ class UpdateOptions(TermOptions, total=False):
     """
 
     source_address: str | None
+    ssrc: int | None
     paused: bool | None
     if_revision: int
 
@@ -194,6 +201,10 @@ def list_subscribers(session_id: str, limit: int, cursor: str) -> Call[pb.ListSu
 
 def get_session_stats(session_id: str) -> Call[pb.SessionStatsResponse]:
     return _reading("GetSessionStats", session_id=session_id)
+
+
+def list_knocks(limit: int) -> Call[pb.ListKnocksResponse]:
+    return _reading("ListKnocks", limit=limit)
 
 
 def issue_join_token(session_id: str, options: TokenOptions) -> Call[pb.JoinTokenResponse]:

@@ -140,6 +140,8 @@ class Doorman:
         what, *details = notice
         if what == "datagram":
             self._on_datagram(*details)
+        elif what == "ssrc":
+            self._signals.on_ssrc_notice(*details)
         else:
             handle, source = details
             self._submit(what, handle, self._signals.on_source_notice, handle, source)

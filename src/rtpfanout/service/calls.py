@@ -243,6 +243,11 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             yield convert.session_event(event)
 
     @_call
+    async def ListKnocks(self, request: pb.ListKnocksRequest) -> pb.ListKnocksResponse:
+        found = self.manager.knocks(request.limit)
+        return pb.ListKnocksResponse(knocks=[convert.knock_message(knock) for knock in found])
+
+    @_call
     async def IssueJoinToken(self, request: pb.IssueJoinTokenRequest) -> pb.JoinTokenResponse:
         token, expires_at = await self._change(
             self.manager.issue_join_token,

@@ -5,6 +5,7 @@ from rtpfanout.sessions.changes import ChangeLog
 from rtpfanout.sessions.describing import description
 from rtpfanout.sessions.fields import LARGEST_PAGE
 from rtpfanout.sessions.housekeeping import Housekeeping
+from rtpfanout.sessions.knocks import Knock
 from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.rules import Limits
@@ -29,6 +30,7 @@ __all__ = [
     "ChangeLog",
     "EventType",
     "Housekeeping",
+    "Knock",
     "LatencySummary",
     "Limits",
     "MoveTarget",

@@ -15,8 +15,10 @@ from rtpfanout.model import (
     REQUEST_ID,
     SESSION_ID,
     Consent,
+    LatchScope,
     MediaType,
     Rtcp,
+    SsrcPolicy,
     SubscriberClass,
     shown,
 )
@@ -89,6 +91,16 @@ def media_type_of(text: str) -> MediaType:
 def consent_of(text: str) -> Consent:
     """One of Consent; empty is NONE."""
     return _word(text or Consent.NONE, Consent, "consent")
+
+
+def ssrc_policy_of(text: str) -> SsrcPolicy:
+    """One of SsrcPolicy; empty is EXACT."""
+    return _word(text or SsrcPolicy.EXACT, SsrcPolicy, "ssrc_policy")
+
+
+def latch_scope_of(text: str) -> LatchScope:
+    """One of LatchScope; empty is ADDRESS."""
+    return _word(text or LatchScope.ADDRESS, LatchScope, "latch_scope")
 
 
 def subscriber_class_of(text: str) -> SubscriberClass:

@@ -38,7 +38,7 @@ class Journal:
         self._changes = changes
 
     def save_session(
-        self, session: Session, answer: StoredAnswer | None, before: Terms | None = None
+        self, session: Session, answer: StoredAnswer | None, before: Session | None = None
     ) -> Future[int]:
         """A session that is new or has other terms than `before`.
 
@@ -46,9 +46,9 @@ class Journal:
         """
         changes: list[Write] = [writes.put_session(stored(session))]
         terms = session.terms
-        if before is not None and before.move_key != terms.move_key:
-            changes += _counter(session.ssrc, before)
-        if before is None or before.move_counter != terms.move_counter:
+        if before is not None and _mover(before) != _mover(session):
+            changes += _counter(before.ssrc, before.terms)
+        if before is None or before.terms.move_counter != terms.move_counter:
             changes += _counter(session.ssrc, terms)
         return self.submit(changes, answer)
 
@@ -148,6 +148,10 @@ class Journal:
         if answer is not None:
             changes = [*changes, writes.put_answer(answer)]
         return self._store.submit(changes, self._changes.given)
+
+
+def _mover(session: Session) -> tuple[int, bytes]:
+    return session.ssrc, session.terms.move_key
 
 
 def _counter(ssrc: int, terms: Terms | StoredSession) -> list[Write]:

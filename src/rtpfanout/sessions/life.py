@@ -13,12 +13,18 @@ from rtpfanout._fastpath import KEYFRAME_FORMATS
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.portrange import AUTO
+from rtpfanout.sessions.feeding import (
+    engine_dscp,
+    engine_judges,
+    engine_reading,
+    engine_source,
+    source_taken,
+)
 from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.record import Session
 from rtpfanout.sessions.standing import same_session
 from rtpfanout.sessions.state import Part
-from rtpfanout.sessions.terms import Terms, engine_dscp, engine_source, source_taken
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.subscribers import Subscribers
+    from rtpfanout.sessions.terms import Terms
     from rtpfanout.sessions.views import SessionView
     from rtpfanout.sessions.zones import Zones
 
@@ -241,11 +248,12 @@ def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int) -> int:
     engine = part.engine
     address, options = engine_source(terms)
     try:
-        handle = engine.add_session(address, ssrc, now_ns, **options)
-    except FileExistsError:
-        raise source_taken(ssrc, terms) from None
+        with engine_judges(ssrc, terms):
+            handle = engine.add_session(address, ssrc, now_ns, **options)
     except BlockingIOError:
         raise no_room(part) from None
+    if reading := engine_reading(terms):
+        engine.read_session(handle, reading)
     if terms.paused:
         engine.pause_session(handle, True)
     if terms.ingest_limit_bps:

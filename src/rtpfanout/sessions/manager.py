@@ -12,6 +12,7 @@ from rtpfanout.errors import UnavailableError
 from rtpfanout.ingest_ports import IngestPorts
 from rtpfanout.overload import HighWater
 from rtpfanout.sessions import fields, tokens
+from rtpfanout.sessions.asked import new_terms, said_terms
 from rtpfanout.sessions.changes import UNWRITTEN, ChangeLog
 from rtpfanout.sessions.clock import Clock
 from rtpfanout.sessions.conditions import Conditions
@@ -22,6 +23,7 @@ from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
 from rtpfanout.sessions.kept import RefusedSessions
+from rtpfanout.sessions.knocks import Knock, knocks
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.pages import Wanted, all_stats, sessions_page
 from rtpfanout.sessions.removal import Removal
@@ -34,7 +36,6 @@ from rtpfanout.sessions.shedding import Shedding
 from rtpfanout.sessions.signals import Signals
 from rtpfanout.sessions.state import State
 from rtpfanout.sessions.subscribers import Subscribers
-from rtpfanout.sessions.terms import new_terms, said_terms
 from rtpfanout.sessions.updating import Updating
 from rtpfanout.sessions.views import (
     LatencySummary,
@@ -110,7 +111,7 @@ class SessionManager:
         self._refused = refused = RefusedSessions(*core, journal, log, new_restoring)
         self._removal = Removal(state, self._requests, refused, subscribers)
         self._remove = self._removal.of_records
-        self.signals = Signals(*core, store, consents, subscribers, updating, self._remove)
+        self.signals = Signals(*core, store, consents, subscribers, updating, log, self._remove)
         renumbering = Renumbering(*core, journal, zones, consents, subscribers, updating, refused)
         self.conditions = Conditions(*core, log, journal)
         self.housekeeping = Housekeeping(
@@ -358,8 +359,10 @@ class SessionManager:
             stats = stats_of(session, values, reception, now)
             first, last = (of for of, _ in self._engine.session_latency(session.handle))
             stats = with_feedback(stats, self._engine, session, now)
+            wrong = self._engine.wrong_source(session.handle)
         return replace(
             stats,
+            last_wrong_source=str(wrong) if wrong else "",
             first_copy_latency=LatencySummary.of(first),
             last_copy_latency=LatencySummary.of(last),
         )
@@ -373,6 +376,13 @@ class SessionManager:
         """
         with self._state.found(session_id) as session:
             request_keyframe(self._engine, session)
+
+    def knocks(self, limit: int = 0) -> list[Knock]:
+        """Who sends packets that no session admits, the latest first; see session.proto.
+
+        Raises InvalidArgumentError.
+        """
+        return knocks(self._state, self._engine, self._clock, limit)
 
     def all_stats(self) -> Iterator[tuple[SessionView, SessionStats]]:
         """Every session with its counters, oldest first, each as it is when it is taken."""

@@ -19,7 +19,7 @@ def set_media(engine: Engine, handle: int, terms: Terms, media_type: MediaType) 
     encoding = terms.encoding
     assumed = VIDEO_CLOCK_RATE if media_type is MediaType.VIDEO else 0
     if encoding is None:
-        engine.set_media(handle, assumed_clock_rate=assumed)
+        engine.set_media(handle, assumed_clock_rate=assumed, sealed=terms.srtp)
         return
     engine.set_media(
         handle,
@@ -27,5 +27,6 @@ def set_media(engine: Engine, handle: int, terms: Terms, media_type: MediaType) 
         payload_type=encoding.payload_type,
         clock_rate=encoding.usual_clock_rate,
         assumed_clock_rate=assumed,
+        sealed=terms.srtp,
         has_parameter_sets=encoding.has_parameter_sets,
     )

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rtpfanout._fastpath import SSRC_POLICIES
 from rtpfanout.boot import boot_id
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.model import Consent, MediaType, Withheld
+from rtpfanout.model import Consent, MediaType, SsrcPolicy, Withheld
 from rtpfanout.sessions.admission import PORT, RECORD_BYTES, any_at_port, port_bytes, split_records
 from rtpfanout.sessions.entry import Entry, Restored, divided
+from rtpfanout.sessions.feeding import source_taken
 from rtpfanout.sessions.journal import FOREVER_NS, session_of
 from rtpfanout.sessions.life import engine_add
 from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.refused import RefusedSession
 from rtpfanout.sessions.source import EXACT_PREFIX, plain_source
 from rtpfanout.sessions.state import Part
-from rtpfanout.sessions.terms import source_taken, terms_of
+from rtpfanout.sessions.terms import terms_of
 from rtpfanout.store import runs_of, writes
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ class Restoring(Part):
     def _add_plain(self, rows: list[StoredSource], now: int) -> Iterator[int]:
         """Yields the sequences of those that take more than this."""
         engine = self.engine
-        plain, ssrcs, sources, prefixes = [], [], [], bytearray()
+        plain, ssrcs, sources, prefixes, policies = [], [], [], bytearray(), bytearray()
         for row in rows:
             source = plain_source(row) if row.consent in _CONSENTS else None
             if source is None or row.ingest_port or row.dscp or row.keyframe_request:
@@ -151,12 +153,15 @@ class Restoring(Part):
             ssrcs.append(row.ssrc)
             sources.append(source[0])
             prefixes.append(source[1])
-        handles = engine.add_sessions(b"".join(sources), bytes(prefixes), ssrcs, now)
+            policies.append(SSRC_POLICIES[row.ssrc_policy or SsrcPolicy.EXACT])
+        handles = engine.add_sessions(
+            b"".join(sources), bytes(prefixes), ssrcs, now, bytes(policies)
+        )
         for row, record, prefix, handle in zip(plain, sources, prefixes, handles, strict=True):
             if handle is None:  # why, the other way will tell
                 yield row.sequence
                 continue
-            feeder = record if prefix == EXACT_PREFIX else None
+            feeder = record if prefix == EXACT_PREFIX and any(record[PORT]) else None
             self._enter(row.sequence, Entry(handle, feeder, is_echo=row.consent == _ECHO))
             if row.paused:
                 engine.pause_session(handle, True)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, PermissionDeniedError, RtpFanoutError
-from rtpfanout.model import Address, Consent, SourcePolicy
+from rtpfanout.model import Address, ChangeKind, Consent, SourcePolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
+from rtpfanout.sessions.changes import UNWRITTEN
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
@@ -21,6 +22,7 @@ from rtpfanout.sessions.terms import moved
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rtpfanout.sessions.changes import ChangeLog
     from rtpfanout.sessions.consent import Consents
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.requests import Once
@@ -54,6 +56,7 @@ class Signals(Part):
     consents: Consents
     subscribers: Subscribers
     updating: Updating
+    changes: ChangeLog
     remove: Remove
     """Ends subscribers of a session, kept or served."""
 
@@ -61,6 +64,7 @@ class Signals(Part):
         self.secret = self.store.secret
         self.consent_targets = self.consents.targets
         self._refusals, self._pins = Seldom(_MOST_REFUSALS), Seldom(_MOST_PINS)
+        self._ssrcs = Seldom(_MOST_PINS)
 
     def session_for_move(self, ssrc: int) -> Sequence[MoveTarget]:
         """The sessions of `ssrc` whose source can sign a move."""
@@ -187,6 +191,33 @@ class Signals(Part):
         self._pins.write(_log.info, "source pinned", **which(found), source=str(address))
         return True
 
+    def on_ssrc_notice(self, handle: int, address: Address) -> None:
+        """A session's source sends another SSRC than before: watchers and the log are told.
+
+        Waits for nobody.
+        """
+        state = self.state
+        with state.lock:
+            session = state.by_handle.get(handle)
+            if session is None:
+                return
+            revision = self.changes.begin()
+            view = state.view(session)
+            labels = session.terms.labels
+            self.changes.show(revision, ChangeKind.UPDATED, view, labels, cause="ssrc")
+        if self.changes.given - self.store.revision > UNWRITTEN // 2:
+            self.updating.journal.submit([])  # so that a start gives none of these again
+        state.count("ssrcs_changed")
+        newest = f"{view.ssrcs[0].ssrc:#010x}" if view.ssrcs else ""
+        self._ssrcs.write(
+            _log.info,
+            "its source sends another SSRC",
+            **which(session),
+            source=str(address),
+            ssrc=newest,
+            policy=str(view.terms.ssrc_policy),
+        )
+
     def _may_pin(self, session: Session, address: Address) -> bool:
         terms = session.terms
         source = terms.source
@@ -198,8 +229,5 @@ class Signals(Part):
         now = clock.monotonic_ns()
         last = self.engine.session_stats(session.handle, now)["last_packet_ns"]
         silence = now - max(int(last), session.fed_since_ns)
-        return (
-            terms.pinned != address
-            and source.relatch_after_ns > 0
-            and silence >= source.relatch_after_ns
-        )
+        is_pinned = terms.host.ip == address.ip if terms.host else terms.pinned == address
+        return not is_pinned and source.relatch_after_ns > 0 and silence >= source.relatch_after_ns

@@ -13,7 +13,9 @@ from rtpfanout.model import (
     IPV4_PREFIX,
     Address,
     IPAddress,
+    LatchScope,
     SourcePolicy,
+    SsrcPolicy,
     parse_ip,
     shown,
     unmapped,
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 POLICY_FIELD = "source_policy"
 DEFAULT_LATCH_WINDOW_SECS = 60.0
 EXACT_PREFIX = 255
-"""To Engine.add_sessions: one address and port."""
+"""To Engine.add_sessions: one address and port, or with port 0 any port."""
+_ANY_SSRC = (SsrcPolicy.FOLLOW, SsrcPolicy.ANY)
+_LINK_LOCAL = ("fe8", "fe9", "fea", "feb", "169.254.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,12 @@ def plain_source(row: StoredSource) -> tuple[bytes, int] | None:
     None where `read_source` has to look: whoever restores has it look at all of them later.
     """
     kind, text = row.source_policy, row.source_text
+    if not _is_plain(row):
+        return None
+    any_port = kind == SourcePolicy.IP and row.ssrc_policy in _ANY_SSRC
     if kind == SourcePolicy.LATCH and row.pinned_source and not row.relatch_after_secs:
         kind, text = SourcePolicy.EXACT, row.pinned_source
+        any_port = row.latch_scope == LatchScope.IP
     elif row.pinned_source:
         return None
     if kind == SourcePolicy.EXACT:
@@ -125,7 +133,7 @@ def plain_source(row: StoredSource) -> tuple[bytes, int] | None:
         port = _number(digits)
         if packed is None or not 0 < port <= 65535:
             return None
-        return ADDRESS_RECORD.pack(packed, 0, port), EXACT_PREFIX
+        return ADDRESS_RECORD.pack(packed, 0, 0 if any_port else port), EXACT_PREFIX
     if kind == SourcePolicy.IP:
         host, bits = text, 128
     elif kind == SourcePolicy.CIDR:
@@ -134,9 +142,20 @@ def plain_source(row: StoredSource) -> tuple[bytes, int] | None:
     else:
         return None
     packed = _packed(host)
-    if packed is None or not 0 <= bits <= 128:
+    if packed is None or not 0 <= bits <= 128 or (any_port and text.startswith(_LINK_LOCAL)):
         return None
-    return ADDRESS_RECORD.pack(packed, 0, 0), bits
+    return ADDRESS_RECORD.pack(packed, 0, 0), EXACT_PREFIX if any_port else bits
+
+
+def _is_plain(row: StoredSource) -> bool:
+    """Whether all that it says beside its source is known, and nothing of it is rare."""
+    return (
+        row.ssrc_policy in ("", SsrcPolicy.EXACT, *_ANY_SSRC)
+        and row.latch_scope in ("", LatchScope.ADDRESS, LatchScope.IP)
+        and not row.srtp
+        and row.check_padding < 0
+        and row.rtcp_mux < 0
+    )
 
 
 def _number(digits: str) -> int:

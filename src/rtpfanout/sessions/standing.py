@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import AlreadyExistsError
 from rtpfanout.portrange import AUTO
+from rtpfanout.sessions.feeding import source_taken
 from rtpfanout.sessions.fields import matches
 from rtpfanout.sessions.state import SCOPE
-from rtpfanout.sessions.terms import shown_terms, source_taken
+from rtpfanout.sessions.terms import shown_terms
 
 if TYPE_CHECKING:
     from rtpfanout.model import MediaType

@@ -18,7 +18,7 @@ from rtpfanout.sessions.admission import RECORD_BYTES
 from rtpfanout.sessions.fields import matches, session_of
 from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.names import Names
-from rtpfanout.sessions.views import view_of
+from rtpfanout.sessions.views import SourceSsrc, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Set
@@ -205,14 +205,23 @@ class State:
         bisect.insort(self.in_order, session, key=BY_SEQUENCE)
         self.lock.notify_all()
 
-    def forget(self, session: Session) -> None:
-        """No call finds it from here on, but its key is taken still. The lock is held."""
-        del self.by_id[session.session_id]
-        del self.by_handle[session.handle]
+    def _leave_ssrc(self, session: Session) -> None:
         same_ssrc = self.by_ssrc[session.ssrc]
         same_ssrc.remove(session)
         if not same_ssrc:
             del self.by_ssrc[session.ssrc]
+
+    def renumber(self, session: Session, ssrc: int) -> None:
+        """Its SSRC is that. The lock is held."""
+        self._leave_ssrc(session)
+        session.ssrc = ssrc
+        self.by_ssrc.setdefault(ssrc, set()).add(session)
+
+    def forget(self, session: Session) -> None:
+        """No call finds it from here on, but its key is taken still. The lock is held."""
+        del self.by_id[session.session_id]
+        del self.by_handle[session.handle]
+        self._leave_ssrc(session)
         del self.in_order[bisect.bisect_left(self.in_order, session.sequence, key=BY_SEQUENCE)]
         self.total_subscribers -= session.subscribers
         self.refused_subscribers -= session.refused
@@ -250,7 +259,17 @@ class State:
         """`values` are the engine's session_stats at `now_ns`."""
         clock = self._clock
         since = clock.moment(clock.wall_ns(session.condition_since_ns))
-        return view_of(session, values, now_ns, since)
+        return view_of(session, values, now_ns, since, self.ssrcs(session))
+
+    def ssrcs(self, session: Session) -> tuple[SourceSsrc, ...]:
+        """What its source sends, where that is not fixed. The lock is held."""
+        if not session.terms.any_ssrc:
+            return ()
+        clock = self._clock
+        return tuple(
+            SourceSsrc(ssrc, clock.moment(clock.wall_ns(since)), payload_type)
+            for ssrc, payload_type, since, _ in self._engine.session_ssrcs(session.handle)
+        )
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to `counts`; the lock is not held."""

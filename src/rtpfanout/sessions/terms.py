@@ -8,16 +8,16 @@ from dataclasses import fields as each_field
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout import sdp
-from rtpfanout.errors import AlreadyExistsError, PermissionDeniedError
-from rtpfanout.ingest_ports import port_taken
-from rtpfanout.model import Address, Consent, SourcePolicy
+from rtpfanout.errors import PermissionDeniedError
+from rtpfanout.model import Address, Consent, LatchScope, SourcePolicy, SsrcPolicy
 from rtpfanout.policy import SOURCE_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.source import Source, network_of_one, read_source
 from rtpfanout.store import pack_labels, unpack_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    import enum
+    from collections.abc import Callable, Mapping
 
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.sdp import Encoding
@@ -32,7 +32,7 @@ SessionKey = tuple[int, bytes, int, int, int]
 """(SSRC, 16 bytes, scope, port, prefix): no two sessions may have the same."""
 
 
-_OF_SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
+OF_SOURCE = ("source_policy", "source_address", "latch_window_secs", "relatch_after_secs")
 """What requests say of the source; what they say else is a field of Terms each."""
 
 
@@ -82,6 +82,27 @@ def _term(default: Any, read: Callable[[Any], Any], *, secret: bool = False, **h
     """`default`, or what makes it."""
     begin = "default_factory" if isinstance(default, type) else "default"
     return field(**{begin: default}, repr=not secret, metadata={_Term: _Term(read, **how)})
+
+
+def _word(default: enum.StrEnum, read: Callable[[str], Any]) -> Any:
+    """One of a few; where it is the default, nothing is shown."""
+
+    def known(text: str) -> Any:
+        return type(default)(text or default)
+
+    return _term(
+        default, read, store=str, load=known, recall=known, show=lambda w: "" if w == default else w
+    )
+
+
+def _choice() -> Any:
+    """Yes, no, or None."""
+    return _term(
+        None,
+        bool,
+        store=lambda yes: -1 if yes is None else int(yes),
+        load=lambda number: None if number < 0 else bool(number),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +179,27 @@ class Terms:
     keyframe_request: str = _term(
         "", fields.keyframe_request_of, load=fields.loaded_if(fields.is_keyframe_request)
     )
+    ssrc_policy: SsrcPolicy = _word(SsrcPolicy.EXACT, fields.ssrc_policy_of)  # noqa: RUF009
+    latch_scope: LatchScope = _word(LatchScope.ADDRESS, fields.latch_scope_of)  # noqa: RUF009
+    srtp: bool = _term(False, bool, store=int, load=bool)
+    check_padding: bool | None = _choice()
+    rtcp_mux: bool | None = _choice()
+
+    @property
+    def any_ssrc(self) -> bool:
+        """Whether it takes others than the one that it was told."""
+        return self.ssrc_policy is not SsrcPolicy.EXACT
+
+    @property
+    def host(self) -> Address | None:
+        """The one address, with port 0, of which any port feeds it; by `feeder` or the source."""
+        source = self.source
+        if self.pinned is not None and self.latch_scope is LatchScope.IP:
+            return Address(self.pinned.ip, 0)
+        # One of a link without its interface is a network to the engine.
+        if source.policy is SourcePolicy.IP and self.any_ssrc and source.base is not None:
+            return None if source.base.ip.is_link_local else source.base
+        return None
 
     @property
     def idle_timeout_ns(self) -> int | None:
@@ -175,7 +217,9 @@ class Terms:
         """What no other session may have: its port, if it has one of its own."""
         if self.ingest_port:
             return -1, bytes(16), 0, self.ingest_port, -3
-        if (exact := self.feeder) is not None:
+        if self.any_ssrc:
+            ssrc = -1
+        if (exact := self.host or self.feeder) is not None:
             return ssrc, exact.packed, exact.scope, exact.port, -1
         network = self.source.network
         if network is None:
@@ -190,7 +234,7 @@ class Terms:
         return {address.scope for address in (self.source.base, self.pinned) if address} - {0}
 
 
-_HOW: Mapping[str, _Term] = {f.name: f.metadata[_Term] for f in each_field(Terms) if f.metadata}
+HOW: Mapping[str, _Term] = {f.name: f.metadata[_Term] for f in each_field(Terms) if f.metadata}
 
 
 def moved(terms: Terms, address: Address) -> Terms:
@@ -214,62 +258,6 @@ def moved(terms: Terms, address: Address) -> Terms:
     return terms
 
 
-def new_terms(given: Mapping[str, Any], policy: AddressPolicy, wall_secs: float) -> Terms:
-    """Of a session to be, from what CreateSessionRequest says of them.
-
-    Raises TypeError (a name it doesn't have), InvalidArgumentError, what the address policy raises.
-    """
-    _refuse_unknown(given, [name for name, how in _HOW.items() if how.at_creation])
-    source = read_source(
-        given.get("source_policy", ""),
-        given.get("source_address", ""),
-        given.get("latch_window_secs", 0.0),
-        given.get("relatch_after_secs", 0.0),
-        policy,
-    )
-    read = {name: how.read(given[name]) for name, how in _HOW.items() if name in given}
-    return Terms(source=source, **latch_terms(source, wall_secs), **read)
-
-
-def changed_terms(
-    terms: Terms, given: Mapping[str, Any], policy: AddressPolicy, wall_secs: float
-) -> Terms:
-    """`terms` with what UpdateSessionRequest says. Raises as `new_terms`."""
-    _refuse_unknown(given, _HOW)
-    read: dict[str, Any] = {}
-    for name, how in _HOW.items():
-        if name in given:
-            value = given[name]
-            read[name] = how.change(getattr(terms, name), value) if how.change else how.read(value)
-    named = [name for name in _OF_SOURCE if name in given]
-    if not named:
-        return replace(terms, **read)
-    before = terms.source
-    kind = given.get("source_policy", before.policy.value) or SourcePolicy.EXACT.value
-    is_latch = kind == SourcePolicy.LATCH
-    source = read_source(
-        kind,
-        given.get("source_address", before.text),
-        given.get("latch_window_secs", before.latch_window_secs if is_latch else 0),
-        given.get("relatch_after_secs", before.relatch_after_secs if is_latch else 0),
-        policy,
-    )
-    if named != ["relatch_after_secs"] or not is_latch:  # else whoever is pinned stays so
-        read |= latch_terms(source, wall_secs)
-    return replace(terms, source=source, **read)
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
-    if unknown := given.keys() - {*_OF_SOURCE, *known}:
-        raise TypeError(f"unknown terms of a session: {', '.join(sorted(unknown))}")
-
-
-def said_terms(given: Mapping[str, Any]) -> dict[str, Any]:
-    """As a request id stands for them: what may be absent counts where it is empty, too."""
-    optional = {each.name for each in each_field(Terms) if each.metadata and each.default is None}
-    return {name: [value] if name in optional else value for name, value in given.items()}
-
-
 def stored_terms(terms: Terms) -> dict[str, Any]:
     """As StoredSession has them."""
     return {
@@ -280,7 +268,7 @@ def stored_terms(terms: Terms) -> dict[str, Any]:
         "relatch_after_secs": terms.source.relatch_after_secs,
         "latch_until_ns": round(terms.latch_until * 1e9),
         "move_counter": min(terms.move_counter, LARGEST_STORED),
-        **{name: how.store(getattr(terms, name)) for name, how in _HOW.items()},
+        **{name: how.store(getattr(terms, name)) for name, how in HOW.items()},
     }
 
 
@@ -296,7 +284,7 @@ def terms_of(row: StoredSession, policy: AddressPolicy) -> Terms:
         pinned=pinned,
         latch_until=row.latch_until_ns / 1e9,
         move_counter=row.move_counter,
-        **{name: how.load(getattr(row, name)) for name, how in _HOW.items()},
+        **{name: how.load(getattr(row, name)) for name, how in HOW.items()},
     )
 
 
@@ -305,7 +293,7 @@ def unread_terms(row: StoredSession) -> Terms:
     times = row.latch_window_secs, row.relatch_after_secs
     source = Source(row.source_policy, row.source_text, None, None, *times)  # type: ignore[arg-type]
     loaded: dict[str, Any] = {}
-    for name, how in _HOW.items():
+    for name, how in HOW.items():
         loaded[name] = getattr(row, name)
         with contextlib.suppress(ValueError):
             loaded[name] = how.load(loaded[name])
@@ -322,7 +310,7 @@ def shown_terms(terms: Terms) -> dict[str, Any]:
         "relatch_after_secs": terms.source.relatch_after_secs,
         **{
             how.shown_as or name: how.show(getattr(terms, name))
-            for name, how in _HOW.items()
+            for name, how in HOW.items()
             if how.shown_as is not None
         },
     }
@@ -346,52 +334,7 @@ def answered_terms(answer: Mapping[str, Any]) -> Terms:
     )
     read = {
         name: how.recall(answer[shown_as])
-        for name, how in _HOW.items()
+        for name, how in HOW.items()
         if how.shown_as is not None and (shown_as := how.shown_as or name) in answer
     }
     return Terms(source=source, pinned=None if is_exact else feeder, **read)
-
-
-def latch_terms(source: Source, wall_secs: float) -> dict[str, Any]:
-    """Of a source that is new: nobody is pinned, and the window begins."""
-    is_latch = source.policy is SourcePolicy.LATCH
-    return {
-        "pinned": None,
-        "latch_until": wall_secs + source.latch_window_secs if is_latch else 0.0,
-    }
-
-
-def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
-    """The arguments of Engine.move_session."""
-    address, options = _source_itself(terms)
-    return address, options | ({"at_own_port": True} if terms.ingest_port else {})
-
-
-def _source_itself(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
-    source, pinned = terms.source, terms.pinned
-    if source.policy is not SourcePolicy.LATCH:
-        return source.base, {"prefix": source.prefix}
-    if pinned is None:
-        return source.base, {"prefix": source.prefix, "latch": True}
-    if not source.relatch_after_ns:
-        return pinned, {}
-    assert source.prefix is not None
-    return pinned, {
-        "relatch_after_ns": source.relatch_after_ns,
-        "relatch": (source.base, source.prefix),
-    }
-
-
-def engine_dscp(text: str) -> int:
-    """As Engine.mark_session takes it."""
-    return 64 if text == fields.DSCP_COPY else int(text or -1)
-
-
-def source_taken(ssrc: int, terms: Terms) -> AlreadyExistsError:
-    """To be raised."""
-    if terms.ingest_port:
-        return port_taken(terms.ingest_port)
-    source = terms.feeder or terms.source.text or "anybody"
-    return AlreadyExistsError(
-        f"a session with SSRC {ssrc:#010x} from {source} exists", field="ssrc"
-    )

@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from rtpfanout._fastpath import KEYFRAME_FORMATS
-from rtpfanout.errors import AbortedError
+from rtpfanout.errors import AbortedError, InvalidArgumentError
 from rtpfanout.model import ChangeKind, Consent
 from rtpfanout.policy import SOURCE_FIELD
 from rtpfanout.portrange import AUTO
+from rtpfanout.sessions import fields
+from rtpfanout.sessions.asked import changed_terms
 from rtpfanout.sessions.describing import with_sdp
+from rtpfanout.sessions.feeding import (
+    engine_dscp,
+    engine_judges,
+    engine_reading,
+    engine_source,
+    source_taken,
+)
 from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
-from rtpfanout.sessions.terms import (
-    Terms,
-    changed_terms,
-    engine_dscp,
-    engine_source,
-    source_taken,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.journal import Journal
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.requests import Once
+    from rtpfanout.sessions.terms import Terms
     from rtpfanout.sessions.views import SessionView
     from rtpfanout.sessions.zones import Zones
 
@@ -67,22 +70,33 @@ class Updating(Part):
                 )
             now = self.clock.wall_secs()
             _, changes = with_sdp(changes, session.media_type)
-            after = changed_terms(session.terms, changes, self.rules.policy, now)
+            terms = {name: value for name, value in changes.items() if name != "ssrc"}
+            ssrc = fields.ssrc_of(changes.get("ssrc", session.ssrc))
+            after = changed_terms(session.terms, terms, self.rules.policy, now)
             if after.ingest_port == AUTO and session.terms.ingest_port:
                 after = replace(after, ingest_port=session.terms.ingest_port)
-            if after == session.terms and not once.has_id:
+            if ssrc == 0 and "ssrc" not in changes and session.terms.any_ssrc > after.any_ssrc:
+                raise InvalidArgumentError(
+                    "exact, but of which SSRC? give ssrc as well", field="ssrc_policy"
+                )
+            if after == session.terms and ssrc == session.ssrc and not once.has_id:
                 with state.lock:
                     return state.view(session)
-            return self.change(session, after, once)
+            return self.change(session, after, once, ssrc)
 
-    def change(self, session: Session, after: Terms, once: Once) -> SessionView:
-        """Writes `after`, then applies it; nobody else is at work on the session."""
+    def change(
+        self, session: Session, after: Terms, once: Once, ssrc: int | None = None
+    ) -> SessionView:
+        """Writes `after`, then applies it; nobody else is at work on the session.
+
+        `ssrc`: None is the one that it has.
+        """
         before, opened = session.terms.ingest_port, 0
         if after.ingest_port not in (0, before):
             opened = self.ports.claim_new(after.ingest_port)
             after = replace(after, ingest_port=opened)
         try:
-            view = self._change(session, after, once)
+            view = self._change(session, after, once, session.ssrc if ssrc is None else ssrc)
         except BaseException:
             self.ports.free(opened)
             raise
@@ -90,15 +104,17 @@ class Updating(Part):
             self.ports.free(before)
         return view
 
-    def _change(self, session: Session, after: Terms, once: Once) -> SessionView:
+    def _change(self, session: Session, after: Terms, once: Once, ssrc: int) -> SessionView:
         state = self.state
-        before = session.terms
+        before, old = session.terms, session.ssrc
         with state.lock:
-            old_key = before.key(session.ssrc)
-            new_key = after.key(session.ssrc)
-            self._check(session, after, new_key != old_key and new_key in state.keys)
-            if after.move_key != before.move_key:
-                counter = state.move_keys.take(session.session_id, session.ssrc, after)
+            old_key = before.key(old)
+            new_key = after.key(ssrc)
+            if new_key != old_key and new_key in state.keys:
+                raise source_taken(ssrc, after)
+            self._check(session, after)
+            if after.move_key != before.move_key or (after.move_key and ssrc != old):
+                counter = state.move_keys.take(session.session_id, ssrc, after)
                 after = replace(after, move_counter=counter)
             state.keys[new_key] = session.session_id
             state.names.take(after.name, session.session_id)
@@ -106,17 +122,17 @@ class Updating(Part):
             session.next_feeder = after.feeder
             revision = self.changes.begin()
             new = copy.copy(session)
-            new.terms, new.revision = after, revision
+            new.terms, new.ssrc, new.revision = after, ssrc, revision
             view = state.view(new)
-            written = self.journal.save_session(new, once.answer(view.to_json()), before)
+            written = self.journal.save_session(new, once.answer(view.to_json()), session)
         try:
             written.result()
-            self._apply_or_unwrite(session, before, after)
+            self._apply_or_unwrite(session, after, ssrc)
         except BaseException:
             with state.lock:
                 if new_key != old_key:
                     del state.keys[new_key]
-                self._give_back(session, after, before)
+                self._give_back(session, (ssrc, after), (old, before))
                 session.next_feeder = None
                 self.changes.give_up(revision)
             raise
@@ -124,7 +140,8 @@ class Updating(Part):
             # Who saw it by the old labels alone is shown nothing of what it is now.
             gone = state.view(session) if after.labels != before.labels else None
             session.terms, session.revision = after, revision
-            self._give_back(session, before, after)
+            state.renumber(session, ssrc)
+            self._give_back(session, (old, before), (ssrc, after))
             session.next_feeder = None
             now = self.clock.monotonic_ns()
             if new_key != old_key:
@@ -139,19 +156,20 @@ class Updating(Part):
             )
         return view
 
-    def _give_back(self, session: Session, lost: Terms, kept: Terms) -> None:
+    def _give_back(
+        self, session: Session, lost: tuple[int, Terms], kept: tuple[int, Terms]
+    ) -> None:
         """Name and move key of `lost`, unless they are those of `kept`. The lock is held."""
         state = self.state
-        if lost.name != kept.name:
-            state.names.give_back(lost.name, session.session_id)
-        if lost.move_key != kept.move_key:
-            forgotten = state.move_keys.give_back(session.session_id, session.ssrc, lost)
+        (ssrc, terms), (other, others) = lost, kept
+        if terms.name != others.name:
+            state.names.give_back(terms.name, session.session_id)
+        if (ssrc, terms.move_key) != (other, others.move_key):
+            forgotten = state.move_keys.give_back(session.session_id, ssrc, terms)
             self.journal.forget_move_counters(forgotten)
 
-    def _check(self, session: Session, after: Terms, is_taken: bool) -> None:
+    def _check(self, session: Session, after: Terms) -> None:
         """Raises AlreadyExistsError, AddressDeniedError. The lock is held."""
-        if is_taken:
-            raise source_taken(session.ssrc, after)
         self.state.check_name(after.name, session.session_id)
         feeder = after.feeder
         if feeder is None or feeder == session.terms.feeder:
@@ -160,27 +178,29 @@ class Updating(Part):
         if standing is not None:
             raise loop_error(feeder, SOURCE_FIELD)
 
-    def _apply_or_unwrite(self, session: Session, before: Terms, after: Terms) -> None:
+    def _apply_or_unwrite(self, session: Session, after: Terms, ssrc: int) -> None:
         """If the engine can't (it has no memory), the store has the old terms again."""
         try:
-            self._apply(session, before, after)
+            self._apply(session, after, ssrc)
         except Exception:
             with self.state.lock:
                 self.journal.save_session(session, None)
             raise
 
-    def _apply(self, session: Session, before: Terms, after: Terms) -> None:
-        engine, handle = self.engine, session.handle
+    def _apply(self, session: Session, after: Terms, ssrc: int) -> None:
+        engine, handle, before = self.engine, session.handle, session.terms
         # Paused first and resumed last: nothing comes in by half of a change.
         if after.paused and not before.paused:
             engine.pause_session(handle, True)
-        if engine_source(after) != engine_source(before):
-            self._move(handle, after)
+        if ssrc != session.ssrc or engine_source(after) != engine_source(before):
+            self._move(handle, after, ssrc)
+        if engine_reading(after) != engine_reading(before):
+            engine.read_session(handle, engine_reading(after))
         if after.ingest_port not in (0, before.ingest_port):
             try:
                 self.ports.give(handle, after.ingest_port)
             except BaseException:
-                self._move(handle, before)
+                self._move(handle, before, session.ssrc)
                 if before.ingest_port:
                     self.ports.give(handle, before.ingest_port)
                 raise
@@ -190,7 +210,7 @@ class Updating(Part):
             engine.mark_session(handle, engine_dscp(after.dscp))
         if after.ingest_limit_bps != before.ingest_limit_bps:
             engine.limit_session(handle, after.ingest_limit_bps)
-        if after.encoding != before.encoding:
+        if (after.encoding, after.srtp) != (before.encoding, before.srtp):
             set_media(engine, handle, after, session.media_type)
         if after.idle_timeout_ns != before.idle_timeout_ns:
             engine.set_idle_timeout(handle, after.idle_timeout_ns)
@@ -200,9 +220,10 @@ class Updating(Part):
         if before.paused and not after.paused:
             engine.pause_session(handle, False)
 
-    def _move(self, handle: int, to: Terms) -> None:
+    def _move(self, handle: int, to: Terms, ssrc: int) -> None:
         address, options = engine_source(to)
-        self.engine.move_session(handle, address, **options)
+        with engine_judges(ssrc, to):
+            self.engine.move_session(handle, address, ssrc=ssrc, **options)
 
 
 def _cause(before: Terms, after: Terms) -> str:

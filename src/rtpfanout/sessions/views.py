@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtpfanout._fastpath import LATENCY_BOUNDS_NS, SESSION_FIELDS
 from rtpfanout.model import (
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.terms import Terms
 
 
+class SourceSsrc(NamedTuple):
+    """One that a session's source sends; `since` in UTC, the payload type of its last packet."""
+
+    ssrc: int
+    since: datetime
+    payload_type: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionView:
     """A session. `created_at` is in UTC. Two are equal that tell the same."""
@@ -51,6 +59,8 @@ class SessionView:
     """None of one that is refused."""
     condition_since: datetime | None = None
     """In UTC."""
+    ssrcs: tuple[SourceSsrc, ...] = ()
+    """What its source sends, the newest first, where the SSRC is not fixed."""
 
     @property
     def source(self) -> Address | None:
@@ -76,7 +86,7 @@ class SessionView:
         return isinstance(other, SessionView) and self._told() == other._told()
 
     def _told(self) -> tuple[object, ...]:
-        return self._values(), self.refused_reason, self.refused_subscribers
+        return self._values(), self.refused_reason, self.refused_subscribers, self.ssrcs
 
     def to_json(self) -> str:
         """To be kept as the answer of a call; other versions read it, too."""
@@ -176,6 +186,10 @@ class SessionStats:
     dropped_no_port: int = 0
     dropped_loop: int = 0
     dropped_misrouted: int = 0
+    dropped_probation: int = 0
+    """Of another SSRC than the one that is followed, which did not take its place."""
+    last_wrong_source: str = ""
+    """From where the last of `dropped_wrong_source` came; empty: there was none."""
     copies_withheld: int = 0
     first_copy_latency: LatencySummary | None = None
     """From the kernel's receive time stamp to the return of the send to the first subscriber."""
@@ -226,7 +240,11 @@ class SubscriberView:
 
 
 def view_of(
-    session: Session, values: Mapping[str, float], now_ns: int, condition_since: datetime
+    session: Session,
+    values: Mapping[str, float],
+    now_ns: int,
+    condition_since: datetime,
+    ssrcs: tuple[SourceSsrc, ...] = (),
 ) -> SessionView:
     """`values` are the engine's session_stats at `now_ns`."""
     last = values["last_packet_ns"]
@@ -244,6 +262,7 @@ def view_of(
         refused_subscribers=session.refused,
         condition=session.condition,
         condition_since=condition_since,
+        ssrcs=ssrcs,
     )
 
 

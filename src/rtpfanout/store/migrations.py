@@ -142,6 +142,11 @@ _LAYOUT_3 = _added(
     ("keyframe_request TEXT", "''"),
     ("was_fed INTEGER", "0"),
     ("encoding TEXT", "''"),
+    ("ssrc_policy TEXT", "''"),
+    ("latch_scope TEXT", "''"),
+    ("srtp INTEGER", "0"),
+    ("check_padding INTEGER", "-1"),
+    ("rtcp_mux INTEGER", "-1"),
 )
 _LAYOUT_3 += _added("subscriber", ("rtcp INTEGER", "0"))
 

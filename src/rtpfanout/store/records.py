@@ -57,6 +57,12 @@ class StoredSession(NamedTuple):
     """1: it has had a packet."""
     encoding: str = ""
     """As `pack_encoding` of `sdp` makes it."""
+    ssrc_policy: str = ""
+    latch_scope: str = ""
+    srtp: int = 0
+    check_padding: int = -1
+    """0 or 1; -1: absent. As `rtcp_mux`."""
+    rtcp_mux: int = -1
 
 
 class StoredSource(NamedTuple):
@@ -74,6 +80,11 @@ class StoredSource(NamedTuple):
     ingest_port: int = 0
     dscp: str = ""
     keyframe_request: str = ""
+    ssrc_policy: str = ""
+    latch_scope: str = ""
+    srtp: int = 0
+    check_padding: int = -1
+    rtcp_mux: int = -1
 
 
 SubscriberRow = tuple[int, int, int, int, int, bytes, int]

@@ -1,0 +1,107 @@
+"""`session create any`, `knocks`, and the commands that it prints, as a user types them."""
+
+import json
+import shlex
+import signal
+
+import pytest
+from cli_support import background, run, run_json
+from support import address_of, eventually, receive, rtp_packet
+
+FREE_PORTS = (
+    "--bind-address", "127.0.0.1:0",
+    "--grpc-bind-address", "127.0.0.1:0",
+    "--metrics-bind-address", "127.0.0.1:0",
+    "--log-format", "json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The ready entry of a running `rtpfanout serve`."""
+    with background("serve", "--set", "store.path=:memory:", *FREE_PORTS) as command:
+        yield json.loads(command.wait_for('.*"event": "ready".*')[0])
+        assert command.finish(signal.SIGTERM)[0] == 0
+
+
+@pytest.fixture
+def server(served):
+    """What commands need in their environment."""
+    return {"RTP_FANOUT_SERVER": served["grpc_bind_address"]}
+
+
+@pytest.fixture
+def ingest(served):
+    """Where RTP goes."""
+    host, _, port = served["bind_address"].rpartition(":")
+    return host, int(port)
+
+
+def test_a_camera_of_which_nothing_is_known(server, ingest, udp):
+    made = run_json("session", "create", "any", "--name", "rover-7/front", **server)
+    assert (made["source_policy"], made["latch_scope"]) == ("latch", "ip")
+    assert (made["ssrc_policy"], made["ssrcs"]) == ("follow", [])
+    camera, viewer = udp(), udp()
+    run("subscriber", "add", "rover-7/front", address_of(viewer), **server)
+
+    def pinned():
+        camera.sendto(rtp_packet(0xABCD, 1), ingest)
+        return run_json("session", "get", "rover-7/front", **server)
+
+    found = eventually(pinned, lambda s: s["pinned_source"], "the pin")
+    assert found["pinned_source"] == address_of(camera)
+    camera.sendto(rtp_packet(0xABCD, 2), ingest)
+    while receive(viewer, 1) != [rtp_packet(0xABCD, 2)]:  # one of the first may have come, too
+        pass
+    shown = run("session", "get", "rover-7/front", **server).stdout
+    assert "0x0000abcd (payload type 96, since " in shown
+    assert "0x0000abcd" in run("session", "list", **server).stdout
+    run("session", "rm", "rover-7/front", **server)
+
+
+def test_what_knocks_prints_admits_them(server, ingest, udp):
+    camera, moved, stranger = udp("127.0.0.2"), udp("127.0.0.2"), udp("127.0.0.3")
+    for source, ssrc in ((camera, 5), (moved, 9), (stranger, 8)):
+        source.sendto(rtp_packet(ssrc, 1), ingest)
+    run(
+        "session", "create", address_of(camera), "--name", "yard", "--ssrc", "7",
+        "--ssrc-policy", "exact", **server,
+    )  # fmt: skip
+    ours = {address_of(each): each for each in (camera, moved, stranger)}
+
+    def knocks():
+        found = run_json("knocks", **server)
+        return {k["source_address"]: k for k in found if k["source_address"] in ours}
+
+    found = eventually(knocks, lambda k: len(k) == 3, "all three")
+    at, there = address_of(moved), address_of(stranger)
+    assert found[address_of(camera)]["admit_by"] == (
+        "rtpfanout session update yard --ssrc-policy follow"
+    )
+    assert found[at]["admit_by"] == (
+        f"rtpfanout session update yard --source {at} --ssrc-policy follow"
+    )
+    assert found[there]["admit_by"] == f"rtpfanout session create {there}"
+    assert found[at]["session_name"] == "yard"
+    shown = run("knocks", **server).stdout
+    assert f"{there}  SSRC 0x00000008  payload type 96  1 packets, the last" in shown
+    assert "(like yard)" in shown
+    for address in (there, at):
+        _, *command = shlex.split(found[address]["admit_by"])
+        assert run(*command, **server).returncode == 0
+    viewer = udp()
+    run("subscriber", "add", "yard", address_of(viewer), **server)
+    moved.sendto(rtp_packet(9, 2), ingest)
+    assert receive(viewer, 1) == [rtp_packet(9, 2)]
+    run("session", "rm", "yard", **server)
+
+
+def test_mistakes(server):
+    for options, text in (
+        (("any", "--ssrc-policy", "exact"), "give --ssrc"),
+        (("any", "--source-policy", "ip"), "--source-policy latch"),
+        (("192.0.2.1:5", "--latch-scope", "ip"), "latch_scope"),
+    ):
+        done = run("session", "create", *options, **server)
+        assert done.returncode == 2
+        assert text in done.stderr
