@@ -284,6 +284,44 @@ static void only_its_payload_type(void)
     CHECK_EQ(f.payload_types[0], 101);
 }
 
+/* A camera that is set up otherwise goes on with the numbers of before. */
+static void another_type_for_good(void)
+{
+    static const uint8_t vp8[] = {0x10, 0x50, 0x23, 0, 0x9d, 0x01, 0x2a};
+    uint16_t seq = 0;
+
+    begin();
+    video(0, 100, 30, 1);
+    CHECK_EQ(now().encoding, RF_ENCODING_H264);
+    for (seq = 100; seq < 300; seq++) {
+        bool other = seq % 20 == 0; /* now and then: it does not count */
+        struct made m = {seq, seq * 3000u, SOURCE, other ? 101 : PT_VIDEO, slice, 2};
+
+        take_made(&r, &m, SECOND + seq * 33 * MS, false);
+    }
+    CHECK_EQ(now().payload_type, PT_VIDEO);
+    for (; seq < 440; seq++) {
+        struct made m = {seq, seq * 3000u, SOURCE, 98, vp8, sizeof vp8};
+
+        take_made(&r, &m, SECOND + seq * 33 * MS, false);
+    }
+    struct rf_reception f = now();
+
+    CHECK_EQ(f.payload_type, 98);
+    CHECK_EQ(f.encoding, RF_ENCODING_VP8);
+    CHECK_EQ(f.payload_type_count, 3);
+    CHECK_EQ(f.restarts, 0);
+    /* Who was told the type keeps to it. */
+    begin();
+    reception_ask(&r, media_word(RF_ENCODING_H264, PT_VIDEO, 0, 0));
+    for (seq = 0; seq < 200; seq++) {
+        struct made m = {seq, seq * 3000u, SOURCE, 98, vp8, sizeof vp8};
+
+        take_made(&r, &m, SECOND + seq * 33 * MS, false);
+    }
+    CHECK_EQ(now().payload_type, PT_VIDEO);
+}
+
 static void sealed_payloads_tell_nothing(void)
 {
     begin();
@@ -427,6 +465,7 @@ int main(void)
     RUN(frames_by_timestamp);
     RUN(keyframes);
     RUN(only_its_payload_type);
+    RUN(another_type_for_good);
     RUN(sealed_payloads_tell_nothing);
     RUN(sniffs_h264);
     RUN(sniffs_opus);

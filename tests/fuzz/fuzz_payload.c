@@ -85,7 +85,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         at += 3;
         len = len < size - at ? len : size - at;
         at += len;
-        if (rtp_classify(packet, len, data[1] & 2, &ssrc) != RTP_PACKET)
+        if (rtp_classify(packet, len, &ssrc) != RTP_PACKET ||
+            ((data[1] & 2) && !rtp_padding_fits(packet, len)))
             continue;
         look_at(encoding, packet, len);
         struct reception_packet p = {packet, len, now, data[1] & 4};

@@ -6,10 +6,8 @@ enum { UNITS_AT_MOST = 16 }; /* NAL units of one aggregation packet that are loo
 
 struct payload payload_of(const uint8_t *packet, size_t len)
 {
-    size_t header = RTP_HEADER_LEN + 4 * (size_t)(packet[0] & RTP_CSRC_COUNT);
+    size_t header = rtp_header_len(packet, len);
 
-    if (packet[0] & RTP_EXTENSION)
-        header += 4 + 4 * (size_t)rtp_read_u16(packet + header + 2);
     if ((packet[0] & RTP_PADDING) && packet[len - 1] <= len - header)
         len -= packet[len - 1]; /* of SRTP it may be anything */
     return (struct payload){packet + header, len - header};

@@ -28,9 +28,7 @@ static void begin_source(struct reception *r, uint32_t ssrc, uint32_t seq)
     store_rls(&r->ssrc, ssrc);
     store_rls(&r->jitter, 0);
     store_rls(&r->frame_interval_us, 0);
-    store_rls(&r->looked_at, RF_ANY_PAYLOAD_TYPE);
-    store_rls(&r->encoding, RF_ENCODING_UNKNOWN);
-    votes_begin(&r->votes);
+    reception_forget_media(r);
     reception_use_media(r);
 }
 

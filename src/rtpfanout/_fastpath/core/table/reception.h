@@ -20,6 +20,7 @@ enum {
     RECEPTION_DROPOUT = 3000,   /* RFC 3550 A.1: a greater step ahead may be another numbering */
     RECEPTION_MISORDER = 1500,  /* so may one further back. A.1 has 100; two modems differ by more */
     RECEPTION_RESTART = 5,      /* late packets in sequence that begin another numbering */
+    RECEPTION_RETYPED = 64,     /* packets of another type, and no others, that are looked into then */
     JITTER_BITS = 3,            /* of ns that its unit leaves away */
     GAP_WINDOW_BITS = 30,       /* of ns, about a second */
     SCALE_BITS = 8,             /* of a unit of the timestamp, below ns */
@@ -62,6 +63,10 @@ struct reception {
     _Atomic uint32_t key_frame; /* the last one: `frames` then */
     _Atomic uint16_t suspect; /* the number that would go on with what may be another numbering */
     _Atomic uint8_t type_count, types[RF_PAYLOAD_TYPES];
+    /* Of another type than the one that is looked into: how many came of it and nothing else, since when. */
+    _Atomic uint8_t other_type;
+    _Atomic uint16_t other_count;
+    _Atomic uint32_t other_since; /* `highest` then */
     struct votes votes; /* while RECEPTION_SNIFFS */
 };
 
@@ -190,6 +195,8 @@ static inline uint32_t reception_elapsed_us(uint64_t then, uint64_t now)
 
 /* What was told of the payloads, or that nothing was: then the payload type may say it. */
 void reception_use_media(struct reception *r);
+/* Of the payloads nothing is known any more. */
+void reception_forget_media(struct reception *r);
 /* A payload type that may be new. Whether it is that of the packets that are looked into. */
 bool reception_take_type(struct reception *r, uint8_t type);
 /* `begins`: the first of a timestamp, and nothing is missing before it. True: it has parameter sets. */

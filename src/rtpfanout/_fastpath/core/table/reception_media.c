@@ -4,7 +4,7 @@
 #include "reception.h"
 
 enum {
-    VOTES = 256, /* packets that all vote; then one in so many does: */
+    VOTES = 120, /* packets that all vote; then one in so many does: */
     SELDOM = 64,
 };
 
@@ -49,20 +49,57 @@ static void count_keyframe(struct reception *r, uint64_t now)
     store_rls(&r->keyframe_interval_us, last ? reception_elapsed_us(last, now) : 0);
 }
 
-bool reception_take_type(struct reception *r, uint8_t type)
+static void note_type(struct reception *r, uint8_t type)
 {
-    uint8_t count = load_rlx(&r->type_count), wanted = reception_type(r);
+    uint8_t count = load_rlx(&r->type_count);
 
     for (uint8_t i = 0; i < count; i++) {
         if (load_rlx(&r->types[i]) == type)
-            count = RF_PAYLOAD_TYPES; /* it was seen */
+            return;
     }
     if (count < RF_PAYLOAD_TYPES) {
         store_rls(&r->types[count], type);
         store_rls(&r->type_count, count + 1);
     }
-    if (wanted != RF_ANY_PAYLOAD_TYPE && wanted != type)
-        return false;
+}
+
+/* Whether the source sends nothing but this type any more; an eighth may be lost. */
+static bool is_retyped(struct reception *r, uint8_t type)
+{
+    uint32_t highest = load_rlx(&r->highest), since = load_rlx(&r->other_since);
+    uint16_t count = load_rlx(&r->other_count);
+    bool goes_on = count > 0 && load_rlx(&r->other_type) == type &&
+                   highest - since <= count + count / 8u + 1;
+
+    if (!goes_on) {
+        count = 0;
+        store_rls(&r->other_type, type);
+        store_rls(&r->other_since, highest);
+    }
+    store_rls(&r->other_count, count + 1);
+    return count + 1 >= RECEPTION_RETYPED &&
+           media_payload_type(load_rlx(&r->asked)) == RF_ANY_PAYLOAD_TYPE;
+}
+
+void reception_forget_media(struct reception *r)
+{
+    store_rls(&r->looked_at, RF_ANY_PAYLOAD_TYPE);
+    store_rls(&r->encoding, RF_ENCODING_UNKNOWN);
+    store_rls(&r->other_count, 0);
+    votes_begin(&r->votes);
+}
+
+bool reception_take_type(struct reception *r, uint8_t type)
+{
+    uint8_t wanted = reception_type(r);
+
+    note_type(r, type);
+    if (wanted != RF_ANY_PAYLOAD_TYPE && wanted != type) {
+        if (!is_retyped(r, type))
+            return false;
+        reception_forget_media(r);
+        wanted = RF_ANY_PAYLOAD_TYPE;
+    }
     reception_set(r, RECEPTION_TYPE | RECEPTION_UNSEEN, type);
     if (wanted == RF_ANY_PAYLOAD_TYPE)
         reception_use_media(r);
@@ -72,11 +109,10 @@ bool reception_take_type(struct reception *r, uint8_t type)
 /* The encoding that is believed. */
 static enum rf_encoding sniff(struct reception *r, const struct ballot *b)
 {
-    uint64_t count = load_rlx(&r->highest) - load_rlx(&r->base);
     enum rf_encoding before = (enum rf_encoding)load_rlx(&r->encoding);
     bool known;
 
-    if (count >= VOTES && count % SELDOM != 0)
+    if (votes_count(&r->votes) >= VOTES && load_rlx(&r->highest) % SELDOM != 0)
         return before;
     enum rf_encoding best = votes_take(&r->votes, b, &known);
 

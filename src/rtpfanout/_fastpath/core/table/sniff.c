@@ -102,6 +102,11 @@ enum rf_encoding votes_take(struct votes *v, const struct ballot *b, bool *known
     return best < SNIFF_ENCODINGS ? candidates[best] : RF_ENCODING_UNKNOWN;
 }
 
+unsigned votes_count(const struct votes *v)
+{
+    return (unsigned)load_rlx(&v->fits[0]) + load_rlx(&v->refused[0]);
+}
+
 uint8_t votes_sureness(const struct votes *v, enum rf_encoding encoding)
 {
     for (unsigned i = 0; i < SNIFF_ENCODINGS; i++) {

@@ -28,6 +28,8 @@ struct ballot {
 void votes_begin(struct votes *v);
 /* The encoding that is believed now, RF_ENCODING_UNKNOWN for none; `known`: it is more than that. */
 enum rf_encoding votes_take(struct votes *v, const struct ballot *b, bool *known);
+/* How many voted, as far as is remembered: at least half as many as the most that are. */
+unsigned votes_count(const struct votes *v);
 /* Of how many packets in a hundred that were looked at it can be; 0: it is not voted on. */
 uint8_t votes_sureness(const struct votes *v, enum rf_encoding encoding);
 
