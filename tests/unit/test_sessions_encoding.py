@@ -141,6 +141,23 @@ def test_who_has_rtcp_at_the_port_of_his_packets_is_told(manager: SessionManager
         assert ("a=rtcp-mux\r\n" in text) is is_told
 
 
+def test_encrypted_media_are_described_by_what_was_told(manager: SessionManager) -> None:
+    key = "d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
+    said = (
+        CAMERA.replace("RTP/AVP", "RTP/SAVP")
+        + f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{key}\r\n"
+    )
+    view = manager.create(SOURCE, 1, "video", sdp=said)
+    assert view.terms.srtp
+    text = described(manager, (view.session_id, VIEWER)).text
+    assert "RTP/SAVP 96\r\n" in text
+    assert f"sprop-parameter-sets={SETS}" in text
+    assert key not in text + view.to_json()
+    there = manager.create(SOURCE, 2, "video", encoding=H264)
+    assert not there.terms.srtp
+    assert manager.update(there.session_id, sdp=said).terms.srtp
+
+
 @pytest.mark.parametrize(
     ("parts", "field"),
     [

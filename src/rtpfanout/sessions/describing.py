@@ -52,7 +52,8 @@ def with_sdp(given: Mapping[str, Any], media_type: MediaType) -> tuple[int, dict
     if any(terms.get("encoding", {}).values()):
         raise InvalidArgumentError("give encoding or sdp, not both", field="sdp")
     section, encoding = fields.section_of(text, media_type)
-    return section.ssrc or 0, terms | {"encoding": asdict(encoding)}
+    sealed = {"srtp": True} if section.is_encrypted else {}
+    return section.ssrc or 0, terms | sealed | {"encoding": asdict(encoding)}
 
 
 @dataclass(eq=False, slots=True)
@@ -140,6 +141,7 @@ def _stream(
         payload_type,
         engine.parameter_sets(session.handle),
         came["bitrate_bps"],
+        is_encrypted=terms.srtp,
         has_mux=RTCP[rtcp] is Rtcp.MUX,
     )
     return stream, _missing(stream, came)
@@ -153,6 +155,8 @@ def _missing(stream: sdp.Stream, came: Mapping[str, Any]) -> str:
     if stream.payload_type not in types and len(types) < MOST_TYPES:
         listed = ", ".join(map(str, types))
         return f"its packets have payload type {listed}, and not {stream.payload_type} as was told"
+    if stream.is_encrypted:
+        return ""  # nobody sees what comes
     if stream.lacks_parameter_sets:
         return "no parameter sets have come yet: players wait for the next ones"
     if came["keyframes"] == 0:
