@@ -96,6 +96,7 @@ for _name, _response in {
     ),
     "GetSessionStats": session_pb2.SessionStatsResponse(packets_received=2**63),
     "ListKnocks": session_pb2.ListKnocksResponse(knocks=[session_pb2.Knock(ssrc=7)]),
+    "RequestKeyframe": empty_pb2.Empty(),
     "IssueJoinToken": session_pb2.JoinTokenResponse(token="a.b"),  # noqa: S106
 }.items():
     setattr(Script, _name, _answering(_name, _response))

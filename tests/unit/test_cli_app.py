@@ -73,6 +73,7 @@ def test_each_flag_of_serve_is_a_setting():
                 "resume",
                 "watch",
                 "token",
+                "keyframe",
             },
         ),
         ("rtpfanout subscriber ", {"add", "list", "rm"}),

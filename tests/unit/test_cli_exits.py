@@ -27,6 +27,7 @@ CODES = {
     "UnauthenticatedError": 5,
     "RefusedError": 1,
     "NotKnownError": 1,
+    "PreconditionError": 1,
     "StreamRefusedError": 4,
 }
 
