@@ -24,6 +24,8 @@ def readable_stats(fields: dict[str, Any]) -> dict[str, object]:
     for name in ("first_copy_latency", "last_copy_latency"):
         readable[name] = _latency(fields[name])
     readable["dropped"] = _dropped(fields)
+    if wrong := fields.get("last_wrong_source"):
+        readable["last_wrong_source"] = wrong
     if fields["reception"]:
         readable |= _reception(fields["reception"])
     if fields["feedback"]:
