@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,33 @@ def test_what_is_not_there_is_refused_and_served_later(
     )
     camera.sendto(rtp_packet(9, 1), at(session))
     assert receive(viewer, 1) == [rtp_packet(9, 1)]
+
+
+def test_an_encoder_needs_to_be_told_an_address_and_a_port(
+    server: ServerProcess, sockets: list[socket.socket]
+) -> None:
+    """By the commands; it restarts with another SSRC, and from another port."""
+    encoder, restarted, viewer, _ = sockets
+    where = ("--server", str(server.grpc))
+    words = ("any", "--name", "rover-7/front", "--ingest-port", "auto", "-o", "json", *where)
+    created = command("session", "create", *words)
+    assert created.returncode == 0, created.stderr
+    port = json.loads(created.stdout)["ingest_port"]
+    added = command("subscriber", "add", "rover-7/front", address_of(viewer), *where)
+    assert added.returncode == 0, added.stderr
+
+    def is_through(camera: socket.socket, ssrc: int) -> bool:
+        for packet in frame(0, ssrc, 6):
+            camera.sendto(packet, ("127.0.0.1", port))
+        server.settled()
+        return any(packet[8:12] == ssrc.to_bytes(4) for packet in queued(viewer))
+
+    for camera, ssrc in ((encoder, 0x11111111), (restarted, 0x22222222)):
+        eventually(
+            lambda camera=camera, ssrc=ssrc: is_through(camera, ssrc),  # type: ignore[misc]
+            bool,
+            f"packets of {ssrc:#x}",
+        )
 
 
 def test_another_supervisor_opens_them_again(
