@@ -135,6 +135,8 @@ static void *run(void *engine)
     return NULL;
 }
 
+static struct rf_reception reception; /* of who took over last */
+
 /* An engine of this process takes over, until nothing is queued any more. */
 static struct rf_stats take_over(void)
 {
@@ -147,6 +149,7 @@ static struct rf_stats take_over(void)
     pthread_join(loop, NULL);
     rf_engine_stats(e, &stats);
     check_identities(&stats);
+    CHECK_EQ(rf_sessions_reception(e, 0, &reception, 1), 1);
     rf_engine_free(e);
     return stats;
 }
@@ -217,6 +220,8 @@ static void test_what_was_in_hand_goes_first(void)
     CHECK_EQ(stats.packets_received, 18 + 6);
     CHECK_EQ(stats.packets_forwarded, 22);
     CHECK_EQ(stats.dropped_not_rtp + stats.dropped_malformed, 2);
+    CHECK_EQ(reception.expected, 22); /* nothing is missing between the two */
+    CHECK_EQ(reception.lost + reception.reordered + reception.duplicates, 0);
     scene_teardown();
 }
 
