@@ -38,6 +38,7 @@ VIDEO = {
     "h265": ("libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p",
              "-x265-params", "keyint=10:min-keyint=10:bframes=0:log-level=none"),
     "vp8": ("libvpx", "-deadline", "realtime", "-g", "10"),
+    "vp9": ("libvpx-vp9", "-deadline", "realtime", "-g", "10"),
     "mjpeg": ("mjpeg", "-pix_fmt", "yuvj420p", "-huffman", "0"),
 }  # fmt: skip
 
@@ -104,7 +105,7 @@ class Camera:
     @contextmanager
     def films(self, *source: str, muxer: str = "rtp") -> Iterator[None]:
         ports = f"localrtpport={self.port}&localrtcpport={self.port + 1}&pkt_size=1200"
-        ssrc = ("-ssrc", str(self.ssrc))
+        ssrc = ("-strict", "experimental", "-ssrc", str(self.ssrc))  # so it calls VP9 by RTP
         if muxer != "rtp":
             ssrc = ("-rtp_muxer_options", f"ssrc={self.ssrc}")
         sender = ffmpeg("-re", *source, *ssrc, "-f", muxer, f"rtp://{self._to}?{ports}")
