@@ -168,8 +168,8 @@ static void test_the_old_one_keeps_its_place_as_long_as_it_comes(void)
 
 static void test_silence_is_not_what_waited_in_the_queue(void)
 {
-    static uint8_t data[40];
-    struct datagram d = {.data = data, .len = sizeof data, .segment = sizeof data};
+    static uint8_t data[8][40];
+    struct datagram d = {.len = sizeof data[0], .segment = sizeof data[0]};
 
     open_exact(0);
     CHECK(gets_in(OLD));
@@ -178,16 +178,51 @@ static void test_silence_is_not_what_waited_in_the_queue(void)
     now += 500 * MS; /* a worker that stood still */
     d.source = camera;
     for (unsigned i = 0; i < 8; i++) {
-        rtp_make(data, sizeof data, NEW, (uint16_t)i);
+        rtp_make(data[i], sizeof data[i], NEW, (uint16_t)i);
         d.received_ns = received + 10 * MS;
         gate->now = now;
-        gate_add(gate, data, sizeof data, &d);
+        gate_add(gate, data[i], sizeof data[i], &d);
     }
     gate_pass(gate);
     for (unsigned i = 0; i < 8; i++)
         CHECK(!gate->arrival[i].session);
     gate->count = 0;
     CHECK(gets_in(OLD));
+    gate_close();
+}
+
+/* Without stamps of the kernel it is our own clock that tells. */
+static void test_silence_without_stamps(void)
+{
+    struct session *s;
+
+    open_exact(0);
+    CHECK(gets_in(OLD));
+    s = session_by_handle(&engine->sessions, session);
+    s->ssrcs->alive_received_ns = 0;
+    for (unsigned i = 0; i < 8; i++)
+        CHECK(!gets_in(NEW));
+    now += 200 * MS;
+    CHECK(gets_in(NEW));
+    gate_close();
+}
+
+/* What waited of another that did not pass is not forwarded. */
+static void test_only_its_own_waited_packets_leave_with_one(void)
+{
+    open_exact(0);
+    CHECK(gets_in(OLD));
+    now += 300 * MS;
+    CHECK(from(&camera, NEW + 1, VIDEO)->held);
+    CHECK(from(&camera, NEW + 1, VIDEO)->held);
+    now += 150 * MS;
+    uint16_t first = sequence;
+
+    for (unsigned i = 0; i < 4; i++)
+        CHECK(from(&camera, NEW, VIDEO)->held);
+    CHECK(from(&camera, NEW, VIDEO)->passes);
+    CHECK_EQ(take_held(first), 4);
+    CHECK_EQ(dropped(), 2);
     gate_close();
 }
 
@@ -403,6 +438,8 @@ int main(void)
     RUN(test_a_quick_restart_waits_for_the_silence);
     RUN(test_the_old_one_keeps_its_place_as_long_as_it_comes);
     RUN(test_silence_is_not_what_waited_in_the_queue);
+    RUN(test_silence_without_stamps);
+    RUN(test_only_its_own_waited_packets_leave_with_one);
     RUN(test_five_in_sequence_of_a_type_that_came_before);
     RUN(test_a_flood_of_ssrcs_from_the_right_address);
     RUN(test_strangers_never_get_in);

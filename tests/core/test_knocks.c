@@ -86,6 +86,17 @@ static void test_a_flood_takes_places_from_its_own(void)
     gate_close();
 }
 
+static void test_newcomers_come_at_a_bounded_rate(void)
+{
+    struct rf_addr a = address("10.0.0.1", 1);
+
+    gate_open_for(10);
+    for (uint32_t i = 0; i < 5000; i++)
+        pass_rtp(i, &a, 96, 1);
+    CHECK(rf_knocks(engine, found, RF_KNOCKS) <= 101);
+    gate_close();
+}
+
 /* But not for ever: who has gone makes room for who comes. */
 static void test_places_of_those_who_have_gone(void)
 {
@@ -172,6 +183,7 @@ int main(void)
     RUN(test_who_knocks_is_told);
     RUN(test_the_last_wrong_source);
     RUN(test_a_flood_takes_places_from_its_own);
+    RUN(test_newcomers_come_at_a_bounded_rate);
     RUN(test_places_of_those_who_have_gone);
     RUN(test_padding_is_asked_as_the_session_says);
     RUN(test_what_looks_like_rtcp_is_rtp_where_the_session_says_so);
