@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "rover-7/front"
 FRAMES = 20
-PATIENCE = 100
+PATIENCE = 240
 pytestmark = [pytest.mark.lent_servers, pytest.mark.timeout(3 * PATIENCE)]
 SLOW = pytest.mark.slow("waits for the second keyframe of an encoder, which comes after seconds")
 
