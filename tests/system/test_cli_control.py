@@ -198,7 +198,7 @@ def test_watch_shows_what_others_do(served, client, session):
     with background("session", "watch", "--after", event["revision"], *to) as watch:
         assert watch.process.stdout.readline().startswith("TIME ")
         client.update_session(session["session_id"], paused=False)
-        assert watch.process.stdout.readline().split()[1:3] == ["updated", session["session_id"]]
+        assert watch.process.stdout.readline().split()[1:3] == ["status", session["session_id"]]
         assert watch.finish(signal.SIGTERM)[0] == 0
 
 

