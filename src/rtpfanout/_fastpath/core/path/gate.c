@@ -206,8 +206,10 @@ static void look_up_port(struct gate *g, struct arrival *a)
 static void look_up_main(struct gate *g, struct arrival *a)
 {
     a->session = table_find(g->table, &a->key);
-    if (!a->session && g->senders && (a->session = known_find(&g->known, g->table, &a->key)))
+    if (!a->session && g->senders && (a->session = known_find(&g->known, g->table, &a->key))) {
         a->by_network = session_is_wide(a->session);
+        ssrcs_prefetch(a->session->ssrcs);
+    }
     if (!a->session)
         look_up_others(g, a);
 }

@@ -102,7 +102,6 @@ struct session {
     /* It takes others than `ssrc`, which only is a hint then (0: none). As `ssrc` it is written
      * only while the session is in no index, and was so for a grace period. */
     bool any_ssrc;
-    struct ssrcs *ssrcs; /* then; else NULL, or not in use */
     struct session *next_free;
     /* Sessions of the same SSRC; workers follow the first. */
     _Atomic(struct session *) ssrc_next;
@@ -114,6 +113,7 @@ struct session {
 
     /* Of sessions with a rule: read when an exact source is not found. */
     _Atomic(struct source_rule *) rule;
+    struct ssrcs *ssrcs; /* of one with `any_ssrc`; else NULL, or not in use */
     _Atomic(struct session *) network_next; /* less or equally specific, of the same SSRC */
     _Atomic uint32_t noticed; /* bits of rf_notice_kind: one of those waits */
     /* The owner's: the last source that a network admitted, and the newest subscriber then. */

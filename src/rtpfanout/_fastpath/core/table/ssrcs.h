@@ -19,17 +19,18 @@ struct ssrc_candidate {
 };
 
 struct ssrcs {
-    /* Where one is followed it is the first, and alone. */
+    /* Where one is followed it is the first, and alone: a packet of it touches these alone. */
+    uint64_t alive_received_ns; /* of its last, by the kernel */
+    bool untold;                /* the control plane has not been told of the last change */
+    _Atomic uint64_t last_ns[SSRCS_MOST];
     _Atomic uint64_t what[SSRCS_MOST]; /* SSRC and payload type, see ssrc_what; 0: none */
-    _Atomic uint64_t since_ns[SSRCS_MOST], last_ns[SSRCS_MOST];
-    uint64_t payload_types[2];         /* bits of those that were admitted */
-    uint64_t alive_received_ns;        /* of the followed one's last, by the kernel */
+    _Atomic uint64_t since_ns[SSRCS_MOST];
+    uint64_t payload_types[2]; /* bits of those that were admitted */
     struct ssrc_candidate candidate;
     uint32_t rival; /* an SSRC that came all the time while the followed one did, */
     bool has_rival; /* if there is one */
     uint16_t hold;  /* 1 + where the owner keeps what its candidate sent; 0: nowhere */
-    bool untold;    /* the control plane has not been told of the last change, */
-    uint64_t told_ns; /* and when it was told last */
+    uint64_t told_ns; /* when the control plane was told last */
 };
 
 static inline uint64_t ssrc_what(uint32_t ssrc, uint8_t payload_type)
@@ -44,6 +45,12 @@ bool ssrcs_note(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t n
 void ssrcs_follow(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
 /* Up to SSRCS_MOST, the newest first: those that came in the last ten seconds of any. */
 unsigned ssrcs_read(struct ssrcs *k, struct rf_source_ssrc *out);
+
+static inline void ssrcs_prefetch(const struct ssrcs *k)
+{
+    __builtin_prefetch(k);
+    __builtin_prefetch(&k->what[0]);
+}
 
 static inline bool ssrcs_is_followed(struct ssrcs *k, uint32_t ssrc)
 {
