@@ -3,6 +3,7 @@
 #ifndef FUZZ_CONTROLS_H
 #define FUZZ_CONTROLS_H
 
+#include "counts.h"
 #include "check.h"
 #include "gate.h"
 

@@ -563,6 +563,7 @@ static void check_worker(void)
     RF_SEND_FAILURES(X)
 #undef X
     stats_sum(&sum, &worker.counters);
+    expect_rtcp(&expected, &sum);
 #define X(name, help) CHECK_EQ(sum.name, expected.name);
     RF_WORKER_FIELDS(X)
 #undef X

@@ -23,12 +23,12 @@ struct group {
     uint32_t iov_count;
     /* CLOCK_REALTIME when the first and the last subscriber served had it. */
     uint64_t first_ns, last_ns;
+    uint32_t control_len;
     /* UDP_SEGMENT, which a single packet goes without; behind it how they are marked, if they are. */
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(uint16_t)) + TOS_CONTROL];
     } control;
-    uint32_t control_len;
 };
 
 enum { SEGMENT_CONTROL = CMSG_SPACE(sizeof(uint16_t)) };
