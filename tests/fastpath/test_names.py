@@ -28,7 +28,7 @@ def declared() -> dict[str, list[str]]:
     """Each X-macro list of stats_fields.h, lists within lists written out."""
     text = (FASTPATH / "core" / "stats_fields.h").read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).replace("\\\n", " ")
-    lists = "REASONS|FAILURES|FALLBACKS|FIELDS|DROPS|REFUSALS"
+    lists = "KINDS|REASONS|FAILURES|FALLBACKS|FIELDS|DROPS|REFUSALS"
     lines = dict(re.findall(rf"#define RF_(\w+_(?:{lists}))\(X\) (.*)", text))
     prefixes = dict(re.findall(r"#define (RF_\w+)\(name\) X\((\w+?)##name, \"\"\)", text))
     found: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 import captures
 import dpkt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtpfanout.errors import ConfigError
@@ -147,6 +147,7 @@ def flow(ssrc, first, sizes):
     first=st.integers(0, 65_535),
     ssrc=st.integers(0, 2**32 - 1),
 )
+@example(size=16, count=2, last=0.0, first=0, ssrc=1)  # the SSRC is a time stamp as well
 def test_merged_frames_go_out_as_the_packets_that_they_were(
     tmp_path_factory, size, count, last, first, ssrc
 ):

@@ -129,12 +129,8 @@ class _Cuts:
 
     def pieces(self, payload: bytes) -> list[bytes]:
         """One, or the packets that were merged."""
-        for length in self._lengths(payload):
-            pieces = [payload[at : at + length] for at in range(0, len(payload), length)]
-            if self._are_packets(pieces):
-                break
-        else:
-            pieces = [payload]
+        length = next((n for n in self._lengths(payload) if self._are_packets(payload, n)), None)
+        pieces = list(_cut(payload, length or len(payload)))
         if len(self._known) < self._MOST_KNOWN:
             self._known.update(header[0] for piece in pieces if (header := _header(piece)))
         return pieces
@@ -142,16 +138,16 @@ class _Cuts:
     def _lengths(self, payload: bytes) -> Iterator[int]:
         """Those at which the first packet's SSRC comes again; parts of them come first."""
         at = 8
-        while (at := payload.find(payload[8:12], at + rtp.MIN_HEADER)) >= 0:
+        while (at := payload.find(payload[8:12], at + 1)) >= 0:  # a time stamp may be alike
             for parts in range(self._MOST_SSRCS, 0, -1):
                 length, rest = divmod(at - 8, parts)
                 if rest == 0 and length >= rtp.MIN_HEADER:
                     yield length
 
-    def _are_packets(self, pieces: list[bytes]) -> bool:
+    def _are_packets(self, payload: bytes, length: int) -> bool:
         newest: dict[int, int] = {}
-        first = _header(pieces[0])
-        for piece in pieces:
+        first = _header(payload)
+        for piece in _cut(payload, length):
             header = _header(piece)
             if header is None:
                 return False
@@ -161,6 +157,10 @@ class _Cuts:
                 return False
             newest[ssrc] = number
         return True
+
+
+def _cut(payload: bytes, length: int) -> Iterator[bytes]:
+    return (payload[at : at + length] for at in range(0, len(payload), length))
 
 
 def _header(data: bytes) -> tuple[int, int] | None:
