@@ -63,7 +63,7 @@ def test_program(program: str, variant: str, core: Callable[[str], Objects]) -> 
 def test_each_file_of_the_core_is_named_by_a_program_that_tests_it() -> None:
     files = {path.stem for path in build.CORE.rglob("*.[ch]")}
     named = set().union(*map(modules_of, build.programs()))
-    facade = {"core", "core_senders", "senders", "rtcp_api"}
+    facade = {"core", "core_senders", "rtcp_api"}
     elsewhere = facade | {"membership"}  # the groups of the host, in tests/fastpath
     assert files - named == elsewhere
     assert not {name.removeprefix("test_") for name in build.programs()} & files - named

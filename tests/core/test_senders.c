@@ -1,4 +1,4 @@
-/* table.c, index.c, known.c, gate.c: who has a packet, where sessions take one SSRC or any of their source;
+/* table.c, index.c, known.c, gate.c, senders.c: who has a packet, where sessions take one SSRC or any of their source;
  * against a list that is looked through. */
 #include "at_gate.h"
 #include "random.h"
