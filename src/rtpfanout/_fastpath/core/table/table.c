@@ -342,7 +342,8 @@ int table_init(struct table *t, const struct session_pool *sessions, struct qsbr
 
     *t = (struct table){.sessions = sessions, .qsbr = qsbr};
     t->aliases = calloc(1, sizeof *t->aliases);
-    if ((rc = t->aliases ? 0 : -ENOMEM) || (rc = hash_key_init(&t->key)) || (rc = index_init(&t->by_source, KEY_FLOW)) ||
+    if ((rc = t->aliases ? 0 : -ENOMEM) || (rc = hash_key_init(&t->key)) ||
+        (rc = index_init(&t->by_source, KEY_FLOW)) ||
         (rc = index_init(&t->by_ssrc, KEY_SSRC)) || (rc = index_init(&t->by_network, KEY_SSRC)) ||
         (rc = index_init(&t->by_sender, KEY_SOURCE))) {
         table_destroy(t);
@@ -358,4 +359,5 @@ void table_destroy(struct table *t)
     index_destroy(&t->by_network);
     index_destroy(&t->by_sender);
     free(t->aliases);
+    t->aliases = NULL; /* as the indexes: table_init has given all back when it fails */
 }
