@@ -127,6 +127,37 @@ static void test_a_restart_is_followed_with_all_that_it_sent(void)
 }
 
 /* A gap of less than 200 ms: what comes in the meantime waits. */
+/* In one block with the packet by which it passes: another SSRC neither joins what waits nor ends it. */
+static void test_who_comes_behind_a_restart_does_not_pass_with_it(void)
+{
+    static uint8_t data[2][200];
+    struct datagram d[2];
+
+    open_exact(0);
+    CHECK(gets_in(OLD));
+    now += 300 * MS;
+    uint16_t first = sequence;
+
+    for (unsigned i = 0; i < 4; i++)
+        CHECK(from(&camera, NEW, VIDEO)->held);
+    gate->now = now;
+    gate->count = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        rtp_make(data[i], sizeof data[i], NEW + i, sequence++);
+        data[i][1] = VIDEO;
+        d[i] = (struct datagram){.data = data[i], .len = 200, .segment = 200, .source = camera,
+                                 .received_ns = now};
+        gate_add(gate, data[i], 200, &d[i]);
+    }
+    gate_pass(gate);
+    gate->count = 0;
+    CHECK(gate->arrival[0].session && gate->arrival[0].passes);
+    CHECK(!gate->arrival[1].session && !gate->arrival[1].held);
+    CHECK_EQ(take_held(first), 4);
+    CHECK_EQ(dropped(), 1);
+    gate_close();
+}
+
 static void test_a_quick_restart_waits_for_the_silence(void)
 {
     open_exact(0);
@@ -435,6 +466,7 @@ int main(void)
     RUN(test_the_first_is_taken_at_once);
     RUN(test_the_one_it_was_told_is_taken_at_once);
     RUN(test_a_restart_is_followed_with_all_that_it_sent);
+    RUN(test_who_comes_behind_a_restart_does_not_pass_with_it);
     RUN(test_a_quick_restart_waits_for_the_silence);
     RUN(test_the_old_one_keeps_its_place_as_long_as_it_comes);
     RUN(test_silence_is_not_what_waited_in_the_queue);

@@ -143,12 +143,27 @@ static void tell_of_ssrc(struct gate *g, struct arrival *a)
     k->untold = false;
 }
 
+/* Whether what is held for it goes first with a packet of this very block: it is taken when the whole
+ * block has been judged, so nothing joins it until then. */
+static bool is_leaving(const struct gate *g, const struct session *s)
+{
+    for (uint32_t i = 0; i < g->count; i++) {
+        if (g->arrival[i].passes && g->arrival[i].session == s)
+            return true;
+    }
+    return false;
+}
+
 /* Whether it belongs to the SSRC that is followed; what may yet come to that is held. */
 static bool is_followed(struct gate *g, struct arrival *a)
 {
     struct session *s = a->session;
     enum follow_verdict v = follow_judge(s, a->data, a->datagram, a->key.ssrc, g->now);
 
+    if (v == FOLLOW_ADMIT)
+        return true;
+    if (v != FOLLOW_REFUSE && is_leaving(g, s))
+        return v == FOLLOW_SWITCH;
     a->passes = v == FOLLOW_PASS;
     if (v == FOLLOW_SWITCH || v == FOLLOW_WAIT_ALONE)
         drop_held(g, s);
@@ -190,14 +205,24 @@ static bool gating_admits(struct gate *g, struct arrival *a, unsigned gating)
     return !(gating & GATING_LIMITED) || a->passes || within_limit(&s->limit, a->len, g->now);
 }
 
+/* Whose it may be. Found it is there; the record of one that has gone may be another's. */
+static struct session *holder(const struct gate *g, const struct hold *hold, uint64_t now)
+{
+    struct session *latching;
+
+    if (hold->port == 0)
+        return table_match_sender(g->table, &hold->source, now, &latching);
+    const struct side_port *port = side_port_at(g->side_ports, hold->port);
+
+    return port ? port->session : NULL;
+}
+
 void gate_sweep(struct gate *g, uint64_t now, bool all)
 {
     struct hold *hold;
 
     while ((hold = hold_overdue(&g->holding, now, all))) {
-        struct session *latching;
-        /* Found in the table it is there; the record of one that has gone may be another's. */
-        struct session *s = table_match_sender(g->table, &hold->source, now, &latching);
+        struct session *s = holder(g, hold, now);
 
         counter_add(&g->counters->dropped_probation, hold->packets);
         if (s == hold->session && session_handle(s) == hold->handle)

@@ -35,12 +35,13 @@ static struct hold *hold_of(struct holding *h, const struct session *s)
     return hold && hold->handle == session_handle(s) ? hold : NULL;
 }
 
-static struct hold *hold_begin(struct holding *h, struct session *s, const struct rf_addr *source)
+static struct hold *hold_begin(struct holding *h, struct session *s, const struct datagram *d)
 {
     for (unsigned i = 0; i < HOLD_BLOCKS; i++) {
         if (h->hold[i].handle != 0)
             continue;
-        h->hold[i] = (struct hold){.session = s, .handle = session_handle(s), .source = *source};
+        h->hold[i] = (struct hold){
+            .session = s, .handle = session_handle(s), .source = d->source, .port = d->port};
         s->ssrcs->hold = (uint16_t)(i + 1);
         h->used++;
         return &h->hold[i];
@@ -100,7 +101,7 @@ bool hold_add(struct holding *h, struct session *s, const struct datagram *d, co
     size_t size = sizeof(struct held) + len;
     struct hold *hold = hold_of(h, s);
 
-    if (size > HOLD_BLOCK || (!hold && (h->free_blocks == 0 || !(hold = hold_begin(h, s, &d->source)))))
+    if (size > HOLD_BLOCK || (!hold && (h->free_blocks == 0 || !(hold = hold_begin(h, s, d)))))
         return false;
     hold->last_ns = now; /* it goes with those before it, if it finds no room */
     if (hold->packets == HOLD_PACKETS_EACH)

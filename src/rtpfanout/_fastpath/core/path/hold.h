@@ -29,6 +29,7 @@ struct hold {
     struct session *session; /* only to be told apart: it may have gone */
     uint64_t handle;         /* 0: free */
     struct rf_addr source;
+    uint16_t port; /* that it sent to, as datagram.port */
     uint64_t last_ns;
     struct held *first, *last;
     struct hold_block *block; /* the newest */
