@@ -15,7 +15,7 @@ static inline void gate_open_for(uint32_t sessions)
     struct rf_config config = {
         .bind = address("127.0.0.1", 0),
         .max_sessions = sessions,
-        .max_subscribers = 10,
+        .max_subscribers = 1000,
         .receive_queue_packets = 64,
         .workers = 1,
         .check_padding = true,

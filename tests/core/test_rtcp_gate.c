@@ -316,6 +316,41 @@ static void test_strangers(void)
     close(source), close(viewer), close(without), close(stranger);
 }
 
+/* A subscriber that says that it is the source is not: all others would take its clock. */
+static void test_a_subscriber_has_no_sender_report(void)
+{
+    struct rf_addr from, to[2];
+    uint8_t report[LEN];
+    int source, viewer[2];
+
+    to[1] = address("127.0.0.2", 0);
+    for (unsigned any = 0; any < 2; any++) {
+        setup(1);
+        sends = 0;
+        source = endpoint("127.0.0.1", &from);
+        viewer[0] = endpoint("127.0.0.1", &to[0]);
+        viewer[1] = endpoint("127.0.0.2", &to[1]);
+        struct rf_source feeder = {.exact = from, .ssrc_policy = any ? RF_SSRC_ANY : RF_SSRC_EXACT};
+        uint64_t handle;
+
+        CHECK_EQ(rf_session_add(engine, &feeder, any ? 0 : SSRC, 0, &handle), 0);
+        for (unsigned i = 0; i < 2; i++)
+            subscribe(handle, &to[i], RF_RTCP_MUX);
+        for (unsigned i = 0; i < 3; i++)
+            feed(source, viewer, 2);
+        size_t len = sender_report(report, 1);
+
+        say(viewer[1], report, rtcp_write_pli(report, len, SSRC, SSRC));
+        feed(source, viewer, 2);
+        for (unsigned i = 0; i < 2; i++)
+            expect_nothing(viewer[i]);
+        CHECK_EQ(figures().rtcp_taken_sender_report, 0);
+        CHECK_EQ(figures().rtcp_taken_keyframe_request, 1);
+        finish();
+        close(source), close(viewer[0]), close(viewer[1]);
+    }
+}
+
 static void test_up(void)
 {
     struct rf_addr from, to;
@@ -507,6 +542,7 @@ int main(void)
     RUN(test_down);
     RUN(test_who_gets_none);
     RUN(test_strangers);
+    RUN(test_a_subscriber_has_no_sender_report);
     RUN(test_up);
     RUN(test_who_is_asked);
     RUN(test_any_ssrc);

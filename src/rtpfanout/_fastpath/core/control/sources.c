@@ -112,6 +112,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
             table_remove(&e->table, s);
         ports_mark(e, s, 0);
         engine_set_reading(e, s, 0);
+        gate_by(s, GATING_ENDS, GATING_ENDS); /* before the grace period */
         engine_keep_reception(e, s);
         s->in_use = false; /* no other control call finds it from here on */
     }

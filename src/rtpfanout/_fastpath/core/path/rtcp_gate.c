@@ -41,10 +41,19 @@ static unsigned owner_of(const struct session *s)
     return load_rlx(&s->owner) & OWNER_MASK;
 }
 
+/* Whoever asks for long looks has fewer of them. */
+static struct reporter *look_for(struct rtcp_gate *g, struct session *s, const struct rf_addr *from)
+{
+    const struct reporters *set = load_acq(&s->subscribers)->reporters;
+
+    g->full_at += set ? set->count * (SECOND / WORKER_A_SECOND) / REPORTERS_A_LOOK : 0;
+    return reporters_match(set, from);
+}
+
 /* A session that is in no index by its SSRC: whose source that is or, where `reporter` isn't NULL, whose
  * subscriber. */
-static struct session *find_alias(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
-                                  struct reporter **reporter)
+static struct session *find_alias(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
+                                  const struct rf_addr *from, struct reporter **reporter)
 {
     unsigned way = 0;
     uint32_t index;
@@ -52,8 +61,10 @@ static struct session *find_alias(const struct table *t, uint32_t ssrc, const st
     while (alias_next(t->aliases, ssrc, &way, &index)) {
         struct session *s = session_at(t->sessions, index);
 
+        if (load_rlx(&s->gating) & GATING_ENDS) /* or its owner would note it once more */
+            continue;
         if (reporter)
-            *reporter = reporters_match(load_acq(&s->subscribers)->reporters, from);
+            *reporter = look_for(g, s, from);
         if (reporter ? *reporter != NULL : is_source(t, s, from))
             return s;
     }
@@ -62,8 +73,8 @@ static struct session *find_alias(const struct table *t, uint32_t ssrc, const st
 
 /* First those whose own packets come from that very address or the port below: many may share an IP
  * address and an SSRC. */
-static struct session *find_source(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
-                                   uint64_t now)
+static struct session *find_source(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
+                                   const struct rf_addr *from, uint64_t now)
 {
     struct rf_addr at = *from;
     struct session *namesake, *latching, *s = NULL;
@@ -74,7 +85,7 @@ static struct session *find_source(const struct table *t, uint32_t ssrc, const s
 
         s = table_find(t, &exact);
     }
-    if (s || (s = find_alias(t, ssrc, from, NULL)))
+    if (s || (s = find_alias(g, t, ssrc, from, NULL)))
         return s;
     if (!(namesake = table_namesake(t, &key, &s)) || s)
         return s;
@@ -86,8 +97,7 @@ static struct session *find_source(const struct table *t, uint32_t ssrc, const s
     return table_match(t, &key, now, &latching);
 }
 
-/* NULL: it is nobody of any session of that SSRC; `*known`: there is one. Whoever knows SSRCs and
- * asks for long looks has fewer of them. */
+/* NULL: it is nobody of any session of that SSRC; `*known`: there is one. */
 static struct reporter *find_reporter(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
                                       const struct rf_addr *from, struct session **session,
                                       bool *known)
@@ -96,15 +106,12 @@ static struct reporter *find_reporter(struct rtcp_gate *g, const struct table *t
     struct session *fed, *s;
     struct reporter *r = NULL;
 
-    if ((*session = find_alias(t, ssrc, from, &r)))
+    if ((*session = find_alias(g, t, ssrc, from, &r)))
         return r;
     s = table_namesake(t, &key, &fed);
     *known |= s != NULL;
     for (unsigned looked = 0; s && looked < NAMESAKES; looked++, s = load_acq(&s->ssrc_next)) {
-        const struct reporters *set = load_acq(&s->subscribers)->reporters;
-
-        r = reporters_match(set, from);
-        g->full_at += set ? set->count * (SECOND / WORKER_A_SECOND) / REPORTERS_A_LOOK : 0;
+        r = look_for(g, s, from);
         *session = s;
         if (r)
             return r;
@@ -124,8 +131,9 @@ static struct session *find_sender(const struct table *t, const struct rf_addr *
 }
 
 /* NULL: it is from neither. */
-static struct session *find_at_port(const struct table *t, const struct side_ports *ports,
-                                    const struct datagram *d, uint64_t now)
+static struct session *find_at_port(struct rtcp_gate *g, const struct table *t,
+                                    const struct side_ports *ports, const struct datagram *d,
+                                    uint64_t now)
 {
     const struct side_port *port = side_port_at(ports, d->port);
     struct session *s = port ? port->session : NULL, *latching;
@@ -134,8 +142,8 @@ static struct session *find_at_port(const struct table *t, const struct side_por
     if (!s)
         return NULL;
     return is_source(t, s, &d->source) ||
-                   reporters_match(load_acq(&s->subscribers)->reporters, &d->source) ||
-                   session_admits(s, &d->source, now, &by_network, &latching)
+                   session_admits(s, &d->source, now, &by_network, &latching) ||
+                   look_for(g, s, &d->source)
                ? s
                : NULL;
 }
@@ -155,9 +163,9 @@ static struct session *find(struct rtcp_gate *g, const struct table *t, const st
         return NULL;
     *why = RTCP_DROPPED_unknown_sender;
     if (d->kind == PORT_SESSION_RTP || d->kind == PORT_SESSION_RTCP)
-        return find_at_port(t, ports, d, now);
+        return find_at_port(g, t, ports, d, now);
     uint32_t sender = rtcp_sender(data, len);
-    struct session *s = find_source(t, sender, &d->source, now);
+    struct session *s = find_source(g, t, sender, &d->source, now);
 
     if (s)
         return s;
@@ -280,7 +288,9 @@ enum rtcp_verdict rtcp_take(struct rtcp_gate *g, const struct table *t, struct s
         return RTCP_DROPPED_paused;
     fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
     struct reporter *r = reporters_match(load_acq(&s->subscribers)->reporters, &d->source);
-    bool srtp = load_rlx(&s->gating) & GATING_SRTP, from_source = !r || is_of(&m, data, len);
+    bool srtp = load_rlx(&s->gating) & GATING_SRTP;
+    /* A subscriber may say that it has any SSRC. */
+    bool from_source = !r || (is_of(&m, data, len) && is_source(t, s, &d->source));
 
     if (load_rlx(&s->gating) & GATING_ANY || load_rlx(&s->own_port))
         choose_ssrc(&m, data, len, from_source);

@@ -1,0 +1,88 @@
+/* aliases.h: sessions that RTCP finds by nothing else. */
+#include "at_gate.h"
+
+#include <pthread.h>
+
+#include "calls.h"
+#include "rtcp.h"
+
+enum { SSRC = 0x11223344, VIEWER = 0x55667788 };
+
+static uint64_t handle;
+static _Atomic bool removed;
+
+static void *remove_it(void *unused)
+{
+    (void)unused;
+    CHECK_EQ(rf_session_remove(engine, handle), 0);
+    store_rls(&removed, true);
+    return NULL;
+}
+
+/* While its grace period lasts: its owner would note it behind the back of who forgets it. */
+static void test_a_session_on_its_way_out_is_found_no_more(void)
+{
+    struct rf_addr camera = address("127.0.0.1", 5000), to = address("127.0.0.1", 6000);
+    struct rf_source any = {.policy = RF_EXACT, .exact = camera, .ssrc_policy = RF_SSRC_ANY};
+    struct rf_stats s;
+    uint8_t message[100];
+    pthread_t remover;
+    bool added;
+
+    gate_open_for(4);
+    handle = must_add(&any, 0);
+    CHECK_EQ(subscribers_add(engine, handle, &to, 1, now, &added), 0);
+    CHECK_EQ(rf_subscribers_rtcp(engine, handle, &to, 1, RF_RTCP_MUX), 0);
+    CHECK_EQ(handle_of(pass_rtp(SSRC, &camera, 96, 1)), handle);
+    alias_note(engine->table.aliases, SSRC, (uint32_t)handle);
+    uint32_t len = (uint32_t)rtcp_write_pli(message, 0, VIEWER, SSRC);
+
+    pass(message, len, &to);
+    rf_engine_stats(engine, &s);
+    CHECK_EQ(s.rtcp_taken_keyframe_request, 1);
+
+    qsbr_online(&engine->qsbr, 0);
+    CHECK_EQ(pthread_create(&remover, NULL, remove_it, NULL), 0);
+    while (pass_rtp(SSRC, &camera, 96, 2)->session)
+        sleep_ms(1);
+    sleep_ms(20); /* it has begun to wait */
+    CHECK(!load_acq(&removed));
+    pass(message, len, &to);
+    qsbr_offline(&engine->qsbr, 0);
+    CHECK_EQ(pthread_join(remover, NULL), 0);
+    rf_engine_stats(engine, &s);
+    CHECK_EQ(s.rtcp_taken_keyframe_request, 1);
+    gate_close();
+}
+
+/* Of a session with many to look at: who asks for that has fewer looks, though it is an alias. */
+static void test_a_long_look_counts_for_many(void)
+{
+    enum { VIEWERS = 500 };
+    struct rf_addr camera = address("127.0.0.1", 5000), to[VIEWERS], stranger = address("127.0.0.9", 1);
+    struct rf_source any = {.policy = RF_EXACT, .exact = camera, .ssrc_policy = RF_SSRC_ANY};
+    bool added[VIEWERS];
+    uint8_t message[100];
+
+    gate_open_for(4);
+    handle = must_add(&any, 0);
+    for (unsigned i = 0; i < VIEWERS; i++)
+        to[i] = address("127.0.0.1", (uint16_t)(6000 + 2 * i));
+    CHECK_EQ(subscribers_add(engine, handle, to, VIEWERS, now, added), 0);
+    CHECK_EQ(rf_subscribers_rtcp(engine, handle, to, VIEWERS, RF_RTCP_MUX), 0);
+    CHECK_EQ(handle_of(pass_rtp(SSRC, &camera, 96, 1)), handle);
+    alias_note(engine->table.aliases, SSRC, (uint32_t)handle);
+    uint32_t len = (uint32_t)rtcp_write_pli(message, 0, VIEWER, SSRC);
+    uint64_t before = now;
+
+    pass(message, len, &stranger);
+    CHECK(gate->rtcp.full_at >= before + 50000 + 25000);
+    gate_close();
+}
+
+int main(void)
+{
+    RUN(test_a_session_on_its_way_out_is_found_no_more);
+    RUN(test_a_long_look_counts_for_many);
+    return 0;
+}
