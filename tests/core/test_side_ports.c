@@ -294,6 +294,41 @@ static void test_latches_on_and_moves(void)
     teardown();
 }
 
+/* Another source has another SSRC, and perhaps a payload type that was not seen before. */
+static void test_follows_whom_it_is_moved_to(void)
+{
+    struct rf_addr source, other;
+    uint8_t packet[LENGTH];
+    int from = endpoint("127.0.0.1", &source), next = endpoint("127.0.0.1", &other);
+
+    setup("127.0.0.1", 1);
+    struct rf_source first = exact(&source), second = exact(&other);
+    struct rf_session_stats stats;
+
+    first.ssrc_policy = second.ssrc_policy = RF_SSRC_FOLLOW;
+    struct own o = own_new("127.0.0.1", first, 0);
+
+    loops_start(&loops, e, 1);
+    send_rtp(from, &o.rtp, 1, 1);
+    AWAIT(packets_forwarded, 1);
+    CHECK_EQ(rf_session_move(e, o.handle, &first, 2), 0); /* the same: nothing begins anew */
+    send_rtp(from, &o.rtp, 2, 1);
+    AWAIT(dropped_probation, 1);
+    CHECK_EQ(rf_session_stats(e, o.handle, 2, &stats), 0);
+    CHECK_EQ(stats.dropped_probation, 1);
+    CHECK_EQ(rf_session_move(e, o.handle, &second, 3), 0);
+    rtp_make(packet, sizeof packet, 3, 1);
+    packet[1] = 97;
+    send_to(next, &o.rtp, packet, sizeof packet);
+    AWAIT(packets_forwarded, 2);
+    drain();
+    CHECK_EQ(received(o.subscriber), 2);
+    close(from);
+    close(next);
+    close(o.subscriber);
+    teardown();
+}
+
 /* An exact source that was silent for long gives way to whom the network holds. */
 static void test_relatches(void)
 {
@@ -526,6 +561,7 @@ int main(void)
     if (ipv6_here())
         test_fed_by_its_port_alone("::");
     test_latches_on_and_moves();
+    test_follows_whom_it_is_moved_to();
     test_relatches();
     test_from_the_main_port_and_back();
     test_loops_are_dropped();

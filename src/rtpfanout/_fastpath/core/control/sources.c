@@ -246,13 +246,21 @@ static void move(struct move *m, const struct rf_source *source, struct source_r
     await_readers(m->engine);
 }
 
+/* Whether the same may feed it, at its own port. */
+static bool same_feeders(const struct source_rule *a, const struct source_rule *b)
+{
+    return a->has_exact == b->has_exact && addr_equal(&a->exact, &b->exact) &&
+           (a->has_exact || (a->kind == b->kind && rule_same_network(a, b)));
+}
+
 /* At its own port: who reads that meets the old rule or the new one. What SSRC it has there is of
- * interest only to those who follow it. */
+ * interest only to those who follow it; another source begins with another one. */
 static void move_at_port(struct move *m, const struct rf_source *source, struct source_rule *rule,
                          uint32_t ssrc)
 {
     struct session *s = m->session;
-    bool anew = ssrc != s->ssrc || (source->ssrc_policy != RF_SSRC_EXACT) != s->any_ssrc;
+    bool anew = ssrc != s->ssrc || (source->ssrc_policy != RF_SSRC_EXACT) != s->any_ssrc ||
+                !same_feeders(m->was, rule);
 
     if (anew)
         gate_by(s, GATING_FOLLOW | GATING_ANY, 0);
@@ -261,7 +269,8 @@ static void move_at_port(struct move *m, const struct rf_source *source, struct 
     await_readers(m->engine);
     if (anew && s->ssrcs)
         memset(s->ssrcs, 0, sizeof *s->ssrcs);
-    s->ssrc = ssrc;
+    if (ssrc != s->ssrc) /* else who follows it may be reading it */
+        s->ssrc = ssrc;
     set_ssrc_policy(s, source->ssrc_policy);
 }
 
