@@ -392,19 +392,3 @@ int rf_session_idle_timeout(struct rf_engine *e, uint64_t handle, uint64_t idle_
         s->idle_timeout = idle_timeout;
     return control_done(e, s);
 }
-
-int rf_local_addresses(struct rf_engine *e, const struct rf_addr *addrs, size_t n)
-{
-    struct local_set *set = local_set_new(addrs, (uint32_t)n), *old;
-
-    if (!set)
-        return -ENOMEM;
-    pthread_mutex_lock(&e->control);
-    qsbr_reclaim(&e->qsbr);
-    old = load_rlx(&e->local);
-    set->number = old->number + 1;
-    store_rls(&e->local, set); /* pairs with the acquire in is_own */
-    qsbr_retire(&e->qsbr, &old->retired);
-    pthread_mutex_unlock(&e->control);
-    return 0;
-}
