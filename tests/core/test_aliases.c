@@ -1,4 +1,4 @@
-/* aliases.h: sessions that RTCP finds by nothing else. */
+/* aliases.h, rtcp_gate.c: RTCP finds sessions where their packets don't. */
 #include "at_gate.h"
 
 #include <pthread.h>
@@ -55,6 +55,48 @@ static void test_a_session_on_its_way_out_is_found_no_more(void)
     gate_close();
 }
 
+static void *move_it(void *to)
+{
+    struct rf_source exact = {.policy = RF_EXACT, .exact = *(struct rf_addr *)to};
+
+    CHECK_EQ(rf_session_move(engine, handle, &exact, now), 0);
+    return NULL;
+}
+
+/* It may have another owner then, and what is heard has one writer. */
+static void test_a_session_that_changes_hands_is_not_heard(void)
+{
+    struct rf_addr camera = address("127.0.0.1", 5000), other = address("127.0.0.1", 5002);
+    struct rf_addr to = address("127.0.0.1", 6000);
+    struct rf_source exact = {.policy = RF_EXACT, .exact = camera};
+    struct rf_stats s;
+    uint8_t message[100];
+    uint32_t len = (uint32_t)rtcp_write_pli(message, 0, VIEWER, SSRC);
+    pthread_t mover;
+    bool added;
+
+    gate_open_for(4);
+    handle = must_add(&exact, SSRC);
+    CHECK_EQ(subscribers_add(engine, handle, &to, 1, now, &added), 0);
+    CHECK_EQ(rf_subscribers_rtcp(engine, handle, &to, 1, RF_RTCP_MUX), 0);
+    CHECK_EQ(handle_of(pass_rtp(SSRC, &camera, 96, 1)), handle);
+    qsbr_online(&engine->qsbr, 0);
+    CHECK_EQ(pthread_create(&mover, NULL, move_it, &other), 0);
+    while (pass_rtp(SSRC, &camera, 96, 2)->session)
+        sleep_ms(1);
+    pass(message, len, &to);
+    qsbr_offline(&engine->qsbr, 0);
+    CHECK_EQ(pthread_join(mover, NULL), 0);
+    rf_engine_stats(engine, &s);
+    CHECK_EQ(s.rtcp_taken_keyframe_request, 0);
+    CHECK_EQ(s.rtcp_dropped_implausible, 1);
+    CHECK_EQ(handle_of(pass_rtp(SSRC, &other, 96, 1)), handle);
+    pass(message, len, &to);
+    rf_engine_stats(engine, &s);
+    CHECK_EQ(s.rtcp_taken_keyframe_request, 1);
+    gate_close();
+}
+
 /* Of a session with many to look at: who asks for that has fewer looks, though it is an alias. */
 static void test_a_long_look_counts_for_many(void)
 {
@@ -83,6 +125,7 @@ static void test_a_long_look_counts_for_many(void)
 int main(void)
 {
     RUN(test_a_session_on_its_way_out_is_found_no_more);
+    RUN(test_a_session_that_changes_hands_is_not_heard);
     RUN(test_a_long_look_counts_for_many);
     return 0;
 }

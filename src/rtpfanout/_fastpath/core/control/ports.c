@@ -97,6 +97,7 @@ static int open_both(struct rf_engine *e, struct session *s, int rtp, int rtcp)
 /* `control` is given back for a grace period. */
 static void close_both(struct rf_engine *e, struct session *s)
 {
+    gate_by(s, GATING_UNHEARD, GATING_UNHEARD);
     struct session_ports had = ports_close(e, s);
 
     pthread_mutex_unlock(&e->control);
@@ -104,6 +105,7 @@ static void close_both(struct rf_engine *e, struct session *s)
     ports_free(had);
     pthread_mutex_lock(&e->control);
     session_lose_owner(s);
+    gate_by(s, GATING_UNHEARD, 0);
 }
 
 /* What it had is closed first: two workers would read for it, and it has one owner. `sources` keeps

@@ -112,7 +112,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
             table_remove(&e->table, s);
         ports_mark(e, s, 0);
         engine_set_reading(e, s, 0);
-        gate_by(s, GATING_ENDS, GATING_ENDS); /* before the grace period */
+        gate_by(s, GATING_UNHEARD, GATING_UNHEARD);
         engine_keep_reception(e, s);
         s->in_use = false; /* no other control call finds it from here on */
     }
@@ -223,21 +223,23 @@ static void begin_anew(struct session *s)
     if (s->ssrcs)
         memset(s->ssrcs, 0, sizeof *s->ssrcs);
     session_lose_owner(s);
+    gate_by(s, GATING_UNHEARD, 0);
 }
 
 static void move(struct move *m, const struct rf_source *source, struct source_rule *rule)
 {
-    bool fed = !admits_none(m->session->exact, m->was);
+    bool gap = needs_gap(m->session, m->was, source, rule);
 
-    if (needs_gap(m->session, m->was, source, rule)) {
-        if (m->session->exact)
+    if (gap || admits_none(m->session->exact, m->was)) {
+        gate_by(m->session, GATING_UNHEARD, GATING_UNHEARD);
+        if (!gap)
+            await_readers(m->engine);
+        else if (m->session->exact)
             leave_source(m);
         else
             leave_chain(m);
-        fed = false;
-    }
-    if (!fed)
         begin_anew(m->session);
+    }
     if (source->policy == RF_EXACT)
         enter_source(m, &source->exact);
     change_rule(m, rule);
@@ -282,6 +284,7 @@ static void change_place(struct move *m, const struct rf_source *source, struct 
     struct session *s = m->session;
     struct session_ports had = {NULL, NULL};
 
+    gate_by(s, GATING_UNHEARD, GATING_UNHEARD);
     if (s->at_own_port)
         had = ports_close(m->engine, s);
     else

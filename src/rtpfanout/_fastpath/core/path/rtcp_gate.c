@@ -61,7 +61,7 @@ static struct session *find_alias(struct rtcp_gate *g, const struct table *t, ui
     while (alias_next(t->aliases, ssrc, &way, &index)) {
         struct session *s = session_at(t->sessions, index);
 
-        if (load_rlx(&s->gating) & GATING_ENDS) /* or its owner would note it once more */
+        if (load_rlx(&s->gating) & GATING_UNHEARD) /* or its owner would note it once more */
             continue;
         if (reporter)
             *reporter = look_for(g, s, from);
@@ -192,7 +192,7 @@ struct session *rtcp_find(struct rtcp_gate *g, const struct table *t, const stru
 {
     struct session *s = find(g, t, ports, d, data, len, limited, now, why);
 
-    if (!s || owner_of(s) != 0)
+    if (!s || (owner_of(s) != 0 && !(load_rlx(&s->gating) & GATING_UNHEARD)))
         return s;
     *why = RTCP_DROPPED_implausible;
     return NULL;
@@ -267,7 +267,7 @@ static void take_more(struct rtcp_gate *g, const struct table *t, const struct s
         struct reporter *r = find_reporter(g, t, media[i], &d->source, &s, &known);
 
         if (!r || s == first || owner_of(s) != owner_of(first) ||
-            load_rlx(&s->gating) & GATING_PAUSED)
+            load_rlx(&s->gating) & (GATING_PAUSED | GATING_UNHEARD))
             continue;
         struct media_clock m = rtcp_media_clock(t->sessions, s);
 

@@ -45,7 +45,9 @@ enum {
     GATING_NO_RTCP = 64,    /* payload types 64 to 95 with marker are RTP */
     GATING_SRTP = 128,      /* nothing beyond the header can be read */
     GATING_FEEDBACK = 256,  /* for the fan-out: its RTCP is to be looked after with each run */
-    GATING_ENDS = 512,      /* it is on its way out, and found by no alias any more */
+    /* Its RTCP is not taken, which finds it where its packets don't: it is on its way out, or changes
+     * hands. Set a grace period before. */
+    GATING_UNHEARD = 512,
 };
 
 /* `session.owner`: 1 + the index of a worker, 0 for none yet; above that, how often it has lost its
