@@ -96,7 +96,55 @@ def test_what_knocks_prints_admits_them(server, ingest, udp):
     run("session", "rm", "yard", **server)
 
 
+def test_who_is_fed_is_not_moved_to_another_camera(server, ingest, udp):
+    front, rear = udp("127.0.0.4"), udp("127.0.0.4")
+    run("session", "create", address_of(front), "--name", "van/front", **server)
+    run("session", "create", "127.0.0.4:9", "--name", "van/rear", **server)
+
+    def sent():
+        for camera, ssrc in ((front, 5), (rear, 6)):
+            camera.sendto(rtp_packet(ssrc, 1), ingest)
+        found = run_json("session", "get", "van/front", **server)
+        knocks = run_json("knocks", **server)
+        return found["condition"], [k for k in knocks if k["ssrc"] == 6]
+
+    _, (knock,) = eventually(sent, lambda it: it[0] == "flowing" and it[1], "a knock")
+    assert knock["session_name"] == "van/rear"
+    assert knock["admit_by"] == f"rtpfanout session update van/rear --source {address_of(rear)}"
+    run("session", "rm", "van/front", "van/rear", **server)
+
+
+def test_two_that_wait_for_anybody(server):
+    run("session", "create", "any", "--name", "van/front", **server)
+    done = run("session", "create", "any", "--name", "van/rear", **server)
+    assert done.returncode == 1
+    assert "(van/front) takes other SSRCs from anybody, and waits" in done.stderr
+    assert "rtpfanout knocks" in done.stderr
+    again = run("session", "create", "any", "--name", "van/front", **server)
+    assert "has the name 'van/front'" in again.stderr
+    run("session", "rm", "van/front", **server)
+
+
+def test_a_camera_that_came_too_late_for_its_latch(server, ingest, udp):
+    run("session", "create", "any", "--name", "late", "--latch-window", "0", **server)
+    camera = udp("127.0.0.5")
+
+    def described():
+        camera.sendto(rtp_packet(5, 1), ingest)
+        return run("sdp", "late", "--for", "127.0.0.1:5000", "--wait", "0", **server)
+
+    told = eventually(described, lambda done: "latching" in done.stderr, "a drop").stderr
+    assert "late: none of its packets was let in, and " in told
+    assert "`rtpfanout knocks`" in told
+    assert "start its source" not in told
+    run("session", "rm", "late", **server)
+
+
 def test_mistakes(server):
+    done = run("session", "create", "any", "--name", "a", "--sdp", "/dev/null", **server)
+    assert done.returncode == 2
+    assert "is empty" in done.stderr
+
     for options, text in (
         (("any", "--ssrc-policy", "exact"), "give --ssrc"),
         (("any", "--source-policy", "ip"), "--source-policy latch"),

@@ -58,9 +58,12 @@ def parse_label(text: str) -> tuple[str, str]:
 def read_text(path: Path) -> str:
     """Of a file, or of standard input. Raises typer.BadParameter."""
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(errors="replace")
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(errors="replace")
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="'--sdp'") from None
+    if not text.strip():
+        raise typer.BadParameter(f"{path} is empty: not written yet?", param_hint="'--sdp'")
+    return text
 
 
 def read_key(path: Path) -> bytes:

@@ -24,6 +24,8 @@ MOST_PARTS = 32
 MOST_TYPES = 5
 """Payload types that a session's reception knows of."""
 LONGEST_WAIT_SECS = 60.0
+KEPT_OUT = ("latching", "wrong_source")
+"""Reasons of drops that the operator undoes, by a command that is printed for him."""
 LOOK_SECS = 0.05
 
 
@@ -125,9 +127,14 @@ def _stream(
     came = engine.session_reception(session.handle, now_ns)
     encoding = terms.encoding or (sdp.Encoding(came["encoding"]) if came["encoding"] else None)
     if encoding is None and came["payload_type"] is None:
+        if why := _kept_out(engine.session_stats(session.handle, now_ns)):
+            raise NotKnownError(f"{title}: {why}")
         raise _unknown(title, "no packet has come yet, which would tell what it carries")
     if encoding is None:
-        raise _unknown(title, "its packets don't tell what they carry")
+        raise NotKnownError(
+            f"{title}: its packets don't tell yet what they carry, as most do with their next"
+            " keyframe; wait longer, or tell by --sdp or --encoding of `rtpfanout session update`"
+        )
     payload_type = came["payload_type"] if encoding.payload_type is None else encoding.payload_type
     if payload_type is None:
         raise _unknown(title, "no packet has come yet, which would tell its payload type")
@@ -145,6 +152,17 @@ def _stream(
         has_mux=RTCP[rtcp] is Rtcp.MUX,
     )
     return stream, _missing(stream, came)
+
+
+def _kept_out(stats: Mapping[str, float]) -> str:
+    """Why those that came were not let in, or ""."""
+    for reason in KEPT_OUT:
+        if count := int(stats[f"dropped_{reason}"]):
+            return (
+                f"none of its packets was let in, and {count} were dropped as {reason};"
+                " `rtpfanout knocks` has the command that lets them in"
+            )
+    return ""
 
 
 def _missing(stream: sdp.Stream, came: Mapping[str, Any]) -> str:

@@ -77,14 +77,21 @@ def engine_judges(ssrc: int, terms: Terms) -> Iterator[None]:
         ) from None
 
 
-def source_taken(ssrc: int, terms: Terms) -> AlreadyExistsError:
-    """To be raised."""
+def source_taken(ssrc: int, terms: Terms, holder: str = "") -> AlreadyExistsError:
+    """To be raised. `holder` is the session that has it, as who asks may know it."""
     if terms.ingest_port:
         return port_taken(terms.ingest_port)
     source = (terms.host and terms.host.ip) or terms.feeder or terms.source.text or "anybody"
+    if terms.any_ssrc and terms.source.policy is SourcePolicy.LATCH and terms.pinned is None:
+        return AlreadyExistsError(
+            f"{holder or 'a session'} takes other SSRCs from {source}, and waits for its first"
+            " packet, as this one would; let its source come first, or give this one the address"
+            " of its own (`rtpfanout knocks` lists who sends), or a port of its own (ingest_port)",
+            field="ssrc_policy",
+        )
     if terms.any_ssrc:
         return AlreadyExistsError(
-            f"a session that takes other SSRCs from {source} exists; where one source sends"
+            f"{holder or 'a session'} takes other SSRCs from {source}; where one source sends"
             " several, give each its ssrc and ssrc_policy exact",
             field="ssrc_policy",
         )

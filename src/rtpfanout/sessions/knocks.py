@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import SourcePolicy
+from rtpfanout.model import Condition, SourcePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,20 +65,29 @@ def knocks(state: State, engine: Engine, clock: Clock, limit: int) -> list[Knock
 
 
 class _Sessions:
-    """Those that somebody may have meant: by the IP address that feeds them, or waiting."""
+    """Those that somebody may have meant: no packets of theirs come, and the address that feeds
+    them, or its IP, is his, or they wait for anybody. Who is fed is not to be moved to another.
+    """
 
     def __init__(self, sessions: Iterable[Session]) -> None:
+        self._by_address: dict[Address, Session] = {}
         self._by_ip: dict[IPAddress, Session] = {}
         self._waiting: list[Session] = []
         for session in sessions:
+            if session.condition not in (Condition.NEVER_FED, Condition.SILENT):
+                continue
             terms = session.terms
             feeder = terms.host or terms.feeder
             if feeder is not None:
-                self._by_ip.setdefault(feeder.ip, session)
+                self._by_address.setdefault(feeder, session)
+                known = self._by_ip.setdefault(feeder.ip, session)
+                if known.condition is Condition.NEVER_FED and session.condition is Condition.SILENT:
+                    self._by_ip[feeder.ip] = session  # one that was fed is likelier to have moved
             elif terms.source.policy is SourcePolicy.LATCH:
                 self._waiting.append(session)
 
     def nearly(self, source: Address) -> Session | None:
         """The one for a packet from there."""
-        waiting = (each for each in self._waiting if each.terms.source.admits(source))
-        return self._by_ip.get(source.ip) or next(waiting, None)
+        if near := self._by_address.get(source) or self._by_ip.get(source.ip):
+            return near
+        return next((each for each in self._waiting if each.terms.source.admits(source)), None)

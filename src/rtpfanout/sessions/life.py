@@ -123,9 +123,9 @@ class Life(Part):
         if state.refused and len(state.by_id) + len(state.refused) >= self.rules.limits.sessions:
             raise no_room(self)
         key = terms.key(ssrc)
-        if terms.ingest_port != AUTO and key in state.keys:
-            raise source_taken(ssrc, terms)
         state.check_name(terms.name, session_id)
+        if terms.ingest_port != AUTO and key in state.keys:
+            raise source_taken(ssrc, terms, state.holder_of(key))
         counter = state.move_keys.take(session_id, ssrc, terms)
         if terms.ingest_port != AUTO:
             state.keys[key] = session_id

@@ -122,6 +122,13 @@ class State:
             session_id=holder.session_id,
         )
 
+    def holder_of(self, key: SessionKey) -> str:
+        """Which session has it, for who may know, else "". The lock is held."""
+        holder = self.by_id.get(self.keys.get(key, ""))
+        if holder is None or not matches(holder.labels, SCOPE.get()):
+            return ""
+        return f"session {holder.session_id}" + (f" ({holder.name})" if holder.name else "")
+
     @contextmanager
     def found(self, session_id: str) -> Iterator[Session]:
         """The session under the lock. Raises as `id_of`, NotFoundError, RefusedError."""

@@ -111,7 +111,7 @@ class Updating(Part):
             old_key = before.key(old)
             new_key = after.key(ssrc)
             if new_key != old_key and new_key in state.keys:
-                raise source_taken(ssrc, after)
+                raise source_taken(ssrc, after, state.holder_of(new_key))
             self._check(session, after)
             if after.move_key != before.move_key or (after.move_key and ssrc != old):
                 counter = state.move_keys.take(session.session_id, ssrc, after)
