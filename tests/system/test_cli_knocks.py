@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+from contextlib import closing
 
 import pytest
 from cli_support import background, run, run_json
@@ -55,7 +56,9 @@ def test_a_camera_of_which_nothing_is_known(server, ingest, udp):
         pass
     shown = run("session", "get", "rover-7/front", **server).stdout
     assert "0x0000abcd (payload type 96, since " in shown
-    assert "0x0000abcd" in run("session", "list", **server).stdout
+    listed = run("session", "list", **server).stdout
+    assert "0x0000abcd" in listed
+    assert address_of(camera) in listed
     run("session", "rm", "rover-7/front", **server)
 
 
@@ -96,19 +99,23 @@ def test_what_knocks_prints_admits_them(server, ingest, udp):
     run("session", "rm", "yard", **server)
 
 
-def test_who_is_fed_is_not_moved_to_another_camera(server, ingest, udp):
-    front, rear = udp("127.0.0.4"), udp("127.0.0.4")
-    run("session", "create", address_of(front), "--name", "van/front", **server)
+def test_who_is_fed_is_not_moved_to_another_camera(server, served, ingest, udp):
+    rear = udp("127.0.0.4")
+    with closing(udp("127.0.0.4")) as free:
+        front = address_of(free)
+    run("session", "create", front, "--name", "van/front", **server)
     run("session", "create", "127.0.0.4:9", "--name", "van/rear", **server)
 
-    def sent():
-        for camera, ssrc in ((front, 5), (rear, 6)):
-            camera.sendto(rtp_packet(ssrc, 1), ingest)
+    def knocks():
+        rear.sendto(rtp_packet(6, 1), ingest)
         found = run_json("session", "get", "van/front", **server)
-        knocks = run_json("knocks", **server)
-        return found["condition"], [k for k in knocks if k["ssrc"] == 6]
+        return found["condition"] == "flowing" and [
+            knock for knock in run_json("knocks", **server) if knock["ssrc"] == 6
+        ]
 
-    _, (knock,) = eventually(sent, lambda it: it[0] == "flowing" and it[1], "a knock")
+    with background("send", served["bind_address"], "--bind", front) as camera:
+        (knock,) = eventually(knocks, bool, "a knock")
+        camera.finish(signal.SIGINT)
     assert knock["session_name"] == "van/rear"
     assert knock["admit_by"] == f"rtpfanout session update van/rear --source {address_of(rear)}"
     run("session", "rm", "van/front", "van/rear", **server)
@@ -116,6 +123,7 @@ def test_who_is_fed_is_not_moved_to_another_camera(server, ingest, udp):
 
 def test_two_that_wait_for_anybody(server):
     run("session", "create", "any", "--name", "van/front", **server)
+    assert " any " in run("session", "list", **server).stdout
     done = run("session", "create", "any", "--name", "van/rear", **server)
     assert done.returncode == 1
     assert "(van/front) takes other SSRCs from anybody, and waits" in done.stderr

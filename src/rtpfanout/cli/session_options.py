@@ -380,13 +380,13 @@ def shown_timeout(session: Any) -> str:
 
 
 def session_cells(session: Any) -> tuple[object, ...]:
-    """What tables say of a session: id, name, source, SSRC, media, subscribers, status,
-    condition.
+    """What tables say of a session: id, name, source (who is pinned, or may be), SSRC, media,
+    subscribers, status, condition.
     """
     return (
         session.session_id,
         session.name or "-",
-        session.source_address,
+        session.pinned_source or session.source_address or "any",
         ssrc_cell(session),
         session.media_type,
         session.subscriber_count,
