@@ -150,14 +150,12 @@ def test_one_with_a_name_stays_and_one_without_ends(
         client.create_session("192.0.2.1:5000", 2, "video")
         client.create_session("192.0.2.1:5000", 3, "video", idle_timeout_secs=0)
         client.create_session("192.0.2.1:5000", 4, "video", name="short", idle_timeout_secs=0.1)
-        eventually(
-            lambda: [each.ssrc for each in client.iter_sessions()],
-            lambda ssrcs: ssrcs == [1, 3],
-            "two are over",
+        ended = eventually(
+            lambda: {e["ssrc"]: e for e in server.log if e["event"] == "session expired"},
+            lambda ended: len(ended) == 2,
+            "two are over, and said to be",
         )
-        ended = {
-            entry["ssrc"]: entry for entry in server.log if entry["event"] == "session expired"
-        }
+        assert [each.ssrc for each in client.iter_sessions()] == [1, 3]
         assert ended["0x00000002"]["session_timeout_secs"] == 0.2
         assert "name" not in ended["0x00000002"]
         assert ended["0x00000004"]["idle_timeout_secs"] == 0.1
