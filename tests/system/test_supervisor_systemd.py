@@ -237,10 +237,10 @@ def test_a_socket_from_systemd_is_used(udp: MakeSocket, manager: Manager) -> Non
 
 
 LAUNCHER = """
-import os, sys
+import fcntl, os, sys
 names, count = sys.argv[1], int(sys.argv[2])
 given = [int(fd) for fd in sys.argv[3:3 + count]]
-high = [os.dup2(fd, 100 + i) for i, fd in enumerate(given)]
+high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 200) for fd in given]  # none of which is given
 for fd in given:
     os.close(fd)
 for i, fd in enumerate(high):

@@ -137,7 +137,7 @@ def test_one_that_polls_can_run_and_one_that_sleeps_can_not() -> None:
         eventually(lambda: workers.can_run(1), lambda can: not can, "a worker asleep")
     with running(1, busy_poll_us=60_000_000) as (workers, _ended):
         eventually(lambda: workers.can_run(0), bool, "a worker that polls")
-    assert not workers.can_run(0)  # it has ended
+    eventually(lambda: workers.can_run(0), lambda can: not can, "a worker that has ended")
 
 
 SECOND = 10**9
