@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NAME = "rover-7/front"
 FRAMES = 20
+LONGEST_GOP = 250
+"""Of these encoders, if nobody tells them."""
 PATIENCE = 240
 pytestmark = [pytest.mark.lent_servers, pytest.mark.timeout(3 * PATIENCE)]
 SLOW = pytest.mark.slow("waits for the second keyframe of an encoder, which comes after seconds")
@@ -104,7 +106,7 @@ def hashes(framemd5: str) -> list[str]:
 def as_encoded(source: str, directory: Path) -> list[str]:
     """The frames of the same encoder's first seconds, as they are decoded from a file."""
     path = directory / "encoded.mkv"
-    encode = shlex.split(f"-f lavfi -i {source} -frames:v 400")
+    encode = shlex.split(f"-f lavfi -i {source} -frames:v 900")
     assert ffmpeg(*encode, str(path)).wait(PATIENCE) == 0
     decoder = ffmpeg("-i", str(path), "-f", "framemd5", "-", stdout=subprocess.PIPE, text=True)
     return hashes(decoder.communicate(timeout=PATIENCE)[0])
@@ -127,9 +129,12 @@ def test_each_picture_of_ffmpeg_is_as_it_was_encoded(
 ) -> None:
     requires("ffmpeg")
     source = FFMPEG_VIDEO[codec]
-    got = played(f"{FFMPEG} {source} -f rtp rtp://{{ip}}:{{port}}", "-frames:v", str(FRAMES))
-    assert len(set(got)) == FRAMES
+    frames = FRAMES if codec == "JPEG" else LONGEST_GOP + FRAMES
+    got = played(f"{FFMPEG} {source} -f rtp rtp://{{ip}}:{{port}}", "-frames:v", str(frames))
     encoded = as_encoded(source, tmp_path)
+    # Who comes in the middle is shown first what he lacks the beginning of.
+    got = got[next(n for n, one in enumerate(got) if one in encoded) :]
+    assert len(set(got)) >= FRAMES
     assert set(got) <= set(encoded)
     places = [encoded.index(one) for one in got]
     assert places == sorted(places)
