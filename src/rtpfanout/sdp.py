@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -347,8 +347,8 @@ def _is_base64(text: str) -> bool:
         return False
 
 
-def _listed(words: object) -> str:
-    return ", ".join(dict.fromkeys(words))  # type: ignore[call-overload]
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
 
 
 def _shown(text: str) -> str:

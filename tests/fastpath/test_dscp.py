@@ -94,13 +94,9 @@ def test_an_address_to_leave_from_goes_beside_it(sockets: dict[str, socket.socke
         assert viewer.recvfrom(65536)[1][0] == str(egress)
 
 
+@pytest.mark.usefixtures("ipv6")
 def test_ipv6(sockets: dict[str, socket.socket]) -> None:
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6")
-    try:
-        camera, viewer = udp_socket("::1"), udp_socket("::1")
-    except OSError:
-        pytest.skip("no IPv6")
+    camera, viewer = udp_socket("::1"), udp_socket("::1")
     viewer.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
     with camera, viewer, running("[::]:0") as e:
         session = add(e, camera, SSRC, viewer)
