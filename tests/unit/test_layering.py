@@ -67,8 +67,9 @@ PYTHON_LAYERS = (
 )
 # Inside sessions/, for imports of types alone, too.
 SESSIONS_LAYERS = (
-    {"admission", "clock", "cursor", "deadlines", "feedback", "fields"},
-    {"requests", "rules", "source", "tokens"},
+    {"admission", "clock", "cursor", "deadlines", "feedback", "fields", "listened"},
+    {"events", "requests", "rules", "source", "tokens"},
+    {"event_watch"},
     {"terms"},
     {"asked", "feeding", "media"},
     {"entry", "movekeys", "names", "record"},
@@ -76,6 +77,7 @@ SESSIONS_LAYERS = (
     {"reporting"},
     {"changes", "refused"},
     {"journal", "state", "watching"},
+    {"telling"},
     {"conditions", "describing", "judge", "knocks", "pages", "shedding", "standing", "zones"},
     {"consent"},
     {"subscribers"},

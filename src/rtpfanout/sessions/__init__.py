@@ -3,6 +3,8 @@
 from rtpfanout.sessions.admission import LARGEST_BATCH
 from rtpfanout.sessions.changes import ChangeLog
 from rtpfanout.sessions.describing import description
+from rtpfanout.sessions.event_watch import Begin, watch_events
+from rtpfanout.sessions.events import Event, EventKind, EventLog, Wanted
 from rtpfanout.sessions.fields import LARGEST_PAGE
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.knocks import Knock
@@ -27,7 +29,11 @@ __all__ = [
     "LARGEST_BATCH",
     "LARGEST_PAGE",
     "SCOPE",
+    "Begin",
     "ChangeLog",
+    "Event",
+    "EventKind",
+    "EventLog",
     "EventType",
     "Housekeeping",
     "Knock",
@@ -40,9 +46,11 @@ __all__ = [
     "Signals",
     "SubscriberState",
     "SubscriberView",
+    "Wanted",
     "WatchEvent",
     "description",
     "shown_terms",
     "watch",
+    "watch_events",
     "which",
 ]

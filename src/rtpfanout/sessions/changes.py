@@ -9,9 +9,8 @@ event when the log is read or the next second begins.
 from __future__ import annotations
 
 import bisect
-import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.fields import matches
+from rtpfanout.sessions.listened import Listened
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -61,18 +61,17 @@ class Change:
         return ChangeKind.CREATED if after else None
 
 
-class ChangeLog:
-    """Thread-safe: its own lock, which is taken last and held for moments."""
+class ChangeLog(Listened):
+    """Thread-safe."""
 
     def __init__(self, revision: int = 0, kept: int = KEPT) -> None:
         """`revision` is the last one there was before; what led there is not known."""
-        self._lock = threading.Lock()
+        super().__init__()
         self._entries: deque[Change] = deque(maxlen=kept)
         self._pending: dict[int, Change | EllipsisType | None] = {}  # `...`: under way
         self._given = revision
         self._shown = revision
         self._oldest = revision
-        self._listeners: set[Callable[[], None]] = set()
 
     @property
     def revision(self) -> int:
@@ -129,16 +128,6 @@ class ChangeLog:
             found = [self._entries[i] for i in range(low, min(low + limit, len(self._entries)))]
             is_all = low + limit >= len(self._entries)
             return found, self._shown if is_all else found[-1].revision
-
-    def listen(self, listener: Callable[[], None]) -> None:
-        """`listener` is called, from any thread, after something can be read; it may not block."""
-        with self._lock:
-            self._listeners.add(listener)
-
-    def unlisten(self, listener: Callable[[], None]) -> None:
-        """No further calls, but for one that may be under way."""
-        with self._lock:
-            self._listeners.discard(listener)
 
     def _show(self) -> bool:
         grew = False

@@ -19,6 +19,7 @@ from rtpfanout.model import ACTIVE_WINDOW_NS, ChangeKind, Condition, SessionStat
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
+from rtpfanout.sessions.telling import tell_condition
 
 if TYPE_CHECKING:
     from rtpfanout.sessions.changes import ChangeLog
@@ -98,7 +99,9 @@ class Conditions(Part):
         if condition is not was:
             if was is Condition.NEVER_FED:
                 self._fed.append(session.sequence)
-            session.condition, session.condition_since_ns = condition, now
+            since, session.condition_since_ns = session.condition_since_ns, now
+            session.condition = condition
+            tell_condition(state.events, session, was, since, now)
             state.counts[f"condition_{condition}"] += 1
         if has_other_status:
             state.counts[f"status_{_status_of(session)}"] += 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rtpfanout.errors import UnavailableError
 from rtpfanout.model import Consent, Withheld
 from rtpfanout.sessions.deadlines import Deadlines
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.store import StoredDelivery
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Consents:
         self._due: Deadlines[tuple[bytes, str]] = Deadlines()
         self._unkept: set[tuple[bytes, str]] = set()
         self._local: dict[tuple[bytes, str], bytes] = {}
+        self._lapsed: set[tuple[bytes, str]] = set()
 
     def expect(self, session_id: str, records: Iterable[bytes]) -> None:
         """They get nothing until they consent. The lock is held."""
@@ -73,6 +75,7 @@ class Consents:
                 continue
             sessions.pop(session_id, None)
             self._local.pop((record, session_id), None)
+            self._lapsed.discard((record, session_id))
             if not sessions:
                 del self._until[record]
                 gone.append(record)
@@ -112,6 +115,7 @@ class Consents:
                 self._unkept.add((record, session.session_id))
             if lifted:
                 self._withhold(session, lifted, on=False)
+                self._tell_back(session, lifted)
 
     def lapse(self, now: float) -> int:
         """Housekeeping: withholds from those whose consent is over; how many."""
@@ -128,6 +132,8 @@ class Consents:
         for session, records in by_session.items():
             self._withhold(session, records, on=True)  # waits for a grace period
             with state.lock:
+                state.events.tell(EventKind.SUBSCRIBER_LAPSED, session, records=records)
+                self._lapsed.update((record, session.session_id) for record in records)
                 state.counts["consents_lapsed"] += len(records)
                 again = [
                     record
@@ -136,6 +142,7 @@ class Consents:
                 ]
                 if again:  # it consented meanwhile
                     self._withhold(session, again, on=False)
+                    self._tell_back(session, again)
         return sum(map(len, by_session.values()))
 
     def keep(self) -> int:
@@ -204,6 +211,13 @@ class Consents:
             local = self._local.get((record, session.session_id))
             if local is not None:
                 yield StoredDelivery(session.sequence, record, local)
+
+    def _tell_back(self, session: Session, records: Iterable[bytes]) -> None:
+        """Those of them whose consent was over; for others it is the first. The lock is held."""
+        back = [record for record in records if (record, session.session_id) in self._lapsed]
+        self._lapsed.difference_update((record, session.session_id) for record in back)
+        if back:
+            self.state.events.tell(EventKind.SUBSCRIBER_BACK, session, records=back)
 
     def _withhold(self, session: Session, records: Sequence[bytes], *, on: bool) -> None:
         with contextlib.suppress(KeyError):  # deleted meanwhile

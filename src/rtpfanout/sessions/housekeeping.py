@@ -11,6 +11,7 @@ import structlog
 from rtpfanout.errors import NotFoundError
 from rtpfanout.model import Address, ChangeKind
 from rtpfanout.sessions.changes import UNWRITTEN
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Housekeeping(Part):
             still = set(self.subscribers.expired(session, now))
             gone = [record for record in expired if record in still]
             self.subscribers.write_off(session, gone)
+            if gone:
+                self.state.events.tell(EventKind.SUBSCRIBER_EXPIRED, session, records=gone)
             return len(gone)
 
     def _show_touched(self) -> None:
@@ -136,6 +139,8 @@ class Housekeeping(Part):
         the door for newcomers, and sheds subscribers of sessions that had to drop packets.
         """
         for mark in self.high_water.observe(sample):
+            what = EventKind.OVERLOAD if mark.is_passed else EventKind.OVERLOAD_OVER
+            self.state.events.tell(what, detail=mark.name)
             _log.warning(
                 "overload: nobody new is taken" if mark.is_passed else "overload is over",
                 mark=mark.name,

@@ -13,6 +13,7 @@ import structlog
 
 from rtpfanout.model import Withheld
 from rtpfanout.sessions.admission import split_records
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 
@@ -86,6 +87,10 @@ class Judge(Part):
                 state.recount_refused(session)
             if on or off:
                 state.touch(session)
+            if on:
+                state.events.tell(EventKind.SUBSCRIBER_REFUSED, session, records=on, detail=reason)
+            if off:
+                state.events.tell(EventKind.SUBSCRIBER_BACK, session, records=off)
         return len(on), len(off), reason
 
     def _tell(self, session: Session, on: int, off: int, reason: str) -> None:

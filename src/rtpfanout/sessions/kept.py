@@ -12,6 +12,7 @@ from rtpfanout.errors import LimitError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.fields import page_size
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.refused import in_order
@@ -69,6 +70,7 @@ class RefusedSessions(Part):
                 state.counts["deleted"] += 1
                 view = found.view(self.clock)
                 self.changes.show(revision, ChangeKind.DELETED, view, view.labels)
+                state.events.tell(EventKind.DELETED, view)
         return True
 
     def remove_subscribers(
@@ -87,6 +89,9 @@ class RefusedSessions(Part):
                 written = self.journal.delete_subscribers(found, gone, once.answer(text))
             written.result()
             found.remove(records)
+            left = split_records(gone)
+            if left:
+                state.events.tell(EventKind.SUBSCRIBER_LEFT, found, records=left)
         return there
 
     def page(
@@ -141,6 +146,7 @@ class RefusedSessions(Part):
                 with state.lock:
                     del state.refused[refused.session_id]
                     state.touch(session)
+                    state.events.tell(EventKind.SERVED, session)
                 served += 1
                 _log.info("session served again", **which(session))
         state.count("readmitted", served)

@@ -13,6 +13,7 @@ from rtpfanout._fastpath import KEYFRAME_FORMATS
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
 from rtpfanout.model import ChangeKind
 from rtpfanout.portrange import AUTO
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.feeding import (
     engine_dscp,
     engine_judges,
@@ -110,8 +111,13 @@ class Life(Part):
         with state.lock:
             state.insert(session)
             state.counts["created"] += 1
-            self.changes.show(revision, ChangeKind.CREATED, view, {})
+            self._show_created(revision, view)
         return view
+
+    def _show_created(self, revision: int, view: SessionView) -> None:
+        self.changes.show(revision, ChangeKind.CREATED, view, {})
+        source = view.terms.source.text or "any"
+        self.state.events.tell(EventKind.CREATED, view, detail=source)
 
     def _claim(self, session_id: str, ssrc: int, terms: Terms) -> Terms:
         """What no other session may have; `terms` with the counter of its move key.
@@ -169,7 +175,7 @@ class Life(Part):
             with state.lock:
                 revision = self.changes.begin()
                 written = self.journal.delete_session(session, once.answer(""))
-            self._end(session, revision, written, "deleted")
+            self._end(session, revision, written, EventKind.DELETED)
 
     def expire_idle(self) -> list[SessionView]:
         """Ends sessions past the idle timeout; they are written off together."""
@@ -201,7 +207,7 @@ class Life(Part):
                 going.append((session, revision, written))
             for session, revision, written in going:
                 try:
-                    ended.append(self._end(session, revision, written, "expired"))
+                    ended.append(self._end(session, revision, written, EventKind.EXPIRED))
                 except RtpFanoutError as error:  # tried again in a second
                     _log.warning("session can't expire", **which(session), reason=error.message)
         return ended
@@ -215,7 +221,9 @@ class Life(Part):
         age = self.clock.monotonic_ns() - max(session.fed_since_ns, session.timed_since_ns)
         return not terms.paused and 0 < timeout <= age
 
-    def _end(self, session: Session, revision: int, written: Future[int], how: str) -> SessionView:
+    def _end(
+        self, session: Session, revision: int, written: Future[int], how: EventKind
+    ) -> SessionView:
         state = self.state
         self.journal.wait(written, revision)
         with state.lock:
@@ -224,10 +232,17 @@ class Life(Part):
             state.forget(session)
             state.counts[how] += 1
             self.changes.show(revision, ChangeKind.DELETED, view, view.labels)
+            state.events.tell(how, view, detail=_left_without(view))
         self._remove(session.handle, session.terms)
         with state.lock:
             self._give_up(session.session_id, session.ssrc, session.terms)
         return view
+
+
+def _left_without(view: SessionView) -> str:
+    """Of one that ended."""
+    number = view.subscriber_count
+    return f"{number} subscriber{'s' if number > 1 else ''}" if number else ""
 
 
 def no_room(part: Part) -> LimitError:

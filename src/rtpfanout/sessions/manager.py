@@ -90,6 +90,7 @@ class SessionManager:
         self._engine, clock, log = engine, self._clock, self.changes
         self._rules = rules = Rules(policy, limits)
         self._state = state = State(engine, clock)
+        self.events = state.events
         self._requests = Requests(clock.wall_secs)
         water = HighWater(limits.overload)
         journal = Journal(store, log)

@@ -11,6 +11,7 @@ import structlog
 
 from rtpfanout.model import SUBSCRIBER_CLASSES, Withheld
 from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 
@@ -95,6 +96,8 @@ class Shedding(Part):
             session = state.by_handle.get(handle)
             if session is not None:
                 state.touch(session)
+                what = EventKind.SUBSCRIBER_SHED if step.shed else EventKind.SUBSCRIBER_BACK
+                state.events.tell(what, session, records=chosen, detail=str(kind))
         _log.warning(
             "subscribers shed" if step.shed else "subscribers served again",
             **(which(session) if session else {}),

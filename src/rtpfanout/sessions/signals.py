@@ -13,6 +13,7 @@ from rtpfanout.model import Address, ChangeKind, Consent, SourcePolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import UNWRITTEN
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
@@ -205,10 +206,11 @@ class Signals(Part):
             view = state.view(session)
             labels = session.terms.labels
             self.changes.show(revision, ChangeKind.UPDATED, view, labels, cause="ssrc")
+            newest = f"{view.ssrcs[0].ssrc:#010x}" if view.ssrcs else ""
+            state.events.tell(EventKind.SSRC_CHANGED, view, detail=newest)
         if self.changes.given - self.store.revision > UNWRITTEN // 2:
             self.updating.journal.submit([])  # so that a start gives none of these again
         state.count("ssrcs_changed")
-        newest = f"{view.ssrcs[0].ssrc:#010x}" if view.ssrcs else ""
         self._ssrcs.write(
             _log.info,
             "its source sends another SSRC",

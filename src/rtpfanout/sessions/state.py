@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rtpfanout.errors import AlreadyExistsError, NotFoundError, UnknownNameError
 from rtpfanout.model import SESSION_ID, Withheld, shown
 from rtpfanout.sessions.admission import RECORD_BYTES
+from rtpfanout.sessions.events import EventLog
 from rtpfanout.sessions.fields import matches, session_of
 from rtpfanout.sessions.movekeys import MoveKeys
 from rtpfanout.sessions.names import Names
@@ -59,6 +60,7 @@ class State:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self.events = EventLog(clock)
         self.lock = threading.Condition()
         self.by_id: dict[str, Session] = {}
         self.by_handle: dict[int, Session] = {}

@@ -27,6 +27,7 @@ from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port, split_records
 from rtpfanout.sessions.cursor import CursorKind
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.feedback import report_of
 from rtpfanout.sessions.reporting import set_back, set_rtcp
 from rtpfanout.sessions.source import loop_error
@@ -114,7 +115,7 @@ class Subscribers(Part):
                 set_back(self.engine, session, rtcp_before)
                 raise
             with state.lock:
-                state.touch(session)
+                self._show_added(session, new, kind)
             if consent_given and session.terms.consent is Consent.ECHO:
                 until = now / 1e9 + ttl_secs if ttl_secs else math.inf
                 self.consents.give(session, each, until, local)
@@ -146,6 +147,8 @@ class Subscribers(Part):
                 )
             written.result()
             self.drop(session, there)
+            if there:
+                state.events.tell(EventKind.SUBSCRIBER_LEFT, session, records=there)
         return found
 
     def drop(self, session: Session, records: Sequence[bytes]) -> None:
@@ -269,6 +272,12 @@ class Subscribers(Part):
             self.consents.expect(session.session_id, new)
         if lease_until:
             self.leases.add(lease_until, session.handle)
+
+    def _show_added(self, session: Session, new: Sequence[bytes], kind: SubscriberClass) -> None:
+        self.state.touch(session)
+        if new:
+            joined = EventKind.SUBSCRIBER_JOINED
+            self.state.events.tell(joined, session, records=new, detail=str(kind))
 
     def _check_room(self, session: Session, new: Sequence[bytes]) -> None:
         """Raises LimitError naming the limit; the engine looks after max_fanout_per_session."""

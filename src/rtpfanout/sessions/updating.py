@@ -31,6 +31,7 @@ from rtpfanout.sessions.media import set_media
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.subscribers import records_of
+from rtpfanout.sessions.telling import tell_update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,6 +155,7 @@ class Updating(Part):
             self.changes.show(
                 revision, ChangeKind.UPDATED, shown, before.labels, gone, _cause(before, after)
             )
+            tell_update(state.events, (old, before), shown)
         return view
 
     def _give_back(

@@ -9,7 +9,6 @@ with a snapshot.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rtpfanout.model import ChangeKind
 from rtpfanout.sessions.fields import LARGEST_PAGE, label_selector_of
+from rtpfanout.sessions.listened import wait_for, woken_by
 
 if TYPE_CHECKING:
     from rtpfanout.sessions.changes import ChangeLog
@@ -78,7 +78,7 @@ async def watch(
     needs_snapshot = revision == 0
     now = asyncio.get_running_loop().time
     last = now()
-    with _woken(changes) as woken:
+    with woken_by(changes) as woken:
         while not stopping.is_set():
             woken.clear()
             read = None if needs_snapshot else changes.after(revision)
@@ -102,7 +102,7 @@ async def watch(
                     last = now()
             if found:
                 continue
-            await _wait(woken, stopping, last + heartbeat_seconds - now())
+            await wait_for(woken, stopping, last + heartbeat_seconds - now())
             if now() - last >= heartbeat_seconds and not woken.is_set():
                 yield WatchEvent(EventType.HEARTBEAT, revision)
                 last = now()
@@ -122,31 +122,3 @@ def _snapshot(page_of: PageOf, label_selector: str, revision: int) -> Iterator[W
         if not cursor:
             break
     yield WatchEvent(EventType.SYNCED, revision)
-
-
-@contextlib.contextmanager
-def _woken(changes: ChangeLog) -> Iterator[asyncio.Event]:
-    """An event that is set when something can be read."""
-    loop = asyncio.get_running_loop()
-    woken = asyncio.Event()
-
-    def wake() -> None:
-        if not woken.is_set():  # at worst it is set once more than needed
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(woken.set)
-
-    changes.listen(wake)
-    try:
-        yield woken
-    finally:
-        changes.unlisten(wake)
-
-
-async def _wait(woken: asyncio.Event, stopping: asyncio.Event, seconds: float) -> None:
-    """Until one of them is set, or it took too long."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in (woken, stopping)]
-    try:
-        await asyncio.wait(tasks, timeout=max(0, seconds), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -1,0 +1,384 @@
+"""The log of events: what is told of which change, its numbers, who sees it, how to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from consents_scene import asking, give
+from managers import MOMENT, SECOND, SOURCE, SUBSCRIBER, Clock, deny, manager_of, send
+from support import address_of, eventually, udp_socket
+
+from rtpfanout.errors import InvalidArgumentError, RtpFanoutError
+from rtpfanout.model import Address, SubscriberClass
+from rtpfanout.overload import OverloadLimits, Sample, Step
+from rtpfanout.sessions import Begin, Event, EventKind, EventLog, Wanted, watch_events
+from rtpfanout.sessions.clock import Clock as ManagersClock
+
+if TYPE_CHECKING:
+    from rtpfanout._fastpath import Engine
+    from rtpfanout.sessions import SessionManager
+
+HEARTBEAT_SECONDS = 0.05
+TO_COME, ALL = Begin(), Wanted()
+
+
+def told(manager: SessionManager, after: int) -> list[tuple[str, str, str]]:
+    """Kind, subscriber or how many, and detail."""
+    return [
+        (str(e.kind), e.subscriber_address or (str(e.count) if e.count > 1 else ""), e.detail)
+        for e in manager.events.after(after).events
+    ]
+
+
+def log_of(kept: int = 5, now: int = 0) -> EventLog:
+    return EventLog(
+        ManagersClock(lambda: now, lambda: MOMENT + timedelta(microseconds=now // 1000)), kept
+    )
+
+
+def taken(log: EventLog, count: int, begin: Begin = TO_COME, wanted: Wanted = ALL) -> list[Event]:
+    async def take() -> list[Event]:
+        found = []
+        async for event in watch_events(
+            log, asyncio.Event(), begin=begin, wanted=wanted, heartbeat_seconds=HEARTBEAT_SECONDS
+        ):
+            found.append(event)
+            if len(found) == count:
+                break
+        return found
+
+    return asyncio.run(take())
+
+
+def test_a_life_in_lines(manager: SessionManager) -> None:
+    at = manager.events.position
+    session = manager.create(SOURCE, 7, "video", name="a/b", labels={"x": "y"})
+    manager.add_subscriber("a/b", SUBSCRIBER, subscriber_class="pilot")
+    manager.add_subscriber("a/b", SUBSCRIBER)  # no news
+    manager.add_subscribers("a/b", [SUBSCRIBER, "127.0.0.1:6001", "127.0.0.1:6002"])
+    manager.update("a/b", paused=True)
+    manager.update("a/b", paused=False, max_subscribers=3, name="c")
+    manager.update("c", source_address="192.0.2.9:5000")
+    manager.update("c", source_address="192.0.2.9:5000")  # nor this
+    manager.remove_subscriber("c", SUBSCRIBER)
+    manager.remove_subscribers("c", [SUBSCRIBER, "127.0.0.1:6001"])
+    manager.delete("c")
+    assert told(manager, at) == [
+        ("created", "", SOURCE),
+        ("subscriber_joined", SUBSCRIBER, "pilot"),
+        ("subscriber_joined", "2", "monitor"),
+        ("paused", "", ""),
+        ("updated", "", "max_subscribers, name"),
+        ("resumed", "", ""),
+        ("moved", "", f"{SOURCE} -> 192.0.2.9:5000"),
+        ("subscriber_left", SUBSCRIBER, ""),
+        ("subscriber_left", "127.0.0.1:6001", ""),
+        ("deleted", "", "1 subscriber"),
+    ]
+    events = manager.events.after(at).events
+    assert [e.sequence for e in events] == list(range(at + 1, at + 11))
+    assert {e.session_id for e in events} == {session.session_id}
+    assert [e.name for e in events] == ["a/b"] * 4 + ["c"] * 6
+    assert events[0].as_dict() == {
+        "sequence": at + 1,
+        "kind": "created",
+        "time": "2026-01-02T03:04:05.678901Z",
+        "session_id": session.session_id,
+        "session_name": "a/b",
+        "labels": {"x": "y"},
+        "subscriber_address": "",
+        "count": 1,
+        "detail": SOURCE,
+    }
+
+
+def test_what_fails_is_no_event(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 7, "video").session_id
+    at = manager.events.position
+    for call in (
+        lambda: manager.create(SOURCE, 7, "video"),
+        lambda: manager.add_subscriber(session_id, SOURCE),
+        lambda: manager.remove_subscriber(session_id, SUBSCRIBER),
+        lambda: manager.update(session_id, name="not a name"),
+    ):
+        with pytest.raises(RtpFanoutError):
+            call()
+    assert told(manager, at) == []
+
+
+def test_how_a_source_fares(manager: SessionManager, clock: Clock) -> None:
+    look = manager.housekeeping.tell_conditions
+    with udp_socket() as source:
+        clock.now = time.monotonic_ns()
+        session_id = manager.create(address_of(source), 7, "video").session_id
+        at = manager.events.position
+
+        def feed() -> None:
+            received = manager.stats(session_id).packets_received
+            send(source, manager._engine, 7)
+            eventually(
+                lambda: manager.stats(session_id).packets_received,
+                lambda n: n > received,
+                "a packet",
+            )
+            clock.now = time.monotonic_ns()
+
+        feed()
+        look()
+        clock.now += 2 * SECOND
+        look()
+        silent = clock.now
+        clock.now += 4 * SECOND
+        look()  # idle: it is silent all the same
+        feed()
+        clock.now = max(clock.now, silent + 5 * SECOND)
+        look()
+    kinds = told(manager, at)
+    assert kinds[:2] == [("flowing", "", "the first packet"), ("silent", "", "")]
+    if len(kinds) > 2:  # the packet is older than this clock says
+        assert kinds[2][0] == "back"
+
+
+def test_leases_consents_and_refusals(manager: SessionManager, clock: Clock) -> None:
+    session_id = manager.create(SOURCE, 7, "video").session_id
+    at = manager.events.position
+    manager.add_subscribers(session_id, [SUBSCRIBER, "127.0.0.1:6001"], ttl_secs=1)
+    clock.now += 3 * SECOND
+    manager.housekeeping.expire_subscribers()
+    manager.add_subscriber(session_id, "192.0.2.8:7000")
+    deny(manager, "192.0.2.0/24")
+    manager.housekeeping.judge_policy()
+    deny(manager, "198.51.100.0/24")
+    manager.housekeeping.judge_policy()
+    found = told(manager, at)
+    assert [each[:2] for each in found] == [
+        ("subscriber_joined", "2"),
+        ("subscriber_expired", "2"),
+        ("subscriber_joined", "192.0.2.8:7000"),
+        ("subscriber_refused", "192.0.2.8:7000"),
+        ("subscriber_back", "192.0.2.8:7000"),
+    ]
+    assert "address_policy.deny" in found[3][2]
+
+
+def test_consent_that_ends_and_comes_back(manager: SessionManager, clock: Clock) -> None:
+    session_id = asking(manager, SUBSCRIBER)
+    at = manager.events.position
+    give(manager, session_id, SUBSCRIBER, clock, 5)  # the first is what joining means
+    clock.now += 7 * SECOND
+    manager.housekeeping.expire_subscribers()
+    give(manager, session_id, SUBSCRIBER, clock, 5)
+    assert told(manager, at) == [
+        ("subscriber_lapsed", SUBSCRIBER, ""),
+        ("subscriber_back", SUBSCRIBER, ""),
+    ]
+
+
+def test_idle_sessions_expire(manager: SessionManager, clock: Clock) -> None:
+    manager.create(SOURCE, 7, "video")
+    at = manager.events.position
+    clock.now += 31 * SECOND
+    manager.housekeeping.expire_idle()
+    assert told(manager, at) == [("expired", "", "")]
+
+
+def test_a_latch_is_pinned_and_moves(manager: SessionManager, clock: Clock) -> None:
+    session = manager.create("", 7, "video", source_policy="latch", relatch_after_secs=1)
+    handle = manager._state.by_id[session.session_id].handle
+    at = manager.events.position
+    assert manager.signals.on_source_notice(handle, Address.parse("192.0.2.1:1"))
+    clock.now += 2 * SECOND
+    assert manager.signals.on_source_notice(handle, Address.parse("192.0.2.2:2"))
+    assert told(manager, at) == [
+        ("pinned", "", "192.0.2.1:1"),
+        ("moved", "", "192.0.2.1:1 -> 192.0.2.2:2"),
+    ]
+
+
+def test_overload_and_shedding(engine: Engine, clock: Clock) -> None:
+    manager = manager_of(engine, clock, overload=OverloadLimits(busy=0.9))
+    session_id = manager.create(SOURCE, 7, "video").session_id
+    manager.add_subscribers(session_id, [SUBSCRIBER, "127.0.0.1:6001"])
+    at = manager.events.position
+    busy, calm = Sample(1.0, 0.0, 0.0), Sample(0.0, 0.0, 0.0)
+    for sample in (*[busy] * 5, *[calm] * 5):
+        manager.housekeeping.on_sample(sample)
+    shedding = manager.housekeeping.shedding
+    handle = manager._state.by_id[session_id].handle
+    monitor = SubscriberClass.MONITOR
+    for shed, count in ((True, 2), (False, 1)):
+        step = Step(shed=shed, subscriber_class=monitor, count=count)
+        shedding._carry_out(handle, step, *shedding._members(handle))
+    assert told(manager, at) == [
+        ("overload", "", "busy"),
+        ("overload_over", "", "busy"),
+        ("subscriber_shed", "2", "monitor"),
+        ("subscriber_back", SUBSCRIBER, "monitor"),
+    ]
+
+
+def test_who_sees_what(manager: SessionManager) -> None:
+    """A session that gets another label is gone for those of the one, and new to the other."""
+    at = manager.events.position
+    manager.create(SOURCE, 7, "video", name="one", labels={"v": "a"})
+    manager.update("one", labels={"v": "b"}, name="two", paused=True)
+    manager.add_subscriber("two", SUBSCRIBER)
+    manager.events.tell(EventKind.OVERLOAD, detail="busy")
+
+    def seen(wanted: Wanted) -> list[tuple[str, str, dict[str, str]]]:
+        shown = (event.to(wanted) for event in manager.events.after(at).events)
+        return [(str(e.kind), e.name, dict(e.labels)) for e in shown if e]
+
+    assert seen(Wanted.of("v=a", "", ())) == [
+        ("created", "one", {"v": "a"}), ("deleted", "one", {"v": "a"}),
+    ]  # fmt: skip
+    assert [each[:2] for each in seen(Wanted.of("v=b", "", ()))] == [
+        ("created", "two"), ("paused", "two"), ("subscriber_joined", "two"),
+    ]  # fmt: skip
+    assert seen(Wanted.of("v=c", "", ())) == []
+    assert [each[0] for each in seen(Wanted())] == [
+        "created", "updated", "paused", "subscriber_joined", "overload",
+    ]  # fmt: skip
+    assert [each[0] for each in seen(Wanted.of("", "", ("paused", "overload")))] == [
+        "paused", "overload",
+    ]  # fmt: skip
+    assert [each[0] for each in seen(Wanted.of("", "one", ()))] == ["created"]
+    session_id = manager.get("two").session_id
+    assert len(seen(Wanted.of("", session_id.upper(), ()))) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [(("x", "", ()), "label_selector"), (("", "no name", ()), "session_id"),
+     (("", "", ("silent", "slient")), "kinds")],
+)  # fmt: skip
+def test_what_can_be_asked_for(arguments: tuple[str, str, tuple[str, ...]], field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as error:
+        Wanted.of(*arguments)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-01-02T03:04:05", "12"])
+def test_a_moment_has_a_time_zone(since: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="RFC 3339"):
+        Begin.of(None, since)
+    with pytest.raises(InvalidArgumentError, match="not both"):
+        Begin.of(7, "2026-01-02T03:04:05Z")
+
+
+def test_numbers_begin_with_the_time() -> None:
+    log = log_of()
+    assert log.position == int(MOMENT.timestamp() * 1e6)
+    assert [e.kind for e in log.after(0).events] == ["started"]
+
+
+def test_what_is_not_kept_is_told() -> None:
+    log = log_of(kept=5)
+    first = log.position
+    for _ in range(10):
+        log.tell(EventKind.OVERLOAD)
+    found, position, gap = log.after(first + 2)
+    assert [e.sequence for e in found] == list(range(first + 6, first + 11))
+    assert position == first + 10
+    assert gap is not None
+    assert (gap.kind, gap.count, gap.sequence) == ("gap", 3, first + 5)
+    assert log.after(gap.sequence)[0::2] == (found, None), "from there on all are known"
+    assert log.after(first + 5).gap is None
+    assert log.after(0).gap is not None
+    assert log.after(position) == ([], position, None)
+    assert [e.sequence for e in log.after(first + 5, limit=2).events] == [first + 6, first + 7]
+    assert log.after(first + 5, limit=2).position == first + 7
+
+
+def test_another_run_says_so() -> None:
+    before = log_of()
+    before.tell(EventKind.OVERLOAD)
+    later = log_of(now=60 * SECOND)
+    later.tell(EventKind.OVERLOAD_OVER)
+    found, position, gap = later.after(before.position)
+    assert gap is not None
+    assert (gap.kind, gap.count) == ("gap", 0)
+    assert "began anew at 2026-01-02T03:05:05Z" in gap.detail
+    assert [e.kind for e in found] == ["started", "overload_over"]
+    assert position == later.position
+    # The clock was set back meanwhile.
+    unknown = before.after(later.position).gap
+    assert unknown is not None
+    assert unknown.count == 0
+    assert later.after(0).gap is None
+
+
+def test_from_a_moment_on() -> None:
+    clock = Clock()
+    log = EventLog(
+        ManagersClock(clock, lambda: MOMENT + timedelta(microseconds=clock.now // 1000)), 3
+    )
+    began = log.now()
+    kinds = [EventKind.OVERLOAD, EventKind.OVERLOAD_OVER]
+    for kind in kinds:
+        clock.now += 10 * SECOND
+        log.tell(kind)
+    for seconds, expected in ((0, 3), (1, 2), (10, 2), (11, 1), (20, 1), (21, 0)):
+        position = log.since(began + timedelta(seconds=seconds))
+        found, _, gap = log.after(position)
+        assert len(found) == expected
+        assert gap is None
+    gap = log.after(log.since(began - timedelta(seconds=1))).gap
+    assert gap is not None
+    assert gap.count == 0
+    log.tell(EventKind.OVERLOAD)
+    gap = log.after(log.since(began)).gap
+    assert gap is not None
+    assert gap.count == 1
+    assert log.after(log.since(began + timedelta(seconds=1))).gap is None
+
+
+def test_a_watch_begins_with_where_it_is() -> None:
+    log = log_of()
+    (only,) = taken(log, 1)
+    assert (only.kind, only.sequence) == ("heartbeat", log.position)
+    assert [e.kind for e in taken(log, 3, Begin(0))] == ["started", "heartbeat", "heartbeat"]
+    log.tell(EventKind.OVERLOAD)
+    nobodys = Wanted.of("v=a", "", ())
+    (only,) = taken(log, 1, Begin(0), nobodys)
+    assert (only.kind, only.sequence) == ("heartbeat", log.position)
+
+
+def test_a_watch_is_woken_and_ends() -> None:
+    log = log_of(kept=100)
+
+    async def run() -> list[str]:
+        stopping = asyncio.Event()
+        found = []
+        async for event in watch_events(log, stopping, heartbeat_seconds=1000):
+            found.append(str(event.kind))
+            if len(found) == 1:
+                asyncio.get_running_loop().run_in_executor(None, log.tell, EventKind.OVERLOAD)
+            elif len(found) == 2:
+                stopping.set()
+        assert not log._listeners
+        return found
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == ["heartbeat", "overload"]
+
+
+def test_who_does_not_keep_up_is_told() -> None:
+    log = log_of(kept=5)
+
+    async def run() -> list[tuple[str, int]]:
+        found = []
+        async for event in watch_events(log, asyncio.Event(), heartbeat_seconds=1000):
+            found.append((str(event.kind), event.count))
+            if len(found) == 1:
+                for _ in range(8):
+                    log.tell(EventKind.OVERLOAD)
+            if len(found) == 7:
+                break
+        return found
+
+    found = asyncio.run(run())
+    assert found == [("heartbeat", 1), ("gap", 3), *[("overload", 1)] * 5]
