@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.model import Address
+from rtpfanout.netlink import ask, attribute, attributes, dump, open_netlink
 from rtpfanout.networks import Ranges
 
 if TYPE_CHECKING:
@@ -23,21 +24,13 @@ if TYPE_CHECKING:
 
 # rtnetlink(7), linux/if_addr.h, linux/rtnetlink.h
 _RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 20, 22, 24, 26
-_NLM_F_REQUEST, _NLM_F_REQUEST_DUMP = 1, 0x301
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_DUMP_INTR = 0x10
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 _TABLE_LOCAL = 255
 _RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST = 2, 3, 4
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
-_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
-_ATTRIBUTE = struct.Struct("=HH")  # rtattr
-_TIMEOUT_SECS = 5
-_TRIES = 5
 _READ_AGAIN_SECS = 10.0
 
 
@@ -68,7 +61,7 @@ def local_addresses() -> dict[IPAddress, int]:
     """
     body = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     found: dict[IPAddress, int] = {}
-    for message in _dump(_RTM_GETADDR, body):
+    for message in dump(_RTM_GETADDR, body):
         if message.kind == _RTM_NEWADDR:
             found.update(_addresses(message.body))
     return found
@@ -227,7 +220,7 @@ def _local_routes() -> list[tuple[int, _Range]]:
     found = []
     for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
         body = _ROUTE.pack(family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)
-        for message in _dump(_RTM_GETROUTE, body):
+        for message in dump(_RTM_GETROUTE, body):
             if message.kind == _RTM_NEWROUTE and (span := _local_range(message.body)):
                 found.append((version, span))
     return found
@@ -237,47 +230,17 @@ def _local_range(message: bytes) -> _Range | None:
     family, bits, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message)
     if kind not in (_RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST):
         return None
-    attributes = _attributes(message[_ROUTE.size :])
-    if _RTA_TABLE in attributes:
-        (table,) = struct.unpack_from("=I", attributes[_RTA_TABLE])
+    told = attributes(message[_ROUTE.size :])
+    if _RTA_TABLE in told:
+        (table,) = struct.unpack_from("=I", told[_RTA_TABLE])
     if table != _TABLE_LOCAL:  # of another one only what a rule marks, such as TPROXY's
         return None
     size = 4 if family == socket.AF_INET else 16
-    first = int.from_bytes(attributes.get(_RTA_DST, bytes(size)))
+    first = int.from_bytes(told.get(_RTA_DST, bytes(size)))
     index = 0
     if family == socket.AF_INET6 and first >> 118 == 0xFE80 >> 6:
-        (index,) = struct.unpack_from("=i", attributes.get(_RTA_OIF, bytes(4)))
+        (index,) = struct.unpack_from("=i", told.get(_RTA_OIF, bytes(4)))
     return _Range(first, first | (1 << (size * 8 - bits)) - 1, index)
-
-
-def _dump(kind: int, body: bytes) -> list[_Message]:
-    """Read again where something changed meanwhile. Raises OSError."""
-    for _ in range(_TRIES):
-        messages = _dump_once(kind, body)
-        if not any(message.flags & _NLM_F_DUMP_INTR for message in messages):
-            break
-    return messages
-
-
-def _dump_once(kind: int, body: bytes) -> list[_Message]:
-    """With the last one, which says that it is."""
-    messages: list[_Message] = []
-    with open_netlink() as netlink:
-        netlink.settimeout(_TIMEOUT_SECS)
-        with contextlib.suppress(OSError):  # then the kernel picks the table: Linux 4.20
-            netlink.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        netlink.send(_request(kind, _NLM_F_REQUEST_DUMP, body))
-        while not messages or messages[-1].kind != _NLMSG_DONE:
-            messages += _messages(netlink.recv(1 << 18))
-            if messages[-1].kind == _NLMSG_ERROR:
-                errno = -struct.unpack_from("=i", messages[-1].body)[0]
-                raise OSError(errno, "netlink refused")
-    return messages
-
-
-def open_netlink() -> socket.socket:
-    """Of the network namespace of this thread. Raises OSError."""
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
 
 def route_interface(netlink: socket.socket, group: IPAddress) -> int | None:
@@ -287,10 +250,9 @@ def route_interface(netlink: socket.socket, group: IPAddress) -> int | None:
     """
     family = socket.AF_INET if group.version == 4 else socket.AF_INET6
     body = _ROUTE.pack(family, group.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-    body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(group.packed), _RTA_DST) + group.packed
-    netlink.send(_request(_RTM_GETROUTE, _NLM_F_REQUEST, body))
-    answer = next(_messages(netlink.recv(65536)))
-    found = _attributes(answer.body[_ROUTE.size :]) if answer.kind == _RTM_NEWROUTE else {}
+    body += attribute(_RTA_DST, group.packed)
+    (answer,) = ask(netlink, _RTM_GETROUTE, [body])
+    found = attributes(answer.body[_ROUTE.size :]) if answer.kind == _RTM_NEWROUTE else {}
     return struct.unpack_from("=i", found[_RTA_OIF])[0] if _RTA_OIF in found else None
 
 
@@ -299,39 +261,11 @@ def interfaces() -> dict[str, int]:
     return {name: index for index, name in socket.if_nameindex()}
 
 
-class _Message(NamedTuple):
-    kind: int
-    flags: int
-    body: bytes
-
-
-def _request(kind: int, flags: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
-
-
-def _messages(data: bytes) -> Iterator[_Message]:
-    while len(data) >= _HEADER.size:
-        length, kind, flags, *_ = _HEADER.unpack_from(data)
-        yield _Message(kind, flags, data[_HEADER.size : length])
-        data = data[(length + 3) & ~3 :]
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    attributes: dict[int, bytes] = {}
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if length < _ATTRIBUTE.size:
-            break
-        attributes[kind] = data[_ATTRIBUTE.size : length]
-        data = data[(length + 3) & ~3 :]
-    return attributes
-
-
 def _addresses(message: bytes) -> Iterator[tuple[IPAddress, int]]:
     family, _, _, _, index = _ADDRESS.unpack_from(message)
-    attributes = _attributes(message[_ADDRESS.size :])
+    told = attributes(message[_ADDRESS.size :])
     # Of a point-to-point link IFA_ADDRESS is the other end.
-    packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    packed = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
     if packed and family == socket.AF_INET:
         yield ipaddress.IPv4Address(packed), index
     elif packed and family == socket.AF_INET6:

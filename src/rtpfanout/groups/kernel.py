@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from rtpfanout import netif
+from rtpfanout.netlink import open_netlink
 
 if TYPE_CHECKING:
     from rtpfanout.multicast import IPAddress
@@ -48,7 +49,7 @@ class Kernel:
         """Raises OSError."""
         self._igmp, self._igmp6 = _opened(_IGMP), _opened(_IGMP6)
         self._device = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._netlink = netif.open_netlink()
+        self._netlink = open_netlink()
         self._netlink.setblocking(False)  # the answer is there when it was asked
 
     def __del__(self) -> None:
