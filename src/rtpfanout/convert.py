@@ -86,6 +86,9 @@ def subscriber_response(view: SubscriberView) -> session_pb2.SubscriberResponse:
         refused_reason=view.refused_reason,
         rtcp=view.rtcp,
         report=asdict(view.report) if view.report else None,
+        reach=view.reach,
+        reach_detail=view.reach_detail,
+        reach_since=rfc3339(view.reach_since) if view.reach_since else "",
     )
 
 

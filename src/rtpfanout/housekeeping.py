@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_SECONDS = 1.0
 GROUPS_SECONDS = 2.0
+LISTEN_SECONDS = 0.5
+"""For what routers and receivers say of copies; each time only so much is taken."""
 CONDITIONS_SECONDS = 0.5
 """A change is told within a second."""
 _log = structlog.stdlib.get_logger(__name__)
@@ -29,6 +31,7 @@ async def housekeep(
     sessions: Housekeeping,
     memberships: Memberships,
     look_at_cpus: Callable[[], None],
+    listen: Callable[[], None],
     show_local_addresses: Callable[[], None],
     session_timeout_secs: Callable[[], float],
 ) -> None:
@@ -46,6 +49,7 @@ async def housekeep(
         (sessions.tell_conditions, CONDITIONS_SECONDS),
         (show_local_addresses, HOUSEKEEPING_SECONDS),
         (look_at_cpus, HOUSEKEEPING_SECONDS),
+        (listen, LISTEN_SECONDS),
         (memberships.look, GROUPS_SECONDS),
     ]
     async with asyncio.TaskGroup() as tasks:

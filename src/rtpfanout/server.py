@@ -22,6 +22,7 @@ from rtpfanout.assembly import (
     http_server,
     limits_of,
     open_engine,
+    side_ports_of,
     store_path,
 )
 from rtpfanout.config import changed_keys, live_settings
@@ -30,8 +31,9 @@ from rtpfanout.groups import Kernel, Memberships
 from rtpfanout.housekeeping import housekeep
 from rtpfanout.ingest_ports import IngestPorts
 from rtpfanout.listening import listener
-from rtpfanout.model import Address
+from rtpfanout.model import Address, parse_ip
 from rtpfanout.netif import LocalAddresses
+from rtpfanout.reach import Reach
 from rtpfanout.sessions import SessionManager
 from rtpfanout.store import Store
 from rtpfanout.workers import Workers, cpus_of
@@ -71,6 +73,7 @@ class Server:
     store: Store | None = None
     _local: LocalAddresses | None = None
     access: Access
+    _reach: Reach | None = None
 
     def __init__(self, start: Start) -> None:
         self.settings = start.settings
@@ -212,12 +215,14 @@ class Server:
             await self._control.start()
         if self._listener:
             self._start_http(self._listener)
+        reach = self._begin_to_listen()
         self._housekeeping = asyncio.create_task(
             housekeep(
                 self.engine,
                 self.manager.housekeeping,
                 self.memberships,
                 self._workers.look_at_cpus,
+                reach.listen,
                 self._show_local_addresses,
                 lambda: self.settings.session_timeout_secs,
             )
@@ -286,6 +291,10 @@ class Server:
             await self._control.drain()
             await self._control.stop(CALL_GRACE_SECONDS)
             self._control = None
+        if self._reach:
+            self.manager.reaching.reach = None
+            self._reach.close()
+            self._reach = None
         if self.doorman:
             self.doorman.detach()
             await asyncio.to_thread(self.doorman.stop)
@@ -318,6 +327,17 @@ class Server:
         await self.stop_packets()
         if self._local:
             self._local.close()
+
+    def _begin_to_listen(self) -> Reach:
+        """To what is said of copies."""
+        ports = side_ports_of(self.settings, self.ingress_address)
+        reach = Reach((self.ingress_address.port, *ports))
+        if reach.deafness:
+            _log.info("ICMP errors are not heard", reason=reach.deafness)
+        self.manager.reaching.reach = self._reach = reach
+        text = self.settings.egress_address
+        self.manager.reaching.source = parse_ip(text) if text else None
+        return reach
 
     def _policy(self) -> AddressPolicy:
         assert self._local

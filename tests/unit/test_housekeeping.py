@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CALLS = (
     "on_sample", "expire_subscribers", "expire_idle", "keep_consents", "keep_clock",
     "serve_again", "follow_sources", "look_at_cpus", "show_local_addresses", "look",
-    "tell_conditions",
+    "tell_conditions", "listen",
 )  # fmt: skip
 PATIENCE = 10.0
 
@@ -57,7 +57,13 @@ class Scene:
         parts = cast("Any", self)
         return asyncio.create_task(
             housekeep(
-                parts, parts, parts, self.look_at_cpus, self.show_local_addresses, lambda: 300.0
+                parts,
+                parts,
+                parts,
+                self.look_at_cpus,
+                self.listen,
+                self.show_local_addresses,
+                lambda: 300.0,
             )
         )
 

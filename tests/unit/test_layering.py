@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "stderr", "filestamp", "closing"},
-    {"multicast", "networks", "portrange"},
+    {"multicast", "networks", "netlink", "portrange"},
     {
         "config",
         "policy",
@@ -46,7 +46,7 @@ PYTHON_LAYERS = (
         "signed",
         "_fastpath",
     },
-    {"kept"},
+    {"kept", "reach"},
     {"ingest_ports"},
     {"sessions", "workers", "pressure", "auth", "receiver", "mover", "groups"},
     {
@@ -78,7 +78,17 @@ SESSIONS_LAYERS = (
     {"changes", "refused"},
     {"journal", "state", "watching"},
     {"telling"},
-    {"conditions", "describing", "judge", "knocks", "pages", "shedding", "standing", "zones"},
+    {
+        "conditions",
+        "describing",
+        "judge",
+        "knocks",
+        "pages",
+        "reaching",
+        "shedding",
+        "standing",
+        "zones",
+    },
     {"consent"},
     {"subscribers"},
     {"life", "updating"},

@@ -240,7 +240,7 @@ class GetSubscriberSdpResponse(_message.Message):
     def __init__(self, sdp: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SubscriberResponse(_message.Message):
-    __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures", "subscriber_class", "expires_at", "state", "rtcp", "report", "refused_reason")
+    __slots__ = ("subscriber_address", "since", "packets_sent", "send_failures", "subscriber_class", "expires_at", "state", "rtcp", "report", "reach", "reach_detail", "reach_since", "refused_reason")
     SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +250,9 @@ class SubscriberResponse(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     RTCP_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    REACH_FIELD_NUMBER: _ClassVar[int]
+    REACH_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    REACH_SINCE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     subscriber_address: str
     since: str
@@ -260,8 +263,11 @@ class SubscriberResponse(_message.Message):
     state: str
     rtcp: str
     report: ReceiverReport
+    reach: str
+    reach_detail: str
+    reach_since: str
     refused_reason: str
-    def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., rtcp: _Optional[str] = ..., report: _Optional[_Union[ReceiverReport, _Mapping]] = ..., refused_reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, subscriber_address: _Optional[str] = ..., since: _Optional[str] = ..., packets_sent: _Optional[int] = ..., send_failures: _Optional[int] = ..., subscriber_class: _Optional[str] = ..., expires_at: _Optional[str] = ..., state: _Optional[str] = ..., rtcp: _Optional[str] = ..., report: _Optional[_Union[ReceiverReport, _Mapping]] = ..., reach: _Optional[str] = ..., reach_detail: _Optional[str] = ..., reach_since: _Optional[str] = ..., refused_reason: _Optional[str] = ...) -> None: ...
 
 class ReceiverReport(_message.Message):
     __slots__ = ("fraction_lost", "lost", "jitter_seconds", "round_trip_seconds", "age_seconds")

@@ -32,7 +32,8 @@ Addresses = Annotated[
 ]
 
 LIST_COLUMNS = (
-    "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES", "RTCP", "LOST", "RTT"
+    "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES", "RTCP", "LOST", "RTT",
+    "REACH",
 )  # fmt: skip
 
 
@@ -147,6 +148,7 @@ def _list_row(subscriber: Any) -> tuple[object, ...]:
         subscriber.expires_at or "-",
         subscriber.rtcp or "-",
         *_report_cells(subscriber),
+        subscriber.reach or "-",
     )
 
 

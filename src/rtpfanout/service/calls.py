@@ -321,6 +321,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         views, next_cursor = self.manager.list_subscribers(
             request.session_id, request.limit, request.cursor
         )
+        views = await asyncio.to_thread(self.manager.reaching.of, request.session_id, views)
         return pb.ListSubscribersResponse(
             subscribers=map(convert.subscriber_response, views), next_cursor=next_cursor
         )

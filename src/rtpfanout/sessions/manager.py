@@ -26,6 +26,7 @@ from rtpfanout.sessions.kept import RefusedSessions
 from rtpfanout.sessions.knocks import Knock, knocks
 from rtpfanout.sessions.life import Life
 from rtpfanout.sessions.pages import Wanted, all_stats, sessions_page
+from rtpfanout.sessions.reaching import Reaching
 from rtpfanout.sessions.removal import Removal
 from rtpfanout.sessions.renumbering import Renumbering
 from rtpfanout.sessions.reporting import request_keyframe, with_feedback
@@ -101,7 +102,7 @@ class SessionManager:
         subscribers = Subscribers(*core, journal, zones, water, due, consents)
         updating = Updating(*core, journal, log, zones, consents)
         life = Life(*core, journal, log, zones, water, subscribers)
-        self.describing = Describing(*core)
+        self.describing, self.reaching = Describing(*core), Reaching(*core)
         self._subscribers, self._updating, self._life = subscribers, updating, life
 
         def new_restoring() -> Restoring:

@@ -237,6 +237,10 @@ class SubscriberView:
     refused_reason: str = ""
     rtcp: Rtcp = Rtcp.OFF
     report: ReceiverReport | None = None
+    reach: str = ""
+    """See `reach.State`; empty: nobody looked."""
+    reach_detail: str = ""
+    reach_since: datetime | None = None
 
 
 def view_of(
