@@ -186,6 +186,7 @@ def test_who_was_added_by_a_call_is_served_from_where_the_source_speaks_to_or_as
             run("ip", "-n", sv, "address", "add", "10.1.0.7/24", "dev", towards(near))
             camera.sendto(rtp_packet(SSRC, 4), ("10.1.0.1", server.ingest.port))
             assert viewer.recvfrom(2048)[1][0] == (configured or "10.1.0.1")
+            server.settled(4)
             assert server.stats(created).packets_sent == 4
             server.check_identities()
         finally:
