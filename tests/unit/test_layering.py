@@ -117,7 +117,7 @@ CORE_LAYERS = (
     ("net", {"steer", "snmp", "local"}),
     ("net", {"sock"}),
     ("net", {"port", "drops", "membership"}),
-    ("table", {"rule", "run", "delivery", "word", "ssrcs", "aliases"}),
+    ("table", {"rule", "run", "delivery", "word", "ssrcs", "aliases", "familiar"}),
     ("table", {"subscriber", "sniff", "parameters"}),
     ("table", {"reception", "reporter"}),
     ("table", {"reception_media", "reception_view", "feedback"}),

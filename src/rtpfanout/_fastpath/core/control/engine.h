@@ -73,6 +73,11 @@ static inline void gate_by(struct session *s, unsigned bits, unsigned on)
 
 /* Whom alone our RTCP may go to, and of whom RTCP is taken whatever its port. Under `control`. */
 void engine_note_feeder(struct rf_engine *e, struct session *s, const struct rf_source *source);
+/* Where RTCP is expected from: of a session's subscribers, instead of `old` those of `next`; NULL: nobody. */
+void engine_count_reporters(struct rf_engine *e, const struct reporters *old,
+                            const struct reporters *next);
+/* RTCP is expected from nobody of the session any more, which is on its way out. Under `control`. */
+void engine_forget_familiar(struct rf_engine *e, struct session *s);
 /* To those who have RTCP, where they get copies: it ends. Nobody else has it any more. */
 void engine_say_goodbye(struct rf_engine *e, struct session *s);
 

@@ -114,12 +114,47 @@ void engine_note_feeder(struct rf_engine *e, struct session *s, const struct rf_
     const struct rf_network *n = &source->network;
     bool one = source->policy == RF_EXACT ||
                (source->policy == RF_NETWORK && !n->anybody && n->prefix == 128);
+    uint64_t was = load_rlx(&s->feeder),
+             feeder = one ? rtcp_feeder(&e->table, source->policy == RF_EXACT ? &source->exact
+                                                                              : &n->addr)
+                          : 0;
 
-    store_rlx(&s->feeder,
-              one ? rtcp_feeder(&e->table, source->policy == RF_EXACT ? &source->exact : &n->addr)
-                  : 0);
+    familiar_count_host(e->table.familiar, feeder, 1);
+    store_rlx(&s->feeder, feeder);
+    familiar_count_host(e->table.familiar, was, -1);
     if (load_rlx(&s->gating) & GATING_FEEDBACK)
         store_rlx(&s->feedback->forget, true);
+}
+
+void engine_forget_familiar(struct rf_engine *e, struct session *s)
+{
+    familiar_count_host(e->table.familiar, load_rlx(&s->feeder), -1);
+    engine_count_reporters(e, load_rlx(&s->subscribers)->reporters, NULL);
+}
+
+struct counting {
+    struct familiar *familiar;
+    int by;
+};
+
+static void count_one(struct reporter *r, void *with)
+{
+    const struct counting *c = with;
+    struct rf_addr addr;
+
+    addr_from_sockaddr(&addr, &r->subscriber->name);
+    familiar_count_pair(c->familiar, &addr, c->by);
+}
+
+void engine_count_reporters(struct rf_engine *e, const struct reporters *old,
+                            const struct reporters *next)
+{
+    struct counting more = {e->table.familiar, 1}, less = {e->table.familiar, -1};
+
+    if (old == next)
+        return;
+    reporters_each_beyond(next, old, count_one, &more);
+    reporters_each_beyond(old, next, count_one, &less);
 }
 
 void engine_say_goodbye(struct rf_engine *e, struct session *s)

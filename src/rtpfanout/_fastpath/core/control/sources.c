@@ -70,6 +70,7 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
         rc = table_insert(&e->table, s);
     if (rc) {
         store_rlx(&s->rule, NULL);
+        engine_forget_familiar(e, s);
         session_release(&e->sessions, s);
     } else {
         *handle = session_handle(s);
@@ -126,6 +127,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
         qsbr_synchronize(&e->qsbr); /* who found it by that */
     engine_say_goodbye(e, s);
     pthread_mutex_lock(&e->control);
+    engine_forget_familiar(e, s);
     session_release(&e->sessions, s);
     pthread_mutex_unlock(&e->control);
     return 0;

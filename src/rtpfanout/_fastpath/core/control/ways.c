@@ -9,6 +9,7 @@ void subscribers_publish(struct rf_engine *e, struct session *s, struct subscrib
 {
     if (list == old)
         return;
+    engine_count_reporters(e, old->reporters, list->reporters);
     store_rls(&s->subscribers, list); /* pairs with the acquire in plan_session */
     if (old->deliveries && old->deliveries != list->deliveries)
         qsbr_retire(&e->qsbr, &old->deliveries->retired);

@@ -1,32 +1,56 @@
 #include "rtcp_gate.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 enum {
-    WORKER_A_SECOND = 20000,
-    NAMESAKES = 64, /* sessions of one SSRC that are looked at */
-    REPORTERS_A_LOOK = 1000, /* that cost about what a datagram may: 3 us of 50 */
+    /* Datagrams a second, of those from whom RTCP is expected, and of strangers. */
+    FAMILIAR_A_SECOND = 20000,
+    STRANGERS_A_SECOND = 2000,
+    EACH_A_SECOND = 50, /* of one subscriber, of one session's source */
+    ADDRESSES = 1 << 14, /* buckets for those; they share one rarely */
+    NAMESAKES = 64,     /* sessions of one SSRC that are looked at */
 };
 
 #define SECOND UINT64_C(1000000000)
 
-uint64_t rtcp_feeder(const struct table *t, const struct rf_addr *addr)
+int rtcp_gate_init(struct rtcp_gate *g)
 {
-    uint8_t bytes[sizeof addr->ip + sizeof addr->scope];
-
-    memcpy(bytes, addr->ip, sizeof addr->ip);
-    memcpy(bytes + sizeof addr->ip, &addr->scope, sizeof addr->scope);
-    return hash_bytes(&t->key, bytes, sizeof bytes) | 1;
+    g->address_full_at = calloc(ADDRESSES, sizeof *g->address_full_at);
+    return g->address_full_at ? 0 : -ENOMEM;
 }
 
-/* A tenth of a second's at once. */
-static bool within_rate(struct rtcp_gate *g, uint64_t now)
+void rtcp_gate_destroy(struct rtcp_gate *g)
 {
-    uint64_t full = g->full_at > now ? g->full_at : now;
+    free(g->address_full_at);
+}
 
-    full += SECOND / WORKER_A_SECOND;
-    if (full > now + SECOND / 10)
+uint64_t rtcp_feeder(const struct table *t, const struct rf_addr *addr)
+{
+    return familiar_host(&t->key, addr);
+}
+
+static bool within(uint64_t *full_at, uint64_t now, uint64_t each, uint64_t at_once)
+{
+    uint64_t full = (*full_at > now ? *full_at : now) + each;
+
+    if (full > now + at_once)
         return false;
-    g->full_at = full;
+    *full_at = full;
     return true;
+}
+
+/* Strangers have a bucket of their own, and each address from where RTCP is expected: nobody takes an
+ * other's place. A tenth of a second's at once; of an address a second's. */
+static bool within_rate(struct rtcp_gate *g, const struct familiarity *f, uint64_t now)
+{
+    uint64_t n = f->reporters > 0 ? f->reporters + (f->sources > 0) : f->sources;
+
+    if (n == 0)
+        return within(&g->strangers_full_at, now, SECOND / STRANGERS_A_SECOND, SECOND / 10);
+    return within(&g->address_full_at[f->hash >> 24 & (ADDRESSES - 1)], now,
+                  SECOND / EACH_A_SECOND / n, SECOND) &&
+           within(&g->full_at, now, SECOND / FAMILIAR_A_SECOND, SECOND / 10);
 }
 
 static bool is_source(const struct table *t, struct session *s, const struct rf_addr *from)
@@ -41,19 +65,15 @@ static unsigned owner_of(const struct session *s)
     return load_rlx(&s->owner) & OWNER_MASK;
 }
 
-/* Whoever asks for long looks has fewer of them. */
-static struct reporter *look_for(struct rtcp_gate *g, struct session *s, const struct rf_addr *from)
+static struct reporter *look_for(struct session *s, const struct rf_addr *from)
 {
-    const struct reporters *set = load_acq(&s->subscribers)->reporters;
-
-    g->full_at += set ? set->count * (SECOND / WORKER_A_SECOND) / REPORTERS_A_LOOK : 0;
-    return reporters_match(set, from);
+    return reporters_match(load_acq(&s->subscribers)->reporters, from);
 }
 
 /* A session that is in no index by its SSRC: whose source that is or, where `reporter` isn't NULL, whose
  * subscriber. */
-static struct session *find_alias(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
-                                  const struct rf_addr *from, struct reporter **reporter)
+static struct session *find_alias(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
+                                  struct reporter **reporter)
 {
     unsigned way = 0;
     uint32_t index;
@@ -64,7 +84,7 @@ static struct session *find_alias(struct rtcp_gate *g, const struct table *t, ui
         if (load_rlx(&s->gating) & GATING_UNHEARD) /* or its owner would note it once more */
             continue;
         if (reporter)
-            *reporter = look_for(g, s, from);
+            *reporter = look_for(s, from);
         if (reporter ? *reporter != NULL : is_source(t, s, from))
             return s;
     }
@@ -72,9 +92,9 @@ static struct session *find_alias(struct rtcp_gate *g, const struct table *t, ui
 }
 
 /* First those whose own packets come from that very address or the port below: many may share an IP
- * address and an SSRC. */
-static struct session *find_source(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
-                                   const struct rf_addr *from, uint64_t now)
+ * address and an SSRC. `feeds`: some session's source has that IP address. */
+static struct session *find_source(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
+                                   bool feeds, uint64_t now)
 {
     struct rf_addr at = *from;
     struct session *namesake, *latching, *s = NULL;
@@ -85,11 +105,11 @@ static struct session *find_source(struct rtcp_gate *g, const struct table *t, u
 
         s = table_find(t, &exact);
     }
-    if (s || (s = find_alias(g, t, ssrc, from, NULL)))
+    if (s || (s = find_alias(t, ssrc, from, NULL)))
         return s;
     if (!(namesake = table_namesake(t, &key, &s)) || s)
         return s;
-    for (unsigned looked = 0; namesake && looked < NAMESAKES; looked++) {
+    for (unsigned looked = 0; feeds && namesake && looked < NAMESAKES; looked++) {
         if (is_source(t, namesake, from))
             return namesake;
         namesake = load_acq(&namesake->ssrc_next);
@@ -97,21 +117,21 @@ static struct session *find_source(struct rtcp_gate *g, const struct table *t, u
     return table_match(t, &key, now, &latching);
 }
 
-/* NULL: it is nobody of any session of that SSRC; `*known`: there is one. */
-static struct reporter *find_reporter(struct rtcp_gate *g, const struct table *t, uint32_t ssrc,
-                                      const struct rf_addr *from, struct session **session,
-                                      bool *known)
+/* NULL: it is nobody of any session of that SSRC; `*known`: there is one. `reports`: who has RTCP may be
+ * there. */
+static struct reporter *find_reporter(const struct table *t, uint32_t ssrc, const struct rf_addr *from,
+                                      bool reports, struct session **session, bool *known)
 {
     struct table_key key = table_key(t, ssrc, from);
     struct session *fed, *s;
     struct reporter *r = NULL;
 
-    if ((*session = find_alias(g, t, ssrc, from, &r)))
+    if (reports && (*session = find_alias(t, ssrc, from, &r)))
         return r;
     s = table_namesake(t, &key, &fed);
     *known |= s != NULL;
-    for (unsigned looked = 0; s && looked < NAMESAKES; looked++, s = load_acq(&s->ssrc_next)) {
-        r = look_for(g, s, from);
+    for (unsigned looked = 0; reports && s && looked < NAMESAKES; looked++, s = load_acq(&s->ssrc_next)) {
+        r = look_for(s, from);
         *session = s;
         if (r)
             return r;
@@ -131,9 +151,8 @@ static struct session *find_sender(const struct table *t, const struct rf_addr *
 }
 
 /* NULL: it is from neither. */
-static struct session *find_at_port(struct rtcp_gate *g, const struct table *t,
-                                    const struct side_ports *ports, const struct datagram *d,
-                                    uint64_t now)
+static struct session *find_at_port(const struct table *t, const struct side_ports *ports,
+                                    const struct datagram *d, uint64_t now)
 {
     const struct side_port *port = side_port_at(ports, d->port);
     struct session *s = port ? port->session : NULL, *latching;
@@ -143,7 +162,7 @@ static struct session *find_at_port(struct rtcp_gate *g, const struct table *t,
         return NULL;
     return is_source(t, s, &d->source) ||
                    session_admits(s, &d->source, now, &by_network, &latching) ||
-                   look_for(g, s, &d->source)
+                   look_for(s, &d->source)
                ? s
                : NULL;
 }
@@ -152,27 +171,28 @@ static struct session *find(struct rtcp_gate *g, const struct table *t, const st
                             const struct datagram *d, const uint8_t *data, uint32_t len, bool limited,
                             uint64_t now, enum rtcp_verdict *why)
 {
+    struct familiarity f = familiar_with(t->familiar, &d->source);
     uint32_t media[RTCP_SSRCS];
     bool known = false;
 
     *why = RTCP_DROPPED_rate;
-    if (limited && !within_rate(g, now))
+    if (limited && !within_rate(g, &f, now))
         return NULL;
     *why = RTCP_DROPPED_malformed;
     if (!rtcp_is_valid(data, len))
         return NULL;
     *why = RTCP_DROPPED_unknown_sender;
     if (d->kind == PORT_SESSION_RTP || d->kind == PORT_SESSION_RTCP)
-        return find_at_port(g, t, ports, d, now);
+        return find_at_port(t, ports, d, now);
     uint32_t sender = rtcp_sender(data, len);
-    struct session *s = find_source(g, t, sender, &d->source, now);
+    struct session *s = find_source(t, sender, &d->source, f.sources > 0, now);
 
     if (s)
         return s;
     unsigned n = rtcp_media(data, len, media);
 
     for (unsigned i = 0; i < n; i++) {
-        if (find_reporter(g, t, media[i], &d->source, &s, &known))
+        if (find_reporter(t, media[i], &d->source, f.reporters > 0, &s, &known))
             return s;
     }
     s = find_sender(t, &d->source, now);
@@ -264,7 +284,7 @@ static void take_more(struct rtcp_gate *g, const struct table *t, const struct s
 
     for (unsigned i = 0; i < n; i++) {
         struct session *s;
-        struct reporter *r = find_reporter(g, t, media[i], &d->source, &s, &known);
+        struct reporter *r = find_reporter(t, media[i], &d->source, true, &s, &known);
 
         if (!r || s == first || owner_of(s) != owner_of(first) ||
             load_rlx(&s->gating) & (GATING_PAUSED | GATING_UNHEARD))

@@ -12,9 +12,15 @@
 #include "table.h"
 
 struct rtcp_gate {
-    uint64_t full_at;    /* of the bucket of this worker */
+    /* When buckets of this worker are full: of all from whom RTCP is expected, of strangers, and of each
+     * address of those who are expected. */
+    uint64_t full_at, strangers_full_at, *address_full_at;
     struct session *due; /* those that something is due of, by `feedback.due_next` */
 };
+
+/* -ENOMEM. */
+int rtcp_gate_init(struct rtcp_gate *g);
+void rtcp_gate_destroy(struct rtcp_gate *g);
 
 /* What stands for an IP address in `session.feeder`: never 0. Nobody who doesn't know our random key
  * finds two that have the same. */

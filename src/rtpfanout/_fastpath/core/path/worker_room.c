@@ -22,7 +22,7 @@ static int turn_room_new(struct worker *w)
     if (!w->inbox || !w->gate.knocks)
         return -ENOMEM;
     rc = known_init(&w->gate.known, w->options.max_sessions);
-    if (rc || (rc = holding_init(&w->gate.holding)))
+    if (rc || (rc = holding_init(&w->gate.holding)) || (rc = rtcp_gate_init(&w->gate.rtcp)))
         return rc;
     w->packets = malloc(TURN_PACKETS * sizeof *w->packets);
     w->sessions = malloc(TURN_PACKETS * sizeof *w->sessions);
@@ -38,6 +38,7 @@ static void turn_room_free(struct worker *w)
     free(w->gate.knocks);
     known_destroy(&w->gate.known);
     holding_destroy(&w->gate.holding);
+    rtcp_gate_destroy(&w->gate.rtcp);
     free(w->packets);
     free(w->sessions);
 }

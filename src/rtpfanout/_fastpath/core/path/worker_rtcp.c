@@ -45,6 +45,14 @@ static void tell_source(struct worker *w, struct session *s)
     counter_add(sent ? &w->counters.rtcp_sent : &w->counters.rtcp_send_failures, 1);
 }
 
+/* Where anybody of a network may feed it, RTCP is expected from who does. */
+static void note_fed(const struct worker *w, const struct session *s)
+{
+    if (load_rlx(&s->feeder) == 0 && s->feedback->fed_from.port != 0)
+        familiar_note_fed(w->gate.table->familiar,
+                          rtcp_feeder(w->gate.table, &s->feedback->fed_from));
+}
+
 /* For the share that keyframes have of what is sent. */
 static void note_run(const struct worker *w, struct session *s)
 {
@@ -83,6 +91,7 @@ void worker_feedback(struct worker *w, struct session *s)
     if (load_rlx(&f->forget) && exchange_seq(&f->forget, false))
         feedback_begin(f);
     note_run(w, s);
+    note_fed(w, s);
     if (list->reporters)
         note_alias(w, s);
     if (feedback_passes(f, list->reporters, w->gate.now))

@@ -49,26 +49,74 @@ struct reporter *reporters_find(const struct reporters *set, const struct subscr
     return set && i < set->count && set->item[i]->subscriber == s ? set->item[i] : NULL;
 }
 
+/* Whoever is subscribed to a session may choose the port: many in one place are only slow. */
+static uint32_t place_of(const struct reporters *set, const struct rf_addr *addr)
+{
+    uint64_t words[2], hash;
+
+    memcpy(words, addr->ip, sizeof words);
+    hash = (words[0] ^ addr->port) * UINT64_C(0x9e3779b97f4a7c15);
+    hash = (hash ^ hash >> 32 ^ words[1]) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(hash >> 32) & (set->places - 1);
+}
+
+static struct reporter *match_one(const struct reporters *set, const struct rf_addr *addr)
+{
+    union sockaddr_any name[2];
+
+    addr_to_sockaddr(&name[0], addr, AF_INET);
+    addr_to_sockaddr(&name[1], addr, AF_INET6);
+    for (uint32_t at = place_of(set, addr); set->place[at]; at = (at + 1) & (set->places - 1)) {
+        struct reporter *r = set->item[set->place[at] - 1];
+        const union sockaddr_any *has = &r->subscriber->name;
+
+        if (memcmp(has, &name[has->any.sa_family == AF_INET6], sizeof *has) == 0)
+            return r;
+    }
+    return NULL;
+}
+
 struct reporter *reporters_match(const struct reporters *set, const struct rf_addr *from)
 {
-    union sockaddr_any name[2][2]; /* of each family: itself, and the port below */
     struct rf_addr below = *from;
 
     if (!set)
         return NULL;
     below.port--;
-    for (int v6 = 0; v6 < 2; v6++) {
-        addr_to_sockaddr(&name[v6][0], from, v6 ? AF_INET6 : AF_INET);
-        addr_to_sockaddr(&name[v6][1], &below, v6 ? AF_INET6 : AF_INET);
-    }
-    for (uint32_t i = 0; i < set->count; i++) {
-        const union sockaddr_any *has = &set->item[i]->subscriber->name;
-        const union sockaddr_any *like = name[has->any.sa_family == AF_INET6];
+    struct reporter *r = match_one(set, from);
 
-        if (memcmp(has, &like[0], sizeof *has) == 0 || memcmp(has, &like[1], sizeof *has) == 0)
-            return set->item[i];
+    return r ? r : match_one(set, &below);
+}
+
+static void put_in_places(struct reporters *set)
+{
+    for (uint32_t i = 0; i < set->count; i++) {
+        struct rf_addr addr;
+
+        addr_from_sockaddr(&addr, &set->item[i]->subscriber->name);
+        uint32_t at = place_of(set, &addr);
+
+        while (set->place[at])
+            at = (at + 1) & (set->places - 1);
+        set->place[at] = i + 1;
     }
-    return NULL;
+}
+
+/* Room for so many. */
+static struct reporters *set_new(size_t most)
+{
+    uint32_t places = 2;
+
+    while (places < 2 * most)
+        places *= 2;
+    struct reporters *set =
+        calloc(1, sizeof *set + most * sizeof(struct reporter *) + places * sizeof(uint32_t));
+
+    if (!set)
+        return NULL;
+    set->places = places;
+    set->place = (uint32_t *)(set->item + most);
+    return set;
 }
 
 static int by_since(const void *a, const void *b)
@@ -153,9 +201,10 @@ int reporters_change(const struct reporters *old, struct subscriber *const *who,
         n = sort_out(sorted, who, n);
     *out = (struct reporters *)old;
     if (rc == 0 && would_change(old, sorted, n, rtcp)) {
-        set = calloc(1, sizeof *set + ((old ? old->count : 0) + n) * sizeof(struct reporter *));
+        set = set_new((old ? old->count : 0) + n);
         rc = set ? merge(set, old, sorted, n, rtcp) : -ENOMEM;
         if (rc == 0) {
+            put_in_places(set);
             set->number = number;
             *out = set;
         } else if (set) {
@@ -166,13 +215,12 @@ int reporters_change(const struct reporters *old, struct subscriber *const *who,
     return rc;
 }
 
-/* Calls `give` with each of `set` that is not in `other`. */
-static void each_beyond(struct reporters *set, const struct reporters *other,
-                        void (*give)(struct reporter *, void *), void *with)
+void reporters_each_beyond(const struct reporters *set, const struct reporters *other,
+                           void (*tell)(struct reporter *, void *), void *with)
 {
-    for (uint32_t i = 0; i < set->count; i++) {
+    for (uint32_t i = 0; set && i < set->count; i++) {
         if (reporters_find(other, set->item[i]->subscriber) != set->item[i])
-            give(set->item[i], with);
+            tell(set->item[i], with);
     }
 }
 
@@ -191,7 +239,7 @@ void reporters_give_up(struct reporters *set, const struct reporters *old)
 {
     if (!set || set == old)
         return;
-    each_beyond(set, old, free_one, NULL);
+    reporters_each_beyond(set, old, free_one, NULL);
     free(set);
 }
 
@@ -199,6 +247,6 @@ void reporters_retire(struct reporters *old, const struct reporters *next, struc
 {
     if (!old || old == next)
         return;
-    each_beyond(old, next, retire_one, qsbr);
+    reporters_each_beyond(old, next, retire_one, qsbr);
     qsbr_retire(qsbr, &old->retired);
 }

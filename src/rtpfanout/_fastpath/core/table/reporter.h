@@ -32,6 +32,10 @@ void reporters_give_up(struct reporters *set, const struct reporters *old);
 /* `next` took the place of `old`. */
 void reporters_retire(struct reporters *old, const struct reporters *next, struct qsbr *qsbr);
 
+/* Calls `tell` with each of `set` (NULL: nobody) that is not in `other`. */
+void reporters_each_beyond(const struct reporters *set, const struct reporters *other,
+                           void (*tell)(struct reporter *, void *), void *with);
+
 /* NULL: it has no RTCP. */
 struct reporter *reporters_find(const struct reporters *set, const struct subscriber *s);
 /* Who sends RTCP from that address: its own, or that with the next port. NULL: nobody. */

@@ -51,6 +51,9 @@ struct reporters {
     struct qsbr_retired retired;
     uint64_t number; /* no other set of the session has it */
     uint32_t count;
+    /* By the address of the subscriber: 1 + the number of an item, 0: nobody. Open addressing in a power
+     * of two of places, half of them free at least; in the same memory as the set. */
+    uint32_t places, *place;
     struct reporter *item[];
 };
 

@@ -342,7 +342,8 @@ int table_init(struct table *t, const struct session_pool *sessions, struct qsbr
 
     *t = (struct table){.sessions = sessions, .qsbr = qsbr};
     t->aliases = calloc(1, sizeof *t->aliases);
-    if ((rc = t->aliases ? 0 : -ENOMEM) || (rc = hash_key_init(&t->key)) ||
+    if ((rc = hash_key_init(&t->key)) || (rc = t->aliases ? 0 : -ENOMEM) ||
+        (rc = (t->familiar = familiar_new(&t->key)) ? 0 : -ENOMEM) ||
         (rc = index_init(&t->by_source, KEY_FLOW)) ||
         (rc = index_init(&t->by_ssrc, KEY_SSRC)) || (rc = index_init(&t->by_network, KEY_SSRC)) ||
         (rc = index_init(&t->by_sender, KEY_SOURCE))) {
@@ -359,5 +360,7 @@ void table_destroy(struct table *t)
     index_destroy(&t->by_network);
     index_destroy(&t->by_sender);
     free(t->aliases);
+    familiar_free(t->familiar);
+    t->familiar = NULL;
     t->aliases = NULL; /* as the indexes: table_init has given all back when it fails */
 }

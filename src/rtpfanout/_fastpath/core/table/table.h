@@ -15,6 +15,7 @@
 #define RF_TABLE_H
 
 #include "aliases.h"
+#include "familiar.h"
 #include "index.h"
 
 struct table {
@@ -32,6 +33,7 @@ struct table {
      * what was found out before it is not taken for true after it. */
     _Atomic uint64_t epoch;
     struct aliases *aliases;
+    struct familiar *familiar;
 };
 
 /* What a session is to be found by. */
