@@ -41,7 +41,7 @@ def unavailable(retry_after: float | None = None) -> status_pb2.Status:
 class Script(session_pb2_grpc.SessionServiceServicer):
     """Each call fails with the next of `failures` while there are some, else is answered.
 
-    Each WatchSessions gets the next of `streams`: events, then the end, or the failure
+    Each watch gets the next of `streams`: events, then the end, or the failure
     that stands last; None: silence until the call is over. `release` ends the silence.
     """
 
@@ -59,7 +59,13 @@ class Script(session_pb2_grpc.SessionServiceServicer):
             context.abort_with_status(rpc_status.to_status(self.failures.pop(0)))
 
     def WatchSessions(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
-        self._note("WatchSessions", request, context)
+        return self._watch("WatchSessions", request, context)
+
+    def WatchEvents(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        return self._watch("WatchEvents", request, context)
+
+    def _watch(self, name: str, request: Any, context: Any) -> Iterator[Any]:
+        self._note(name, request, context)
         for step in self.streams.pop(0):
             if isinstance(step, status_pb2.Status):
                 context.abort_with_status(rpc_status.to_status(step))

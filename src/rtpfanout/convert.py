@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from rtpfanout.sessions import Knock, SessionStats, SessionView, SubscriberView, WatchEvent
+    from rtpfanout.sessions import (
+        Event,
+        Knock,
+        SessionStats,
+        SessionView,
+        SubscriberView,
+        WatchEvent,
+    )
 
 ERROR_DOMAIN = "rtpfanout"
 """`domain` of every google.rpc.ErrorInfo the server sends."""
@@ -66,6 +73,11 @@ def session_event(event: WatchEvent) -> session_pb2.SessionEvent:
         session=session_response(event.view) if event.view else None,
         cause=event.cause,
     )
+
+
+def event_message(event: Event) -> session_pb2.Event:
+    """An event of WatchEvents, by the same names."""
+    return session_pb2.Event(**event.as_dict())
 
 
 def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsResponse:

@@ -205,6 +205,22 @@ def test_nothing_of_a_foreign_session_is_listed(running: Secured) -> None:
     assert running.stub.ListSessions(request, metadata=b) == pb.ListSessionsResponse()
 
 
+def events_of_its_own_alone(running: Secured, watcher: Any, mine: tuple[str, str]) -> None:
+    """All that are kept: of the server and of other sessions none is among them."""
+    found = []
+    for event in running.stub.WatchEvents(
+        pb.WatchEventsRequest(after_sequence=0), metadata=watcher
+    ):
+        if event.kind == "heartbeat":
+            break
+        found.append((event.kind, event.session_id, dict(event.labels)))
+    labels = {"vehicle": "watched"}
+    first, last = mine
+    assert found == [
+        ("created", first, labels), ("deleted", first, labels), ("created", last, labels),
+    ]  # fmt: skip
+
+
 def test_a_watch_sees_its_own_alone_and_ends_with_its_token(running: Secured) -> None:
     admin = bearer(role="admin")
     labels = {"vehicle": "watched"}
@@ -230,6 +246,7 @@ def test_a_watch_sees_its_own_alone_and_ends_with_its_token(running: Secured) ->
     last = make_session(running, 203, labels)
     assert next(watch).session.session_id == last, "and no event of what is foreign now"
     watch.cancel()
+    events_of_its_own_alone(running, watcher, (mine, last))
     leeway = 10
     short = bearer(role="viewer", labels=labels, exp=int(time.time()) + 2 - leeway)
     watch = running.stub.WatchSessions(pb.WatchSessionsRequest(), metadata=short, timeout=SECONDS)

@@ -49,7 +49,11 @@ MINE = Identity("bob", Role.OPERATOR, (("vehicle", "a"),))
 
 def test_lists_are_confined() -> None:
     for given_, becomes in (("", "vehicle=a"), ("vehicle=b", "vehicle=b,vehicle=a")):
-        for request in (pb.ListSessionsRequest(), pb.WatchSessionsRequest()):
+        for request in (
+            pb.ListSessionsRequest(),
+            pb.WatchSessionsRequest(),
+            pb.WatchEventsRequest(),
+        ):
             request.label_selector = given_
             confine(MINE, type(request).__name__.removesuffix("Request"), request)
             assert request.label_selector == becomes

@@ -29,8 +29,8 @@ def test_help_lists_the_commands():
     assert done.returncode == 0
     commands = re.findall(r"^  (\w+)  ", done.stdout.split("Commands:")[1], re.MULTILINE)
     assert set(commands) == {
-        "bench", "config", "demo", "doctor", "drain", "knocks", "recv", "reload", "sdp", "send",
-        "serve",
+        "bench", "config", "demo", "doctor", "drain", "events", "knocks", "recv", "reload", "sdp",
+        "send", "serve",
         "session", "subscriber", "upgrade", "version",
     }  # fmt: skip
     assert "..." not in done.stdout.split("Commands:")[1]

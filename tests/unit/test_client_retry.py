@@ -79,7 +79,7 @@ def target(script: Script) -> Iterator[str]:
 
 def test_no_call_of_the_contract_is_missing() -> None:
     (service,) = session_pb2.DESCRIPTOR.services_by_name.values()
-    assert {method.name for method in service.methods} == {*CALLS, "WatchSessions"}
+    assert {method.name for method in service.methods} == {*CALLS, "WatchSessions", "WatchEvents"}
     with_id = {m.name for m in service.methods if "request_id" in m.input_type.fields_by_name}
     assert with_id == set(MUTATING)
 

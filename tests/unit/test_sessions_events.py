@@ -253,7 +253,7 @@ def test_who_sees_what(manager: SessionManager) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "field"),
-    [(("x", "", ()), "label_selector"), (("", "no name", ()), "session_id"),
+    [(("x", "", ()), "label_selector"), (("", "no name", ()), "session"),
      (("", "", ("silent", "slient")), "kinds")],
 )  # fmt: skip
 def test_what_can_be_asked_for(arguments: tuple[str, str, tuple[str, ...]], field: str) -> None:
@@ -342,6 +342,7 @@ def test_a_watch_begins_with_where_it_is() -> None:
     (only,) = taken(log, 1)
     assert (only.kind, only.sequence) == ("heartbeat", log.position)
     assert [e.kind for e in taken(log, 3, Begin(0))] == ["started", "heartbeat", "heartbeat"]
+    assert taken(log, 3)[0].kind == "heartbeat"
     log.tell(EventKind.OVERLOAD)
     nobodys = Wanted.of("v=a", "", ())
     (only,) = taken(log, 1, Begin(0), nobodys)

@@ -471,6 +471,49 @@ class SessionEvent(_message.Message):
     cause: str
     def __init__(self, type: _Optional[_Union[SessionEvent.Type, str]] = ..., revision: _Optional[int] = ..., session: _Optional[_Union[SessionResponse, _Mapping]] = ..., cause: _Optional[str] = ...) -> None: ...
 
+class WatchEventsRequest(_message.Message):
+    __slots__ = ("after_sequence", "since", "label_selector", "session", "kinds")
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    after_sequence: int
+    since: str
+    label_selector: str
+    session: str
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, after_sequence: _Optional[int] = ..., since: _Optional[str] = ..., label_selector: _Optional[str] = ..., session: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("sequence", "kind", "time", "session_id", "session_name", "labels", "subscriber_address", "count", "detail")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    kind: str
+    time: str
+    session_id: str
+    session_name: str
+    labels: _containers.ScalarMap[str, str]
+    subscriber_address: str
+    count: int
+    detail: str
+    def __init__(self, sequence: _Optional[int] = ..., kind: _Optional[str] = ..., time: _Optional[str] = ..., session_id: _Optional[str] = ..., session_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., subscriber_address: _Optional[str] = ..., count: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
 class IssueJoinTokenRequest(_message.Message):
     __slots__ = ("session_id", "ttl_secs", "lease_secs", "subscriber_class")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -104,6 +104,11 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.SessionEvent.FromString,
                 _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/rtpfanout.SessionService/WatchEvents',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.Event.FromString,
+                _registered_method=True)
         self.IssueJoinToken = channel.unary_unary(
                 '/rtpfanout.SessionService/IssueJoinToken',
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.IssueJoinTokenRequest.SerializeToString,
@@ -235,6 +240,14 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEvents(self, request, context):
+        """What happens to sessions, their sources and subscribers, and to the server: one
+        event each, numbered, until the caller ends the call. INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def IssueJoinToken(self, request, context):
         """A token with which a receiver, behind NAT too, makes itself a subscriber by
         a datagram to the port that RTP comes in on (docs/api.md, "Signed join").
@@ -329,6 +342,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.WatchSessions,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.SessionEvent.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.WatchEventsRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.Event.SerializeToString,
             ),
             'IssueJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueJoinToken,
@@ -701,6 +719,33 @@ class SessionService(object):
             '/rtpfanout.SessionService/WatchSessions',
             rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.SessionEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rtpfanout.SessionService/WatchEvents',
+            rtpfanout_dot_api_dot_session__pb2.WatchEventsRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.Event.FromString,
             options,
             channel_credentials,
             insecure,

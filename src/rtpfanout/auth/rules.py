@@ -20,6 +20,7 @@ READING = frozenset(
         "ListSubscribers",
         "GetSubscriberSdp",
         "WatchSessions",
+        "WatchEvents",
     )
 )
 SUBSCRIBING = frozenset(
@@ -104,7 +105,7 @@ def confine(identity: Identity, method: str, request: Any) -> None:
             f"you are confined to the label {identity.scope[0][0]}, and what {method} tells is"
             " nobody's yet"
         )
-    if method in ("ListSessions", "WatchSessions"):
+    if method in ("ListSessions", "WatchSessions", "WatchEvents"):
         scope = ",".join(f"{key}={value}" for key, value in identity.scope)
         request.label_selector = ",".join(filter(None, (request.label_selector, scope)))
     elif method == "CreateSession":

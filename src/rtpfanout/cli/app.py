@@ -14,6 +14,7 @@ from rtpfanout.cli import (
     control,
     demo,
     doctor,
+    events,
     knocks,
     recv,
     sdp,
@@ -38,6 +39,7 @@ app.command("serve", context_settings=serve.TAKES_ALL)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(session.app, name="session")
 app.add_typer(subscriber.app, name="subscriber")
+app.command("events")(events.events)
 app.command("knocks")(knocks.knocks)
 app.command("sdp")(sdp.sdp)
 app.command("send")(send.send)

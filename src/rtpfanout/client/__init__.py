@@ -7,17 +7,18 @@
 `AsyncSessionClient` has the same calls as coroutines. Both end each call by a deadline,
 repeat what is safe to repeat while the server is unavailable (`RetryPolicy`), and raise
 the errors of `errors.py`. `watch_sessions` follows every change over reconnects, and
-`SessionMirror` makes the current state of it.
+`SessionMirror` makes the current state of it; `watch_events` tells what happens, a line each.
 """
 
-from rtpfanout.client.asynchronous import AsyncSessionClient, AsyncSessionWatch
-from rtpfanout.client.blocking import SessionClient, SessionWatch
+from rtpfanout.client.asynchronous import AsyncEventWatch, AsyncSessionClient, AsyncSessionWatch
+from rtpfanout.client.blocking import EventWatch, SessionClient, SessionWatch
 from rtpfanout.client.credentials import Credentials
 from rtpfanout.client.mirror import SessionChange, SessionMirror
 from rtpfanout.client.requests import (
     BATCH_SIZE,
     PAGE_SIZE,
     CreateOptions,
+    EventOptions,
     ListOptions,
     SubscribeOptions,
     TermOptions,
@@ -31,11 +32,14 @@ __all__ = [
     "BATCH_SIZE",
     "NO_RETRIES",
     "PAGE_SIZE",
+    "AsyncEventWatch",
     "AsyncSessionClient",
     "AsyncSessionWatch",
     "ChangeKind",
     "CreateOptions",
     "Credentials",
+    "EventOptions",
+    "EventWatch",
     "ListOptions",
     "RetryPolicy",
     "SessionChange",

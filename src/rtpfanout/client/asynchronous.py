@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
 from rtpfanout.client import requests
-from rtpfanout.client.base import BaseClient, BaseWatch
+from rtpfanout.client.base import BaseClient, BaseWatch, OfEvents, OfSessions
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import aiter_items
 from rtpfanout.client.requests import PAGE_SIZE, Call
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rtpfanout.api import session_pb2 as pb
 
 _T = TypeVar("_T")
+_EventT = TypeVar("_EventT")
 
 
 class AsyncSessionClient(BaseClient, AsyncClosing):
@@ -97,6 +98,17 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
         """As SessionClient.watch_sessions: ``async for event in client.watch_sessions()``."""
         state = self._watch_state(after_revision, label_selector, heartbeats)
         return AsyncSessionWatch(self._begin_watch, state, self.target, self._closed)
+
+    def watch_events(
+        self,
+        after_sequence: int | None = None,
+        *,
+        heartbeats: bool = False,
+        **options: Unpack[requests.EventOptions],
+    ) -> AsyncEventWatch:
+        """As SessionClient.watch_events."""
+        state = self._event_state(after_sequence, heartbeats, options)
+        return AsyncEventWatch(self._begin_events, state, self.target, self._closed)
 
     async def add_subscriber(
         self,
@@ -193,9 +205,7 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
             await asyncio.sleep(delay)
 
 
-class AsyncSessionWatch(BaseWatch, AsyncClosing):
-    """SessionWatch for asyncio. Iterate in one task; `close` from any."""
-
+class _AsyncWatch(BaseWatch, AsyncClosing, Generic[_EventT]):
     _closed = False
 
     def close(self) -> None:
@@ -207,7 +217,7 @@ class AsyncSessionWatch(BaseWatch, AsyncClosing):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> pb.SessionEvent:
+    async def __anext__(self) -> _EventT:
         while not self._ended():
             failure = None
             try:
@@ -231,7 +241,7 @@ class AsyncSessionWatch(BaseWatch, AsyncClosing):
         self._closed = True
         raise StopAsyncIteration
 
-    async def _next_event(self) -> pb.SessionEvent | None:
+    async def _next_event(self) -> _EventT | None:
         """Over a new connection if there is none; None where the server ended it."""
         if self._stream is None:
             self._stream = self._method(self._state.request())
@@ -241,6 +251,14 @@ class AsyncSessionWatch(BaseWatch, AsyncClosing):
 
     def _ended(self) -> bool:
         return self._closed or self._client_closed.is_set()
+
+
+class AsyncSessionWatch(OfSessions, _AsyncWatch["pb.SessionEvent"]):
+    """SessionWatch for asyncio. Iterate in one task; `close` from any."""
+
+
+class AsyncEventWatch(OfEvents, _AsyncWatch["pb.Event"]):
+    """EventWatch for asyncio. Iterate in one task; `close` from any."""
 
 
 def _being_cancelled() -> bool:

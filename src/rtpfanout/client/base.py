@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rtpfanout.api import session_pb2_grpc
 from rtpfanout.client.credentials import Bearer
+from rtpfanout.client.requests import watch_events
 from rtpfanout.client.retry import Attempts, RetryPolicy
-from rtpfanout.client.watch import WatchState
+from rtpfanout.client.watch import EventState, StreamState, WatchState
 
 if TYPE_CHECKING:
     from rtpfanout.api import session_pb2
@@ -117,21 +118,49 @@ class BaseClient:
     ) -> WatchState:
         return WatchState(after_revision, label_selector, heartbeats, self._manner.retries)
 
+    def _begin_events(self, request: session_pb2.WatchEventsRequest) -> Any:
+        return self._stub.WatchEvents(request, metadata=self._bearer.metadata())
+
+    def _event_state(
+        self, after_sequence: int | None, heartbeats: bool, options: Mapping[str, Any]
+    ) -> EventState:
+        given = {} if after_sequence is None else {"after_sequence": after_sequence}
+        request = watch_events({**given, **options})
+        return EventState(request, heartbeats, self._manner.retries)
+
 
 class BaseWatch:
-    """One WatchSessions over any number of connections; its kind waits for the events."""
+    """One watch over any number of connections; its kind waits for the events."""
 
     def __init__(
-        self, method: Callable[..., Any], state: WatchState, target: str, client_closed: Any
+        self, method: Callable[..., Any], state: StreamState[Any], target: str, client_closed: Any
     ) -> None:
         """`method` begins a stream; `client_closed` is the client's event of its end."""
         self._method = method
-        self._state = state
+        self._state: Any = state
         self._target = target
         self._client_closed = client_closed
         self._stream: Any = None
 
+
+class OfSessions:
+    """A watch of what WatchSessions tells."""
+
+    _state: Any
+
     @property
     def revision(self) -> int:
         """What a later `watch_sessions(after_revision)` goes on from."""
-        return self._state.revision
+        return int(self._state.revision)
+
+
+class OfEvents:
+    """A watch of what WatchEvents tells."""
+
+    _state: Any
+
+    @property
+    def sequence(self) -> int | None:
+        """What a later `watch_events(after_sequence)` goes on from; None: nothing came yet."""
+        sequence: int | None = self._state.sequence
+        return sequence

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, cast
 
 import grpc
 
 from rtpfanout.client import requests
-from rtpfanout.client.base import BaseClient, BaseWatch
+from rtpfanout.client.base import BaseClient, BaseWatch, OfEvents, OfSessions
 from rtpfanout.client.failures import of_stream, translated
 from rtpfanout.client.paging import iter_items
 from rtpfanout.client.requests import PAGE_SIZE, Call
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rtpfanout.api import session_pb2 as pb
-    from rtpfanout.client.watch import WatchState
+    from rtpfanout.client.watch import StreamState
 
 _T = TypeVar("_T")
+_EventT = TypeVar("_EventT")
 
 
 class SessionClient(BaseClient, Closing):
@@ -120,6 +121,21 @@ class SessionClient(BaseClient, Closing):
         """
         state = self._watch_state(after_revision, label_selector, heartbeats)
         return SessionWatch(self._begin_watch, state, self.target, self._closed)
+
+    def watch_events(
+        self,
+        after_sequence: int | None = None,
+        *,
+        heartbeats: bool = False,
+        **options: Unpack[requests.EventOptions],
+    ) -> EventWatch:
+        """What happens from now on, an event each; see EventWatch.
+
+        `after_sequence`: what happened after that one, too, as far as it is kept; 0: all that is.
+        Of `heartbeats` the first comes when all of that has been told.
+        """
+        state = self._event_state(after_sequence, heartbeats, options)
+        return EventWatch(self._begin_events, state, self.target, self._closed)
 
     def add_subscriber(
         self,
@@ -243,17 +259,13 @@ class SessionClient(BaseClient, Closing):
                 raise failure
 
 
-class SessionWatch(BaseWatch, Closing):
-    """The events of WatchSessions, one after the other, over any number of connections.
-
-    Iterating connects, and when the connection is lost connects again and goes on after
-    the last event, for ever; a server that cannot be reached at first, or refuses, raises
-    as any call does. RESET, SNAPSHOT and SYNCED come as session.proto says: SessionMirror
-    deals with them. Iterate in one thread; `close` from any.
-    """
-
+class _Watch(BaseWatch, Closing, Generic[_EventT]):
     def __init__(
-        self, method: Callable[..., Any], state: WatchState, target: str, client_closed: Any
+        self,
+        method: Callable[..., Any],
+        state: StreamState[_EventT],
+        target: str,
+        client_closed: Any,
     ) -> None:
         super().__init__(method, state, target, client_closed)
         self._waiting_since: float | None = None
@@ -270,13 +282,13 @@ class SessionWatch(BaseWatch, Closing):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> pb.SessionEvent:
+    def __next__(self) -> _EventT:
         while not (self._closed.is_set() or self._client_closed.is_set()):
             failure = None
             try:
                 stream = self._connected()
                 self._waiting_since = time.monotonic()
-                event: pb.SessionEvent = next(stream)
+                event: _EventT = next(stream)
             except StopIteration:
                 pass  # the server is about to go, or lets no connection grow old
             except grpc.RpcError as error:
@@ -304,7 +316,23 @@ class SessionWatch(BaseWatch, Closing):
         return self._stream
 
 
-def _guard(watch: weakref.ref[SessionWatch], closed: threading.Event) -> None:
+class SessionWatch(OfSessions, _Watch["pb.SessionEvent"]):
+    """The events of WatchSessions, one after the other, over any number of connections.
+
+    Iterating connects, and when the connection is lost connects again and goes on after
+    the last event, for ever; a server that cannot be reached at first, or refuses, raises
+    as any call does. RESET, SNAPSHOT and SYNCED come as session.proto says: SessionMirror
+    deals with them. Iterate in one thread; `close` from any.
+    """
+
+
+class EventWatch(OfEvents, _Watch["pb.Event"]):
+    """The events of WatchEvents in the same way. What was missed comes as an event of kind "gap":
+    `count` of them, 0 where nobody can tell, as after a restart of the server.
+    """
+
+
+def _guard(watch: weakref.ref[_Watch[Any]], closed: threading.Event) -> None:
     """Give up a connection on which nothing comes for SILENCE_SECONDS while somebody waits."""
     while not closed.wait(SILENCE_SECONDS / 10):
         watched = watch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, cast
 
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.errors import InvalidArgumentError, UnimplementedError
@@ -70,6 +70,19 @@ class ListOptions(TypedDict, total=False):
     label_selector: str
     name_prefix: str
     id_prefix: str
+
+
+class EventOptions(TypedDict, total=False):
+    """Which events WatchEvents tells; see session.proto.
+
+    `since`: a moment of RFC 3339, where there is no `after_sequence`. `kinds`: such as
+    ["silent", "back"]; none: all.
+    """
+
+    since: str
+    label_selector: str
+    session: str
+    kinds: Sequence[str]
 
 
 class UpdateOptions(TermOptions, total=False):
@@ -215,6 +228,10 @@ def issue_join_token(session_id: str, options: TokenOptions) -> Call[pb.JoinToke
 def request_keyframe(session_id: str) -> Call[empty_pb2.Empty]:
     # Asked for twice it is sent once: the server takes what comes soon after for the same.
     return _reading("RequestKeyframe", session_id=session_id)
+
+
+def watch_events(fields: dict[str, Any]) -> pb.WatchEventsRequest:
+    return cast("pb.WatchEventsRequest", _request("WatchEvents", fields))
 
 
 def _mutating(method: str, *, request_id: str | None = None, **fields: Any) -> Call[Any]:

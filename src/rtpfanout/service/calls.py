@@ -22,7 +22,7 @@ from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.audit import Audit, AuditLog
 from rtpfanout.service.turns import Turns
-from rtpfanout.sessions import SCOPE, description, watch
+from rtpfanout.sessions import SCOPE, Begin, Wanted, description, watch, watch_events
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -241,6 +241,19 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         )
         async for event in events:
             yield convert.session_event(event)
+
+    @_stream
+    async def WatchEvents(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.Event]:
+        after = request.after_sequence if request.HasField("after_sequence") else None
+        events = watch_events(
+            self.manager.events,
+            self._stopping,
+            begin=Begin.of(after, request.since),
+            wanted=Wanted.of(request.label_selector, request.session, request.kinds),
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+        )
+        async for event in events:
+            yield convert.event_message(event)
 
     @_call
     async def ListKnocks(self, request: pb.ListKnocksRequest) -> pb.ListKnocksResponse:

@@ -69,6 +69,10 @@ class Clock:
         shown = wall_ns - self._offset_ns + self._shown()
         return _EPOCH + timedelta(microseconds=shown // 1000)
 
+    def now(self) -> datetime:
+        """The wall clock's, in UTC."""
+        return self._utc_now()
+
     def _shown(self) -> int:
         """What the wall clock is ahead of the monotonic one."""
         ahead = self._wall_ns() - self.monotonic_ns()

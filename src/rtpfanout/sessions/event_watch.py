@@ -2,7 +2,7 @@
 
 For whatever tells of events: a call, a page, a hook. For a page (SSE), with `manager.events`:
 
-    wanted = Wanted.of(label_selector, session_id, kinds)  # and the selector of who may see less
+    wanted = Wanted.of(label_selector, session, kinds)  # and the selector of who may see less
     begin = Begin(after=last_event_id)
     async for event in watch_events(manager.events, stopping, begin=begin, wanted=wanted,
                                     heartbeat_seconds=10):
@@ -78,12 +78,13 @@ async def watch_events(
 ) -> AsyncIterator[Event]:
     """The events from `begin` on, until `stopping` is set.
 
-    The first thing is told at once, if only a HEARTBEAT, whose number is where to go on from; later
-    there is one after `heartbeat_seconds` without an event. What was missed is told as a GAP.
+    A HEARTBEAT, whose number is where to go on from, comes when all that is kept has been told, and
+    then after `heartbeat_seconds` without an event. What was missed is told as a GAP.
     """
     position = begin.position(log)
     now = asyncio.get_running_loop().time
-    last = now() - heartbeat_seconds
+    last = now()
+    is_up_to_date = False
     with woken_by(log) as woken:
         while not stopping.is_set():
             woken.clear()
@@ -95,7 +96,8 @@ async def watch_events(
             if found:
                 await asyncio.sleep(0)  # where none is wanted nobody waits otherwise
                 continue
-            if now() - last >= heartbeat_seconds:
+            if not is_up_to_date or now() - last >= heartbeat_seconds:
+                is_up_to_date = True
                 yield Event(position, EventKind.HEARTBEAT, log.now())
                 last = now()
             await wait_for(woken, stopping, last + heartbeat_seconds - now())

@@ -15,7 +15,6 @@ import enum
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -122,7 +121,10 @@ class Wanted(NamedTuple):
                 f"{shown(unknown)} is no kind of event; there are {', '.join(EventKind)}",
                 field="kinds",
             ) from None
-        named = session_of(session) if session else ""
+        try:
+            named = session_of(session) if session else ""
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(error.message, field="session") from None
         return cls(label_selector_of(label_selector), named, found)
 
     def takes(self, kind: EventKind) -> bool:
@@ -131,8 +133,7 @@ class Wanted(NamedTuple):
         return not self.kinds or kind in self.kinds or kind in always
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One line. `time` is in UTC; without a `session_id` it is about the server itself."""
 
     sequence: int
@@ -140,10 +141,10 @@ class Event:
     time: datetime
     session_id: str = ""
     name: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NO_LABELS
     record: bytes = b""
     """The subscriber it is about, if it is about one."""
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]
     """How many subscribers it is about; how often it happened; of GAP, how many events are not
     known, 0: nobody can tell."""
     detail: str = ""
@@ -175,9 +176,9 @@ class Event:
         if self.before is None or after is matches(self.before.labels, selector):
             return self if after else None
         if after:
-            return replace(self, kind=EventKind.CREATED, detail="")
+            return self._replace(kind=EventKind.CREATED, detail="")
         name, labels = self.before
-        return replace(self, kind=EventKind.DELETED, name=name, labels=labels, detail="")
+        return self._replace(kind=EventKind.DELETED, name=name, labels=labels, detail="")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, by the names of Event in session.proto."""
@@ -234,15 +235,12 @@ class EventLog(Listened):
         is about some; about none of several it is nothing. Waits for nobody.
         """
         now = self.now()
-        of: dict[str, Any] = {}
+        of = ("", "", _NO_LABELS)
         if session is not None:
-            of = {"session_id": session.session_id, "name": session.name, "labels": session.labels}
-        if records:
-            of |= {"record": records[0] if len(records) == 1 else b"", "count": len(records)}
-        else:
-            of["count"] = count
+            of = session.session_id, session.name, session.labels
+        record = records[0] if len(records) == 1 else b""
         with self._lock:
-            event = Event(self._next, kind, now, **of, detail=detail, before=before)
+            event = Event(self._next, kind, now, *of, record, len(records) or count, detail, before)
             self._next += 1
             if len(self._entries) == self._entries.maxlen:
                 self._lost = self._entries[0].time
@@ -287,4 +285,4 @@ class EventLog(Listened):
 
     def now(self) -> datetime:
         """In UTC."""
-        return self._clock.moment(self._clock.wall_ns())
+        return self._clock.now()
