@@ -417,6 +417,76 @@ static void static_types(void)
     CHECK_EQ(now().frames, RF_ABSENT); /* its timestamps are of packets */
 }
 
+enum { BURST = 14 };
+
+/* A frame of up to BURST packets, some of which are lost, doubled, of another type or a keyframe's. */
+static unsigned make_burst(uint64_t *state, uint32_t *seq, uint32_t timestamp,
+                           uint8_t bytes[BURST][16], struct packet packets[BURST])
+{
+    unsigned n = 1 + random_below(state, BURST), trouble = random_below(state, 4);
+
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *p = bytes[i];
+
+        *seq += trouble == 1 && random_below(state, 8) == 0 ? 2 : 1;
+        *seq -= trouble == 2 && random_below(state, 8) == 0 ? 1 : 0;
+        memset(p, 0, 16);
+        p[0] = 0x80;
+        p[1] = trouble == 3 && random_below(state, 8) == 0 ? 97 : PT_VIDEO;
+        p[2] = (uint8_t)(*seq >> 8);
+        p[3] = (uint8_t)*seq;
+        for (unsigned k = 0; k < 4; k++)
+            p[4 + k] = (uint8_t)(timestamp >> (24 - 8 * k));
+        p[12] = random_below(state, 16) == 0 ? 0x65 : 0x41; /* of H264: IDR, or another slice */
+        packets[i] = (struct packet){.bytes = {p, 16}};
+    }
+    return n;
+}
+
+static void takes(struct reception *to, const struct packet *packet, uint64_t at)
+{
+    struct reception_packet p = {packet->bytes.iov_base, packet->bytes.iov_len, at, false};
+
+    reception_take(to, &p);
+}
+
+/* Packets that came at once are noted as if they were taken one by one, where they are told and where
+ * they are guessed. */
+static void together_as_singly(void)
+{
+    static struct reception again;
+    uint8_t bytes[BURST][16];
+    struct packet packets[BURST];
+    uint64_t state = 1;
+
+    for (unsigned round = 0; round < 4; round++) {
+        uint32_t seq = 65000, alike = 0, all = 0;
+
+        begin();
+        if (round % 2)
+            tell(RF_ENCODING_H264, 90000);
+        memcpy((void *)&again, (const void *)&r, sizeof r);
+        for (unsigned frame = 0; frame < 2000; frame++) {
+            uint64_t at = SECOND + frame * 33 * MS;
+            unsigned n = make_burst(&state, &seq, frame * 3000, bytes, packets);
+
+            for (unsigned i = 0; i < n; i++)
+                takes(&r, &packets[i], at);
+            for (unsigned i = 0; i < n;) {
+                takes(&again, &packets[i++], at);
+                unsigned took = reception_take_alike(&again, &packets[i], n - i, at);
+
+                i += took;
+                alike += took;
+            }
+            all += n;
+            store_rlx(&again.version, load_rlx(&r.version));
+            CHECK(memcmp((const void *)&again, (const void *)&r, sizeof r) == 0);
+        }
+        CHECK(alike > all / 2);
+    }
+}
+
 static _Atomic bool done;
 
 /* With a pause now and then, as traffic has them: who writes all the time is never read whole. */
@@ -471,6 +541,7 @@ int main(void)
     RUN(sniffs_opus);
     RUN(noise_is_nothing);
     RUN(static_types);
+    RUN(together_as_singly);
     RUN(read_meanwhile);
     return 0;
 }

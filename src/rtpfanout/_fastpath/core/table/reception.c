@@ -250,12 +250,20 @@ static inline bool take_next(struct reception *r, const struct reception_packet 
     return reception_take_payload(r, p, true, begins);
 }
 
+/* Whether the packet of that number is more than a simple case by its number alone: it votes, or it begins
+ * a lap. */
+static inline bool is_special(uint32_t number, unsigned looked_at)
+{
+    return number % RECEPTION_SELDOM == 0 && (looked_at & RECEPTION_SAMPLES || number == 0);
+}
+
 static inline bool is_next(const struct reception *r, const struct reception_packet *p)
 {
     uint32_t next = load_rlx(&r->highest) + 1;
+    unsigned looked_at = load_rlx(&r->looked_at);
 
     return rtp_read_u16(p->data + 2) == (uint16_t)next && reception_ssrc(p) == load_rlx(&r->ssrc) &&
-           (p->data[1] & 0x7f) == load_rlx(&r->looked_at) && next != 0;
+           (p->data[1] & 0x7fu) == (looked_at & ~(unsigned)RECEPTION_SAMPLES) && !is_special(next, looked_at);
 }
 
 bool reception_take(struct reception *r, const struct reception_packet *p)
@@ -267,4 +275,35 @@ bool reception_take(struct reception *r, const struct reception_packet *p)
 
     store_rls(&r->version, version + 2);
     return has_sets;
+}
+
+unsigned reception_take_alike(struct reception *r, const struct packet *first, unsigned n, uint64_t now)
+{
+    enum rf_encoding encoding = (enum rf_encoding)load_rlx(&r->encoding);
+    uint32_t version = load_rlx(&r->version), ssrc = load_rlx(&r->ssrc);
+    uint32_t highest = load_rlx(&r->highest), timestamp = load_rlx(&r->timestamp);
+    uint32_t jitter = load_rlx(&r->jitter);
+    unsigned looked_at = load_rlx(&r->looked_at), type = looked_at & ~(unsigned)RECEPTION_SAMPLES;
+    unsigned i = 0;
+
+    if (load_rlx(&r->packet_ns) != now)
+        return 0;
+    for (; i < n && i < RECEPTION_WINDOW - 1; i++) {
+        struct reception_packet p = {first[i].bytes.iov_base, first[i].bytes.iov_len, now, false};
+
+        if (rtp_read_u16(p.data + 2) != (uint16_t)(highest + 1) || is_special(highest + 1, looked_at) ||
+            reception_timestamp(&p) != timestamp || reception_ssrc(&p) != ssrc ||
+            (p.data[1] & 0x7fu) != type || !payload_is_dull(encoding, p.data, p.len, false))
+            break;
+        highest++;
+        jitter -= (jitter + 8) >> 4; /* as by smooth(), of 0 */
+    }
+    if (i == 0)
+        return 0;
+    store_rlx(&r->version, version + 1); /* as above */
+    store_rls(&r->highest, highest);
+    store_rls(&r->window, load_rlx(&r->window) << i | ((UINT64_C(1) << i) - 1));
+    store_rls(&r->jitter, jitter);
+    store_rls(&r->version, version + 2);
+    return i;
 }

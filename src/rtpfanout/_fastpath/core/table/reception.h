@@ -13,6 +13,7 @@
 
 #include "atomic.h"
 #include "payload.h"
+#include "run.h"
 #include "sniff.h"
 
 enum {
@@ -20,6 +21,7 @@ enum {
     RECEPTION_DROPOUT = 3000,   /* RFC 3550 A.1: a greater step ahead may be another numbering */
     RECEPTION_MISORDER = 1500,  /* so may one further back. A.1 has 100; two modems differ by more */
     RECEPTION_RESTART = 5,      /* late packets in sequence that begin another numbering */
+    RECEPTION_SELDOM = 64,      /* where an encoding is not found out soon, one packet of so many votes */
     RECEPTION_RETYPED = 64,     /* packets of another type, and no others, that are looked into then */
     JITTER_BITS = 3,            /* of ns that its unit leaves away */
     GAP_WINDOW_BITS = 30,       /* of ns, about a second */
@@ -67,17 +69,19 @@ struct reception {
     _Atomic uint8_t other_type;
     _Atomic uint16_t other_count;
     _Atomic uint32_t other_since; /* `highest` then */
-    struct votes votes; /* while RECEPTION_SNIFFS */
+    struct votes votes; /* while RECEPTION_GUESSES */
 };
 
 _Static_assert(sizeof(struct reception) == 3 * CACHE_LINE, "a reception has three cache lines");
 
-/* Of `looked_at`: with any of them a packet is no simple case. */
+/* Of `looked_at`: with any of them but RECEPTION_SAMPLES a packet is no simple case. */
 enum {
     RECEPTION_TYPE = 0xff,      /* no flag: the payload type, or RF_ANY_PAYLOAD_TYPE */
     RECEPTION_SUSPECTS = 0x700, /* how many in sequence go on with what may be another numbering */
     RECEPTION_SUSPECT = 0x100,  /* one of them */
-    RECEPTION_SNIFFS = 0x800,   /* `encoding` is a guess as yet */
+    RECEPTION_SNIFFS = 0x800,   /* `encoding` is a guess as yet: each packet votes, */
+    RECEPTION_SAMPLES = 0x4000, /* or it has been for long: RECEPTION_SELDOM does */
+    RECEPTION_GUESSES = RECEPTION_SNIFFS | RECEPTION_SAMPLES,
     RECEPTION_STRAYED = 0x1000, /* the last packet was not the one with the highest number */
     RECEPTION_UNSEEN = 0x2000,  /* no packet of the type came yet */
 };
@@ -91,6 +95,10 @@ struct reception_packet {
 
 /* The owner. True: it has parameter sets of `encoding`. */
 bool reception_take(struct reception *r, const struct reception_packet *p);
+
+/* Behind the one that was taken last: how many of `n` packets, which came at the same time and lie one behind
+ * the other, go on with its frame and have nothing else to tell. They are taken. */
+unsigned reception_take_alike(struct reception *r, const struct packet *first, unsigned n, uint64_t now);
 
 static inline void reception_prefetch(const struct reception *r)
 {

@@ -3,10 +3,7 @@
 
 #include "reception.h"
 
-enum {
-    VOTES = 120, /* packets that all vote; then one in so many does: */
-    SELDOM = 64,
-};
+enum { VOTES = 120 }; /* packets that all vote */
 
 static void use_clock(struct reception *r)
 {
@@ -22,7 +19,7 @@ void reception_use_media(struct reception *r)
     uint64_t asked = load_acq(&r->asked);
     enum rf_encoding given = media_encoding(asked);
     uint8_t type = media_payload_type(asked);
-    bool sniffed = !reception_has(r, RECEPTION_SNIFFS), sniffs = false;
+    bool sniffed = !reception_has(r, RECEPTION_GUESSES), sniffs = false;
 
     if (type != RF_ANY_PAYLOAD_TYPE && type != reception_type(r))
         reception_set(r, RECEPTION_TYPE, RECEPTION_UNSEEN | type);
@@ -35,7 +32,7 @@ void reception_use_media(struct reception *r)
         sniffs = given == RF_ENCODING_UNKNOWN;
     }
     store_rls(&r->encoding, (uint8_t)given);
-    reception_set(r, RECEPTION_SNIFFS, sniffs ? RECEPTION_SNIFFS : 0);
+    reception_set(r, RECEPTION_GUESSES, sniffs ? RECEPTION_SNIFFS : 0);
     use_clock(r);
 }
 
@@ -112,7 +109,7 @@ static enum rf_encoding sniff(struct reception *r, const struct ballot *b)
     enum rf_encoding before = (enum rf_encoding)load_rlx(&r->encoding);
     bool known;
 
-    if (votes_count(&r->votes) >= VOTES && load_rlx(&r->highest) % SELDOM != 0)
+    if (reception_has(r, RECEPTION_SAMPLES) && load_rlx(&r->highest) % RECEPTION_SELDOM != 0)
         return before;
     enum rf_encoding best = votes_take(&r->votes, b, &known);
 
@@ -124,8 +121,10 @@ static enum rf_encoding sniff(struct reception *r, const struct ballot *b)
         store_rls(&r->keyframe_interval_us, 0);
     }
     if (known) {
-        reception_set(r, RECEPTION_SNIFFS, 0);
+        reception_set(r, RECEPTION_GUESSES, 0);
         use_clock(r);
+    } else if (votes_count(&r->votes) >= VOTES) {
+        reception_set(r, RECEPTION_GUESSES, RECEPTION_SAMPLES);
     }
     return best;
 }
@@ -134,7 +133,7 @@ bool reception_take_payload(struct reception *r, const struct reception_packet *
                             bool begins)
 {
     enum rf_encoding encoding = (enum rf_encoding)load_rlx(&r->encoding);
-    bool sniffs = reception_has(r, RECEPTION_SNIFFS);
+    bool sniffs = reception_has(r, RECEPTION_GUESSES);
 
     if (encoding == RF_ENCODING_UNKNOWN && !sniffs)
         return false;

@@ -50,7 +50,7 @@ static void copy(const struct reception *r, struct reception_view *out)
         out->types[i] = load_acq(&r->types[i]);
     out->payload_type = (uint8_t)out->looked_at;
     out->encoding = (enum rf_encoding)load_acq(&r->encoding);
-    if (out->looked_at & RECEPTION_SNIFFS)
+    if (out->looked_at & RECEPTION_GUESSES)
         out->encoding = RF_ENCODING_UNKNOWN;
     out->sureness = votes_sureness(&r->votes, out->encoding);
 }
