@@ -141,6 +141,7 @@ void ports_mark(struct rf_engine *e, struct session *s, uint16_t mark)
     e->copying_dscp += mark == MARK_COPY ? 1 : 0;
     e->copying_dscp -= load_rlx(&s->mark) == MARK_COPY ? 1 : 0;
     store_rlx(&s->mark, mark);
+    gate_by(s, GATING_MARKED, mark ? GATING_MARKED : 0);
     if ((before > 0) != (e->copying_dscp > 0))
         tell_tos(e, before == 0);
 }

@@ -99,17 +99,34 @@ static bool is_of_port(struct arrival *a)
     return true;
 }
 
-/* What the packet is, and for RTP the key to look it up by: its neighbour's, if they are alike. */
+/* Whether it comes from where its neighbour came from, to where that came, with the same SSRC: then it is
+ * the same session's, as frames come in bursts. */
+static bool is_alike(const struct arrival *a, uint32_t ssrc, const struct arrival *previous)
+{
+    const struct datagram *d = a->datagram, *before = previous->datagram;
+
+    if (a->kind != RTP_PACKET || previous->kind != RTP_PACKET || ssrc != previous->key.ssrc)
+        return false;
+    return d == before || (d->kind == before->kind && d->port == before->port &&
+                           addr_equal(&d->source, &before->source));
+}
+
+/* What the packet is, and for RTP the key to look it up by. */
 static void classify(struct gate *g, struct arrival *a, const struct arrival *previous)
 {
     uint32_t ssrc = 0;
 
+    a->kind = rtp_classify(a->data, a->len, &ssrc);
+    if (previous && is_alike(a, ssrc, previous)) {
+        a->alike = true;
+        a->key = previous->key;
+        return;
+    }
     if (is_own(g, &a->datagram->source)) {
         a->kind = RTP_FOREIGN;
         a->reason = DROP_loop;
         return;
     }
-    a->kind = rtp_classify(a->data, a->len, &ssrc);
     if (a->datagram->kind != PORT_RTP && !is_of_port(a))
         return;
     if (a->kind == RTP_CONTROL && may_be_rtp(g, a))
@@ -124,14 +141,22 @@ static void classify(struct gate *g, struct arrival *a, const struct arrival *pr
         a->key = (struct table_key){.ssrc = ssrc, .source = &a->datagram->source}; /* not looked up */
         return;
     }
-    if (previous && previous->kind == RTP_PACKET && previous->datagram == a->datagram &&
-        previous->key.ssrc == ssrc)
-        a->key = previous->key;
-    else
-        a->key = table_key(g->table, ssrc, &a->datagram->source);
+    a->key = table_key(g->table, ssrc, &a->datagram->source);
     table_prefetch(g->table, &a->key);
     if (g->senders)
         known_prefetch(&g->known, a->key.hash);
+}
+
+/* Whose it may be: what will be read and written of that begins to be loaded, for all of the block at once. */
+static void peek(const struct gate *g, const struct arrival *a)
+{
+    const struct session_pool *pool = g->table->sessions;
+    uint32_t at;
+
+    if (a->alike || !a->key.hash || !index_peek(&g->table->by_source, a->key.hash, &at))
+        return;
+    session_prefetch(session_at(pool, at));
+    reception_prefetch(&pool->reception_chunks[at / SESSION_CHUNK][at % SESSION_CHUNK]);
 }
 
 /* No session admits it; but one may latch on to it. */
@@ -225,6 +250,25 @@ static void look_up_rtcp(struct gate *g, struct arrival *a)
         stats_count_rtcp(g->counters, why);
 }
 
+/* What was found for the packet before it. */
+static void take_after(struct arrival *a, const struct arrival *previous)
+{
+    a->session = previous->session;
+    a->refuser = previous->refuser;
+    a->reason = previous->reason;
+    a->by_network = previous->by_network;
+}
+
+static void look_up_rtp(struct gate *g, struct arrival *a)
+{
+    if (a->datagram->kind == PORT_SESSION_RTP)
+        look_up_port(g, a);
+    else
+        look_up_main(g, a);
+    if (a->session) /* which is noted in it if it gets in: the misses overlap here */
+        reception_prefetch(session_reception(g->table->sessions, a->session));
+}
+
 static void look_up(struct gate *g, struct arrival *a)
 {
     if (!a->key.source) {
@@ -232,10 +276,10 @@ static void look_up(struct gate *g, struct arrival *a)
             look_up_rtcp(g, a);
         return;
     }
-    if (a->datagram->kind == PORT_SESSION_RTP)
-        look_up_port(g, a);
+    if (a->alike && a[-1].kind == RTP_PACKET)
+        take_after(a, a - 1);
     else
-        look_up_main(g, a);
+        look_up_rtp(g, a);
     if (a->kind == RTP_CONTROL) {
         if (a->session && load_rlx(&a->session->gating) & GATING_NO_RTCP)
             a->kind = RTP_PACKET;
@@ -244,8 +288,6 @@ static void look_up(struct gate *g, struct arrival *a)
     }
     if (a->data[0] & RTP_PADDING && a->kind == RTP_PACKET && !padding_is_right(g, a))
         give_up(a, RTP_MALFORMED, DROP_malformed);
-    if (a->session) /* which is noted in it if it gets in: the misses overlap here */
-        reception_prefetch(session_reception(g->table->sessions, a->session));
 }
 
 static void count_drop(struct gate *g, const struct arrival *a)
@@ -282,18 +324,31 @@ static void hear(struct gate *g, const struct arrival *a)
     s->heard_in = set->number;
 }
 
+/* Whether it is one of those that gate_admits has nothing to ask about, nearly all. */
+static inline bool is_simple(const struct gate *g, const struct arrival *a)
+{
+    struct session *s = a->session;
+
+    return s && a->kind == RTP_PACKET && !a->owner && !a->by_network && !g->fair.watching &&
+           (load_rlx(&s->owner) & OWNER_MASK) == g->worker + 1 &&
+           !(load_rlx(&s->gating) & GATING_ASKED);
+}
+
 void gate_pass(struct gate *g)
 {
     g->senders = table_has_senders(g->table);
     for (uint32_t i = 0; i < g->count; i++)
         classify(g, &g->arrival[i], i > 0 ? &g->arrival[i - 1] : NULL);
     for (uint32_t i = 0; i < g->count; i++)
+        peek(g, &g->arrival[i]);
+    for (uint32_t i = 0; i < g->count; i++)
         look_up(g, &g->arrival[i]);
     for (uint32_t i = 0; i < g->count; i++) {
         struct arrival *a = &g->arrival[i];
 
-        if (gate_admits(g, a)) {
-            hear(g, a);
+        if (is_simple(g, a) || gate_admits(g, a)) {
+            if (!a->alike || a[-1].datagram != a->datagram || a[-1].session != a->session)
+                hear(g, a);
             continue;
         }
         g->fair.strangers += a->session == NULL;

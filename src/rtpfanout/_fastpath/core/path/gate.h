@@ -30,6 +30,7 @@ struct arrival {
     bool by_network;         /* its session admits a network, not just this source */
     bool handed_over;        /* to the worker of its session, so that it has none here */
     bool held;               /* it waits, so that it has none yet */
+    bool alike;              /* it is of the same session as the one before it */
     bool passes;             /* what is held for its session goes first: see worker_admit.c */
     struct table_key key;    /* of RTP_PACKET, and of what may be one */
     struct session *session; /* that it is admitted to, or NULL */

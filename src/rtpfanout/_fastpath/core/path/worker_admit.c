@@ -3,8 +3,10 @@
 
 enum { CLOCKS_STEADY_NS = 20000 }; /* from one block to the next */
 
-static uint16_t mark_of(const struct session *s, const struct datagram *d)
+static uint16_t mark_of(const struct session *s, const struct datagram *d, unsigned gating)
 {
+    if (!(gating & GATING_MARKED)) /* the mark is in another cache line */
+        return 0;
     uint16_t mark = load_rlx(&s->mark);
 
     return mark == MARK_COPY ? (uint16_t)(MARKED | (d->tos & MARK_DSCP)) : mark;
@@ -18,37 +20,53 @@ static uint64_t came_at(const struct worker *w, uint64_t received_ns)
     return received_ns != 0 && at < w->gate.now ? at : w->gate.now;
 }
 
-/* What it tells of how its session is received. */
-static void note_reception(struct worker *w, const struct arrival *a)
+/* What packets that came at once tell of how their session is received. */
+static void note_reception(struct worker *w, const struct arrival *a, const struct packet *first,
+                           unsigned n)
 {
-    struct reception *r = session_reception(w->gate.table->sessions, a->session);
-    struct reception_packet p = {
-        .data = a->data, .len = a->len, .now = came_at(w, a->datagram->received_ns),
-        .several = load_rlx(&a->session->gating) & GATING_ANY};
+    struct session *s = a->session;
+    struct reception *r = session_reception(w->gate.table->sessions, s);
+    struct reception_packet p = {.now = came_at(w, a->datagram->received_ns),
+                                 .several = load_rlx(&s->gating) & GATING_ANY};
 
-    if (reception_take(r, &p))
-        session_keep_sets(a->session, &w->spares, (enum rf_encoding)load_rlx(&r->encoding),
-                          payload_of(a->data, a->len), w->gate.now);
+    for (unsigned i = 0; i < n;) {
+        p.data = a[i].data;
+        p.len = a[i].len;
+        if (reception_take(r, &p))
+            session_keep_sets(s, &w->spares, (enum rf_encoding)load_rlx(&r->encoding),
+                              payload_of(p.data, p.len), w->gate.now);
+        if (++i < n)
+            i += reception_take_alike(r, first + i, n - i, p.now);
+    }
 }
 
-static void accept_packet(struct worker *w, const struct arrival *a)
+/* `n` packets of one datagram and one session. */
+static void accept_packets(struct worker *w, const struct arrival *a, unsigned n)
 {
-    struct packet *p = &w->packets[w->packet_count++];
+    struct packet *first = &w->packets[w->packet_count];
     struct session *s = a->session;
+    unsigned gating = load_rlx(&s->gating);
     uint32_t subscribers = subscribers_served(load_acq(&s->subscribers));
+    uint16_t mark = mark_of(s, a->datagram, gating);
+    uint64_t bytes = 0;
 
-    *p = (struct packet){.bytes = {a->data, a->len},
-                         .received_ns = a->datagram->received_ns,
-                         .mark = mark_of(s, a->datagram)};
     if (!s->run.first)
         w->sessions[w->session_count++] = s;
-    budget_charge(&w->budget, subscribers, run_append(&s->run, p, w->gso));
-    counter_add(&s->counters.packets_received, 1);
-    counter_add(&s->counters.bytes_received, a->len);
+    for (unsigned i = 0; i < n; i++) {
+        struct packet *p = &w->packets[w->packet_count++];
+
+        *p = (struct packet){.bytes = {a[i].data, a[i].len},
+                             .received_ns = a->datagram->received_ns,
+                             .mark = mark};
+        budget_charge(&w->budget, subscribers, run_append(&s->run, p, w->gso));
+        bytes += a[i].len;
+    }
+    counter_add(&s->counters.packets_received, n);
+    counter_add(&s->counters.bytes_received, bytes);
     store_rlx(&s->last_packet_ns, w->now);
-    counter_add(&w->counters.packets_forwarded, 1);
-    note_reception(w, a);
-    if (load_rlx(&s->gating) & GATING_FEEDBACK) {
+    counter_add(&w->counters.packets_forwarded, n);
+    note_reception(w, a, first, n);
+    if (gating & GATING_FEEDBACK) {
         s->feedback->fed_from = a->datagram->source;
         s->feedback->fed_to = a->datagram->port;
     }
@@ -67,7 +85,7 @@ static void accept_held(struct worker *w, const struct arrival *a)
         before.data = held->datagram.data;
         before.len = held->datagram.len;
         before.datagram = &held->datagram;
-        accept_packet(w, &before);
+        accept_packets(w, &before, 1);
     }
 }
 
@@ -100,6 +118,35 @@ static uint64_t read_clocks(struct worker *w, uint64_t *now)
     return realtime;
 }
 
+/* How many from `a` on came at once, and to one session. */
+static unsigned count_together(const struct arrival *a, const struct arrival *end)
+{
+    unsigned n = 1;
+
+    while (a + n < end && a[n].session == a->session && a[n].datagram == a->datagram && !a[n].passes)
+        n++;
+    return n;
+}
+
+static void accept_block(struct worker *w)
+{
+    const struct arrival *a = w->gate.arrival, *end = a + w->gate.count;
+
+    for (const struct arrival *each = a; each < end; each++) {
+        if (each->session && !each->alike)
+            __builtin_prefetch(load_rlx(&each->session->subscribers));
+    }
+    while (a < end) {
+        unsigned n = count_together(a, end);
+
+        if (a->passes)
+            accept_held(w, a);
+        if (a->session)
+            accept_packets(w, a, n);
+        a += n;
+    }
+}
+
 /* What was admitted is sent before it becomes too much for a time, see budget.h. */
 static void pass_gate(struct worker *w)
 {
@@ -113,14 +160,7 @@ static void pass_gate(struct worker *w)
     fair_block(&w->gate.fair, w->gate.now,
                age_of(w->gate.arrival[w->gate.count - 1].datagram, realtime));
     gate_pass(&w->gate);
-    for (uint32_t i = 0; i < w->gate.count; i++) {
-        const struct arrival *a = &w->gate.arrival[i];
-
-        if (a->passes)
-            accept_held(w, a);
-        if (a->session)
-            accept_packet(w, a);
-    }
+    accept_block(w);
     w->gate.count = 0;
     if (budget_is_spent(&w->budget) || w->packet_count + GATE_BLOCK > TURN_PACKETS) {
         worker_fan_out(w);

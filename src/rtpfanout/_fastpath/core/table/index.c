@@ -1,5 +1,4 @@
 #include "index.h"
-#include "word.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,6 +5,7 @@
 
 #include "hash.h"
 #include "session.h"
+#include "word.h"
 
 /* What of a packet an index looks at. */
 enum key_kind { KEY_FLOW /* SSRC and source */, KEY_SSRC, KEY_SOURCE };
@@ -52,6 +53,27 @@ static inline void index_prefetch(const struct table_index *index, uint64_t hash
     struct table_slots *slots = load_acq(&index->slots);
 
     __builtin_prefetch(&slots->word[(uint32_t)hash & slots->mask]);
+}
+
+/* Where in the pool the session of that hash most likely is; false: it will hardly be there. To be asked for
+ * what is prefetched, by nothing but the words of the table. */
+static inline bool index_peek(const struct table_index *index, uint64_t hash, uint32_t *at)
+{
+    enum { WORDS = 4 }; /* that are looked at */
+    struct table_slots *slots = load_acq(&index->slots);
+    uint32_t tag = word_tag(hash);
+
+    for (uint32_t i = 0; i < WORDS; i++) {
+        uint32_t word = load_acq(&slots->word[(uint32_t)(hash + i) & slots->mask]);
+
+        if (word == 0)
+            return false;
+        if (word_live(word) && (word & ~RF_MAX_SESSIONS) == tag) {
+            *at = word_index(word);
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Makes room for one more; -ENOMEM. What follows can't fail then. */

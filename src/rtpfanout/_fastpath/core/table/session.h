@@ -48,6 +48,7 @@ enum {
     /* Its RTCP is not taken, which finds it where its packets don't: it is on its way out, or changes
      * hands. Set a grace period before. */
     GATING_UNHEARD = 512,
+    GATING_MARKED = 1024, /* its copies are marked, see `mark` */
 };
 
 /* `session.owner`: 1 + the index of a worker, 0 for none yet; above that, how often it has lost its
@@ -169,6 +170,13 @@ void session_release(struct session_pool *p, struct session *s);
 static inline struct session *session_at(const struct session_pool *p, uint32_t index)
 {
     return &load_acq(&p->chunks[index / SESSION_CHUNK])[index % SESSION_CHUNK];
+}
+
+/* What the gate reads of it, and what is counted of a packet that gets in. */
+static inline void session_prefetch(const struct session *s)
+{
+    __builtin_prefetch(s);
+    __builtin_prefetch(&s->last_packet_ns, 1);
 }
 
 /* Apart from its record, for the same reason as its latencies. */
