@@ -75,8 +75,12 @@ static struct iovec iov;
 static struct copy copy_for(struct subscriber *s, struct group *g, struct delivery *d,
                             struct packet *p)
 {
-    return (struct copy){
-        .subscriber = s, .group = g, .packet = p, .delivery = d, .from = d ? d->from : NULL};
+    return (struct copy){.subscriber = s,
+                         .name = &s->name,
+                         .group = g,
+                         .packet = p,
+                         .delivery = d,
+                         .from = d ? d->from : NULL};
 }
 
 /* The control message of the n-th entry: neighbours alike share one. */

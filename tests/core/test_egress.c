@@ -162,8 +162,11 @@ static void reset(void)
 
 static void add(unsigned who, struct packet *packet)
 {
-    struct copy copy = {
-        .tally = &tally, .subscriber = &subscribers[who], .group = &group, .packet = packet};
+    struct copy copy = {.tally = &tally,
+                        .subscriber = &subscribers[who],
+                        .name = &subscribers[who].name,
+                        .group = &group,
+                        .packet = packet};
 
     batch_add(&batch, &copy, sizeof(struct sockaddr_in));
 }

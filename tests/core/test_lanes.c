@@ -56,7 +56,11 @@ static void fill(struct batch *b, struct tally *tally, struct subscriber *to, st
 {
     b->used = 0;
     for (unsigned i = 0; i < n; i++) {
-        struct copy c = {.tally = tally, .subscriber = to, .group = g, .lane = (uint8_t)(i % 3)};
+        struct copy c = {.tally = tally,
+                         .subscriber = to,
+                         .name = &to->name,
+                         .group = g,
+                         .lane = (uint8_t)(i % 3)};
 
         batch_add(b, &c, sizeof(struct sockaddr_in));
     }

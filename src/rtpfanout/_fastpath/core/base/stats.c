@@ -126,8 +126,9 @@ size_t latency_bucket(uint64_t ns)
     unsigned octave = 63 - (unsigned)__builtin_clzll(below / RF_LATENCY_FIRST_NS);
     if (octave >= RF_LATENCY_OCTAVES)
         return RF_LATENCY_BOUNDS;
-    uint64_t base = (uint64_t)RF_LATENCY_FIRST_NS << octave;
-    return 1 + octave * RF_LATENCY_STEPS + (below - base) * RF_LATENCY_STEPS / base;
+    /* In steps since zero, of which those before the octave are as many as it has itself. */
+    uint64_t steps = (below * RF_LATENCY_STEPS >> octave) / RF_LATENCY_FIRST_NS;
+    return 1 + octave * RF_LATENCY_STEPS + steps - RF_LATENCY_STEPS;
 }
 
 uint64_t rf_latency_bound(size_t i)
@@ -140,8 +141,7 @@ uint64_t rf_latency_bound(size_t i)
 
 void latency_record(struct latency_histogram *h, uint64_t ns, uint64_t n)
 {
-    counter_add(&h->count[latency_bucket(ns)], n);
-    counter_add(&h->sum_ns, n * ns);
+    latency_record_in(h, latency_bucket(ns), ns, n);
 }
 
 void stats_sum(struct rf_stats *sum, struct worker_counters *c)

@@ -58,6 +58,12 @@ void stats_count_rtcp(struct worker_counters *c, enum rtcp_verdict verdict);
 size_t latency_bucket(uint64_t ns);
 /* `n` observations of the same latency. */
 void latency_record(struct latency_histogram *h, uint64_t ns, uint64_t n);
+/* The same where its bucket is known. */
+static inline void latency_record_in(struct latency_histogram *h, size_t bucket, uint64_t ns, uint64_t n)
+{
+    counter_add(&h->count[bucket], n);
+    counter_add(&h->sum_ns, n * ns);
+}
 
 /* Adds one worker's counters to `sum`. */
 void stats_sum(struct rf_stats *sum, struct worker_counters *c);

@@ -46,9 +46,13 @@ static union told *told_of(struct batch *b, const struct copy *copy)
 static void add_control(struct batch *b, struct msghdr *msg, const struct copy *copy)
 {
     bool segmented = !copy->packet && copy->group->packets > 1;
-
     size_t len = copy->group->control_len;
 
+    if (!copy->from && len == SEGMENT_CONTROL) { /* of most, by the shortest way */
+        msg->msg_control = segmented ? &copy->group->control : NULL;
+        msg->msg_controllen = segmented ? SEGMENT_CONTROL : 0;
+        return;
+    }
     if (!copy->from) {
         tell(msg, &copy->group->control, len, segmented);
         return;
@@ -65,7 +69,7 @@ void batch_add(struct batch *b, const struct copy *copy, socklen_t name_len)
 
     if (b->used == 0)
         b->told_used = 0;
-    msg->msg_name = (void *)(copy->name ? copy->name : &copy->subscriber->name);
+    msg->msg_name = (void *)copy->name;
     msg->msg_namelen = name_len;
     msg->msg_iov = copy->packet ? &copy->packet->bytes : g->iov;
     msg->msg_iovlen = copy->packet ? 1 : g->iov_count;
@@ -162,17 +166,38 @@ static bool try_again(struct flush *f, int error)
     return error == EAGAIN && worth_waiting(f) && wait_for_room(f->egress->fd[f->lane]);
 }
 
-static void count_sent(struct flush *f, const struct copy *c, uint32_t packets, uint64_t bytes)
+/* What has left: of one copy, or of several. */
+struct sent {
+    uint64_t sends, packets, bytes, without_address;
+};
+
+static void add_sent(struct sent *all, const struct copy *c, uint32_t packets, uint64_t bytes)
 {
     c->tally->packets_sent += packets;
     c->tally->bytes_sent += bytes;
     counter_add(&c->subscriber->packets_sent, packets);
-    counter_add(&f->counters->copies_attempted, packets);
-    counter_add(&f->counters->packets_sent, packets);
-    counter_add(&f->counters->bytes_sent, bytes);
-    counter_add(&f->counters->sends, 1);
+    all->sends++;
+    all->packets += packets;
+    all->bytes += bytes;
     if (c->delivery && !c->from)
-        counter_add(&f->counters->egress_address_missing, packets);
+        all->without_address += packets;
+}
+
+static void count_sent(struct flush *f, const struct sent *all)
+{
+    counter_add(&f->counters->copies_attempted, all->packets);
+    counter_add(&f->counters->packets_sent, all->packets);
+    counter_add(&f->counters->bytes_sent, all->bytes);
+    counter_add(&f->counters->sends, all->sends);
+    counter_add(&f->counters->egress_address_missing, all->without_address);
+}
+
+static void count_one(struct flush *f, const struct copy *c, uint32_t packets, uint64_t bytes)
+{
+    struct sent one = {0};
+
+    add_sent(&one, c, packets, bytes);
+    count_sent(f, &one);
 }
 
 /* The kernel says EINVAL of a blackhole route: it is not the destination that is wrong. */
@@ -274,7 +299,7 @@ static void send_singly(struct flush *f, struct copy *c, const struct msghdr *se
         if (error)
             count_failed(f, c, 1, error);
         else
-            count_sent(f, c, 1, p->bytes.iov_len);
+            count_one(f, c, 1, p->bytes.iov_len);
     }
 }
 
@@ -285,7 +310,7 @@ static void settle_failed(struct flush *f, struct copy *c, const struct msghdr *
 
     error = send_from_any(f, c, *msg, packets, error);
     if (error == 0)
-        count_sent(f, c, packets, copy_bytes(c));
+        count_one(f, c, packets, copy_bytes(c));
     else if (may_be_of_segmentation(c, error))
         send_singly(f, c, msg, error);
     else
@@ -301,6 +326,16 @@ static void untell(struct batch *b, unsigned begin, const struct delivery *lame)
         b->copy[i].from = NULL;
         add_control(b, &b->header[i].msg_hdr, &b->copy[i]);
     }
+}
+
+/* The entries from `begin` to before `end`. */
+static void settle_sent(struct flush *f, const struct batch *b, unsigned begin, unsigned end)
+{
+    struct sent all = {0};
+
+    for (unsigned i = begin; i < end; i++)
+        add_sent(&all, &b->copy[i], copy_packets(&b->copy[i]), copy_bytes(&b->copy[i]));
+    count_sent(f, &all);
 }
 
 /* Behind the last of the entries from `begin` that leave by the same lane. */
@@ -325,9 +360,8 @@ void egress_flush(struct egress *e, struct batch *b, struct worker_counters *cou
         int error = n < 0 ? errno : EIO;
 
         if (n > 0) {
-            for (unsigned end = done + (unsigned)n; done < end; done++)
-                count_sent(&f, &b->copy[done], copy_packets(&b->copy[done]),
-                           copy_bytes(&b->copy[done]));
+            settle_sent(&f, b, done, done + (unsigned)n);
+            done += (unsigned)n;
             continue;
         }
         if (try_again(&f, error))

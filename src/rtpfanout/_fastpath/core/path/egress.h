@@ -53,7 +53,7 @@ struct copy {
     struct subscriber *subscriber;
     struct group *group;
     struct packet *packet; /* NULL: the whole group */
-    const union sockaddr_any *name; /* it goes to; NULL: the subscriber's own */
+    const union sockaddr_any *name; /* it goes to */
     struct delivery *delivery; /* that says from which IP address it is to leave; NULL: none does */
     const uint8_t *from;       /* NULL: the kernel chooses, as it hasn't got that one */
     uint8_t lane;          /* it leaves by */

@@ -248,9 +248,11 @@ static bool add_copy(struct share *s, struct batch *b, uint32_t now_secs, sockle
 
     if (i >= count)
         i -= count;
+    struct subscriber *to = s->subscribers->item[i];
     struct copy c = {
         .tally = &s->tally,
-        .subscriber = s->subscribers->item[i],
+        .subscriber = to,
+        .name = &to->name,
         .lane = lane_of(s, i, count, b->lanes),
         .group = s->group,
         .first = s->served == s->first,
