@@ -189,6 +189,7 @@ static void conditions_are_told_once(void)
     CHECK(change[9].active);
     CHECK_EQ(rf_conditions(engine, now + LATELY + 1, LATELY, change, SESSIONS), SESSIONS);
     CHECK(change[9].condition == RF_CONDITION_silent && !change[9].active);
+    CHECK_EQ(change[9].restarts, 0);
     rf_receptions_sum(engine, now, &sum);
     CHECK_EQ(sum.received, SESSIONS);
     CHECK_EQ(sum.expected, SESSIONS);

@@ -290,9 +290,9 @@ def test_conditions_change_once() -> None:
         camera.sendto(rtp_packet(SSRC, 1, b"x"), target(e.bound))
         eventually(lambda: reception(e, handle)["received"], lambda n: n == 1, "it came")
         now = e.session_stats(handle, 0)["last_packet_ns"] + 1
-        assert e.conditions(int(now), lately) == [(handle, "flowing", True)]
+        assert e.conditions(int(now), lately) == [(handle, "flowing", True, 0)]
         assert e.conditions(int(now), lately) == []
-        assert e.conditions(int(now) + 5 * 10**9, lately) == [(handle, "silent", False)]
+        assert e.conditions(int(now) + 5 * 10**9, lately) == [(handle, "silent", False, 0)]
         assert e.session_reception(handle, int(now))["condition"] == "silent"
 
 
@@ -321,6 +321,8 @@ def test_a_source_that_restarts_is_followed() -> None:
             camera.sendto(rtp_packet(8, 9000 + i, b"x"), target(e.bound))
         eventually(lambda: reception(e, handle)["received"], lambda n: n == 70, "all came")
         found = reception(e, handle)
+        looks = [e.conditions(time.monotonic_ns(), 10**12) for _ in range(2)]
+    assert looks == [[(handle, "flowing", True, 1)], []]
     assert (found["ssrc"], found["restarts"], found["lost"]) == (8, 1, 0)
     assert found["expected"] == 70
     assert found["out_of_sequence"] == 0
@@ -348,7 +350,7 @@ def test_a_copy_without_parameter_sets_is_said(tmp_path: Path) -> None:
 
         def look() -> list[str]:
             time.sleep(0.2)
-            told.extend(condition for _, condition, _ in e.conditions(time.monotonic_ns(), 10**9))
+            told.extend(condition for _, condition, *_ in e.conditions(time.monotonic_ns(), 10**9))
             return told
 
         try:

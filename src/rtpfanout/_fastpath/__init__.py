@@ -245,8 +245,9 @@ reads no clock.
   that were removed.
 * ``condition`` is one of `CONDITIONS`, and changes in ``conditions(now_ns, lately_ns)``, which
   belongs to housekeeping as ``tick`` does, about once a second. It returns (handle, condition,
-  whether a packet of its source came in the last `lately_ns`) of those of which either has changed
-  since the last call; a new session is never_fed, and that is no change.
+  whether a packet of its source came in the last `lately_ns`, how often its source restarted
+  since) of those of which any has changed since the last call; a new session is never_fed, and
+  that is no change.
   silent: without a packet for 1 s and 5 frames; frozen: the last packets came 0.5 s and 5 frames
   after a timestamp changed; no_keyframes: none for 20 s and three intervals, where there are such;
   no_parameter_sets: keyframes of H264 or H265, and never a set. In a pause the condition stays.

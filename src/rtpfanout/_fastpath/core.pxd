@@ -180,6 +180,7 @@ cdef extern from "core.h" nogil:
         uint64_t handle
         rf_condition condition
         rf_bool active
+        uint32_t restarts
 
     int64_t RF_ABSENT
 

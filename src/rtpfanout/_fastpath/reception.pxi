@@ -114,7 +114,7 @@ cdef list changed_conditions(core.rf_engine *engine, uint64_t now_ns, uint64_t l
             n = core.rf_conditions(engine, now_ns, lately_ns, changes, capacity)
         for i in range(n):
             condition = CONDITION_NAMES[changes[i].condition]
-            found.append((changes[i].handle, condition, changes[i].active))
+            found.append((changes[i].handle, condition, changes[i].active, changes[i].restarts))
         return found
     finally:
         free(changes)

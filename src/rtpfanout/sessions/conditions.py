@@ -17,6 +17,7 @@ import structlog
 
 from rtpfanout.model import ACTIVE_WINDOW_NS, ChangeKind, Condition, SessionStatus
 from rtpfanout.seldom import Seldom
+from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.telling import tell_condition
@@ -33,8 +34,8 @@ _MOST_LINES = 1000
 _COME_BACK_NS = 5_000_000_000
 """After a start: so long a source that fed a session before is not said to be silent."""
 
-Told = tuple[int, str, bool]
-"""(handle, condition, whether it is active), as Engine.conditions has them."""
+Told = tuple[int, str, bool, int]
+"""(handle, condition, whether it is active, restarts), as Engine.conditions has them."""
 
 
 @dataclass(eq=False)
@@ -59,7 +60,7 @@ class Conditions(Part):
         self._began_ns = self._began_ns or now
         changes = [*self._early, *self.engine.conditions(now, ACTIVE_WINDOW_NS)]
         self._early = []
-        changes += self._missing(now, {handle for handle, _, _ in changes})
+        changes += self._missing(now, {handle for handle, *_ in changes})
         changed = 0
         for start in range(0, len(changes), _AT_A_TIME):
             with self.state.lock:
@@ -77,12 +78,12 @@ class Conditions(Part):
             if not state.awaited or now - self._began_ns < _COME_BACK_NS:
                 return ()
             missing, state.awaited = state.awaited, set()
-        return [(handle, Condition.SILENT, False) for handle in missing]
+        return [(handle, Condition.SILENT, False, 0) for handle in missing]
 
     def _take(self, change: Told, now: int) -> bool:
         """The lock is held."""
         state = self.state
-        handle, condition_text, is_active = change
+        handle, condition_text, is_active, restarts = change
         condition = Condition(condition_text)
         session = state.by_handle.get(handle)
         if session is None:
@@ -90,6 +91,8 @@ class Conditions(Part):
                 self.engine.session_stats(handle, now)
                 self._early.append(change)
             return False
+        if restarts:
+            state.events.tell(EventKind.RESTARTED, session, count=restarts)
         was, was_active = session.condition, session.is_active
         session.is_active = is_active
         # A pause is a status of its own.

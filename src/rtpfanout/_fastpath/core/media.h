@@ -84,11 +84,12 @@ int rf_session_parameter_sets(struct rf_engine *e, uint64_t handle,
 struct rf_condition_change {
     uint64_t handle;
     enum rf_condition condition;
-    bool active; /* a packet of its source came lately */
+    bool active;       /* a packet of its source came lately */
+    uint32_t restarts; /* of its source, since it was told before */
 };
 
 /* Housekeeping, behind rf_engine_tick: those whose condition, or whether they are active, is another
- * than the last time. `lately` is in ns. Returns how many were written, at most `capacity`; the rest
+ * than the last time, or whose source has restarted since. `lately` is in ns. Returns how many were written, at most `capacity`; the rest
  * comes with the next call. */
 size_t rf_conditions(struct rf_engine *e, uint64_t now, uint64_t lately,
                      struct rf_condition_change *out, size_t capacity);

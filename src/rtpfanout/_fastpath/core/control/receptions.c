@@ -151,14 +151,16 @@ size_t rf_conditions(struct rf_engine *e, uint64_t now, uint64_t lately,
         watch_roll(&s->watch, r, &of, now);
         /* A packet may have come since the clock was read. */
         bool active = of.last_packet_ns != 0 && now <= of.last_packet_ns + lately;
+        uint32_t restarts = s->watch.restarts - s->watch.told_restarts;
         bool changed = s->watch.condition != s->watch.told || active != s->watch.told_active;
 
-        if (!changed || n == capacity)
+        if ((!changed && restarts == 0) || n == capacity)
             continue;
         s->watch.told = s->watch.condition;
         s->watch.told_active = active;
+        s->watch.told_restarts = s->watch.restarts;
         out[n++] = (struct rf_condition_change){
-            session_handle(s), (enum rf_condition)s->watch.condition, active};
+            session_handle(s), (enum rf_condition)s->watch.condition, active, restarts};
     }
     pthread_mutex_unlock(&e->control);
     return n;

@@ -149,6 +149,7 @@ void watch_roll(struct watch *w, struct reception *r, const struct watched *s, u
     if (v.packet_ns != 0 && (w->condition == RF_CONDITION_never_fed || w->ssrc != v.ssrc))
         w->began_ns = now;
     w->ssrc = v.ssrc;
+    w->restarts = v.restarts;
     measure_clock(w, r, &v);
 
     enum rf_condition condition = condition_of(w, &v, s, now);

@@ -22,6 +22,7 @@ struct watch {
         uint64_t ns;
         uint32_t timestamp, breaks;
     } clock;
+    uint32_t restarts, told_restarts;
     uint8_t condition, told; /* and what rf_conditions has told of it */
     bool told_active;
     bool has_parameter_sets; /* its receivers, from elsewhere */
