@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rtpfanout import acceptor as accepting
+from rtpfanout.acceptor import Acceptor
 from rtpfanout.crowd import SHARE, Claim, Crowd, origin_of
-from rtpfanout.http import acceptor as accepting
 from rtpfanout.http import pages
-from rtpfanout.http.acceptor import Acceptor
 from rtpfanout.http.pages import Kitchen, Page
 from rtpfanout.http.turnstile import AT_A_TIME, Turnstile
 
@@ -161,7 +161,7 @@ def test_without_a_descriptor_some_are_answered_and_the_log_gets_one_line(
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             callers = [socket.socket() for _ in range(accepting.SPARE_DESCRIPTORS + 1)]
-            acceptor = Acceptor(listener, crowd_of(100)[0], Greeter)
+            acceptor = Acceptor(listener, crowd_of(100)[0], Greeter, "metrics_bind_address")
             exhausted()
             for caller in callers:
                 caller.setblocking(False)

@@ -2,7 +2,7 @@
 
 Whoever reaches its port may connect and ask without showing anything, so nothing here lets one of
 them take what the others or the control calls need: connections have limits and time-outs
-(`acceptor`, `server`), a page is made once for all who want it (`pages`), and askers are
+(`server`), a page is made once for all who want it (`pages`), and askers are
 answered and sent to in turns (`turnstile`).
 """
 

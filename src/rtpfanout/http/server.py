@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rtpfanout.acceptor import Acceptor
 from rtpfanout.crowd import Claim, Crowd, origin_of
-from rtpfanout.http.acceptor import Acceptor
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,7 +60,7 @@ class HttpServer(uvicorn.Server):
         """In place of uvicorn's, which has asyncio accept the connections."""
         (listener,) = sockets or []
         self.servers = []
-        self._acceptor = Acceptor(listener, self._crowd, self._connection)
+        self._acceptor = Acceptor(listener, self._crowd, self._connection, "metrics_bind_address")
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -33,13 +33,18 @@ class Acceptor:
     """
 
     def __init__(
-        self, listener: socket.socket, crowd: Crowd, make: Callable[[], asyncio.BaseProtocol]
+        self,
+        listener: socket.socket,
+        crowd: Crowd,
+        make: Callable[[], asyncio.BaseProtocol],
+        key: str,
     ) -> None:
-        """`make` makes the protocol of a connection."""
+        """`make` makes the protocol of a connection; `key` is the configuration's of its port."""
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._crowd = crowd
         self._make = make
+        self._key = key
         self._spare: list[int] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._failures = 0
@@ -78,11 +83,12 @@ class Acceptor:
                 self._fail(error)
                 return
             sock.setblocking(False)
-            task = self._loop.create_task(self._connect(sock))
+            task = self._loop.create_task(self.connect(sock))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, sock: socket.socket) -> None:
+    async def connect(self, sock: socket.socket) -> None:
+        """One that came."""
         try:
             await self._loop.connect_accepted_socket(self._make, sock)
         except OSError:  # it has gone already
@@ -95,7 +101,7 @@ class Acceptor:
         if now - self._told >= TELL_SECONDS:
             _log.error(
                 "connections can't be accepted",
-                port="metrics_bind_address",
+                port=self._key,
                 reason=error.strerror,
                 times=self._failures,
                 connections=len(self._crowd),
