@@ -193,7 +193,7 @@ class Stream:
 
     `payload_type` and `clock_rate` are those of its packets, `parameter_sets` NAL units that came,
     which go before those of `encoding`. `bits_per_second` 0: not known. `has_mux`: RTCP comes to
-    the same port.
+    the same port. `control`: how RTSP (RFC 2326 section C.1) asks for it, visible ASCII.
     """
 
     to: Address
@@ -204,6 +204,7 @@ class Stream:
     is_encrypted: bool = False
     has_mux: bool = False
     ttl: int = 1
+    control: str = ""
 
     @property
     def fmtp(self) -> str:
@@ -235,6 +236,8 @@ def write(title: str, origin: IPAddress | None, number: int, streams: Sequence[S
     lines = ["v=0", f"o=- {number} {number} {_network(origin or streams[0].to.ip)}", f"s={title}"]
     lines += where[:1] if is_one_place else []
     lines += ["t=0 0", "a=recvonly"]
+    if any(stream.control for stream in streams):
+        lines += ["a=control:*", "a=range:npt=now-"]
     for stream, connection in zip(streams, where, strict=True):
         lines += _lines_of(stream, None if is_one_place else connection)
     return "".join(f"{line}\r\n" for line in lines)
@@ -257,6 +260,8 @@ def _lines_of(stream: Stream, connection: str | None) -> list[str]:
         lines.append(f"a=fmtp:{number} {stream.fmtp}")
     if stream.has_mux:
         lines.append("a=rtcp-mux")
+    if stream.control:
+        lines.append(f"a=control:{stream.control}")
     return lines
 
 

@@ -2,10 +2,11 @@
 
 from rtpfanout.sessions.admission import LARGEST_BATCH
 from rtpfanout.sessions.changes import ChangeLog
-from rtpfanout.sessions.describing import description
+from rtpfanout.sessions.describing import description, title_of
 from rtpfanout.sessions.event_watch import Begin, watch_events
 from rtpfanout.sessions.events import Event, EventKind, EventLog, Wanted
 from rtpfanout.sessions.fields import LARGEST_PAGE
+from rtpfanout.sessions.guests import Guest, Guests, Place
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.knocks import Knock
 from rtpfanout.sessions.manager import SessionManager
@@ -35,11 +36,14 @@ __all__ = [
     "EventKind",
     "EventLog",
     "EventType",
+    "Guest",
+    "Guests",
     "Housekeeping",
     "Knock",
     "LatencySummary",
     "Limits",
     "MoveTarget",
+    "Place",
     "SessionManager",
     "SessionStats",
     "SessionView",
@@ -50,6 +54,7 @@ __all__ = [
     "WatchEvent",
     "description",
     "shown_terms",
+    "title_of",
     "watch",
     "watch_events",
     "which",

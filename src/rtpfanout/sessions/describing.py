@@ -73,20 +73,27 @@ class Describing(Part):
             )
         streams, notes, titles = [], [], []
         for number, (session_id, address) in enumerate(parts):
-            to = _address(address, number)
-            with self.state.found(session_id) as session:
-                title = session.terms.name or session.session_id
-                try:
-                    stream = _stream(session, title, to, self.engine, self.clock.monotonic_ns())
-                except NotKnownError as error:
-                    return error
+            try:
+                title, stream, missing = self.stream(session_id, _address(address, number))
+            except NotKnownError as error:
+                return error
             titles.append(title)
-            streams.append(stream[0])
-            notes += [f"{title}: {stream[1]}"] if stream[1] else []
+            streams.append(stream)
+            notes += [f"{title}: {missing}"] if missing else []
         bound = self.engine.bound.ip
         origin = None if bound.is_unspecified else bound
         now = int(self.clock.wall_secs())
-        return Description(sdp.write(_title(titles), origin, now, streams), tuple(notes))
+        return Description(sdp.write(title_of(titles), origin, now, streams), tuple(notes))
+
+    def stream(self, session_id: str, to: Address) -> tuple[str, sdp.Stream, str]:
+        """What a session is called, what is known of it, and what is missing of that, or "".
+
+        Raises InvalidArgumentError, NotFoundError, RefusedError, NotKnownError.
+        """
+        with self.state.found(session_id) as session:
+            title = session.terms.name or session.session_id
+            now = self.clock.monotonic_ns()
+            return (title, *_stream(session, title, to, self.engine, now))
 
 
 async def description(
@@ -189,6 +196,6 @@ def _unknown(title: str, why: str) -> NotKnownError:
     )
 
 
-def _title(titles: Sequence[str]) -> str:
+def title_of(titles: Sequence[str]) -> str:
     """What they have in common, up to a "/"."""
     return os.path.commonpath(titles) or titles[0]

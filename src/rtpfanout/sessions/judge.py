@@ -71,6 +71,7 @@ class Judge(Part):
             return 0, 0, ""
         feeder = session.terms.feeder
         denied = set() if not reason else set(split_records(records)) - set(split_records(left))
+        denied -= state.relays.keys()
         if feeder is not None and feeder.record in split_records(before):
             denied.add(feeder.record)
         known = split_records(before)

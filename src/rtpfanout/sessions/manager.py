@@ -19,6 +19,7 @@ from rtpfanout.sessions.conditions import Conditions
 from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.describing import Describing, with_sdp
+from rtpfanout.sessions.guests import Guests
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
@@ -103,6 +104,7 @@ class SessionManager:
         updating = Updating(*core, journal, log, zones, consents)
         life = Life(*core, journal, log, zones, water, subscribers)
         self.describing, self.reaching = Describing(*core), Reaching(*core)
+        self.guests = Guests(*core, subscribers, self.describing)
         self._subscribers, self._updating, self._life = subscribers, updating, life
 
         def new_restoring() -> Restoring:

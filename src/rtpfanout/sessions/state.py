@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.views import SessionView
 
 BY_SEQUENCE = attrgetter("sequence")
+_IP_BYTES = 16
 
 
 SCOPE: ContextVar[Pairs] = ContextVar("rtpfanout_scope", default=())
@@ -73,6 +74,9 @@ class State:
         self.sequence = 0
         self.total_subscribers = 0
         self.per_ip: Counter[bytes] = Counter()  # only with limits.subscribers_per_ip
+        self.relays: dict[bytes, bytes] = {}
+        """Records of sockets of ours that hand copies on, and the IP address of who gets them. The
+        address policy does not judge them."""
         self.counts: Counter[str] = Counter()
         self._touched: dict[Session, None] = {}
         self.awaited: set[int] = set()
@@ -289,6 +293,10 @@ class State:
         """Its subscribers changed; the lock is held."""
         if self.by_id.get(session.session_id) is session:
             self._touched[session] = None
+
+    def ip_of(self, record: bytes) -> bytes:
+        """Of who gets the copies of a subscriber."""
+        return self.relays.get(record) or record[:_IP_BYTES]
 
     def take_touched(self, most: int) -> list[Session]:
         """Some of those whose subscribers changed, however often; the lock is held."""

@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     Standing = tuple[int, int, int]
     """Of a subscriber: (lease_until, class, withheld)."""
 
-_IP_BYTES = 16
-
 
 @dataclass(eq=False, slots=True)
 class Subscribers(Part):
@@ -89,10 +87,10 @@ class Subscribers(Part):
             with state.lock:
                 if admission is not self.rules.admission:  # the policy has changed meanwhile
                     self.rules.admission.admitted(records)
-                self._refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
+                self.refuse_loop(session, each, BATCH_FIELD if is_batch else SUBSCRIBER_FIELD)
                 before = self.standings(session, each)
                 new = [record for record, standing in before.items() if standing is None]
-                self._check_room(session, new)
+                self.check_room(session, new)
                 now = clock.monotonic_ns()
                 lease_until = math.ceil(now / 1e9 + ttl_secs) if ttl_secs else 0
                 since = max(clock.wall_ns(now), session.last_since + 1)
@@ -115,7 +113,7 @@ class Subscribers(Part):
                 set_back(self.engine, session, rtcp_before)
                 raise
             with state.lock:
-                self._show_added(session, new, kind)
+                self.show_added(session, new, kind)
             if consent_given and session.terms.consent is Consent.ECHO:
                 until = now / 1e9 + ttl_secs if ttl_secs else math.inf
                 self.consents.give(session, each, until, local)
@@ -244,7 +242,8 @@ class Subscribers(Part):
         found = self.engine.find_subscribers(session.handle, b"".join(distinct))
         return dict(zip(distinct, found, strict=True))
 
-    def _refuse_loop(self, session: Session, records: Sequence[bytes], field: str) -> None:
+    def refuse_loop(self, session: Session, records: Sequence[bytes], field: str) -> None:
+        """Raises AddressDeniedError: one of them feeds it. The lock is held."""
         for feeder in (session.terms.feeder, session.next_feeder):
             if feeder is None or feeder.record not in records:
                 continue
@@ -273,14 +272,16 @@ class Subscribers(Part):
         if lease_until:
             self.leases.add(lease_until, session.handle)
 
-    def _show_added(self, session: Session, new: Sequence[bytes], kind: SubscriberClass) -> None:
+    def show_added(self, session: Session, new: Sequence[bytes], kind: SubscriberClass) -> None:
+        """Those who watch see it. The lock is held."""
         self.state.touch(session)
         if new:
             joined = EventKind.SUBSCRIBER_JOINED
             self.state.events.tell(joined, session, records=new, detail=str(kind))
 
-    def _check_room(self, session: Session, new: Sequence[bytes]) -> None:
-        """Raises LimitError naming the limit; the engine looks after max_fanout_per_session."""
+    def check_room(self, session: Session, new: Sequence[bytes]) -> None:
+        """Raises LimitError naming the limit; the engine looks after max_fanout_per_session. The
+        lock is held."""
         if new:  # who renews a lease is not new
             self.high_water.admit()
         state = self.state
@@ -296,7 +297,7 @@ class Subscribers(Part):
                 limit=limits.subscribers,
             )
         if limits.subscribers_per_ip:
-            for ip, count in Counter(record[:_IP_BYTES] for record in new).items():
+            for ip, count in Counter(map(state.ip_of, new)).items():
                 if state.per_ip[ip] + count > limits.subscribers_per_ip:
                     raise LimitError(
                         f"{Address.unpack(ip, 0).ip} has {state.per_ip[ip]} subscriptions, and"
@@ -363,7 +364,7 @@ class Subscribers(Part):
         if not self.rules.limits.subscribers_per_ip:
             return
         for record in records:
-            ip = record[:_IP_BYTES]
+            ip = state.ip_of(record)
             state.per_ip[ip] += sign
             if state.per_ip[ip] <= 0:
                 del state.per_ip[ip]
