@@ -34,6 +34,7 @@ DEFAULTS = {
     "grpc_bind_address": "127.0.0.1:50051",
     "grpc_unix_socket": "",
     "insecure": False,
+    "rtsp_bind_address": "",
     "enable_supervisor": True,
     "drain_secs": 0,
     "tls.certificate": "",

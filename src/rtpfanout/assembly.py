@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rtpfanout.groups import Memberships
     from rtpfanout.http import HttpServer
     from rtpfanout.model import IPAddress
+    from rtpfanout.rtsp import Door
     from rtpfanout.service import ControlServer
     from rtpfanout.sessions import SessionManager
 
@@ -65,6 +66,7 @@ class Parts(Protocol):
     doorman: Doorman | None
     requests: Counter[tuple[str, str]]
     ended: Counter[str]
+    rtsp: Door | None
 
     @property
     def is_alive(self) -> bool: ...
@@ -189,6 +191,36 @@ def control_server(server: Parts) -> tuple[ControlServer, Address]:
     return control, Address(address.ip, port)
 
 
+def rtsp_door(server: Parts, address: Address) -> tuple[Door, Address]:
+    """The RTSP door, bound and not yet taking connections, and where. Raises StartError."""
+    # Nothing of it is loaded where there is none.
+    from rtpfanout.rtsp import Certificates, Door, Stage
+
+    settings, ended = server.settings, server.ended
+    certificates = None
+    if settings.tls.certificate:
+        try:
+            certificates = Certificates(settings)
+        except (OSError, ValueError) as error:
+            raise StartError(f"tls can't be used: {error}", field="tls.certificate") from None
+    ended.update(rtsp_crowded=0, rtsp_late=0)
+    sock = listener(address, "rtsp_bind_address")
+    door = Door(
+        Stage(
+            server.engine,
+            server.manager,
+            server.access,
+            has_rtcp_port=settings.enable_rtcp_port,
+        ),
+        sock,
+        shares().rtsp,
+        lambda reason: ended.update([f"rtsp_{reason}"]),
+        certificates,
+        takes_plain=settings.insecure,
+    )
+    return door, Address(address.ip, sock.getsockname()[1])
+
+
 def http_server(server: Parts) -> HttpServer:
     """Metrics and health."""
     # Packets flow before these are loaded.
@@ -202,6 +234,10 @@ def http_server(server: Parts) -> HttpServer:
             server.memberships, access.failures, ended, doorman.counts, doorman.answers
         )
     )
+    if server.rtsp:
+        from rtpfanout.rtsp import DoorCollector
+
+        registry.register(DoorCollector(lambda: server.rtsp))
     # Who may see the sessions one by one: on loopback everybody, as ever.
     is_local = server.settings.metrics_bind_address.ip.is_loopback
     app = http.create_app(

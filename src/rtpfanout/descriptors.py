@@ -15,6 +15,7 @@ from pathlib import Path
 MOST_HTTP_CONNECTIONS = 512
 MOST_API_CONNECTIONS = 4096
 """Of one listener; there can be two, TCP and a Unix socket."""
+MOST_RTSP_CONNECTIONS = 1024
 _LEAST = 8
 _RESERVE = 64
 _SHARES = 4
@@ -28,6 +29,8 @@ class Shares:
     http: int
     api: int
     """Of each of its listeners."""
+    rtsp: int
+    """Each of them has a socket or two besides."""
 
 
 def raise_limit() -> None:
@@ -40,7 +43,11 @@ def raise_limit() -> None:
 def shares() -> Shares:
     """Of what is free now, when the packet path and the store have theirs."""
     each = max(_LEAST, left() // _SHARES)
-    return Shares(min(MOST_HTTP_CONNECTIONS, each), min(MOST_API_CONNECTIONS, each))
+    return Shares(
+        min(MOST_HTTP_CONNECTIONS, each),
+        min(MOST_API_CONNECTIONS, each),
+        min(MOST_RTSP_CONNECTIONS, max(_LEAST, each // 4)),
+    )
 
 
 def left() -> int:

@@ -22,6 +22,7 @@ from rtpfanout.assembly import (
     http_server,
     limits_of,
     open_engine,
+    rtsp_door,
     side_ports_of,
     store_path,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from rtpfanout.config import Settings
     from rtpfanout.http import HttpServer
     from rtpfanout.policy import AddressPolicy
+    from rtpfanout.rtsp import Door
     from rtpfanout.service import ControlServer
 
 RESUME_SECONDS = 5.0
@@ -58,7 +60,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Server:
     """One server in the running event loop: `start` it once, then `stop` it once.
 
-    `ingress_address`, `grpc_address` and `metrics_address` (None without metrics) are what
+    `ingress_address`, `grpc_address`, `metrics_address` and `rtsp_address` (None without) are what
     is really bound, once `start` has returned. `finished` is set when a packet loop ends
     by itself, which `failed` tells; a signal handler may set it too. `requests` counts calls by
     (method, status code), `ended` connections that were sent away, by why.
@@ -67,6 +69,7 @@ class Server:
     ingress_address: Address
     grpc_address: Address
     metrics_address: Address | None = None
+    rtsp_address: Address | None = None
     engine: _fastpath.Engine
     manager: SessionManager
     memberships: Memberships
@@ -86,6 +89,7 @@ class Server:
         self._workers: Workers | None = None
         self.doorman: Doorman | None = None
         self._control: ControlServer | None = None
+        self.rtsp: Door | None = None
         self._http: HttpServer | None = None
         self._http_task: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.Task[None] | None = None
@@ -201,6 +205,8 @@ class Server:
         )
         self.access = Access.of(self.settings)
         self._control, self.grpc_address = control_server(self)
+        if self.settings.rtsp_bind_address:
+            self.rtsp, self.rtsp_address = rtsp_door(self, self.settings.rtsp_bind_address)
         if self.settings.enable_metrics:
             self._bind_http()
 
@@ -213,6 +219,8 @@ class Server:
             self.doorman.attach(asyncio.get_running_loop())
         if self._control:
             await self._control.start()
+        if self.rtsp:
+            self.rtsp.start()
         if self._listener:
             self._start_http(self._listener)
         reach = self._begin_to_listen()
@@ -234,6 +242,7 @@ class Server:
             bind_address=str(self.ingress_address),
             grpc_bind_address=str(self.grpc_address),
             metrics_bind_address=str(self.metrics_address) if self.metrics_address else None,
+            **({"rtsp_bind_address": str(self.rtsp_address)} if self.rtsp_address else {}),
             pid=os.getpid(),
             workers=self.engine.workers,
             receiving_workers=self.engine.sockets.receiving_workers,
@@ -267,6 +276,8 @@ class Server:
         refused = 0
         if any(key.startswith(("address_policy.", "limits.")) for key in live):
             refused = await asyncio.to_thread(self.manager.housekeeping.judge_policy)
+            if self.rtsp:
+                await self.rtsp.look()
         _log.info(
             "configuration reloaded",
             changed=live,
@@ -295,6 +306,9 @@ class Server:
             self.manager.reaching.reach = None
             self._reach.close()
             self._reach = None
+        if self.rtsp:
+            await self.rtsp.stop()
+            self.rtsp = None
         if self.doorman:
             self.doorman.detach()
             await asyncio.to_thread(self.doorman.stop)
@@ -310,6 +324,8 @@ class Server:
         found = {"grpc_bind_address": self.grpc_address}  # where any free port is good
         if self.metrics_address:
             found["metrics_bind_address"] = self.metrics_address
+        if self.rtsp_address:
+            found["rtsp_bind_address"] = self.rtsp_address
         self.settings = self.settings.model_copy(update=found)
         if self.store:
             await asyncio.to_thread(self.store.reopen, RESUME_SECONDS)

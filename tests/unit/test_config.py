@@ -56,6 +56,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "grpc_bind_address": ("[::1]:0", "[::1]:0"),
     "grpc_unix_socket": ("/run/rtp/api", "/run/rtp/api"),
     "insecure": ("true", True),
+    "rtsp_bind_address": ("127.0.0.1:8554", "127.0.0.1:8554"),
     "enable_supervisor": ("false", False),
     "drain_secs": ("1.5", 1.5),
     "tls.certificate": ("cert.pem", "cert.pem"),

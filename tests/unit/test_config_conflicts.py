@@ -76,6 +76,31 @@ def test_two_listeners_on_one_port(grpc: str, metrics: str, clash: bool) -> None
 
 
 @pytest.mark.parametrize(
+    ("rtsp", "others", "expected"),
+    [
+        ("127.0.0.1:8554", "", ""),
+        ("0.0.0.0:8554", "", "is beyond loopback"),
+        ("192.0.2.1:8554", TLS, "is beyond loopback"),
+        ("0.0.0.0:8554", 'auth.jwt_keys = "keys"', ""),
+        ("0.0.0.0:8554", f'{TLS}tls.client_ca = "ca"', ""),
+        ("0.0.0.0:8554", "insecure = true", ""),
+        ("127.0.0.1:50051", "", "is in use for grpc_bind_address"),
+        ("127.0.0.1:9090", "", "is in use for metrics_bind_address"),
+        ("127.0.0.1:9090", "enable_metrics = false", ""),
+        ("", "", ""),
+    ],
+)
+def test_where_the_rtsp_door_can_be(rtsp: str, others: str, expected: str) -> None:
+    text = f'rtsp_bind_address = "{rtsp}"\n{others}'
+    if expected:
+        (problem,) = problems(text)
+        assert problem.startswith(f'server.toml: rtsp_bind_address = "{rtsp}" {expected}')
+        assert ": expected " in problem
+    else:
+        assert plain_values(loaded(text).settings)["rtsp_bind_address"] == rtsp
+
+
+@pytest.mark.parametrize(
     ("bind", "group", "comes"),
     [
         ("0.0.0.0:1", "239.1.2.3", True),

@@ -12,6 +12,7 @@ from ports_support import free_range
 from ports_support import taken as port_taken
 
 from rtpfanout.config import Settings
+from rtpfanout.config.sections import TlsSettings
 from rtpfanout.doctor import Finding, Level, examine, interfaces, kernel, sockets, sysctl_lines
 from rtpfanout.host import Feature, Host, Ring
 from rtpfanout.model import Address
@@ -282,6 +283,20 @@ def test_ports_in_use_fail_and_name_who_has_them(taken: Address) -> None:
         assert found[key].level is Level.FAIL
         assert "in use by process" in found[key].text
     assert found["metrics_bind_address"].level is Level.OK
+
+
+def test_the_rtsp_door(taken: Address) -> None:
+    free = dict.fromkeys(("grpc_bind_address", "metrics_bind_address"), "127.0.0.1:0")
+    settings = Settings(bind_address="127.0.0.1:0", rtsp_bind_address=taken, **free)
+    found = by_subject(sockets.check_ports(settings, Host()))
+    assert found["rtsp_bind_address"].level is Level.FAIL
+    keys = {"auth": {"jwt_keys": "keys.json"}}
+    settings = Settings(bind_address="127.0.0.1:0", rtsp_bind_address="0.0.0.0:0", **free, **keys)
+    found = by_subject(sockets.check_ports(settings, Host()))
+    assert found["rtsp_bind_address"].level is Level.OK
+    assert found["tokens by RTSP"].level is Level.WARN
+    sealed = settings.model_copy(update={"tls": TlsSettings(certificate="c", key="k")})
+    assert "tokens by RTSP" not in by_subject(sockets.check_ports(sealed, Host()))
 
 
 def test_ports_beside_the_main_one() -> None:

@@ -29,6 +29,7 @@ from rtpfanout.config.types import (
     IpText,
     LabelKeys,
     Number,
+    OptionalEndpoint,
     Ports,
     Seconds,
     Switch,
@@ -170,7 +171,14 @@ class Settings(BaseSettings):
     insecure: Switch = setting(
         False,
         "Let the control API listen beyond loopback without TLS and credentials: whoever reaches "
-        "it can aim traffic at any address the policy allows.",
+        "it can aim traffic at any address the policy allows. The same of rtsp_bind_address, which "
+        "then takes clients without TLS, too.",
+    )
+    rtsp_bind_address: OptionalEndpoint = setting(
+        None,
+        "Where players find sessions by rtsp://HOST:PORT/NAME (TCP), such as 0.0.0.0:8554; with "
+        "tls.certificate by rtsps://. Beyond loopback it needs auth.jwt_keys or tls.client_ca, or "
+        "insecure = true. Empty: nowhere.",
     )
     enable_supervisor: Switch = setting(
         True,
@@ -213,6 +221,8 @@ class Settings(BaseSettings):
                 "tls.client_ca or auth.jwt_keys, or insecure = true"
             )
             conflicts.append(self._conflict("grpc_bind_address", reason))
+        if reason := self._rtsp_fault():
+            conflicts.append(self._conflict("rtsp_bind_address", reason))
         if bool(self.tls.certificate) != bool(self.tls.key):
             given, missing = (
                 ("certificate", "key") if self.tls.certificate else ("key", "certificate")
@@ -244,6 +254,24 @@ class Settings(BaseSettings):
         if conflicts:
             raise ConflictError(conflicts)
         return self
+
+    def _rtsp_fault(self) -> str:
+        """Why there can be no RTSP door at rtsp_bind_address, or nothing."""
+        door = self.rtsp_bind_address
+        if door is None:
+            return ""
+        if not (door.ip.is_loopback or self.insecure or self.auth.jwt_keys or self.tls.client_ca):
+            return (
+                "is beyond loopback: expected a loopback address, or auth.jwt_keys or"
+                " tls.client_ca, or insecure = true"
+            )
+        others = {"grpc_bind_address": self.grpc_bind_address}
+        if self.enable_metrics:
+            others["metrics_bind_address"] = self.metrics_bind_address
+        for key, address in others.items():
+            if _overlap(door, address):
+                return f"is in use for {key} = {address}: expected another port"
+        return ""
 
     def _egress_fault(self) -> str:
         """Why no copy can leave from egress_address, or nothing."""

@@ -42,6 +42,10 @@ def _parse_endpoint(value: object) -> Address:
     return Address.parse(value)
 
 
+def _parse_no_endpoint(value: object) -> Address | None:
+    return None if value in (None, "") else _parse_endpoint(value)
+
+
 def _parse_ports(value: object) -> PortRange:
     if isinstance(value, PortRange):
         return value
@@ -177,6 +181,13 @@ Endpoint = Annotated[
     PlainValidator(_parse_endpoint),
     PlainSerializer(lambda address: str(address)),
     Expected("ip:port or [ipv6]:port, without host names"),
+]
+OptionalEndpoint = Annotated[
+    Address | None,
+    NoDecode,
+    PlainValidator(_parse_no_endpoint),
+    PlainSerializer(lambda address: str(address or "")),
+    Expected("ip:port or [ipv6]:port, without host names, or nothing"),
 ]
 Ports = Annotated[
     PortRange,

@@ -35,6 +35,14 @@ def check_ports(settings: Settings, host: Host) -> Iterator[Finding]:
     if settings.ingest_ports:
         yield _ports_of_sessions(host, settings)
     yield _port(host, "grpc_bind_address", settings.grpc_bind_address, "tcp")
+    if door := settings.rtsp_bind_address:
+        yield _port(host, "rtsp_bind_address", door, "tcp")
+        if settings.auth.jwt_keys and not (settings.tls.certificate or door.ip.is_loopback):
+            yield warn(
+                "tokens by RTSP",
+                "can be read on the way by whoever carries them; with tls.certificate and tls.key"
+                " players connect by rtsps://",
+            )
     if settings.enable_metrics:
         yield _port(host, "metrics_bind_address", settings.metrics_bind_address, "tcp")
 

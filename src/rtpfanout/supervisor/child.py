@@ -142,6 +142,7 @@ def _tell_ready(server: Server, link: Link) -> None:
         bind_address=str(server.ingress_address),
         grpc_bind_address=str(server.grpc_address),
         metrics_bind_address=str(server.metrics_address) if server.metrics_address else "",
+        rtsp_bind_address=str(server.rtsp_address) if server.rtsp_address else "",
     )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rtpfanout.supervisor.keeping import Keeper
     from rtpfanout.supervisor.notify import Notifier
 
-FREE_PORTS = ("grpc_bind_address", "metrics_bind_address")
+FREE_PORTS = ("grpc_bind_address", "metrics_bind_address", "rtsp_bind_address")
 """Keys of addresses that the next server gets as this one found them."""
 
 GIVE_UP_SECONDS = 5.0
@@ -168,7 +168,7 @@ def with_found(settings: Settings, found: Mapping[str, Any]) -> Settings:
     updates = {
         key: Address.parse(found[key])
         for key in FREE_PORTS
-        if found.get(key) and getattr(settings, key).port == 0
+        if found.get(key) and (wanted := getattr(settings, key)) and wanted.port == 0
     }
     return settings.model_copy(update=updates)
 

@@ -291,7 +291,7 @@ class Supervisor:
     def _on_ready(self, server: ServerProcess, message: dict[str, Any]) -> None:
         self._was_ready = True
         if isinstance(server, Successor):
-            server.settings |= {key: message[key] for key in ingress.FREE_PORTS if message[key]}
+            server.settings |= {k: message[k] for k in ingress.FREE_PORTS if message.get(k)}
         else:
             self._reloads.settings = ingress.with_found(self._reloads.settings, message)
             self._preload.begin()

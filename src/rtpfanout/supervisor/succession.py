@@ -69,7 +69,7 @@ class Successor(ServerProcess):
         """Starts it, beside a server with these settings. Raises OSError."""
         ours, theirs = Link.pair()
         self._errors = os.memfd_create("rtpfanout-errors", os.MFD_CLOEXEC)
-        found = {key: str(getattr(settings, key)) for key in ingress.FREE_PORTS}
+        found = {key: str(getattr(settings, key) or "") for key in ingress.FREE_PORTS}
         told = Succession(
             list(sockets),
             theirs.sock.fileno(),
