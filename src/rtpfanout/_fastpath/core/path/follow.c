@@ -2,20 +2,18 @@
 #include "rtp.h"
 
 static const uint64_t candidate_ns = UINT64_C(5000000000); /* after which it begins anew, */
-static const uint64_t steady_ns = UINT64_C(100000000);     /* or another may take its place; */
-static const uint64_t rival_ns = UINT64_C(1000000000);     /* beside the followed one */
+static const uint64_t steady_ns = UINT64_C(100000000);     /* or another may take its place */
 
-/* How long the followed SSRC has been silent, by our clock and by when the kernel received: what
- * has waited in the queue meanwhile was no silence. */
-static bool is_silent(struct ssrcs *k, const struct datagram *d, uint64_t now)
+/* Whether the followed SSRC has been silent for so long, by our clock and by when the kernel received:
+ * what has waited in the queue meanwhile was no silence. */
+static bool is_silent(struct ssrcs *k, const struct datagram *d, uint64_t silence, uint64_t now)
 {
     uint64_t last = load_rlx(&k->last_ns[0]), received = k->alive_received_ns;
 
-    if (now < last + FOLLOW_SILENCE_NS)
+    if (now < last + silence)
         return false;
     /* A clock that was set back tells nothing. */
-    return received == 0 || d->received_ns < received ||
-           d->received_ns - received >= FOLLOW_SILENCE_NS;
+    return received == 0 || d->received_ns < received || d->received_ns - received >= silence;
 }
 
 static void follow(struct ssrcs *k, const struct datagram *d, uint32_t ssrc, uint8_t payload_type,
@@ -25,7 +23,6 @@ static void follow(struct ssrcs *k, const struct datagram *d, uint32_t ssrc, uin
     ssrcs_note_type(k, payload_type);
     k->alive_received_ns = d->received_ns;
     k->candidate.count = 0;
-    k->has_rival = false;
     k->untold = true;
 }
 
@@ -57,30 +54,55 @@ static void count(struct ssrc_candidate *c, uint16_t sequence, uint64_t now)
     c->last_ns = now;
 }
 
-/* It came long enough while the followed one came, too: two at once are no restart. What it sends is
- * kept again when the other is silent. */
-static enum follow_verdict wait_for(struct ssrcs *k, const struct datagram *d, uint64_t now,
-                                    enum follow_verdict verdict)
+/* For how long the two sent at once, by our clock and by when the kernel received: what has waited in
+ * a queue came earlier. */
+static uint64_t together_ns(struct ssrcs *k, const struct ssrc_other *o)
+{
+    uint64_t last = load_rlx(&k->last_ns[0]), received = k->alive_received_ns;
+    uint64_t ours = last > o->first_ns ? last - o->first_ns : 0, kernels = 0;
+
+    if (received == 0 || o->first_received_ns == 0)
+        return ours;
+    if (received > o->first_received_ns)
+        kernels = received - o->first_received_ns;
+    return ours < kernels ? ours : kernels;
+}
+
+/* Whether it may take the place of the followed one by now. */
+static bool may_follow(struct ssrcs *k, const struct ssrc_other *o, const struct datagram *d,
+                       uint64_t now)
+{
+    uint64_t silence = FOLLOW_AFTER * together_ns(k, o);
+
+    return is_silent(k, d, silence > FOLLOW_SILENCE_NS ? silence : FOLLOW_SILENCE_NS, now);
+}
+
+/* Another than the followed one, of a payload type that was admitted. */
+static enum follow_verdict try(struct ssrcs *k, const struct ssrc_other *o, const uint8_t *packet,
+                               const struct datagram *d, uint64_t now)
 {
     struct ssrc_candidate *c = &k->candidate;
+    uint16_t sequence = (uint16_t)rtp_read_u16(packet + RTP_SEQUENCE_OFFSET);
 
-    if (k->has_rival && k->rival == c->ssrc && !is_silent(k, d, now))
-        return FOLLOW_REFUSE;
-    if (now >= c->began_ns + rival_ns && !is_silent(k, d, now)) {
-        k->rival = c->ssrc;
-        k->has_rival = true;
-        return FOLLOW_REFUSE;
+    if (is_candidate(c, d, o->ssrc, now)) {
+        count(c, sequence, now);
+        if (c->count < FOLLOW_IN_SEQUENCE || o->packets < FOLLOW_IN_SEQUENCE ||
+            !may_follow(k, o, d, now))
+            return FOLLOW_WAIT;
+        follow(k, d, o->ssrc, packet[1] & RTP_PAYLOAD_TYPE, now);
+        return FOLLOW_PASS;
     }
-    return verdict;
+    if (c->count > 1 && now < c->last_ns + steady_ns)
+        return FOLLOW_REFUSE;
+    *c = (struct ssrc_candidate){d->source, o->ssrc, (uint16_t)(sequence + 1), 1, now};
+    return FOLLOW_WAIT_ALONE;
 }
 
 enum follow_verdict follow_judge(struct session *s, const uint8_t *packet,
                                  const struct datagram *d, uint32_t ssrc, uint64_t now)
 {
     struct ssrcs *k = s->ssrcs;
-    struct ssrc_candidate *c = &k->candidate;
     uint8_t payload_type = packet[1] & RTP_PAYLOAD_TYPE;
-    uint16_t sequence = (uint16_t)rtp_read_u16(packet + RTP_SEQUENCE_OFFSET);
 
     if (ssrcs_is_followed(k, ssrc)) {
         admit(k, d, ssrc, payload_type, now);
@@ -90,18 +112,13 @@ enum follow_verdict follow_judge(struct session *s, const uint8_t *packet,
         follow(k, d, ssrc, payload_type, now);
         return FOLLOW_SWITCH;
     }
-    if (!ssrcs_knows_type(k, payload_type))
-        return FOLLOW_REFUSE;
-    if (is_candidate(c, d, ssrc, now)) {
-        count(c, sequence, now);
-        if (c->count == FOLLOW_IN_SEQUENCE && is_silent(k, d, now)) {
-            follow(k, d, ssrc, payload_type, now);
-            return FOLLOW_PASS;
-        }
-        return wait_for(k, d, now, FOLLOW_WAIT);
+    struct ssrc_other *other = ssrcs_note_other(k, ssrc, d->received_ns, now);
+
+    if (!other || other->is_another || !ssrcs_knows_type(k, payload_type))
+        return FOLLOW_OTHER;
+    if (together_ns(k, other) >= FOLLOW_TOGETHER_NS) {
+        other->is_another = true;
+        return FOLLOW_OTHER;
     }
-    if (c->count > 1 && now < c->last_ns + steady_ns)
-        return FOLLOW_REFUSE;
-    *c = (struct ssrc_candidate){d->source, ssrc, (uint16_t)(sequence + 1), 1, now, now};
-    return wait_for(k, d, now, FOLLOW_WAIT_ALONE);
+    return try(k, other, packet, d, now);
 }

@@ -162,6 +162,11 @@ static bool is_followed(struct gate *g, struct arrival *a)
 
     if (v == FOLLOW_ADMIT)
         return true;
+    if (v == FOLLOW_OTHER) { /* a stranger, who knocks */
+        a->refuser = s;
+        a->session = NULL;
+        return false;
+    }
     if (v != FOLLOW_REFUSE && is_leaving(g, s))
         return v == FOLLOW_SWITCH;
     a->passes = v == FOLLOW_PASS;

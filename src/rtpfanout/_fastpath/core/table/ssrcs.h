@@ -7,7 +7,7 @@
 #include "atomic.h"
 #include "core_senders.h"
 
-enum { SSRCS_MOST = RF_SOURCE_SSRCS };
+enum { SSRCS_MOST = RF_SOURCE_SSRCS, SSRCS_OTHERS = 8 };
 
 /* Another SSRC of a source that is followed. */
 struct ssrc_candidate {
@@ -15,7 +15,16 @@ struct ssrc_candidate {
     uint32_t ssrc;
     uint16_t next;  /* sequence number that continues it */
     uint16_t count; /* packets in sequence; 0: there is none */
-    uint64_t began_ns, last_ns;
+    uint64_t last_ns;
+};
+
+/* An SSRC that comes, and is not followed. */
+struct ssrc_other {
+    uint32_t ssrc;
+    uint16_t packets; /* up to UINT16_MAX; 0: a free place */
+    bool is_another;  /* camera than the followed one: it sent beside it for long */
+    uint64_t first_ns, last_ns; /* the first of those without a pause */
+    uint64_t first_received_ns; /* by the kernel */
 };
 
 struct ssrcs {
@@ -27,8 +36,8 @@ struct ssrcs {
     _Atomic uint64_t since_ns[SSRCS_MOST];
     uint64_t payload_types[2]; /* bits of those that were admitted */
     struct ssrc_candidate candidate;
-    uint32_t rival; /* an SSRC that came all the time while the followed one did, */
-    bool has_rival; /* if there is one */
+    struct ssrc_other other[SSRCS_OTHERS];
+    uint32_t newcomers; /* that found no free place */
     uint16_t hold;  /* 1 + where the owner keeps what its candidate sent; 0: nowhere */
     uint64_t told_ns; /* when the control plane was told last */
 };
@@ -43,6 +52,9 @@ static inline uint64_t ssrc_what(uint32_t ssrc, uint8_t payload_type)
 bool ssrcs_note(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
 /* It is the one that is followed from here on. */
 void ssrcs_follow(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
+/* One that is not followed has come: its place among the others. NULL where each is another camera's,
+ * that came within a minute, or of somebody who goes on sending. */
+struct ssrc_other *ssrcs_note_other(struct ssrcs *k, uint32_t ssrc, uint64_t received_ns, uint64_t now);
 /* Up to SSRCS_MOST, the newest first: those that came in the last ten seconds of any. */
 unsigned ssrcs_read(struct ssrcs *k, struct rf_source_ssrc *out);
 
