@@ -1,4 +1,4 @@
-/* knocks.c, gate.c: who sent packets that no session admits; and how a session's packets are read. */
+/* knocks.c, gate.c, senders.c: who sent packets that no session admits; and how a session's packets are read. */
 #include "at_gate.h"
 #include "random.h"
 
@@ -43,6 +43,49 @@ static void test_who_knocks_is_told(void)
     CHECK_EQ(k->last_ns, first + 3 * SECOND);
     CHECK_EQ(rf_knocks(engine, found, 1), 1);
     CHECK_EQ(found[0].ssrc, 200);
+    gate_close();
+}
+
+/* Whom a session admits by now, in whatever way, is no stranger any more. */
+static void test_who_was_let_in_since(void)
+{
+    struct rf_addr a = address("10.0.0.1", 5), b = address("10.0.0.1", 6);
+    struct rf_source ways[] = {
+        {.exact = a},
+        {.exact = a, .ssrc_policy = RF_SSRC_FOLLOW},
+        {.exact = address("10.0.0.1", 0)},
+        {.exact = address("10.0.0.1", 0), .ssrc_policy = RF_SSRC_ANY},
+        {.policy = RF_NETWORK, .network = {.addr = address("10.0.0.0", 0), .prefix = 120}},
+        {.policy = RF_NETWORK, .network = {.anybody = true}, .ssrc_policy = RF_SSRC_FOLLOW},
+    };
+
+    for (unsigned i = 0; i < COUNT(ways); i++) {
+        gate_open_for(10);
+        pass_rtp(100, &a, 96, 1);
+        pass_rtp(200, &b, 96, 1);
+        CHECK_EQ(rf_knocks(engine, found, RF_KNOCKS), 2);
+        uint64_t session = must_add(&ways[i], 100);
+
+        CHECK(knock_of(&a, 100) == NULL);
+        CHECK((knock_of(&b, 200) == NULL) == (i == 3 || i == 5));
+        CHECK_EQ(rf_session_remove(engine, session), 0);
+        CHECK(knock_of(&a, 100) != NULL); /* he is one again */
+        gate_close();
+    }
+}
+
+static void test_who_waits_for_a_latch_knocks(void)
+{
+    struct rf_addr a = address("10.0.0.1", 5);
+    struct rf_source latch = {.policy = RF_LATCH, .network = {.anybody = true}}, pinned = {.exact = a};
+
+    gate_open_for(10);
+    uint64_t session = must_add(&latch, 100);
+
+    CHECK_EQ(pass_rtp(100, &a, 96, 1)->reason, DROP_latching);
+    CHECK(knock_of(&a, 100) != NULL);
+    CHECK_EQ(rf_session_move(engine, session, &pinned, now), 0);
+    CHECK(knock_of(&a, 100) == NULL);
     gate_close();
 }
 
@@ -181,6 +224,8 @@ static void test_what_looks_like_rtcp_is_rtp_where_the_session_says_so(void)
 int main(void)
 {
     RUN(test_who_knocks_is_told);
+    RUN(test_who_was_let_in_since);
+    RUN(test_who_waits_for_a_latch_knocks);
     RUN(test_the_last_wrong_source);
     RUN(test_a_flood_takes_places_from_its_own);
     RUN(test_newcomers_come_at_a_bounded_rate);

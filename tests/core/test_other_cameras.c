@@ -225,9 +225,28 @@ static void test_it_is_followed_when_the_session_is_told_so(void)
     CHECK(gets_in(&front, OLD));
     both_for(1500, OTHER);
     CHECK_EQ(rf_session_retune(engine, session, &s, OTHER, now), 0);
+    CHECK(knock_of(OTHER) != NULL);
     CHECK(gets_in(&rear, OTHER));
+    CHECK(knock_of(OTHER) == NULL);
     CHECK(!gets_in(&front, OLD));
     CHECK(gets_in(&rear, OTHER));
+    gate_close();
+}
+
+/* A session of its own is what it needs. */
+static void test_a_session_of_its_own(void)
+{
+    struct rf_source s = {.ssrc_policy = RF_SSRC_FOLLOW};
+
+    open_pinned();
+    CHECK(gets_in(&front, OLD));
+    both_for(1500, OTHER);
+    s.exact = rear;
+    uint64_t own = must_add(&s, 0);
+
+    CHECK(knock_of(OTHER) == NULL);
+    CHECK_EQ(handle_of(from(&rear, OTHER)), own);
+    CHECK(gets_in(&front, OLD));
     gate_close();
 }
 
@@ -242,5 +261,6 @@ int main(void)
     RUN(test_back_to_an_ssrc_of_before);
     RUN(test_another_payload_type_knocks);
     RUN(test_it_is_followed_when_the_session_is_told_so);
+    RUN(test_a_session_of_its_own);
     return 0;
 }

@@ -13,7 +13,8 @@ struct rf_source_ssrc {
     uint64_t since_ns, last_ns; /* when its first and its last packet came */
 };
 
-/* A stranger: packets of one SSRC and source that no session admits. */
+/* A stranger: packets of one SSRC and source that no session admits, or that send beside what one of
+ * their source follows. */
 struct rf_knock {
     struct rf_addr source;
     uint32_t ssrc;
@@ -36,7 +37,8 @@ enum {
     RF_READ_SRTP = 8,       /* what is behind the header is encrypted */
 };
 int rf_session_read(struct rf_engine *e, uint64_t handle, unsigned how);
-/* The strangers that came latest, of all workers, the latest first: up to RF_KNOCKS, of which `out`
+/* The strangers that came latest, of all workers, the latest first, without those whom a session
+ * admits by now: up to RF_KNOCKS, of which `out`
  * has room for `capacity`. -ENOMEM, else how many. */
 int rf_knocks(struct rf_engine *e, struct rf_knock *out, size_t capacity);
 /* Whence the last packet came that had the session's SSRC, and no session of that admitted it; ip all

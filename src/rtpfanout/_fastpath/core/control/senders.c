@@ -52,6 +52,46 @@ static int later(const void *a, const void *b)
     return (left < right) - (left > right);
 }
 
+/* The session that has packets of it by now, or NULL. */
+static struct session *host_of(struct rf_engine *e, const struct rf_knock *k)
+{
+    struct session *s = session_by_handle(&e->sessions, k->handle), *latching;
+    struct table_key key = table_key(&e->table, k->ssrc, &k->source);
+    bool by_network;
+
+    if (s && s->at_own_port)
+        return session_admits(s, &k->source, k->last_ns, &by_network, &latching) ? s : NULL;
+    if ((s = table_find(&e->table, &key)))
+        return s;
+    if (table_namesake(&e->table, &key, &s) && !s)
+        s = table_match(&e->table, &key, k->last_ns, &latching);
+    return s ? s : table_match_sender(&e->table, &k->source, k->last_ns, &latching);
+}
+
+/* Whether he is a stranger still. Who is on probation has a session already, which follows another. */
+static bool knocks_still(struct rf_engine *e, const struct rf_knock *k)
+{
+    struct session *s = host_of(e, k);
+
+    if (!s)
+        return true;
+    return k->reason == DROP_probation && session_handle(s) == k->handle &&
+           load_rlx(&s->gating) & GATING_FOLLOW && !ssrcs_is_followed(s->ssrcs, k->ssrc);
+}
+
+static size_t drop_admitted(struct rf_engine *e, struct rf_knock *k, size_t count)
+{
+    size_t left = 0;
+
+    pthread_mutex_lock(&e->control);
+    for (size_t i = 0; i < count; i++) {
+        if (knocks_still(e, &k[i]))
+            k[left++] = k[i];
+    }
+    pthread_mutex_unlock(&e->control);
+    return left;
+}
+
 int rf_knocks(struct rf_engine *e, struct rf_knock *out, size_t capacity)
 {
     struct rf_knock *all = calloc(e->worker_count, RF_KNOCKS * sizeof *all);
@@ -61,6 +101,7 @@ int rf_knocks(struct rf_engine *e, struct rf_knock *out, size_t capacity)
         return -ENOMEM;
     for (uint32_t i = 0; i < e->worker_count; i++)
         n += knocks_read(e->worker[i]->gate.knocks, all + n);
+    n = drop_admitted(e, all, n);
     qsort(all, n, sizeof *all, later);
     n = n < RF_KNOCKS ? n : RF_KNOCKS;
     n = n < capacity ? n : capacity;
