@@ -116,6 +116,7 @@ def knock_message(knock: Knock) -> session_pb2.Knock:
         reason=knock.reason,
         session_id=knock.session_id,
         session_name=knock.session_name,
+        from_feeder=knock.from_feeder,
     )
 
 

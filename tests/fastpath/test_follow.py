@@ -73,7 +73,7 @@ def test_strangers_with_the_old_and_with_a_new_ssrc(udp: Udp) -> None:
         assert queued(viewer) == []
         knocks = {k[1]: k for k in e.knocks()}
         assert sorted(knocks) == [OLD, NEW]
-        source, _, _, reason, handle_of, packets, first, last = knocks[NEW]
+        source, _, _, reason, handle_of, packets, first, last, _ = knocks[NEW]
         assert (source, reason, packets) == (bound_to(stranger), "unknown_ssrc", FRAME)
         assert handle_of == 0
         assert first <= last <= time.monotonic_ns()

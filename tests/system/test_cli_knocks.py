@@ -7,7 +7,9 @@ from contextlib import closing
 
 import pytest
 from cli_support import background, run, run_json
-from support import address_of, eventually, receive, rtp_packet
+from support import address_of, eventually, queued, receive, rtp_packet
+
+from rtpfanout.client import SessionClient
 
 FREE_PORTS = (
     "--bind-address", "127.0.0.1:0",
@@ -92,6 +94,7 @@ def test_what_knocks_prints_admits_them(server, ingest, udp):
     for address in (there, at):
         _, *command = shlex.split(found[address]["admit_by"])
         assert run(*command, **server).returncode == 0
+    assert not knocks().keys() & {there, at}, "who is admitted is no stranger any more"
     viewer = udp()
     run("subscriber", "add", "yard", address_of(viewer), **server)
     moved.sendto(rtp_packet(9, 2), ingest)
@@ -119,6 +122,74 @@ def test_who_is_fed_is_not_moved_to_another_camera(server, served, ingest, udp):
     assert knock["session_name"] == "van/rear"
     assert knock["admit_by"] == f"rtpfanout session update van/rear --source {address_of(rear)}"
     run("session", "rm", "van/front", "van/rear", **server)
+
+
+def test_a_second_camera_behind_the_address_of_another(server, ingest, udp):
+    """It gets nowhere, not even when the first one ends; and `knocks` has what it needs."""
+    front, rear, viewer, second = udp("127.0.0.6"), udp("127.0.0.6"), udp(), udp()
+    run("session", "create", "any", "--name", "yard/front", **server)
+    numbers = iter(range(10000))
+
+    def play(*sources):
+        for source, ssrc in sources:
+            source.sendto(rtp_packet(ssrc, next(numbers)), ingest)
+
+    def told_of(source):
+        found = run_json("knocks", **server)
+        return next(k for k in found if k["source_address"] == address_of(source))
+
+    with SessionClient(server["RTP_FANOUT_SERVER"]) as client:
+        client.add_subscriber("yard/front", address_of(viewer))
+
+        def pinned():
+            play((front, 1))
+            return client.get_session("yard/front").pinned_source
+
+        def knock():
+            play((front, 1), (rear, 2))
+            return [k for k in client.list_knocks() if k.source_address == address_of(rear)]
+
+        def condition():
+            play((rear, 2))
+            return client.get_session("yard/front").condition
+
+        eventually(pinned, address_of(front).__eq__, "the pin")
+        eventually(knock, bool, "a knock")
+        found = told_of(rear)
+        assert (found["reason"], found["session_name"]) == ("probation", "yard/front")
+        assert found["admit_by"] == f"rtpfanout session create {address_of(rear)}"
+        assert "need a port each (--ingest-port auto), or --latch-scope address" in found["note"]
+        eventually(condition, "silent".__eq__, "the silence")
+        shown = run("knocks", **server).stdout
+        assert "probation  (like yard/front)" in shown
+        told = "# if it is the camera of yard/front, which is silent: rtpfanout session update"
+        assert f"{told} yard/front --ssrc 0x00000002" in shown
+        _, *command = shlex.split(found["admit_by"])
+        run(*command, "--name", "yard/rear", **server)
+        assert address_of(rear) not in {k.source_address for k in client.list_knocks()}
+        client.add_subscriber("yard/rear", address_of(second))
+    rear.sendto(rtp_packet(2, 20000), ingest)
+    assert receive(second, 1) == [rtp_packet(2, 20000)]
+    assert {packet[11] for packet in queued(viewer)} == {1}, "one camera's viewers got another's"
+    run("session", "rm", "yard/front", "yard/rear", **server)
+
+
+def test_two_streams_of_one_source(server, ingest, udp):
+    camera = udp("127.0.0.7")
+    run("session", "create", address_of(camera), "--name", "both", **server)
+
+    def knocks():
+        camera.sendto(rtp_packet(1, 1), ingest)
+        camera.sendto(rtp_packet(2, 1, payload_type=97), ingest)
+        found = run_json("knocks", **server)
+        return [k for k in found if k["source_address"] == address_of(camera)]
+
+    (found,) = eventually(knocks, bool, "a knock")
+    assert found["admit_by"] == "rtpfanout session update both --ssrc-policy any"
+    _, *command = shlex.split(found["admit_by"])
+    run(*command, **server)
+    assert knocks() == []
+    run("session", "rm", "both", **server)
 
 
 def test_two_that_wait_for_anybody(server):

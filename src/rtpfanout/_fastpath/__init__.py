@@ -94,8 +94,11 @@ A call with a handle raises KeyError when no session has it.
   - "any": whatever comes, several at once.
   - "follow": one at a time. The one of `ssrc`, whenever it comes, and the first of all are taken
     at once; another once the followed one has been silent for 200 ms, by five packets in sequence
-    of a payload type that had come. What is not yet taken waits, at most 256 packets and 256 KiB a
-    session and 2 MiB a worker, and leaves first when it is; else it is dropped as `probation`.
+    of a payload type that had come. One that had come beside the followed one waits for five times
+    as long a silence as they were together; after a second of that it is another camera, which is
+    not taken, and knocks. So does one of another payload type. What is not yet taken waits, at
+    most 256 packets and 256 KiB a session and 2 MiB a worker, and leaves first when it is; else it
+    is dropped as `probation`.
 
   A "ssrc" notice says that a session has another one than before (of "any" ten a second at the
   most). ``session_ssrcs`` lists (SSRC, payload type, since, last) of those that came in the last
@@ -227,8 +230,10 @@ reads no clock.
   ``dropped_wrong_source`` all sessions of the SSRC have in common, each since it was added.
 * ``wrong_source`` is where the last of those came from, or None.
 * ``knocks()`` lists who sent packets that no session admits: (source, SSRC, payload type, reason,
-  handle or 0 of the session that it came for, packets since it is in the list, first, last), the
-  latest first, 256 at the most of all workers. Newcomers get into it at 100 a second and worker,
+  handle or 0 of the session that it came for, packets since it is in the list, first, last,
+  whether it came from the address and port that feed the session), the
+  latest first, 256 at the most of all workers, without those whom a session admits by now.
+  Newcomers get into it at 100 a second and worker,
   and take the places of those who came least often.
 * ``session_reception(handle, now_ns)`` tells how a session is received, and
   ``all_session_receptions`` the same of all in one pass: `RECEPTION_FIELDS`, which also explains

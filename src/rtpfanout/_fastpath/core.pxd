@@ -310,6 +310,7 @@ cdef extern from "core_senders.h" nogil:
         uint32_t ssrc
         uint8_t payload_type
         uint8_t reason
+        bint by_feeder
         uint64_t handle
         uint64_t packets
         uint64_t first_ns

@@ -118,6 +118,7 @@ cdef list read_knocks(core.rf_engine *engine):
             found[i].packets,
             found[i].first_ns,
             found[i].last_ns,
+            found[i].by_feeder,
         )
         for i in range(n)
     ]

@@ -547,7 +547,7 @@ class ListKnocksResponse(_message.Message):
     def __init__(self, knocks: _Optional[_Iterable[_Union[Knock, _Mapping]]] = ...) -> None: ...
 
 class Knock(_message.Message):
-    __slots__ = ("source_address", "ssrc", "payload_type", "packets", "first_seen", "last_seen", "reason", "session_id", "session_name")
+    __slots__ = ("source_address", "ssrc", "payload_type", "packets", "first_seen", "last_seen", "reason", "session_id", "session_name", "from_feeder")
     SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SSRC_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -557,6 +557,7 @@ class Knock(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
+    FROM_FEEDER_FIELD_NUMBER: _ClassVar[int]
     source_address: str
     ssrc: int
     payload_type: int
@@ -566,7 +567,8 @@ class Knock(_message.Message):
     reason: str
     session_id: str
     session_name: str
-    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., payload_type: _Optional[int] = ..., packets: _Optional[int] = ..., first_seen: _Optional[str] = ..., last_seen: _Optional[str] = ..., reason: _Optional[str] = ..., session_id: _Optional[str] = ..., session_name: _Optional[str] = ...) -> None: ...
+    from_feeder: bool
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., payload_type: _Optional[int] = ..., packets: _Optional[int] = ..., first_seen: _Optional[str] = ..., last_seen: _Optional[str] = ..., reason: _Optional[str] = ..., session_id: _Optional[str] = ..., session_name: _Optional[str] = ..., from_feeder: bool = ...) -> None: ...
 
 class SessionStatsResponse(_message.Message):
     __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception", "last_wrong_source", "feedback", "dropped_probation")

@@ -16,10 +16,13 @@ from rtpfanout.cli.output import (
     write_json,
 )
 from rtpfanout.cli.session_choice import connect
-from rtpfanout.model import SourcePolicy
+from rtpfanout.model import Condition, SourcePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+PROBATION = "probation"
+"""Why it was dropped: it sends beside what its session follows."""
 
 
 def knocks(
@@ -37,7 +40,7 @@ def knocks(
         meant = {knock.session_id for knock in found} - {""}
         sessions = {session_id: _session(client, session_id) for session_id in meant}
     if output is OutputFormat.JSON:
-        write_json([message_dict(k) | {"admit_by": admit_by(k, sessions)} for k in found])
+        write_json([message_dict(k) | _next_step(k, sessions) for k in found])
         return
     if not found:
         say("nobody knocks: every RTP packet that comes has a session")
@@ -48,7 +51,10 @@ def knocks(
             f"  {knock.packets} packets, the last {age(knock.last_seen)} ago  {knock.reason}"
             + (f"  (like {session})" if session else "")
         )
-        write(f"    {admit_by(knock, sessions)}")
+        step = _next_step(knock, sessions)
+        write(f"    {step['admit_by']}")
+        if step["note"]:
+            write(f"    # {step['note']}")
 
 
 def _session(client: Any, session_id: str) -> Any:
@@ -61,18 +67,50 @@ def _session(client: Any, session_id: str) -> Any:
         return None
 
 
-def admit_by(knock: Any, sessions: "Mapping[str, Any]") -> str:
-    """The command: a change of the session that was nearly meant, or another session."""
+def _next_step(knock: Any, sessions: "Mapping[str, Any]") -> dict[str, str]:
+    """The command that admits it, by another session or a change of the one that was nearly meant;
+    and what there is to know beside.
+    """
     session = sessions.get(knock.session_id)
-    change = _change(knock, session) if session is not None else ""
-    if session is None or not change:
-        return f"rtpfanout session create {knock.source_address}"
-    return f"rtpfanout session update {session.name or session.session_id} {change}"
+    if session is not None and (change := _change(knock, session)):
+        command, note = f"session update {_title(session)} {change}", ""
+    else:
+        command, note = f"session create {knock.source_address}", ""
+        if session is not None and session.ingest_port:
+            command += " --ingest-port auto"
+        if session is not None and knock.reason == PROBATION:
+            note = _of_two_cameras(knock, session)
+    return {"admit_by": f"rtpfanout {command}", "note": note}
+
+
+def _title(session: Any) -> str:
+    return str(session.name or session.session_id)
+
+
+def _of_two_cameras(knock: Any, session: Any) -> str:
+    if not _is_fed(session):
+        return (
+            f"if it is the camera of {_title(session)}, which is silent:"
+            f" rtpfanout session update {_title(session)} --ssrc {knock.ssrc:#010x}"
+        )
+    return (
+        f"{_title(session)} has another camera of this address; several behind one address need a"
+        " port each (--ingest-port auto), or --latch-scope address"
+    )
+
+
+def _is_fed(session: Any) -> bool:
+    return session.condition not in (Condition.NEVER_FED, Condition.SILENT)
 
 
 def _change(knock: Any, session: Any) -> str:
+    """The options, or "": it is not to have this session."""
     source = knock.source_address
     policy = session.source_policy
+    if knock.reason == PROBATION:
+        return "--ssrc-policy any" if knock.from_feeder else ""
+    if _is_fed(session):
+        return ""
     if policy == SourcePolicy.LATCH and not session.pinned_source:
         return "--latch-window 60"
     feeder = session.pinned_source or session.source_address

@@ -23,7 +23,8 @@ MOST_KNOCKS = 256
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """Packets of one SSRC and source that no session admits; times are in UTC."""
+    """Packets of one SSRC and source that no session admits, or that come beside the SSRC which one
+    follows; times are in UTC."""
 
     source: Address
     ssrc: int
@@ -35,6 +36,8 @@ class Knock:
     session_id: str = ""
     """The session that was nearly meant, and its name; empty: there is none."""
     session_name: str = ""
+    from_feeder: bool = False
+    """It comes from the very address and port that feed the session, beside what that follows."""
 
 
 def knocks(state: State, engine: Engine, clock: Clock, limit: int) -> list[Knock]:
@@ -45,7 +48,7 @@ def knocks(state: State, engine: Engine, clock: Clock, limit: int) -> list[Knock
     found = []
     with state.lock:
         sessions = _Sessions(state.in_order) if heard else None
-        for source, ssrc, payload_type, reason, handle, packets, first, last in heard:
+        for source, ssrc, payload_type, reason, handle, packets, first, last, by_feeder in heard:
             assert sessions is not None
             meant = state.by_handle.get(handle) or sessions.nearly(source)
             found.append(
@@ -59,6 +62,7 @@ def knocks(state: State, engine: Engine, clock: Clock, limit: int) -> list[Knock
                     reason=reason,
                     session_id=meant.session_id if meant else "",
                     session_name=meant.name if meant else "",
+                    from_feeder=by_feeder,
                 )
             )
     return found

@@ -19,6 +19,7 @@ struct rf_knock {
     struct rf_addr source;
     uint32_t ssrc;
     uint8_t payload_type, reason; /* of the last one; as rf_drop_reason_name counts them */
+    bool by_feeder;               /* it came from where what its session follows began */
     uint64_t handle;              /* of the session that it came for, 0: none has the SSRC */
     uint64_t packets;             /* since it got its place here */
     uint64_t first_ns, last_ns;

@@ -22,6 +22,7 @@ static void follow(struct ssrcs *k, const struct datagram *d, uint32_t ssrc, uin
     ssrcs_follow(k, ssrc, payload_type, now);
     ssrcs_note_type(k, payload_type);
     k->alive_received_ns = d->received_ns;
+    k->feeder = d->source;
     k->candidate.count = 0;
     k->untold = true;
 }

@@ -303,7 +303,7 @@ static void count_drop(struct gate *g, const struct arrival *a)
     if (a->kind == RTP_PACKET && !a->session && g->knocks) {
         uint64_t hash = a->key.hash ? a->key.hash : table_key(g->table, a->key.ssrc, source).hash;
 
-        knock(g->knocks, hash, source, a->data, a->reason, s ? session_handle(s) : 0, g->now);
+        knock(g->knocks, hash, source, a->data, a->reason, s, g->now);
     }
 }
 

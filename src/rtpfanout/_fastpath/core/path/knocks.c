@@ -67,7 +67,7 @@ static unsigned least(const struct knocks *k, unsigned set, uint64_t now)
 }
 
 void knock(struct knocks *k, uint64_t hash, const struct rf_addr *source, const uint8_t *packet,
-           enum drop_reason reason, uint64_t handle, uint64_t now)
+           enum drop_reason reason, const struct session *s, uint64_t now)
 {
     uint64_t tag = hash ? hash : 1;
     unsigned set = (unsigned)(hash >> 40) % KNOCK_SETS, at = 0;
@@ -93,7 +93,8 @@ void knock(struct knocks *k, uint64_t hash, const struct rf_addr *source, const 
     knock.ssrc = rtp_read_u32(packet + RTP_SSRC_OFFSET);
     knock.payload_type = packet[1] & RTP_PAYLOAD_TYPE;
     knock.reason = (uint8_t)reason;
-    knock.handle = handle;
+    knock.handle = s ? session_handle(s) : 0;
+    knock.by_feeder = reason == DROP_probation && addr_equal(&s->ssrcs->feeder, source);
     knock.last_ns = slot->last_ns = now;
     knock.packets = ++slot->packets;
     publish(slot, &knock);

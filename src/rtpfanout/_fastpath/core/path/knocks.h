@@ -12,6 +12,7 @@
 #include "addr.h"
 #include "atomic.h"
 #include "core_senders.h"
+#include "session.h"
 #include "stats.h"
 
 enum { KNOCK_SETS = 32, KNOCK_WAYS = 8, KNOCK_WORDS = (sizeof(struct rf_knock) + 7) / 8 };
@@ -30,10 +31,10 @@ struct knocks {
 
 /* NULL when there is no memory. By free(). */
 struct knocks *knocks_new(void);
-/* The worker. A packet from `source` was dropped; `hash` is of (SSRC, source), `handle` of the
- * session that it came for, or 0. */
+/* The worker. A packet from `source` was dropped; `hash` is of (SSRC, source), `s` the session that it
+ * came for, or NULL. */
 void knock(struct knocks *k, uint64_t hash, const struct rf_addr *source, const uint8_t *packet,
-           enum drop_reason reason, uint64_t handle, uint64_t now);
+           enum drop_reason reason, const struct session *s, uint64_t now);
 /* Anybody. Up to KNOCK_SETS * KNOCK_WAYS, in no order; returns how many. */
 unsigned knocks_read(struct knocks *k, struct rf_knock *out);
 

@@ -35,6 +35,7 @@ struct ssrcs {
     _Atomic uint64_t what[SSRCS_MOST]; /* SSRC and payload type, see ssrc_what; 0: none */
     _Atomic uint64_t since_ns[SSRCS_MOST];
     uint64_t payload_types[2]; /* bits of those that were admitted */
+    struct rf_addr feeder; /* whence the first of the followed one came */
     struct ssrc_candidate candidate;
     struct ssrc_other other[SSRCS_OTHERS];
     uint32_t newcomers; /* that found no free place */
