@@ -24,7 +24,7 @@ KEYFRAME_FORMATS: dict[str, int]
 Latency = tuple[list[int], int]
 Report = tuple[int, int, float, int, float, float]
 Notice = tuple[Literal["datagram"], Address, bytes] | tuple[Literal["source", "ssrc"], int, Address]
-Knock = tuple[Address, int, int, str, int, int, int, int]
+Knock = tuple[Address, int, int, str, int, int, int, int, bool]
 
 def open_sockets(bind: Address, count: int, receive_queue_packets: int) -> list[int]: ...
 def open_in_hand(count: int) -> int: ...
