@@ -2,10 +2,10 @@
  * replaced: each datagram is counted once, under the reason naive_kind leads to; what leaves
  * is what came, byte by byte and in order, to the right subscribers and to no other, whatever
  * the kernel answers to a send; and every counter says so.
- * wraps: recvmmsg sendmmsg sendmsg clock_gettime
+ * wraps: recvmmsg sendmmsg sendmsg clock_gettime epoll_wait poll
  *
- * The input is a row of buffers: flags, the length in two bytes, what the flags add, the bytes.
- * An odd length of the input makes the worker one of two, so that turns are split. */
+ * The input is a row of buffers (input.h), to the main port and to others. An odd length of the input makes
+ * the worker one of two, so that turns are split. */
 #include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
@@ -16,21 +16,10 @@
 #include "calls.h"
 #include "controls.h"
 #include "endpoints.h"
-#include "naive.h"
+#include "side.h"
 #include "still.h"
 
-enum { MOST = 4096, SESSIONS = 4, VIEWERS = 3 };
-
-enum {
-    FROM_STRANGER = 1,
-    CUT_SHORT = 2,
-    SEGMENTS = 4,  /* adds their length, two bytes: UDP_GRO put several datagrams together */
-    A_MINUTE = 8,  /* passes before the buffer comes */
-    TROUBLE = 16,  /* adds a byte: from now on every (1 + high half)th send entry fails, with the
-                      error of the low half */
-    NO_STAMP = 32, /* the kernel does not tell when it came */
-    LAST = 64,     /* of this turn: the others have not come yet */
-};
+enum { MOST = 4096, SESSIONS = 5, VIEWERS = 3 };
 
 /* What the kernel can answer, and the counter its copies then go to. EAGAIN and EINTR pass. */
 #define ANSWERS(X)         \
@@ -52,12 +41,14 @@ struct viewer {
     size_t was_limit;
 };
 
-/* SSRC, who feeds it, and how many watch. The last two share their SSRC. */
+/* SSRC, who feeds it, and how many watch. Two share their SSRC; the last one is at a port of its own. */
 static const struct {
     uint32_t ssrc;
     bool stranger;
     unsigned viewers;
-} plan[SESSIONS] = {{0, false, 1}, {0xffffffff, true, 2}, {0x01020304, false, 3}, {0x01020304, true, 0}};
+} plan[SESSIONS] = {{0, false, 1}, {0xffffffff, true, 2}, {0x01020304, false, 3}, {0x01020304, true, 0},
+            {0, false, 2}};
+enum { AT_OWN_PORT = SESSIONS - 1 };
 
 static struct rf_addr sources[2];
 static struct sock sock;
@@ -75,8 +66,6 @@ static struct rf_session_stats expected_of[SESSIONS];
 static uint64_t expected_latencies, expected_latencies_of[SESSIONS];
 
 /* Of the input at hand. */
-static const uint8_t *input;
-static size_t input_left;
 static struct {
     int error; /* 0: none */
     unsigned every, entries;
@@ -94,50 +83,60 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct tim
 int __wrap_sendmmsg(int fd, struct mmsghdr *h, unsigned n, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
 
-static void expect_copies(uint32_t ssrc, bool stranger, bool stamped, const uint8_t *data,
-                          size_t len)
+static void expect_copies(unsigned i, bool stamped, const uint8_t *data, size_t len)
 {
-    bool ssrc_known = false;
+    expected.packets_forwarded++;
+    expected_of[i].packets_received++;
+    expected_of[i].bytes_received += len;
+    if (stamped && plan[i].viewers > 0) {
+        expected_latencies++;
+        expected_latencies_of[i]++;
+    }
+    for (unsigned v = 0; v < plan[i].viewers; v++) {
+        struct viewer *to = &viewers[i][v];
+
+        to->data[to->expected] = data;
+        to->len[to->expected++] = len;
+    }
+}
+
+/* Which session admits the packet; SESSIONS: none, which is counted. */
+static unsigned admits(unsigned port, uint32_t ssrc, bool stranger)
+{
+    bool ssrc_known = port == OWN_PORT;
 
     for (unsigned i = 0; i < SESSIONS; i++) {
-        if (plan[i].ssrc != ssrc)
+        if ((i == AT_OWN_PORT) != (port == OWN_PORT) || (port == MAIN_PORT && plan[i].ssrc != ssrc))
             continue;
         ssrc_known = true;
-        if (plan[i].stranger != stranger)
-            continue;
-        expected.packets_forwarded++;
-        expected_of[i].packets_received++;
-        expected_of[i].bytes_received += len;
-        if (stamped && plan[i].viewers > 0) {
-            expected_latencies++;
-            expected_latencies_of[i]++;
-        }
-        for (unsigned v = 0; v < plan[i].viewers; v++) {
-            struct viewer *to = &viewers[i][v];
-
-            to->data[to->expected] = data;
-            to->len[to->expected++] = len;
-        }
-        return;
+        if (plan[i].stranger == stranger)
+            return i;
     }
     expected.dropped_wrong_source += ssrc_known;
     expected.dropped_unknown_ssrc += !ssrc_known;
+    return SESSIONS;
 }
 
-static void expect_datagram(uint8_t flags, const uint8_t *data, size_t len)
+static void expect_datagram(unsigned port, uint8_t flags, const uint8_t *data, size_t len)
 {
     uint32_t ssrc;
+    unsigned i;
 
     expected.packets_received++;
-    switch (naive_kind(data, len, true, &ssrc)) {
+    switch (kind_at(port, naive_kind(data, len, true, &ssrc))) {
     case RTP_PACKET:
-        expect_copies(ssrc, flags & FROM_STRANGER, !(flags & NO_STAMP), data, len);
+        i = admits(port, ssrc, flags & FROM_STRANGER);
+        if (i < SESSIONS)
+            expect_copies(i, !(flags & NO_STAMP), data, len);
         break;
     case RTP_CONTROL:
         expected.dropped_rtcp++;
         break;
     case RTP_FOREIGN:
-        expect_foreign(&expected, flags & FROM_STRANGER, data, len);
+        if (port == MAIN_PORT)
+            expect_foreign(&expected, flags & FROM_STRANGER, data, len);
+        else
+            expected.dropped_not_rtp++;
         break;
     case RTP_MALFORMED:
         expected.dropped_malformed++;
@@ -145,7 +144,7 @@ static void expect_datagram(uint8_t flags, const uint8_t *data, size_t len)
     }
 }
 
-static void expect(uint8_t flags, const uint8_t *data, size_t len, size_t segment)
+static void expect(unsigned port, uint8_t flags, const uint8_t *data, size_t len, size_t segment)
 {
     expected.receives++;
     expected.bytes_received += len;
@@ -155,27 +154,11 @@ static void expect(uint8_t flags, const uint8_t *data, size_t len, size_t segmen
         return;
     }
     if (len == 0 || segment == 0)
-        expect_datagram(flags, data, len);
+        expect_datagram(port, flags, data, len);
     for (; segment > 0 && len > segment; data += segment, len -= segment)
-        expect_datagram(flags, data, segment);
+        expect_datagram(port, flags, data, segment);
     if (segment > 0 && len > 0)
-        expect_datagram(flags, data, len);
-}
-
-/* The next byte of the input, 0 past its end. */
-static uint8_t take(void)
-{
-    if (input_left == 0)
-        return 0;
-    input_left--;
-    return *input++;
-}
-
-static size_t take_two(void)
-{
-    size_t high = take();
-
-    return high * 256 + take();
+        expect_datagram(port, flags, data, len);
 }
 
 static void make_trouble(uint8_t what)
@@ -218,7 +201,11 @@ static uint8_t fill(struct mmsghdr *h)
 {
     struct msghdr *msg = &h->msg_hdr;
     struct timespec now;
+    unsigned port = next_port();
     uint8_t flags = take();
+
+    if (flags & TO_PORT)
+        take();
     size_t len = take_two(), segment = flags & SEGMENTS ? take_two() : 0;
     int as_int = (int)segment;
 
@@ -230,7 +217,7 @@ static uint8_t fill(struct mmsghdr *h)
     CHECK(msg->msg_iov->iov_len >= len);
     CHECK(msg->msg_controllen >= CMSG_SPACE(sizeof now) + CMSG_SPACE(sizeof as_int));
     CHECK(msg->msg_namelen >= sizeof(struct sockaddr_in6));
-    expect(flags, input, len, segment);
+    expect(port, flags, input, len, segment);
     memcpy(msg->msg_iov->iov_base, input, len);
     h->msg_len = (unsigned)len;
     msg->msg_flags = flags & CUT_SHORT ? MSG_TRUNC : 0;
@@ -248,16 +235,16 @@ static uint8_t fill(struct mmsghdr *h)
 
 int __wrap_recvmmsg(int fd, struct mmsghdr *h, unsigned n, int flags, struct timespec *t)
 {
-    unsigned got = 0;
+    unsigned got = 0, port = port_of_socket(fd);
 
-    (void)fd, (void)flags, (void)t;
-    while (got < n && input_left > 0 && !(fill(&h[got++]) & LAST))
+    (void)flags, (void)t;
+    while (got < n && input_left > 0 && next_port() == port && !(fill(&h[got++]) & LAST))
         ;
-    if (got > 0) {
-        expected.turns++;
+    expected.turns += opens_turn(port, got);
+    if (got > 0)
         return (int)got;
-    }
-    worker_stop(&worker);
+    if (input_left == 0 && port == MAIN_PORT)
+        worker_stop(&worker);
     errno = EAGAIN;
     return -1;
 }
@@ -501,7 +488,10 @@ static void setup_sessions(void)
         store_rlx(&s->subscribers, list);
         if (list != old)
             free(old);
-        CHECK_EQ(table_insert(&table, s), 0);
+        if (i == AT_OWN_PORT)
+            put_at_own_port(s, &sources[plan[i].stranger]);
+        else
+            CHECK_EQ(table_insert(&table, s), 0);
         sessions[i] = s;
     }
 }
@@ -523,6 +513,7 @@ static void setup(void)
     CHECK_EQ(worker_init(&helper, &options, &sock, &table, &qsbr, crew, 2), 0);
     set_proofs(&worker.gate, sources);
     setup_sessions();
+    open_side_ports(&worker, &sock, sessions[AT_OWN_PORT]);
 }
 
 static uint64_t observations(struct latency_histogram *h)
