@@ -29,6 +29,7 @@ DEFAULTS = {
     "path_mtu_discovery": False,
     "egress_address": "",
     "enable_metrics": True,
+    "enable_page": True,
     "metrics_bind_address": "0.0.0.0:9090",
     "metrics_session_labels": [],
     "grpc_bind_address": "127.0.0.1:50051",

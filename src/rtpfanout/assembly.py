@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rtpfanout.config import Settings
     from rtpfanout.doorman import Doorman
     from rtpfanout.groups import Memberships
-    from rtpfanout.http import HttpServer
+    from rtpfanout.http import HttpServer, Site
     from rtpfanout.model import IPAddress
     from rtpfanout.rtsp import Door
     from rtpfanout.service import ControlServer
@@ -239,17 +239,28 @@ def http_server(server: Parts) -> HttpServer:
 
         registry.register(DoorCollector(lambda: server.rtsp))
     # Who may see the sessions one by one: on loopback everybody, as ever.
-    is_local = server.settings.metrics_bind_address.ip.is_loopback
+    settings = server.settings
+    is_local = settings.metrics_bind_address.ip.is_loopback
     app = http.create_app(
         server_metrics=registry,
         session_series=session_series.session_series(
-            server.manager, server.settings.metrics_session_labels
+            server.manager, settings.metrics_session_labels
         ),
         is_alive=lambda: server.is_alive,
         is_ready=lambda: server.is_ready,
         sessions_status=None if is_local else access.overview_status,
+        page=_page(server, is_local=is_local) if settings.enable_page else None,
     )
     return http.HttpServer(app, shares().http, lambda reason: ended.update([f"http_{reason}"]))
+
+
+def _page(server: Parts, *, is_local: bool) -> Site:
+    from rtpfanout import page
+
+    insecure = server.settings.insecure
+    return page.create_site(
+        server.manager, server.access, server.engine.bound, is_local=is_local, is_insecure=insecure
+    )
 
 
 def totals(engine: Engine) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,8 +34,11 @@ async def housekeep(
     listen: Callable[[], None],
     show_local_addresses: Callable[[], None],
     session_timeout_secs: Callable[[], float],
+    further: Sequence[tuple[Callable[[], object], float]] = (),
 ) -> None:
     """Until cancelled, and then until nothing of it runs any more: what it uses can be closed.
+
+    `further` are calls and how many seconds they are apart.
 
     Each apart, because ending sessions and keeping consents wait for a disk that may hang.
     """
@@ -51,6 +54,7 @@ async def housekeep(
         (look_at_cpus, HOUSEKEEPING_SECONDS),
         (listen, LISTEN_SECONDS),
         (memberships.look, GROUPS_SECONDS),
+        *further,
     ]
     async with asyncio.TaskGroup() as tasks:
         # At once, for what was restored may have ended since it was read.

@@ -35,7 +35,7 @@ from rtpfanout.listening import listener
 from rtpfanout.model import Address, parse_ip
 from rtpfanout.netif import LocalAddresses
 from rtpfanout.reach import Reach
-from rtpfanout.sessions import SessionManager
+from rtpfanout.sessions import APART_SECONDS, SessionManager
 from rtpfanout.store import Store
 from rtpfanout.workers import Workers, cpus_of
 
@@ -98,6 +98,10 @@ class Server:
     def is_alive(self) -> bool:
         """All packet loops run."""
         return self._workers is not None and self._workers.are_alive
+
+    @property
+    def _has_page(self) -> bool:
+        return self.settings.enable_metrics and self.settings.enable_page
 
     @property
     def failed(self) -> bool:
@@ -233,6 +237,7 @@ class Server:
                 reach.listen,
                 self._show_local_addresses,
                 lambda: self.settings.session_timeout_secs,
+                [(self.manager.overview.history.look, APART_SECONDS)] if self._has_page else [],
             )
         )
         self._is_ready = True

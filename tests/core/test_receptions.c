@@ -200,6 +200,14 @@ static void conditions_are_told_once(void)
     CHECK_EQ(rf_sessions_reception(engine, now, all, 3), SESSIONS - 1);
     CHECK_EQ(all[2].handle, handle[3]);
     CHECK_EQ(all[2].condition, RF_CONDITION_silent);
+    struct rf_reception_figures figures[SESSIONS];
+    uint64_t of[SESSIONS];
+
+    CHECK_EQ(rf_sessions_figures(engine, now, of, figures, 3), SESSIONS - 1);
+    CHECK(of[0] == handle[1] && of[2] == handle[3]);
+    CHECK(figures[2].expected == 1 && figures[2].lost == 0);
+    CHECK(figures[2].frame_rate == (float)all[2].frame_rate);
+    CHECK((figures[2].jitter_secs < 0) == (all[2].jitter_ns == RF_ABSENT));
     close(from);
     teardown();
 }

@@ -51,6 +51,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "path_mtu_discovery": ("true", True),
     "egress_address": ("192.0.2.5", "192.0.2.5"),
     "enable_metrics": ("0", False),
+    "enable_page": ("no", False),
     "metrics_bind_address": ("127.0.0.1:0", "127.0.0.1:0"),
     "metrics_session_labels": ("vehicle, cell/id", ["vehicle", "cell/id"]),
     "grpc_bind_address": ("[::1]:0", "[::1]:0"),

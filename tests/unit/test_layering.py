@@ -60,6 +60,7 @@ PYTHON_LAYERS = (
         "doctor",
         "doorman",
     },
+    {"page"},
     {"assembly", "housekeeping", "traffic"},
     {"server"},
     {"supervisor"},
@@ -68,7 +69,7 @@ PYTHON_LAYERS = (
 )
 # Inside sessions/, for imports of types alone, too.
 SESSIONS_LAYERS = (
-    {"admission", "clock", "cursor", "deadlines", "feedback", "fields", "listened"},
+    {"admission", "clock", "cursor", "deadlines", "feedback", "fields", "history", "listened"},
     {"events", "requests", "rules", "source", "tokens"},
     {"event_watch"},
     {"terms"},
@@ -86,6 +87,7 @@ SESSIONS_LAYERS = (
         "knocks",
         "pages",
         "reaching",
+        "overview",
         "shedding",
         "standing",
         "zones",

@@ -112,6 +112,8 @@ def test_one_that_is_refused_keeps_its_name(tmp_path: Path, clock: Clock) -> Non
     with started(path, clock) as manager:
         assert manager.get(NAME).status == "refused"
         assert manager.list_page(name_prefix="rover")[0][0].name == NAME
+        (glance,) = manager.overview.glances()
+        assert (glance.name, glance.status, glance.figures) == (NAME, "refused", None)
         for if_exists in ("", "return"):
             with pytest.raises(AlreadyExistsError, match=view.session_id):
                 manager.create(SOURCE, 2, "video", name=NAME, if_exists=if_exists)

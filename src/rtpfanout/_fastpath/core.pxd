@@ -176,6 +176,9 @@ cdef extern from "core.h" nogil:
         uint8_t *payload_types
         rf_condition condition
 
+    struct rf_reception_figures:
+        float bitrate_bps
+
     struct rf_condition_change:
         uint64_t handle
         rf_condition condition
@@ -275,6 +278,8 @@ cdef extern from "core.h" nogil:
     int session_reception "rf_session_reception"(rf_engine *e, uint64_t handle, uint64_t now,
                                                  rf_reception *out)
     size_t rf_sessions_reception(rf_engine *e, uint64_t now, rf_reception *out, size_t capacity)
+    size_t rf_sessions_figures(rf_engine *e, uint64_t now, uint64_t *handles,
+                               rf_reception_figures *out, size_t capacity)
     int rf_session_parameter_sets(rf_engine *e, uint64_t handle, uint8_t *out, size_t *len)
     void rf_receptions_sum(rf_engine *e, uint64_t now, rf_reception *out)
     size_t rf_conditions(rf_engine *e, uint64_t now, uint64_t lately, rf_condition_change *out,

@@ -5,6 +5,8 @@ ENCODINGS = names(core.rf_encoding_name)[1:]
 CONDITION_NAMES = names(core.rf_condition_name)
 CONDITIONS = described(core.rf_condition_name, core.rf_condition_help)
 
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+
 cdef dict ORIGINS = {
     core.RF_ORIGIN_NONE: "",
     core.RF_ORIGIN_ASSUMED: "assumed",
@@ -74,6 +76,27 @@ cdef dict all_receptions(core.rf_engine *engine, uint64_t now_ns):
         return {found[i].handle: reception_dict(&found[i]) for i in range(n)}
     finally:
         free(found)
+
+
+cdef tuple read_figures(core.rf_engine *engine, uint64_t now_ns):
+    """(handles, figures), a record each."""
+    cdef size_t n = core.rf_sessions_stats(engine, now_ns, NULL, 0)
+    cdef size_t capacity = 0
+    cdef bytes handles = b""
+    cdef bytes found = b""
+    cdef uint64_t *handle = NULL
+    cdef core.rf_reception_figures *figure = NULL
+    while n > capacity:  # there may be more of them each time
+        capacity = n
+        handles = PyBytes_FromStringAndSize(NULL, capacity * sizeof(uint64_t))
+        found = PyBytes_FromStringAndSize(NULL, capacity * sizeof(core.rf_reception_figures))
+        handle = <uint64_t *>PyBytes_AsString(handles)
+        figure = <core.rf_reception_figures *>PyBytes_AsString(found)
+        with nogil:
+            n = core.rf_sessions_figures(engine, now_ns, handle, figure, capacity)
+    if n == capacity:
+        return handles, found
+    return handles[: n * sizeof(uint64_t)], found[: n * sizeof(core.rf_reception_figures)]
 
 
 cdef list read_parameter_sets(core.rf_engine *engine, uint64_t handle):
@@ -150,6 +173,9 @@ cdef class Receptions:
 
     def all_session_receptions(self, uint64_t now_ns):
         return all_receptions(self.engine, now_ns)
+
+    def reception_figures(self, uint64_t now_ns):
+        return read_figures(self.engine, now_ns)
 
     def parameter_sets(self, uint64_t handle):
         return read_parameter_sets(self.engine, handle)

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
     metrics_bind_address: Endpoint = setting(
         Address.parse("0.0.0.0:9090"), "Where metrics and health are served (TCP)."
     )
+    enable_page: Switch = setting(
+        True,
+        "Serve a page about the sessions to browsers, at / of metrics_bind_address. Where that is "
+        "no loopback address it is for browsers on this host, and for tokens of auth.jwt_keys.",
+    )
     metrics_session_labels: LabelKeys = setting(
         (),
         "Labels of sessions that the series of /metrics/sessions have as well, by their keys, 8 at "

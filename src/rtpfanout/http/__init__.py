@@ -6,8 +6,8 @@ them take what the others or the control calls need: connections have limits and
 answered and sent to in turns (`turnstile`).
 """
 
-from rtpfanout.http.app import INDEX, create_app
-from rtpfanout.http.pages import Piece
+from rtpfanout.http.app import INDEX, Site, create_app
+from rtpfanout.http.pages import Kitchen, Piece
 from rtpfanout.http.server import HttpServer
 
-__all__ = ["INDEX", "HttpServer", "Piece", "create_app"]
+__all__ = ["INDEX", "HttpServer", "Kitchen", "Piece", "Site", "create_app"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from rtpfanout.http.pages import Kitchen, Made, Page, registry_page
 from rtpfanout.http.turnstile import Turnstile
@@ -27,6 +28,16 @@ rtpfanout
 /healthz            200 while the packet loop runs
 /readyz             200 while packets and calls are taken
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A page for browsers: `index` answers /, `app` what is below `path`."""
+
+    index: Callable[[Request], Awaitable[Response]]
+    path: str
+    app: ASGIApp
+
 
 REUSE_SECONDS = 1.0
 """For which a page with series per session is good for others too."""
@@ -45,11 +56,12 @@ def create_app(
     is_alive: Callable[[], bool],
     is_ready: Callable[[], bool],
     sessions_status: Callable[[str], int] | None = None,
+    page: Site | None = None,
 ) -> ASGIApp:
     """The pages of INDEX. A failing check answers 503.
 
     `session_series` makes a page, with True in OpenMetrics. `sessions_status` judges the header
-    Authorization of those who want it.
+    Authorization of those who want it. `page` is for browsers.
     """
     turnstile = Turnstile()
 
@@ -61,11 +73,12 @@ def create_app(
     of_sessions = pages(session_series, REUSE_SECONDS)
     app = Starlette(
         routes=[
-            Route("/", _index),
+            Route("/", _for_browsers(page.index) if page else _index),
             Route("/metrics", _exposition(of_server, turnstile)),
             Route("/metrics/sessions", _exposition(of_sessions, turnstile, sessions_status)),
             Route("/healthz", _check(is_alive)),
             Route("/readyz", _check(is_ready)),
+            *([Mount(page.path, page.app)] if page else []),
         ]
     )
 
@@ -78,6 +91,20 @@ def create_app(
 
 async def _index(_request: Request) -> Response:
     return PlainTextResponse(INDEX)
+
+
+def _for_browsers(
+    index: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Others are shown what there is, as where there is no page."""
+
+    async def either(request: Request) -> Response:
+        wants_html = "text/html" in request.headers.get("accept", "")
+        response = await (index if wants_html else _index)(request)
+        response.headers["Vary"] = "Accept"
+        return response
+
+    return either
 
 
 # Coroutines all: Starlette would run others in threads, which fight with each other and with the

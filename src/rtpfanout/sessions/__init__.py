@@ -5,12 +5,14 @@ from rtpfanout.sessions.changes import ChangeLog
 from rtpfanout.sessions.describing import description, title_of
 from rtpfanout.sessions.event_watch import Begin, watch_events
 from rtpfanout.sessions.events import Event, EventKind, EventLog, Wanted
-from rtpfanout.sessions.fields import LARGEST_PAGE
+from rtpfanout.sessions.fields import LARGEST_PAGE, matches
 from rtpfanout.sessions.guests import Guest, Guests, Place
+from rtpfanout.sessions.history import APART_SECONDS, Figures, Moment
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.knocks import Knock
 from rtpfanout.sessions.manager import SessionManager
 from rtpfanout.sessions.names import which
+from rtpfanout.sessions.overview import Glance, Overview
 from rtpfanout.sessions.rules import Limits
 from rtpfanout.sessions.signals import MoveTarget, Signals
 from rtpfanout.sessions.state import SCOPE
@@ -26,6 +28,7 @@ from rtpfanout.sessions.views import (
 from rtpfanout.sessions.watching import EventType, WatchEvent, watch
 
 __all__ = [
+    "APART_SECONDS",
     "JOIN_SECRET",
     "LARGEST_BATCH",
     "LARGEST_PAGE",
@@ -36,13 +39,17 @@ __all__ = [
     "EventKind",
     "EventLog",
     "EventType",
+    "Figures",
+    "Glance",
     "Guest",
     "Guests",
     "Housekeeping",
     "Knock",
     "LatencySummary",
     "Limits",
+    "Moment",
     "MoveTarget",
+    "Overview",
     "Place",
     "SessionManager",
     "SessionStats",
@@ -53,6 +60,7 @@ __all__ = [
     "Wanted",
     "WatchEvent",
     "description",
+    "matches",
     "shown_terms",
     "title_of",
     "watch",

@@ -20,12 +20,14 @@ from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.describing import Describing, with_sdp
 from rtpfanout.sessions.guests import Guests
+from rtpfanout.sessions.history import History
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
 from rtpfanout.sessions.judge import Judge
 from rtpfanout.sessions.kept import RefusedSessions
 from rtpfanout.sessions.knocks import Knock, knocks
 from rtpfanout.sessions.life import Life
+from rtpfanout.sessions.overview import Overview
 from rtpfanout.sessions.pages import Wanted, all_stats, sessions_page
 from rtpfanout.sessions.reaching import Reaching
 from rtpfanout.sessions.removal import Removal
@@ -105,6 +107,7 @@ class SessionManager:
         life = Life(*core, journal, log, zones, water, subscribers)
         self.describing, self.reaching = Describing(*core), Reaching(*core)
         self.guests = Guests(*core, subscribers, self.describing)
+        self.overview = Overview(*core, History(engine, clock.monotonic_ns))
         self._subscribers, self._updating, self._life = subscribers, updating, life
 
         def new_restoring() -> Restoring:

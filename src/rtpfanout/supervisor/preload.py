@@ -17,6 +17,7 @@ MODULES = (
     "rtpfanout.service",
     "rtpfanout.http",
     "rtpfanout.metrics",
+    "rtpfanout.page",
     "rtpfanout.session_series",
 )
 

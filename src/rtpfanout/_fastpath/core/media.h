@@ -73,6 +73,16 @@ int rf_session_reception(struct rf_engine *e, uint64_t handle, uint64_t now,
 /* All sessions in one pass: writes up to `capacity` and returns how many there are. */
 size_t rf_sessions_reception(struct rf_engine *e, uint64_t now, struct rf_reception *out,
                              size_t capacity);
+
+/* What a plot of receptions is made of; below 0 what is not known. */
+struct rf_reception_figures {
+    float bitrate_bps, frame_rate, jitter_secs;
+    uint32_t expected, lost; /* the lower half */
+};
+
+/* The same of these alone, without the rest of it. */
+size_t rf_sessions_figures(struct rf_engine *e, uint64_t now, uint64_t *handles,
+                           struct rf_reception_figures *out, size_t capacity);
 /* The sum of all sessions there are and were, of each figure that there is; only those that count are
  * of any use. */
 void rf_receptions_sum(struct rf_engine *e, uint64_t now, struct rf_reception *out);

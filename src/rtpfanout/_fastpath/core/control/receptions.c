@@ -78,6 +78,35 @@ size_t rf_sessions_reception(struct rf_engine *e, uint64_t now, struct rf_recept
     return n;
 }
 
+size_t rf_sessions_figures(struct rf_engine *e, uint64_t now, uint64_t *handles,
+                           struct rf_reception_figures *out, size_t capacity)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&e->control);
+    for (uint32_t i = 0; i < e->sessions.used; i++) {
+        const struct session *s = session_at(&e->sessions, i);
+        struct rf_reception r;
+
+        if (!s->in_use)
+            continue;
+        if (n < capacity) {
+            tell(e, s, now, &r);
+            handles[n] = r.handle;
+            out[n] = (struct rf_reception_figures){
+                .bitrate_bps = (float)r.bitrate_bps,
+                .frame_rate = (float)r.frame_rate,
+                .jitter_secs = r.jitter_ns == RF_ABSENT ? -1 : (float)((double)r.jitter_ns / 1e9),
+                .expected = (uint32_t)r.expected,
+                .lost = (uint32_t)r.lost,
+            };
+        }
+        n++;
+    }
+    pthread_mutex_unlock(&e->control);
+    return n;
+}
+
 static int64_t sum(int64_t all, int64_t one)
 {
     return one == RF_ABSENT ? all : all + one;

@@ -1,0 +1,93 @@
+"""Cameras in small: what comes of each is told by its figures alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from support import address_of, rtp_packet, udp_socket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+JPEG = 26
+PCMU = 0
+
+
+@dataclass
+class Camera:
+    """Frames of `packets` packets, `rate` a second, from a port of its own."""
+
+    ssrc: int
+    rate: float = 30
+    packets: int = 4
+    size: int = 1100
+    payload_type: int = JPEG
+    clock: int = 90_000
+    loses: int = 0
+    """Each so manieth packet; 0: none."""
+    frozen: bool = False
+    silent: bool = False
+
+    def __post_init__(self) -> None:
+        self.socket: socket.socket = udp_socket(receive_buffer=4096)
+        self.address = address_of(self.socket)
+        self.sequence = 0
+        self.timestamp = 0
+        self.due = 0.0
+
+    def send(self, to: tuple[str, int]) -> None:
+        """The next frame."""
+        if self.silent:
+            return
+        if not self.frozen:
+            self.timestamp += round(self.clock / self.rate)
+        for number in range(self.packets):
+            self.sequence += 1
+            if self.loses and self.sequence % self.loses == 0:
+                continue
+            packet = rtp_packet(
+                self.ssrc,
+                self.sequence,
+                bytes(self.size),
+                timestamp=self.timestamp,
+                payload_type=self.payload_type,
+                marker=number == self.packets - 1,
+            )
+            self.socket.sendto(packet, to)
+
+
+class Cameras:
+    """Send from `start` until the end of the `with` block, each at its rate."""
+
+    def __init__(self, cameras: Sequence[Camera]) -> None:
+        self.all = list(cameras)
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopping.set()
+        if self._thread:
+            self._thread.join()
+        for camera in self.all:
+            camera.socket.close()
+
+    def start(self, to: tuple[str, int]) -> None:
+        """To a server."""
+        self._thread = threading.Thread(target=self._run, args=(to,), daemon=True)
+        self._thread.start()
+
+    def _run(self, to: tuple[str, int]) -> None:
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            for camera in self.all:
+                if camera.due <= now:
+                    camera.due = max(camera.due, now - 0.1) + 1 / camera.rate
+                    camera.send(to)
+            self._stopping.wait(max(0.001, min(c.due for c in self.all) - time.monotonic()))
