@@ -49,3 +49,9 @@ def _family(pid: int) -> Iterator[int]:
 def _runs(pid: int, task: int) -> bool:
     stat = Path(f"/proc/{pid}/task/{task}/stat").read_text()
     return stat.rpartition(")")[2].split()[0] == "R"
+
+
+def thread_states(pid: int) -> set[str]:
+    """Of all its threads, by the letters of proc(5); {"T"}: it is stopped."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {task.read_text().rpartition(") ")[2][0] for task in tasks}

@@ -7,10 +7,10 @@ import signal
 import socket
 import struct
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from procs import thread_states
 from supervisor_scene import command, kill, server_pid
 from support import (
     SETTLE_SECONDS,
@@ -24,6 +24,7 @@ from support import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from scrape import Metrics
     from support import ServerProcess
@@ -40,12 +41,7 @@ pytestmark = pytest.mark.usefixtures("runtime_directory")
 def stopped(pid: int) -> None:
     """None of its threads runs any more."""
     os.kill(pid, signal.SIGSTOP)
-
-    def states() -> set[str]:
-        tasks = Path(f"/proc/{pid}/task").glob("*/stat")
-        return {task.read_text().rpartition(") ")[2][0] for task in tasks}
-
-    eventually(states, lambda now: now == {"T"}, "it is stopped")
+    eventually(lambda: thread_states(pid), lambda now: now == {"T"}, "it is stopped")
 
 
 def upgrade(server: ServerProcess) -> None:

@@ -59,6 +59,7 @@ PYTHON_LAYERS = (
         "client",
         "doctor",
         "doorman",
+        "why",
     },
     {"page"},
     {"assembly", "housekeeping", "traffic"},
@@ -69,7 +70,17 @@ PYTHON_LAYERS = (
 )
 # Inside sessions/, for imports of types alone, too.
 SESSIONS_LAYERS = (
-    {"admission", "clock", "cursor", "deadlines", "feedback", "fields", "history", "listened"},
+    {
+        "admission",
+        "clock",
+        "cursor",
+        "deadlines",
+        "feedback",
+        "fields",
+        "health",
+        "history",
+        "listened",
+    },
     {"events", "requests", "rules", "source", "tokens"},
     {"event_watch"},
     {"terms"},

@@ -571,7 +571,7 @@ class Knock(_message.Message):
     def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., payload_type: _Optional[int] = ..., packets: _Optional[int] = ..., first_seen: _Optional[str] = ..., last_seen: _Optional[str] = ..., reason: _Optional[str] = ..., session_id: _Optional[str] = ..., session_name: _Optional[str] = ..., from_feeder: bool = ...) -> None: ...
 
 class SessionStatsResponse(_message.Message):
-    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception", "last_wrong_source", "feedback", "dropped_probation")
+    __slots__ = ("session_id", "packets_received", "packets_sent", "bytes_received", "bytes_sent", "subscriber_count", "uptime_seconds", "packets_per_second", "send_failures", "seconds_since_last_packet", "first_copy_latency", "last_copy_latency", "dropped_overload", "dropped_rate_limit", "dropped_paused", "copies_withheld", "dropped_wrong_source", "dropped_latching", "dropped_no_port", "dropped_loop", "dropped_misrouted", "reception", "last_wrong_source", "feedback", "dropped_probation", "server")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     PACKETS_SENT_FIELD_NUMBER: _ClassVar[int]
@@ -597,6 +597,7 @@ class SessionStatsResponse(_message.Message):
     LAST_WRONG_SOURCE_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PROBATION_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     packets_received: int
     packets_sent: int
@@ -622,7 +623,31 @@ class SessionStatsResponse(_message.Message):
     last_wrong_source: str
     feedback: Feedback
     dropped_probation: int
-    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ..., last_wrong_source: _Optional[str] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., dropped_probation: _Optional[int] = ...) -> None: ...
+    server: ServerHealth
+    def __init__(self, session_id: _Optional[str] = ..., packets_received: _Optional[int] = ..., packets_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., packets_per_second: _Optional[float] = ..., send_failures: _Optional[int] = ..., seconds_since_last_packet: _Optional[float] = ..., first_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., last_copy_latency: _Optional[_Union[LatencySummary, _Mapping]] = ..., dropped_overload: _Optional[int] = ..., dropped_rate_limit: _Optional[int] = ..., dropped_paused: _Optional[int] = ..., copies_withheld: _Optional[int] = ..., dropped_wrong_source: _Optional[int] = ..., dropped_latching: _Optional[int] = ..., dropped_no_port: _Optional[int] = ..., dropped_loop: _Optional[int] = ..., dropped_misrouted: _Optional[int] = ..., reception: _Optional[_Union[Reception, _Mapping]] = ..., last_wrong_source: _Optional[str] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., dropped_probation: _Optional[int] = ..., server: _Optional[_Union[ServerHealth, _Mapping]] = ...) -> None: ...
+
+class ServerHealth(_message.Message):
+    __slots__ = ("packets_received", "kernel_receive_drops", "receive_queue_bytes", "requested_receive_queue_bytes", "overload_marks", "send_failures")
+    class SendFailuresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    PACKETS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_RECEIVE_DROPS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVE_QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_RECEIVE_QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OVERLOAD_MARKS_FIELD_NUMBER: _ClassVar[int]
+    SEND_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    packets_received: int
+    kernel_receive_drops: int
+    receive_queue_bytes: int
+    requested_receive_queue_bytes: int
+    overload_marks: _containers.RepeatedScalarFieldContainer[str]
+    send_failures: _containers.ScalarMap[str, int]
+    def __init__(self, packets_received: _Optional[int] = ..., kernel_receive_drops: _Optional[int] = ..., receive_queue_bytes: _Optional[int] = ..., requested_receive_queue_bytes: _Optional[int] = ..., overload_marks: _Optional[_Iterable[str]] = ..., send_failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("sender_reports", "seconds_since_sender_report", "sender_reports_missing", "receiver_reports", "keyframe_requests", "packets_nacked", "keyframe_requests_sent", "reports_sent", "copies_rtcp", "reporters")

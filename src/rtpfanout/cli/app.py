@@ -23,6 +23,7 @@ from rtpfanout.cli import (
     session,
     subscriber,
     version,
+    why,
 )
 from rtpfanout.cli.exits import run_cli
 
@@ -41,6 +42,7 @@ app.add_typer(session.app, name="session")
 app.add_typer(subscriber.app, name="subscriber")
 app.command("events")(events.events)
 app.command("knocks")(knocks.knocks)
+app.command("why")(why.why)
 app.command("sdp")(sdp.sdp)
 app.command("send")(send.send)
 app.command("recv")(recv.recv)

@@ -40,7 +40,7 @@ def knocks(
         meant = {knock.session_id for knock in found} - {""}
         sessions = {session_id: _session(client, session_id) for session_id in meant}
     if output is OutputFormat.JSON:
-        write_json([message_dict(k) | _next_step(k, sessions) for k in found])
+        write_json([message_dict(k) | next_step(k, sessions) for k in found])
         return
     if not found:
         say("nobody knocks: every RTP packet that comes has a session")
@@ -51,7 +51,7 @@ def knocks(
             f"  {knock.packets} packets, the last {age(knock.last_seen)} ago  {knock.reason}"
             + (f"  (like {session})" if session else "")
         )
-        step = _next_step(knock, sessions)
+        step = next_step(knock, sessions)
         write(f"    {step['admit_by']}")
         if step["note"]:
             write(f"    # {step['note']}")
@@ -67,7 +67,7 @@ def _session(client: Any, session_id: str) -> Any:
         return None
 
 
-def _next_step(knock: Any, sessions: "Mapping[str, Any]") -> dict[str, str]:
+def next_step(knock: Any, sessions: "Mapping[str, Any]") -> dict[str, str]:
     """The command that admits it, by another session or a change of the one that was nearly meant;
     and what there is to know beside.
     """

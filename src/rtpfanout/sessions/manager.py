@@ -20,6 +20,7 @@ from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.describing import Describing, with_sdp
 from rtpfanout.sessions.guests import Guests
+from rtpfanout.sessions.health import health_of
 from rtpfanout.sessions.history import History
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
@@ -372,6 +373,7 @@ class SessionManager:
             last_wrong_source=str(wrong) if wrong else "",
             first_copy_latency=LatencySummary.of(first),
             last_copy_latency=LatencySummary.of(last),
+            server=health_of(self._engine, self.housekeeping.overload_marks),
         )
 
     def request_keyframe(self, session_id: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rtpfanout.sessions.feedback import Feedback, ReceiverReport
+    from rtpfanout.sessions.health import ServerHealth
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.terms import Terms
 
@@ -200,6 +201,8 @@ class SessionStats:
     None of one that is refused."""
     feedback: Feedback | None = None
     """Of a session asked for alone that has, or had, RTCP."""
+    server: ServerHealth | None = None
+    """Of a session asked for alone."""
 
 
 _COUNTED = tuple(each.name for each in fields(SessionStats) if each.name in SESSION_FIELDS)
