@@ -47,8 +47,10 @@ class Scene:
 class Source:
     """Feeds a session of sound, of which every packet is a frame."""
 
-    def __init__(self, scene: Scene, name: str, ssrc: int, **terms: Any) -> None:
-        self.sock = udp_socket()
+    def __init__(
+        self, scene: Scene, name: str, ssrc: int, host: str = "127.0.0.1", **terms: Any
+    ) -> None:
+        self.sock = udp_socket(host)
         self.ssrc = ssrc
         self._server = scene.server
         self._metadata = scene._metadata
@@ -96,11 +98,11 @@ class Source:
 class Ports:
     """Two of a client's, RTP and RTCP."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         number = free_pair()
         self.transport = f"RTP/AVP;unicast;client_port={number}-{number + 1}"
-        self.address = f"127.0.0.1:{number}"
-        self.rtp, self.rtcp = (bound(number + more) for more in (0, 1))
+        self.address = f"{host}:{number}"
+        self.rtp, self.rtcp = (bound(host, number + more) for more in (0, 1))
 
     def close(self) -> None:
         self.rtp.close()
@@ -111,9 +113,10 @@ class Ports:
         return receive(self.rtp, number)
 
 
-def bound(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", port))
+def bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind((host, port))
     sock.settimeout(30)
     return sock
 
@@ -130,7 +133,7 @@ def scene_of(**settings: object) -> Iterator[Scene]:
 
 
 @contextmanager
-def ports() -> Iterator[Ports]:
+def ports(host: str = "127.0.0.1") -> Iterator[Ports]:
     """Free ones."""
-    with closing(Ports()) as found:
+    with closing(Ports(host)) as found:
         yield found
