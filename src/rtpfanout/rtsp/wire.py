@@ -109,7 +109,7 @@ class Reader:
 
     def _skip_empty_lines(self) -> None:
         """Before a request (section 4.1 of RFC 2616)."""
-        if self._searched == 0:
+        if self._searched == 0 and self._buffer.startswith((b"\r", b"\n")):
             kept = self._buffer.lstrip(b"\r\n")
             del self._buffer[: len(self._buffer) - len(kept)]
 
