@@ -40,8 +40,9 @@ class Metrics(dict[str, float]):
         drops = {k[len(prefix) : -2]: v for k, v in self.items() if k.startswith(prefix)}
         return {reason: count for reason, count in drops.items() if count}
 
-    def differences(self) -> tuple[float, float]:
-        """(received - forwarded - dropped, attempted - sent - failed): zero at rest."""
+    def differences(self) -> tuple[float, float, float, float]:
+        """(received - forwarded - dropped, attempted - sent - failed, attempted + withheld - due -
+        rtcp, dropped as rtcp - rtcp by what became of it): zero at rest."""
         return (
             self["rtp_packets_received_total"]
             - self["rtpfanout_packets_forwarded_total"]
@@ -49,4 +50,11 @@ class Metrics(dict[str, float]):
             self["rtpfanout_copies_attempted_total"]
             - self["rtp_packets_sent_total"]
             - self.total("rtpfanout_send_failures_total"),
+            self["rtpfanout_copies_attempted_total"]
+            + self["rtpfanout_copies_withheld_total"]
+            - self["rtpfanout_copies_due_total"]
+            - self["rtpfanout_copies_rtcp_total"],
+            self['rtpfanout_packets_dropped_total{reason="rtcp"}']
+            - self.total("rtpfanout_rtcp_taken_total")
+            - self.total("rtpfanout_rtcp_dropped_total"),
         )

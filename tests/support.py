@@ -301,7 +301,7 @@ class ServerProcess:
             at_rest,
             lambda m: (
                 bool(m)
-                and m.differences() == (0, 0)
+                and m.differences() == (0, 0, 0, 0)
                 and (received is None or m["rtp_packets_received_total"] >= received)
             ),
             f"identities, received >= {received}",
@@ -331,7 +331,7 @@ class ServerProcess:
         if self.process.poll() is not None or self.metrics_address is None:
             return
         total = self.settled()
-        assert total.differences() == (0, 0)
+        assert total.differences() == (0, 0, 0, 0)
         if total["rtpfanout_sessions_deleted_total"] or total["rtpfanout_sessions_expired_total"]:
             return  # what they counted is in the totals alone
         eventually(  # the page may be a second old

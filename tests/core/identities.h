@@ -17,6 +17,7 @@ static inline void check_identities(const struct rf_stats *s)
 #undef X
     CHECK_EQ(s->packets_received, s->packets_forwarded + dropped);
     CHECK_EQ(s->copies_attempted, s->packets_sent + failed);
+    CHECK_EQ(s->copies_attempted + s->copies_withheld, s->copies_due + s->copies_rtcp);
     uint64_t rtcp = 0;
 
 #define X(name) rtcp += s->rtcp_taken_##name;

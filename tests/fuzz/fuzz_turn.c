@@ -88,6 +88,7 @@ static void expect_copies(unsigned i, bool stamped, const uint8_t *data, size_t 
     expected.packets_forwarded++;
     expected_of[i].packets_received++;
     expected_of[i].bytes_received += len;
+    expected.copies_due += plan[i].viewers;
     if (stamped && plan[i].viewers > 0) {
         expected_latencies++;
         expected_latencies_of[i]++;

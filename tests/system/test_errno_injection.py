@@ -137,7 +137,7 @@ class Scene:
         now = eventually(
             self.server.metrics,
             lambda m: (
-                m.differences() == (0, 0)
+                m.differences() == (0, 0, 0, 0)
                 and m["rtp_packets_received_total"] >= packets
                 and m["rtpfanout_copies_attempted_total"] >= copies
             ),

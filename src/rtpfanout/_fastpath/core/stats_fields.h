@@ -88,13 +88,16 @@
 #define RF_GSO_FALLBACK(name) X(gso_fallback_##name, "")
 
 /* Per worker. In the sums over all of them packets_received = packets_forwarded + sum of
- * dropped_*, and copies_attempted = packets_sent + sum of failed_*, whenever none is in flight. A
+ * dropped_*, copies_attempted = packets_sent + sum of failed_*, and copies_attempted + copies_withheld =
+ * copies_due + copies_rtcp, whenever none is in flight. A
  * packet that is handed over is received by one worker, and forwarded or dropped by the other. */
 #define RF_WORKER_FIELDS(X) \
     X(packets_received, "Datagrams received at the ingest sockets.") \
     X(bytes_received, "UDP payload bytes received.") \
     X(packets_forwarded, "Packets that passed the gate; received = forwarded + dropped.") \
     RF_DROP_REASONS(RF_DROPPED) \
+    X(copies_due, "Packets forwarded, each times the subscribers its session had then; attempted + " \
+      "withheld = due + rtcp.") \
     X(copies_attempted, "Copies handed to the kernel; attempted = sent + send failures.") \
     X(copies_withheld, \
       "Copies not made: the subscriber's consent is missing, it is shed, or refused.") \

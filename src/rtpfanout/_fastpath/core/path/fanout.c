@@ -30,7 +30,7 @@ void plan_destroy(struct plan *p)
 void plan_clear(struct plan *p)
 {
     p->groups_used = p->iovs_used = p->shares_used = 0;
-    p->entries = 0;
+    p->entries = p->due = 0;
 }
 
 bool plan_has_room(const struct plan *p)
@@ -189,6 +189,7 @@ void plan_session(struct plan *p, struct session *s, bool split)
         .sparse = load_rlx(&list->withheld) > 0,
     };
 
+    p->due += (uint64_t)run_packets(&s->run) * list->count;
     plan_run(p, s, &s->run, all, split);
 }
 

@@ -51,6 +51,7 @@ struct share {
 struct plan {
     uint32_t groups_used, iovs_used, shares_used;
     uint64_t entries; /* of all shares; of those withheld too */
+    uint64_t due;     /* copies: packets times subscribers, withheld or not */
     uint32_t now_secs; /* CLOCK_MONOTONIC */
     struct group *groups;
     struct iovec *iovs;

@@ -60,7 +60,7 @@ static void prefetch(const struct group *g)
 void plan_account(struct plan *p, struct worker_counters *counters, struct latency_histogram *first,
                   struct latency_histogram *last)
 {
-
+    counter_add(&counters->copies_due, p->due);
     for (uint32_t i = 0; i < p->shares_used; i++) {
         const struct tally *t = &p->shares[i].tally;
         struct session_counters *c = &p->shares[i].session->counters;
