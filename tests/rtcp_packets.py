@@ -38,6 +38,28 @@ def pli(sender: int, ssrc: int) -> bytes:
     return packet(PSFB, 1, struct.pack("!II", sender, ssrc))
 
 
+def remb(sender: int, ssrc: int, bitrate: int) -> bytes:
+    """draft-alvestrand-rmcat-remb-03; of the bitrate the first 18 bits."""
+    exponent = max(0, bitrate.bit_length() - 18)
+    words = (1 << 24) | exponent << 18 | bitrate >> exponent
+    return packet(PSFB, 15, struct.pack("!II4sII", sender, 0, b"REMB", words, ssrc))
+
+
+def bitrate_of(part: Part) -> int:
+    """That a REMB names."""
+    (words,) = struct.unpack("!I", part.body[12:16])
+    return int((words & 0x3FFFF) << (words >> 18 & 63))
+
+
+def nacked(part: Part) -> list[int]:
+    """The sequence numbers that a NACK asks for (RFC 4585 section 6.2.1)."""
+    found = []
+    for at in range(8, len(part.body), 4):
+        first, also = struct.unpack("!HH", part.body[at : at + 4])
+        found += [first, *(first + bit + 1 for bit in range(16) if also >> bit & 1)]
+    return [number & 0xFFFF for number in found]
+
+
 def bye(ssrc: int) -> bytes:
     """Without a reason."""
     return packet(BYE, 1, struct.pack("!I", ssrc))

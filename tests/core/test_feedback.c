@@ -1,4 +1,4 @@
-/* feedback.c, feedback.h: which sender reports are passed on and when; what subscribers report; the one keyframe request of all of theirs. */
+/* feedback.c, feedback.h, merged.c: which sender reports are passed on and when; what subscribers report; the one keyframe request of all of theirs. */
 #include "feedback.h"
 
 #include <stdlib.h>
@@ -208,7 +208,7 @@ static unsigned sent(uint64_t from, uint64_t until)
     unsigned n = 0;
 
     for (uint64_t now = from; now < until; now += 10 * MS) {
-        size_t len = feedback_compose(&f, room, OWN, &media, now);
+        size_t len = feedback_compose(&f, room, OWN, set, &media, now);
 
         if (len > 0) {
             CHECK(rtcp_is_valid(room, len));
@@ -311,7 +311,7 @@ static void test_how_a_source_is_asked(void)
         setup();
         store_rlx(&f.format, cases[i].format);
         want(true, 100 * S);
-        size_t len = feedback_compose(&f, room, OWN, &media, 100 * S);
+        size_t len = feedback_compose(&f, room, OWN, set, &media, 100 * S);
         struct rtcp_about a = rtcp_read(room, len, SOURCE);
         struct rtcp_packet cname;
 
@@ -336,10 +336,10 @@ static void test_our_own_reports(void)
     media.sequence = 0x10010;
     media.jitter = 55;
     feedback_take_source(&f, room, sender_report(5, 900000, 0, NULL), false, &media, 100 * S);
-    CHECK_EQ(feedback_compose(&f, room, OWN, &media, 100 * S), 0); /* nobody knows where to */
+    CHECK_EQ(feedback_compose(&f, room, OWN, set, &media, 100 * S), 0); /* nobody knows where to */
     f.spoken_by = at(1, 5006);
     f.spoken_ns = 100 * S;
-    size_t len = feedback_compose(&f, room, OWN, &media, 101 * S);
+    size_t len = feedback_compose(&f, room, OWN, set, &media, 101 * S);
     struct rtcp_about a = rtcp_read(room, len, SOURCE);
 
     CHECK(a.has_block && !a.pli);
@@ -349,14 +349,117 @@ static void test_our_own_reports(void)
     CHECK_EQ(a.block.jitter, 55);
     CHECK_EQ(a.block.lsr, (5u << 16) | 0x8000);
     CHECK_EQ(a.block.dlsr, 65536);
-    CHECK_EQ(feedback_compose(&f, room, OWN, &media, 101 * S + 900 * MS), 0);
+    CHECK_EQ(feedback_compose(&f, room, OWN, set, &media, 101 * S + 900 * MS), 0);
     media.expected = 1100;
     media.received = 1010; /* ten that were late have come */
-    a = rtcp_read(room, feedback_compose(&f, room, OWN, &media, 102 * S), SOURCE);
+    a = rtcp_read(room, feedback_compose(&f, room, OWN, set, &media, 102 * S), SOURCE);
     CHECK_EQ(a.block.fraction, 0);
     CHECK_EQ(a.block.lost, 90);
-    CHECK_EQ(feedback_compose(&f, room, OWN, &media, 131 * S), 0); /* it reports no more */
+    CHECK_EQ(feedback_compose(&f, room, OWN, set, &media, 131 * S), 0); /* it reports no more */
     CHECK_EQ(load_rlx(&f.counters.reports_sent), 2);
+}
+
+static void says(struct reporter *r, uint8_t fraction, uint64_t bitrate, uint64_t now)
+{
+    struct rtcp_block block = {.ssrc = SOURCE, .fraction = fraction};
+    size_t len = rtcp_write_receiver_report(room, 0, VIEWER, &block);
+
+    if (bitrate > 0)
+        len = rtcp_write_bitrate(room, len, VIEWER, SOURCE, bitrate);
+    CHECK(rtcp_is_valid(room, len));
+    feedback_take_reporter(&f, r, room, len, &media, now);
+}
+
+static struct rtcp_about our_report(uint64_t now)
+{
+    size_t len;
+
+    feedback_take_source(&f, room, sender_report(5, 900000, 0, NULL), false, &media, now);
+    f.spoken_ns = now;
+    len = feedback_compose(&f, room, OWN, set, &media, now);
+    CHECK(rtcp_is_valid(room, len) && len <= FEEDBACK_MESSAGE);
+    return rtcp_read(room, len, SOURCE);
+}
+
+/* The worst of a few, the median of many; of that class, and of late. */
+static void test_what_one_class_reports(void)
+{
+    enum { MANY = 9 };
+    struct reporters *all = calloc(1, sizeof *all + (MANY + 1) * sizeof(struct reporter *));
+    struct reporter one[MANY + 1] = {0};
+
+    setup();
+    media.expected = media.received = 1000;
+    media.rate = 0; /* any time is plausible enough */
+    all->number = 1;
+    for (unsigned i = 0; i <= MANY; i++) {
+        one[i].subscriber = i < MANY ? &monitor : &pilot;
+        all->item[all->count++] = &one[i];
+    }
+    struct reporters *before = set;
+
+    set = all;
+    all->count = 8;
+    for (unsigned i = 0; i < 8; i++)
+        says(&one[i], (uint8_t)(10 * i), 2000000 - i, 100 * S);
+    says(&one[MANY], 250, 500, 100 * S);
+    CHECK_EQ(our_report(101 * S).block.fraction, 0); /* nobody was named */
+    store_rlx(&f.class, 1 + RF_CLASS_MONITOR);
+    struct rtcp_about a = our_report(102 * S);
+
+    CHECK_EQ(a.block.fraction, 70);
+    CHECK(a.has_bitrate && a.bitrate <= 2000000 - 7 && a.bitrate > 1999900);
+    all->count = MANY + 1;
+    says(&one[8], 255, 0, 102 * S);
+    CHECK_EQ(our_report(103 * S).block.fraction, 40);
+    store_rlx(&f.class, 1 + RF_CLASS_PILOT);
+    a = our_report(104 * S);
+    CHECK_EQ(a.block.fraction, 250);
+    CHECK_EQ(a.bitrate, 500);
+    media.received -= 100; /* its own loss is not more than that */
+    CHECK_EQ(our_report(105 * S).block.fraction, 250);
+    store_rlx(&f.class, 1 + RF_CLASS_RECORDER);
+    media.expected += 200;
+    media.received += 100;
+    a = our_report(106 * S);
+    CHECK_EQ(a.block.fraction, 128); /* but where nobody says more, that counts */
+    CHECK(!a.has_bitrate);
+    store_rlx(&f.class, 1 + RF_CLASS_MONITOR);
+    store_rlx(&monitor.withheld, RF_WITHHELD_SHED);
+    a = our_report(107 * S);
+    CHECK_EQ(a.block.fraction, 0); /* it gets no packets */
+    CHECK(!a.has_bitrate);
+    store_rlx(&monitor.withheld, 0);
+    a = our_report(118 * S);
+    CHECK_EQ(a.block.fraction, 0); /* long ago */
+    CHECK(!a.has_bitrate);
+    CHECK_EQ(load_rlx(&f.counters.bitrates_sent), 4);
+    set = before;
+    free(all);
+}
+
+static void test_what_is_missing_is_asked_for(void)
+{
+    struct repair repair = {0};
+
+    setup();
+    feedback_note_packet(&f, SOURCE, 1, 100 * S); /* nobody wants that */
+    store_rlx(&f.repair, &repair);
+    store_rlx(&f.repairs, true);
+    for (uint16_t sequence = 10; sequence < 60; sequence++) {
+        if (sequence % 7 != 0)
+            feedback_note_packet(&f, SOURCE, sequence, 100 * S);
+    }
+    size_t len = feedback_compose(&f, room, OWN, set, &media, 100 * S);
+
+    CHECK(rtcp_is_valid(room, len) && len <= FEEDBACK_MESSAGE);
+    CHECK_EQ(rtcp_read(room, len, SOURCE).nacked, 7);
+    CHECK_EQ(load_rlx(&f.counters.packets_asked), 7);
+    CHECK_EQ(feedback_compose(&f, room, OWN, set, &media, 100 * S + 50 * MS), 0);
+    feedback_note_packet(&f, SOURCE, 14, 100 * S + 50 * MS);
+    CHECK_EQ(load_rlx(&f.counters.packets_repaired), 1);
+    store_rlx(&f.repairs, false);
+    CHECK_EQ(feedback_compose(&f, room, OWN, set, &media, 101 * S), 0);
 }
 
 static void test_where_the_source_is(void)
@@ -419,6 +522,8 @@ int main(void)
     RUN(test_keyframes_that_cost_too_much);
     RUN(test_how_a_source_is_asked);
     RUN(test_our_own_reports);
+    RUN(test_what_one_class_reports);
+    RUN(test_what_is_missing_is_asked_for);
     RUN(test_where_the_source_is);
     RUN(test_farewell);
     RUN(test_another_source);

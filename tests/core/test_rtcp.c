@@ -1,6 +1,8 @@
 /* rtcp.c: RTCP is read as RFC 3550, 4585 and 5104 lay it out; what is written is read the same; the rest is malformed. */
 #include "rtcp.h"
 
+#include "rtp.h"
+
 #include <string.h>
 
 #include "check.h"
@@ -213,11 +215,44 @@ static void test_any_change(void)
     }
 }
 
+/* What is asked for is read as what it was. */
+static void test_what_is_to_be_sent_again(void)
+{
+    uint16_t some[] = {65530, 65535, 10, 11, 26, 27, 28, 500};
+    uint64_t rates[] = {0, 1, 0x3ffff, 0x40000, 2500000, UINT64_C(1) << 60, UINT64_MAX};
+
+    for (unsigned n = 1; n <= COUNT(some); n++) {
+        size_t len = rtcp_write_nack(room, 0, VIEWER, SOURCE, some, n);
+        unsigned seen = 0;
+
+        CHECK(rtcp_is_valid(room, len) && len <= 12 + 4 * n);
+        CHECK_EQ(rtcp_read(room, len, SOURCE).nacked, n);
+        for (size_t at = 12; at < len; at += 4) {
+            uint16_t first = (uint16_t)rtp_read_u16(room + at), also = (uint16_t)rtp_read_u16(room + at + 2);
+
+            CHECK_EQ(first, some[seen++]);
+            for (unsigned bit = 0; bit < 16; bit++) {
+                if (also >> bit & 1)
+                    CHECK_EQ((uint16_t)(first + bit + 1), some[seen++]);
+            }
+        }
+        CHECK_EQ(seen, n);
+    }
+    for (unsigned i = 0; i < COUNT(rates); i++) {
+        size_t len = rtcp_write_bitrate(room, 0, VIEWER, SOURCE, rates[i]);
+        struct rtcp_about a = rtcp_read(room, len, SOURCE);
+
+        CHECK(rtcp_is_valid(room, len) && a.has_bitrate);
+        CHECK(a.bitrate <= rates[i] && rates[i] - a.bitrate <= rates[i] >> 17);
+    }
+}
+
 int main(void)
 {
     RUN(test_a_source);
     RUN(test_a_subscriber);
     RUN(test_what_is_written);
+    RUN(test_what_is_to_be_sent_again);
     RUN(test_what_is_malformed);
     RUN(test_many_ssrcs);
     RUN(test_any_change);

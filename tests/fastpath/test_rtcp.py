@@ -115,6 +115,8 @@ def test_calls_that_are_wrong() -> None:
         lambda h: e.set_rtcp(h, local(9).record, MUX),
         lambda h: e.find_rtcp(h, local(9).record),
         lambda h: e.set_keyframe_format(h, KEYFRAME_FORMATS["fir"]),
+        lambda h: e.set_report_class(h, None),
+        lambda h: e.repair_source(h, True),
         e.request_keyframe,
         e.feedback,
     ):
@@ -122,6 +124,8 @@ def test_calls_that_are_wrong() -> None:
             call(handle + 100)
     with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
         e.set_keyframe_format(handle, 4)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        e.set_report_class(handle, 4)
     e.set_rtcp(handle, local(9).record, MUX)  # nobody is a subscriber
     assert e.find_rtcp(handle, local(9).record) == [OFF]
     assert set(e.feedback(handle)) == {*FEEDBACK_FIELDS, "sender_report_ns", "reporters"}

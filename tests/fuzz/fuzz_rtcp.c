@@ -64,7 +64,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct feedback f;
     static struct subscriber subscriber;
+    static struct repair repair;
     struct reporter reporter = {.subscriber = &subscriber};
+    static struct reporters *all;
     uint8_t message[FEEDBACK_MESSAGE];
     uint32_t media[RTCP_SSRCS];
 
@@ -90,7 +92,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         m.ssrc = media[i];
         feedback_take_reporter(&f, &reporter, data, size, &m, 3000 + i);
     }
-    size_t len = feedback_compose(&f, message, 7, &m, UINT64_C(2000000000));
+    /* With all that we may have to say: bytes of the datagram as sequence numbers that came. */
+    if (!all && !(all = calloc(1, sizeof *all + sizeof(struct reporter *))))
+        abort();
+    all->count = 1;
+    all->item[0] = &reporter;
+    memset(&repair, 0, sizeof repair);
+    store_rlx(&f.repair, &repair);
+    store_rlx(&f.repairs, true);
+    store_rlx(&f.class, 1);
+    store_rlx(&f.format, RF_KEYFRAME_PLI | RF_KEYFRAME_FIR);
+    for (size_t i = 0; i < size; i++)
+        feedback_note_packet(&f, m.ssrc, data[i], 1000 + i);
+    size_t len = feedback_compose(&f, message, 7, all, &m, UINT64_C(1500000000));
 
     if (len > sizeof message || (len > 0 && !naive_is_valid(message, len)))
         abort();

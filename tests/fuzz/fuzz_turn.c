@@ -12,7 +12,6 @@
 #include <time.h>
 
 #include "worker.h"
-
 #include "calls.h"
 #include "controls.h"
 #include "endpoints.h"

@@ -76,7 +76,9 @@ def test_it_is_kept(tmp_path: Path, clock: Clock) -> None:
     path = str(tmp_path / "state")
     with engine_of() as engine, Store(path) as store:
         manager = manager_of(engine, clock, store)
-        session_id = manager.create(SOURCE, 1, "video", keyframe_request="fir").session_id
+        asked = {"keyframe_request": "fir", "report_class": "pilot", "repair_source": True}
+        session_id = manager.create(SOURCE, 1, "video", **asked).session_id
+        alone = manager.create(OTHER, 2, "video", repair_source=True).session_id
         for port, mode in enumerate(RTCP, 6000):
             manager.add_subscriber(session_id, f"127.0.0.1:{port}", rtcp=mode)
         before = modes(manager, session_id)
@@ -85,14 +87,40 @@ def test_it_is_kept(tmp_path: Path, clock: Clock) -> None:
         manager.restore()
         assert modes(manager, session_id) == before
         assert set(before.values()) == set(RTCP)
-        assert manager.get(session_id).terms.keyframe_request == "fir"
-        assert manager.update(session_id, keyframe_request="").terms.keyframe_request == ""
+        terms = manager.get(session_id).terms
+        assert {name: getattr(terms, name) for name in asked} == asked
+        assert manager.get(alone).terms.repair_source
+        assert len(engine.all_feedback()) == 2, "the engine was told of both"
+        for name, value in (
+            ("keyframe_request", ""),
+            ("report_class", ""),
+            ("repair_source", False),
+        ):
+            after = manager.update(session_id, **{name: value}).terms
+            assert getattr(after, name) == value
 
 
 def test_what_is_no_keyframe_request(manager: SessionManager) -> None:
     with pytest.raises(InvalidArgumentError, match="pli, fir or both") as refused:
         manager.create(SOURCE, 1, "video", keyframe_request="idr")
     assert refused.value.field == "keyframe_request"
+
+
+def test_what_is_no_report_class(manager: SessionManager) -> None:
+    for text in ("worst", "Pilot", "pilot "):
+        with pytest.raises(InvalidArgumentError, match="pilot, recorder, monitor") as refused:
+            manager.create(SOURCE, 1, "video", report_class=text)
+        assert refused.value.field == "report_class"
+
+
+def test_an_encrypted_source_is_not_asked_for_repairs(manager: SessionManager) -> None:
+    with pytest.raises(InvalidArgumentError, match="srtp") as refused:
+        manager.create(SOURCE, 1, "video", srtp=True, repair_source=True)
+    assert refused.value.field == "repair_source"
+    session_id = manager.create(SOURCE, 1, "video", repair_source=True).session_id
+    with pytest.raises(InvalidArgumentError, match="srtp"):
+        manager.update(session_id, srtp=True)
+    manager.update(session_id, srtp=True, repair_source=False)
 
 
 def test_only_one_address_is_asked_for_keyframes(manager: SessionManager) -> None:
@@ -142,7 +170,8 @@ def test_when_sender_reports_are_missing(
 ) -> None:
     names = (
         "sender_reports", "receiver_reports", "keyframe_requests", "keyframe_requests_sent",
-        "packets_nacked", "reports_sent", "copies_rtcp",
+        "packets_nacked", "reports_sent", "copies_rtcp", "bitrates_sent", "packets_asked",
+        "packets_repaired",
     )  # fmt: skip
     values = {**dict.fromkeys(names, 7), "sender_report_ns": came_secs * 10**9}
     told = feedback_of(values | {"reporters": reporters}, uptime, rate, 100 * 10**9)

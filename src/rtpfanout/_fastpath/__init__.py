@@ -182,6 +182,11 @@ RTCP
   of its packets, and only if the session admits no more than one IP address (else
   ``request_keyframe`` raises OSError EHOSTUNREACH). ``set_keyframe_format`` takes
   `KEYFRAME_FORMATS`.
+* ``set_report_class`` (of `CLASSES`, None: nobody's) puts into our receiver reports the worst
+  loss that subscribers of that class reported in the last 15 s, of more than eight the median, if
+  that is more than the session's own, and adds the least bitrate that one said it could take.
+  ``repair_source`` asks the source for what is missing: once three later packets or 10 ms have
+  passed, then once a round trip, ten times and for 2 s at most.
 * ``feedback`` gives `FEEDBACK_FIELDS` plus ``sender_report_ns`` (when the last one came, 0: never)
   and ``reporters``, how many have RTCP; ``all_feedback`` the same by handle, of those sessions that
   have or had any.

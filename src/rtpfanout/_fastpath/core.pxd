@@ -193,6 +193,7 @@ cdef extern from "core.h" nogil:
         RF_CLASS_PILOT
         RF_CLASS_RECORDER
         RF_CLASS_MONITOR
+        RF_CLASSES
         RF_KEYFRAME_PLI
         RF_KEYFRAME_FIR
         RF_WITHHELD_CONSENT
@@ -253,6 +254,8 @@ cdef extern from "core.h" nogil:
     int rf_session_feedback(rf_engine *e, uint64_t handle, rf_feedback *out)
     size_t rf_sessions_feedback(rf_engine *e, rf_feedback *out, size_t capacity)
     int rf_session_keyframe_format(rf_engine *e, uint64_t handle, unsigned format)
+    int rf_session_report_class(rf_engine *e, uint64_t handle, unsigned subscriber_class)
+    int rf_session_repair(rf_engine *e, uint64_t handle, rf_bool on)
     int rf_session_want_keyframe(rf_engine *e, uint64_t handle)
     void rf_follow_sources(rf_engine *e)
     int rf_subscribers_expired(rf_engine *e, uint64_t handle, uint32_t now_secs, rf_addr *out,

@@ -86,5 +86,12 @@ cdef class Feedback(Receptions):
     def set_keyframe_format(self, uint64_t handle, unsigned formats):
         check(core.rf_session_keyframe_format(self.engine, handle, formats))
 
+    def set_report_class(self, uint64_t handle, subscriber_class):
+        cdef unsigned number = core.RF_CLASSES if subscriber_class is None else subscriber_class
+        check(core.rf_session_report_class(self.engine, handle, number))
+
+    def repair_source(self, uint64_t handle, bint on):
+        check(core.rf_session_repair(self.engine, handle, on))
+
     def request_keyframe(self, uint64_t handle):
         check(core.rf_session_want_keyframe(self.engine, handle))

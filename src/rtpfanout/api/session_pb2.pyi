@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ssrc_policy", "latch_scope", "srtp", "check_padding", "rtcp_mux", "ingest_port", "dscp", "keyframe_request", "encoding", "sdp")
+    __slots__ = ("source_address", "ssrc", "media_type", "source_policy", "latch_window_secs", "relatch_after_secs", "labels", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "request_id", "name", "if_exists", "idle_timeout_secs", "ssrc_policy", "latch_scope", "srtp", "check_padding", "rtcp_mux", "ingest_port", "dscp", "keyframe_request", "repair_source", "report_class", "encoding", "sdp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,8 @@ class CreateSessionRequest(_message.Message):
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    REPAIR_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REPORT_CLASS_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     SDP_FIELD_NUMBER: _ClassVar[int]
     source_address: str
@@ -65,9 +67,11 @@ class CreateSessionRequest(_message.Message):
     ingest_port: str
     dscp: str
     keyframe_request: str
+    repair_source: bool
+    report_class: str
     encoding: Encoding
     sdp: str
-    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
+    def __init__(self, source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., request_id: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., repair_source: bool = ..., report_class: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -284,7 +288,7 @@ class ReceiverReport(_message.Message):
     def __init__(self, fraction_lost: _Optional[float] = ..., lost: _Optional[int] = ..., jitter_seconds: _Optional[float] = ..., round_trip_seconds: _Optional[float] = ..., age_seconds: _Optional[float] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "ssrc_policy", "latch_scope", "encoding", "srtp", "check_padding", "rtcp_mux", "refused_reason", "refused_subscribers", "dscp", "keyframe_request", "condition", "condition_since", "ssrcs")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "ssrc_policy", "latch_scope", "encoding", "srtp", "check_padding", "rtcp_mux", "refused_reason", "refused_subscribers", "dscp", "keyframe_request", "repair_source", "report_class", "condition", "condition_since", "ssrcs")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -322,6 +326,8 @@ class SessionResponse(_message.Message):
     REFUSED_SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    REPAIR_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REPORT_CLASS_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
     CONDITION_SINCE_FIELD_NUMBER: _ClassVar[int]
     SSRCS_FIELD_NUMBER: _ClassVar[int]
@@ -355,10 +361,12 @@ class SessionResponse(_message.Message):
     refused_subscribers: int
     dscp: str
     keyframe_request: str
+    repair_source: bool
+    report_class: str
     condition: str
     condition_since: str
     ssrcs: _containers.RepeatedCompositeFieldContainer[SourceSsrc]
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ..., ssrcs: _Optional[_Iterable[_Union[SourceSsrc, _Mapping]]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., repair_source: bool = ..., report_class: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ..., ssrcs: _Optional[_Iterable[_Union[SourceSsrc, _Mapping]]] = ...) -> None: ...
 
 class SourceSsrc(_message.Message):
     __slots__ = ("ssrc", "since", "payload_type")
@@ -371,7 +379,7 @@ class SourceSsrc(_message.Message):
     def __init__(self, ssrc: _Optional[int] = ..., since: _Optional[str] = ..., payload_type: _Optional[int] = ...) -> None: ...
 
 class UpdateSessionRequest(_message.Message):
-    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ssrc", "ssrc_policy", "latch_scope", "srtp", "check_padding", "rtcp_mux", "ingest_port", "dscp", "keyframe_request", "encoding", "sdp")
+    __slots__ = ("session_id", "source_address", "source_policy", "latch_window_secs", "relatch_after_secs", "paused", "ingest_limit_bps", "max_subscribers", "consent", "move_key", "labels", "request_id", "if_revision", "name", "idle_timeout_secs", "ssrc", "ssrc_policy", "latch_scope", "srtp", "check_padding", "rtcp_mux", "ingest_port", "dscp", "keyframe_request", "repair_source", "report_class", "encoding", "sdp")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -403,6 +411,8 @@ class UpdateSessionRequest(_message.Message):
     INGEST_PORT_FIELD_NUMBER: _ClassVar[int]
     DSCP_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    REPAIR_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REPORT_CLASS_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     SDP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
@@ -429,9 +439,11 @@ class UpdateSessionRequest(_message.Message):
     ingest_port: str
     dscp: str
     keyframe_request: str
+    repair_source: bool
+    report_class: str
     encoding: Encoding
     sdp: str
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ssrc: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., source_policy: _Optional[str] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., paused: bool = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., move_key: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., if_revision: _Optional[int] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ssrc: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., ingest_port: _Optional[str] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., repair_source: bool = ..., report_class: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., sdp: _Optional[str] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("after_revision", "label_selector")
@@ -650,7 +662,7 @@ class ServerHealth(_message.Message):
     def __init__(self, packets_received: _Optional[int] = ..., kernel_receive_drops: _Optional[int] = ..., receive_queue_bytes: _Optional[int] = ..., requested_receive_queue_bytes: _Optional[int] = ..., overload_marks: _Optional[_Iterable[str]] = ..., send_failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("sender_reports", "seconds_since_sender_report", "sender_reports_missing", "receiver_reports", "keyframe_requests", "packets_nacked", "keyframe_requests_sent", "reports_sent", "copies_rtcp", "reporters")
+    __slots__ = ("sender_reports", "seconds_since_sender_report", "sender_reports_missing", "receiver_reports", "keyframe_requests", "packets_nacked", "keyframe_requests_sent", "reports_sent", "copies_rtcp", "reporters", "bitrates_sent", "packets_asked", "packets_repaired")
     SENDER_REPORTS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_SINCE_SENDER_REPORT_FIELD_NUMBER: _ClassVar[int]
     SENDER_REPORTS_MISSING_FIELD_NUMBER: _ClassVar[int]
@@ -661,6 +673,9 @@ class Feedback(_message.Message):
     REPORTS_SENT_FIELD_NUMBER: _ClassVar[int]
     COPIES_RTCP_FIELD_NUMBER: _ClassVar[int]
     REPORTERS_FIELD_NUMBER: _ClassVar[int]
+    BITRATES_SENT_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_ASKED_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_REPAIRED_FIELD_NUMBER: _ClassVar[int]
     sender_reports: int
     seconds_since_sender_report: float
     sender_reports_missing: bool
@@ -671,7 +686,10 @@ class Feedback(_message.Message):
     reports_sent: int
     copies_rtcp: int
     reporters: int
-    def __init__(self, sender_reports: _Optional[int] = ..., seconds_since_sender_report: _Optional[float] = ..., sender_reports_missing: bool = ..., receiver_reports: _Optional[int] = ..., keyframe_requests: _Optional[int] = ..., packets_nacked: _Optional[int] = ..., keyframe_requests_sent: _Optional[int] = ..., reports_sent: _Optional[int] = ..., copies_rtcp: _Optional[int] = ..., reporters: _Optional[int] = ...) -> None: ...
+    bitrates_sent: int
+    packets_asked: int
+    packets_repaired: int
+    def __init__(self, sender_reports: _Optional[int] = ..., seconds_since_sender_report: _Optional[float] = ..., sender_reports_missing: bool = ..., receiver_reports: _Optional[int] = ..., keyframe_requests: _Optional[int] = ..., packets_nacked: _Optional[int] = ..., keyframe_requests_sent: _Optional[int] = ..., reports_sent: _Optional[int] = ..., copies_rtcp: _Optional[int] = ..., reporters: _Optional[int] = ..., bitrates_sent: _Optional[int] = ..., packets_asked: _Optional[int] = ..., packets_repaired: _Optional[int] = ...) -> None: ...
 
 class RequestKeyframeRequest(_message.Message):
     __slots__ = ("session_id",)

@@ -13,6 +13,7 @@ from rtpfanout import model
 from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
 from rtpfanout.cli.session_choice import choose, complete_session
 from rtpfanout.cli.session_choice import connect as connect  # the same for every command
+from rtpfanout.cli.session_rtcp import RTCP_TERMS, shown_rtcp
 from rtpfanout.model import Consent, LatchScope, SourcePolicy, SsrcPolicy
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -119,14 +120,7 @@ TERMS: dict[str, Any] = {
             "free one. SOURCE feeds it there, whatever its SSRC.",
         ),
     ],
-    "keyframe_request": Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMAT",
-            help="How its source is asked for keyframes, by RTCP: pli (the default), fir or both.",
-            autocompletion=lambda: ["pli", "fir", "both"],
-        ),
-    ],
+    **RTCP_TERMS,
     "dscp": Annotated[
         str | None,
         typer.Option(
@@ -332,7 +326,7 @@ def print_session(session: Any, output: OutputFormat) -> None:
         "idle_timeout_secs": shown_timeout(session),
         "ingest_port": session.ingest_port or "-",
         "dscp": session.dscp or "-",
-        "keyframe_request": session.keyframe_request or "pli",
+        **shown_rtcp(session),
         "encoding": shown_encoding(fields["encoding"]),
         "ssrc_policy": session.ssrc_policy or SsrcPolicy.EXACT.value,
         "latch_scope": session.latch_scope or LatchScope.ADDRESS.value,

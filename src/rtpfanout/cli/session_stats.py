@@ -107,7 +107,15 @@ def _feedback(of: dict[str, Any]) -> dict[str, object]:
         "sender_reports": f"{of['sender_reports']}{last}{missing}",
         "receiver_reports": f"{of['receiver_reports']} of {of['reporters']} subscribers with RTCP",
         "keyframe_requests": f"{of['keyframe_requests']}, sent {of['keyframe_requests_sent']}",
+        **_repairs(of),
     }
+
+
+def _repairs(of: dict[str, Any]) -> dict[str, object]:
+    """Of a session that asks for them."""
+    if not of["packets_asked"]:
+        return {}
+    return {"packets_asked": f"{of['packets_asked']}, of which {of['packets_repaired']} came"}
 
 
 def _source(of: dict[str, Any]) -> str:

@@ -37,6 +37,8 @@ class TermOptions(TypedDict, total=False):
     ingest_port: str
     dscp: str
     keyframe_request: str
+    repair_source: bool
+    report_class: str
     encoding: Mapping[str, Any]
     sdp: str
     source_policy: str

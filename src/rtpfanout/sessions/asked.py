@@ -76,6 +76,11 @@ def _agreeing(terms: Terms) -> Terms:
         raise InvalidArgumentError(
             "true, but with srtp the padding is encrypted; leave it out", field="check_padding"
         )
+    if terms.srtp and terms.repair_source:
+        raise InvalidArgumentError(
+            "true, but with srtp the source takes no RTCP that it can't decrypt; leave it out",
+            field="repair_source",
+        )
     return terms
 
 

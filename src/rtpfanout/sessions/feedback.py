@@ -44,6 +44,9 @@ class Feedback:
     keyframe_requests_sent: int = 0
     packets_nacked: int = 0
     reports_sent: int = 0
+    bitrates_sent: int = 0
+    packets_asked: int = 0
+    packets_repaired: int = 0
     copies_rtcp: int = 0
     reporters: int = 0
     """Subscribers with RTCP."""

@@ -6,7 +6,7 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rtpfanout._fastpath import READINGS
+from rtpfanout._fastpath import CLASSES, READINGS
 from rtpfanout.errors import AlreadyExistsError, LimitError
 from rtpfanout.ingest_ports import port_taken
 from rtpfanout.model import SourcePolicy
@@ -46,6 +46,11 @@ def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
 def engine_dscp(text: str) -> int:
     """As Engine.mark_session takes it."""
     return 64 if text == fields.DSCP_COPY else int(text or -1)
+
+
+def engine_class(text: str) -> int | None:
+    """As Engine.set_report_class takes it."""
+    return CLASSES[text] if text else None
 
 
 def engine_reading(terms: Terms) -> int:

@@ -172,6 +172,22 @@ def is_keyframe_request(text: str) -> bool:
     return not text or text in KEYFRAME_FORMATS
 
 
+def report_class_of(text: str) -> str:
+    """Empty, or one of SubscriberClass."""
+    if not is_report_class(text):
+        words = ", ".join(SubscriberClass)
+        raise InvalidArgumentError(
+            f"{shown(text)} is not one of {words}, nor empty for nobody's reports",
+            field="report_class",
+        )
+    return text
+
+
+def is_report_class(text: str) -> bool:
+    """As `report_class_of` would have it."""
+    return not text or text in set(SubscriberClass)
+
+
 def dscp_of(text: str) -> str:
     """Empty, COPY, or a number from 0 to 63."""
     if not is_dscp(text):

@@ -15,6 +15,7 @@ from rtpfanout.model import ChangeKind
 from rtpfanout.portrange import AUTO
 from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.feeding import (
+    engine_class,
     engine_dscp,
     engine_judges,
     engine_reading,
@@ -275,6 +276,10 @@ def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int) -> int:
         engine.limit_session(handle, terms.ingest_limit_bps)
     if terms.keyframe_request:
         engine.set_keyframe_format(handle, KEYFRAME_FORMATS[terms.keyframe_request])
+    if terms.report_class:
+        engine.set_report_class(handle, engine_class(terms.report_class))
+    if terms.repair_source:
+        engine.repair_source(handle, True)
     if terms.dscp:
         engine.mark_session(handle, engine_dscp(terms.dscp))
     if terms.ingest_port:

@@ -143,7 +143,7 @@ class Restoring(Part):
         plain, ssrcs, sources, prefixes, policies = [], [], [], bytearray(), bytearray()
         for row in rows:
             source = plain_source(row) if row.consent in _CONSENTS else None
-            if source is None or row.ingest_port or row.dscp or row.keyframe_request:
+            if source is None or row.ingest_port or row.dscp or row.speaks_rtcp:
                 yield row.sequence
                 continue
             if not 0 <= row.ssrc <= _HIGHEST_SSRC or row.ingest_limit_bps < 0:

@@ -179,6 +179,10 @@ class Terms:
     keyframe_request: str = _term(
         "", fields.keyframe_request_of, load=fields.loaded_if(fields.is_keyframe_request)
     )
+    repair_source: bool = _term(False, bool, store=int, load=bool)
+    report_class: str = _term(
+        "", fields.report_class_of, load=fields.loaded_if(fields.is_report_class)
+    )
     ssrc_policy: SsrcPolicy = _word(SsrcPolicy.EXACT, fields.ssrc_policy_of)  # noqa: RUF009
     latch_scope: LatchScope = _word(LatchScope.ADDRESS, fields.latch_scope_of)  # noqa: RUF009
     srtp: bool = _term(False, bool, store=int, load=bool)

@@ -21,6 +21,7 @@ from rtpfanout.sessions import fields
 from rtpfanout.sessions.asked import changed_terms
 from rtpfanout.sessions.describing import with_sdp
 from rtpfanout.sessions.feeding import (
+    engine_class,
     engine_dscp,
     engine_judges,
     engine_reading,
@@ -208,6 +209,10 @@ class Updating(Part):
                 raise
         if after.keyframe_request != before.keyframe_request:
             engine.set_keyframe_format(handle, KEYFRAME_FORMATS[after.keyframe_request or "pli"])
+        if after.report_class != before.report_class:
+            engine.set_report_class(handle, engine_class(after.report_class))
+        if after.repair_source != before.repair_source:
+            engine.repair_source(handle, after.repair_source)
         if after.dscp != before.dscp:
             engine.mark_session(handle, engine_dscp(after.dscp))
         if after.ingest_limit_bps != before.ingest_limit_bps:

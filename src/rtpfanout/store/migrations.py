@@ -140,6 +140,8 @@ _LAYOUT_3 = _added(
     ("ingest_port INTEGER", "0"),
     ("dscp TEXT", "''"),
     ("keyframe_request TEXT", "''"),
+    ("repair_source INTEGER", "0"),
+    ("report_class TEXT", "''"),
     ("was_fed INTEGER", "0"),
     ("encoding TEXT", "''"),
     ("ssrc_policy TEXT", "''"),

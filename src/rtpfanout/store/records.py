@@ -53,6 +53,8 @@ class StoredSession(NamedTuple):
     """0: none."""
     dscp: str = ""
     keyframe_request: str = ""
+    repair_source: int = 0
+    report_class: str = ""
     was_fed: int = 0
     """1: it has had a packet."""
     encoding: str = ""
@@ -80,11 +82,18 @@ class StoredSource(NamedTuple):
     ingest_port: int = 0
     dscp: str = ""
     keyframe_request: str = ""
+    repair_source: int = 0
+    report_class: str = ""
     ssrc_policy: str = ""
     latch_scope: str = ""
     srtp: int = 0
     check_padding: int = -1
     rtcp_mux: int = -1
+
+    @property
+    def speaks_rtcp(self) -> bool:
+        """Whether its source is told more by RTCP than is usual."""
+        return bool(self.keyframe_request or self.repair_source or self.report_class)
 
 
 SubscriberRow = tuple[int, int, int, int, int, bytes, int]

@@ -3,6 +3,7 @@
 #ifndef RF_RTCP_API_H
 #define RF_RTCP_API_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,6 +54,11 @@ int rf_session_feedback(struct rf_engine *e, uint64_t handle, struct rf_feedback
 size_t rf_sessions_feedback(struct rf_engine *e, struct rf_feedback *out, size_t capacity);
 /* How its source is asked for keyframes: RF_KEYFRAME_PLI at first. -ENOENT, -EINVAL. */
 int rf_session_keyframe_format(struct rf_engine *e, uint64_t handle, unsigned format);
+/* Whose reports go into ours to the source: of subscribers of that class the worst loss, of more than
+ * eight the median, and the least bitrate; RF_CLASSES: nobody's, as at first. -ENOENT, -EINVAL. */
+int rf_session_report_class(struct rf_engine *e, uint64_t handle, unsigned subscriber_class);
+/* Whether its source is asked to send again what is missing: at first not. -ENOENT, -ENOMEM. */
+int rf_session_repair(struct rf_engine *e, uint64_t handle, bool on);
 /* Its source is asked for a keyframe as if a pilot had asked: with its next packet, half a second after the
  * last time, and not where one has come since. -ENOENT, -EHOSTUNREACH: its source is not of one address, and
  * nobody else is asked. */

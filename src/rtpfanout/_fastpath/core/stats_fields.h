@@ -203,6 +203,9 @@
     X(keyframe_requests_sent, "Requests for a keyframe to its source, repeats included.") \
     X(packets_nacked, "Packets that its subscribers asked to be sent again; none is yet.") \
     X(reports_sent, "Receiver reports to its source.") \
+    X(bitrates_sent, "Bitrates that its source was asked not to exceed (REMB).") \
+    X(packets_asked, "Packets that its source was asked to send again (NACK), each time counted.") \
+    X(packets_repaired, "Packets that came after they had been asked for.") \
     X(copies_rtcp, "Copies of sender reports, among the copies attempted.")
 
 #endif

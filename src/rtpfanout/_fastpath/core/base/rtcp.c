@@ -345,3 +345,36 @@ size_t rtcp_write_fir(uint8_t *out, size_t at, uint32_t sender, uint32_t media, 
     write_u32(p + 16, (uint32_t)number << 24);
     return at + len;
 }
+
+size_t rtcp_write_nack(uint8_t *out, size_t at, uint32_t sender, uint32_t media, const uint16_t *sequence,
+                       unsigned n)
+{
+    uint8_t *p = out + at + FEEDBACK_LEN;
+
+    for (unsigned i = 0; i < n; p += 4) {
+        uint16_t first = sequence[i++], also = 0;
+
+        for (unsigned ahead; i < n && (ahead = (uint16_t)(sequence[i] - first)) - 1 < 16; i++)
+            also |= (uint16_t)(1u << (ahead - 1));
+        write_u32(p, (uint32_t)first << 16 | also);
+    }
+    size_t len = (size_t)(p - (out + at));
+
+    write_u32(begin(out + at, RTCP_RTPFB, FMT_NACK, len, sender) + 8, media);
+    return at + len;
+}
+
+size_t rtcp_write_bitrate(uint8_t *out, size_t at, uint32_t sender, uint32_t media, uint64_t bitrate)
+{
+    size_t len = REMB_LEN + 4;
+    uint8_t *p = begin(out + at, RTCP_PSFB, FMT_AFB, len, sender);
+    unsigned exponent = 0;
+
+    for (; bitrate > 0x3ffff; bitrate >>= 1)
+        exponent++;
+    write_u32(p + 8, 0);
+    memcpy(p + 12, "REMB", 4);
+    write_u32(p + 16, UINT32_C(1) << 24 | exponent << 18 | (uint32_t)bitrate);
+    write_u32(p + 20, media);
+    return at + len;
+}

@@ -99,6 +99,12 @@ size_t rtcp_write_receiver_report(uint8_t *out, size_t at, uint32_t sender,
 size_t rtcp_write_cname(uint8_t *out, size_t at, uint32_t sender, const char *cname);
 size_t rtcp_write_bye(uint8_t *out, size_t at, uint32_t sender);
 size_t rtcp_write_pli(uint8_t *out, size_t at, uint32_t sender, uint32_t media);
+/* RFC 4585 section 6.2.1: `n` sequence numbers, 1 or more and in order, that are to be sent again.
+ * At most 12 + 4 n bytes. */
+size_t rtcp_write_nack(uint8_t *out, size_t at, uint32_t sender, uint32_t media, const uint16_t *sequence,
+                       unsigned n);
+/* draft-alvestrand-rmcat-remb-03: bits a second that `media` is not to exceed, rounded down. */
+size_t rtcp_write_bitrate(uint8_t *out, size_t at, uint32_t sender, uint32_t media, uint64_t bitrate);
 size_t rtcp_write_fir(uint8_t *out, size_t at, uint32_t sender, uint32_t media, uint8_t number);
 
 #endif

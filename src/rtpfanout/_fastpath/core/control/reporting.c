@@ -97,6 +97,40 @@ int rf_session_keyframe_format(struct rf_engine *e, uint64_t handle, unsigned fo
     return control_done(e, s);
 }
 
+int rf_session_report_class(struct rf_engine *e, uint64_t handle, unsigned subscriber_class)
+{
+    if (subscriber_class > RF_CLASSES)
+        return -EINVAL;
+    struct session *s = control_find(e, handle);
+
+    if (s) {
+        fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
+        store_rlx(&s->feedback->class,
+                  (uint8_t)(subscriber_class < RF_CLASSES ? subscriber_class + 1 : 0));
+    }
+    return control_done(e, s);
+}
+
+int rf_session_repair(struct rf_engine *e, uint64_t handle, bool on)
+{
+    struct repair *fresh = on ? calloc(1, sizeof *fresh) : NULL;
+
+    if (on && !fresh)
+        return -ENOMEM;
+    struct session *s = control_find(e, handle);
+
+    if (s) {
+        fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
+        if (on && !load_rlx(&s->feedback->repair)) {
+            store_rls(&s->feedback->repair, fresh);
+            fresh = NULL;
+        }
+        store_rls(&s->feedback->repairs, on);
+    }
+    free(fresh);
+    return control_done(e, s);
+}
+
 int rf_session_want_keyframe(struct rf_engine *e, uint64_t handle)
 {
     struct session *s = control_find(e, handle);

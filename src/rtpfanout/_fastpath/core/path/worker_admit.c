@@ -1,6 +1,8 @@
 /* What a worker takes in: buffers and parcels through the gate, into the runs of their sessions. */
 #include "worker.h"
 
+#include <arpa/inet.h>
+
 enum { CLOCKS_STEADY_NS = 20000 }; /* from one block to the next */
 
 static uint16_t mark_of(const struct session *s, const struct datagram *d, unsigned gating)
@@ -40,6 +42,21 @@ static void note_reception(struct worker *w, const struct arrival *a, const stru
     }
 }
 
+/* Of several SSRCs: of the one that its reception follows, and of the one that repairs that. */
+static void note_repairs(struct worker *w, const struct arrival *a, unsigned n)
+{
+    struct session *s = a->session;
+    uint32_t followed = ntohl(load_rlx(&session_reception(w->gate.table->sessions, s)->ssrc));
+
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t ssrc = rtp_read_u32(a[i].data + RTP_SSRC_OFFSET);
+
+        if ((ssrc ^ followed) <= 1)
+            feedback_note_packet(s->feedback, ssrc, (uint16_t)rtp_read_u16(a[i].data + 2),
+                                 w->gate.now);
+    }
+}
+
 /* `n` packets of one datagram and one session. */
 static void accept_packets(struct worker *w, const struct arrival *a, unsigned n)
 {
@@ -69,6 +86,8 @@ static void accept_packets(struct worker *w, const struct arrival *a, unsigned n
     if (gating & GATING_FEEDBACK) {
         s->feedback->fed_from = a->datagram->source;
         s->feedback->fed_to = a->datagram->port;
+        if (load_acq(&s->feedback->repairs))
+            note_repairs(w, a, n);
     }
 }
 

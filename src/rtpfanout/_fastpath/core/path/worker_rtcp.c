@@ -36,7 +36,8 @@ static void tell_source(struct worker *w, struct session *s)
         feedback_want_keyframe(f, true, &m, w->gate.now);
     if (to.port == 0 || load_rlx(&s->feeder) != rtcp_feeder(w->gate.table, &to))
         return;
-    size_t len = feedback_compose(f, message, own_ssrc(w, s), &m, w->gate.now);
+    size_t len = feedback_compose(f, message, own_ssrc(w, s), load_acq(&s->subscribers)->reporters, &m,
+                                  w->gate.now);
 
     if (len == 0)
         return;

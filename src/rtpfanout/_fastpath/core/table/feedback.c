@@ -157,6 +157,10 @@ enum rtcp_verdict feedback_take_reporter(struct feedback *f, struct reporter *r,
         counter_add(&f->counters.receiver_reports, 1);
         note_block(f, r, &a.block, m, now);
     }
+    if (a.has_bitrate) {
+        r->bitrate = a.bitrate;
+        r->bitrate_ns = now;
+    }
     counter_add(&f->counters.packets_nacked, a.nacked);
     if (a.pli || a.fir)
         feedback_want_keyframe(f, subscriber_class(r->subscriber) == RF_CLASS_PILOT, m, now);
@@ -169,6 +173,8 @@ void feedback_begin(struct feedback *f)
     f->spoken_ns = 0;
     f->fed_from.port = 0;
     f->expected_prior = f->received_prior = 0;
+    if (load_acq(&f->repair))
+        load_rlx(&f->repair)->begun = false;
 }
 
 void feedback_pass(struct feedback *f, const struct reporters *set, uint64_t now)
@@ -294,34 +300,66 @@ static size_t begin_message(uint8_t *out, uint32_t own, const struct rtcp_block 
     return rtcp_write_cname(out, rtcp_write_receiver_report(out, 0, own, block), own, cname);
 }
 
-size_t feedback_compose(struct feedback *f, uint8_t out[FEEDBACK_MESSAGE], uint32_t own,
-                        const struct media_clock *m, uint64_t now)
+static bool has_report_due(const struct feedback *f, const struct media_clock *m, uint64_t now)
 {
     uint64_t came = load_rlx(&f->report_ns);
-    bool reports = came > 0 && f->spoken_ns > 0 && now - came < FEEDBACK_SPEAKS_NS &&
-                   now - f->reported_ns >= FEEDBACK_EVERY_NS && m->expected > 0;
-    bool requests = asks(f, m, now);
-    unsigned format = load_rlx(&f->format);
-    size_t at;
 
-    if (!reports && !requests)
-        return 0;
-    if (reports) {
-        struct rtcp_block block = own_block(f, m, now);
+    return came > 0 && f->spoken_ns > 0 && now - came < FEEDBACK_SPEAKS_NS &&
+           now - f->reported_ns >= FEEDBACK_EVERY_NS && m->expected > 0;
+}
 
-        at = begin_message(out, own, &block);
-        f->reported_ns = now;
-        counter_add(&f->counters.reports_sent, 1);
-    } else {
-        at = begin_message(out, own, NULL);
-    }
-    if (!requests)
+/* With what those say whose reports go into ours. */
+static size_t write_report(struct feedback *f, uint8_t *out, uint32_t own, const struct reporters *set,
+                           const struct media_clock *m, uint64_t now)
+{
+    struct rtcp_block block = own_block(f, m, now);
+    unsigned class = load_rlx(&f->class);
+    struct merged all = {0, UINT64_MAX};
+
+    if (class > 0)
+        all = merged_report(set, (enum rf_class)(class - 1), now);
+    if (all.fraction > block.fraction)
+        block.fraction = all.fraction;
+    size_t at = begin_message(out, own, &block);
+
+    f->reported_ns = now;
+    counter_add(&f->counters.reports_sent, 1);
+    if (all.bitrate == UINT64_MAX)
         return at;
+    counter_add(&f->counters.bitrates_sent, 1);
+    return rtcp_write_bitrate(out, at, own, m->ssrc, all.bitrate);
+}
+
+static size_t write_requests(struct feedback *f, uint8_t *out, size_t at, uint32_t own)
+{
+    unsigned format = load_rlx(&f->format);
+
     counter_add(&f->counters.keyframe_requests_sent, 1);
     if (format != RF_KEYFRAME_FIR)
         at = rtcp_write_pli(out, at, own, f->request.ssrc);
     if (format & RF_KEYFRAME_FIR)
         at = rtcp_write_fir(out, at, own, f->request.ssrc, f->request.number);
+    return at;
+}
+
+size_t feedback_compose(struct feedback *f, uint8_t out[FEEDBACK_MESSAGE], uint32_t own,
+                        const struct reporters *set, const struct media_clock *m, uint64_t now)
+{
+    bool reports = has_report_due(f, m, now), requests = asks(f, m, now);
+    uint16_t missing[REPAIR_AT_ONCE];
+    struct repair *repair = load_acq(&f->repairs) ? load_acq(&f->repair) : NULL;
+    unsigned n = repair ? repair_ask(repair, missing, now) : 0;
+
+    if (!reports && !requests && n == 0)
+        return 0;
+    size_t at = reports ? write_report(f, out, own, set, m, now) : begin_message(out, own, NULL);
+
+    if (requests)
+        at = write_requests(f, out, at, own);
+    if (n > 0) {
+        counter_add(&f->counters.packets_asked, n);
+        at = rtcp_write_nack(out, at, own, repair->ssrc, missing, n);
+    }
     return at;
 }
 

@@ -7,7 +7,8 @@
 #ifndef RF_FEEDBACK_H
 #define RF_FEEDBACK_H
 
-#include "reporter.h"
+#include "merged.h"
+#include "repair.h"
 #include "rtcp.h"
 #include "run.h"
 
@@ -74,7 +75,10 @@ struct feedback {
     /* Upwards. */
     struct keyframe_request request;
     _Atomic bool wanted;      /* by a control call; the owner clears it */
-    _Atomic uint8_t format;   /* the writer's: bits of enum rf_keyframe_format */
+    _Atomic uint8_t format;   /* the writer's: bits of enum rf_keyframe_format, */
+    _Atomic uint8_t class;    /* 1 + whose reports go into ours; 0: nobody's, */
+    _Atomic bool repairs;     /* and whether the source is asked for what is missing */
+    _Atomic(struct repair *) repair; /* there once it was asked for; session.c frees it */
     struct rf_addr fed_from;  /* where its packets came from last; port 0: nowhere yet */
     _Atomic bool forget;      /* the source is another: the owner begins anew */
     struct rf_addr spoken_by; /* where RTCP of the source came from last, */
@@ -126,9 +130,16 @@ void feedback_want_keyframe(struct feedback *f, bool urgent, const struct media_
 /* A run of so many bytes was forwarded, with a keyframe or some of one. */
 void feedback_count_run(struct feedback *f, uint64_t bytes, bool keyframe, uint64_t now);
 
-/* What is to be said to the source now: up to FEEDBACK_MESSAGE bytes, or 0. `own` is our SSRC. */
+/* What is to be said to the source now: up to FEEDBACK_MESSAGE bytes, or 0. `own` is our SSRC, `set` who
+ * reports to us. */
 size_t feedback_compose(struct feedback *f, uint8_t out[FEEDBACK_MESSAGE], uint32_t own,
-                        const struct media_clock *m, uint64_t now);
+                        const struct reporters *set, const struct media_clock *m, uint64_t now);
+/* A packet of the source, of the SSRC that its reception follows. */
+static inline void feedback_note_packet(struct feedback *f, uint32_t ssrc, uint16_t sequence, uint64_t now)
+{
+    if (load_acq(&f->repairs) && repair_take(load_acq(&f->repair), ssrc, sequence, now))
+        counter_add(&f->counters.packets_repaired, 1);
+}
 /* Where to: where its RTCP comes from, or else the port above that of its packets. From which of ours:
  * `*port`, as datagram.port, or `*next` the one above that. */
 struct rf_addr feedback_source(const struct feedback *f, uint64_t now, uint16_t *port, bool *next);

@@ -16,6 +16,7 @@ struct reporter {
     uint32_t passed;
     uint64_t passed_ns;
     uint64_t full_at; /* of the bucket that limits what is taken from it */
+    uint64_t bitrate, bitrate_ns; /* that it says it can take, bits a second, and when; 0: never */
     struct rf_report_counters {
         _Atomic uint64_t at_ns; /* 0: none yet */
         _Atomic uint32_t fraction, jitter_us, round_trip_us; /* UINT32_MAX: not known */

@@ -40,6 +40,15 @@ int session_pool_init(struct session_pool *p, uint32_t max)
     return 0;
 }
 
+/* Only of one that has RTCP: of others it takes no memory as long as nobody looks. */
+static void free_repair(struct session *s)
+{
+    if (!(load_rlx(&s->gating) & GATING_FEEDBACK))
+        return;
+    free(load_rlx(&s->feedback->repair));
+    store_rlx(&s->feedback->repair, NULL);
+}
+
 static void leave_refusals(struct session *s)
 {
     if (s->refusals && --s->refusals->sessions == 0)
@@ -113,6 +122,7 @@ void session_pool_destroy(struct session_pool *p)
             subscriber_list_free(list);
         free(load_rlx(&session_at(p, i)->rule));
         free(session_at(p, i)->ssrcs);
+        free_repair(session_at(p, i));
         leave_refusals(session_at(p, i));
     }
     for (uint32_t i = 0; i < p->used; i += SESSION_CHUNK) {
@@ -225,6 +235,7 @@ void session_release(struct session_pool *p, struct session *s)
     store_rlx(&s->rule, NULL);
     free(s->ssrcs);
     s->ssrcs = NULL;
+    free_repair(s);
     leave_refusals(s);
     parameter_pool_put(&p->parameters, load_rlx(&s->sets));
     store_rlx(&s->sets, NULL);
