@@ -55,6 +55,9 @@ DEFAULTS = {
     "overload.kernel_drops": 1,
     "overload.memory_mib": 0,
     "overload.shed": True,
+    "events.webhook": "",
+    "events.webhook_secret": "",
+    "events.webhook_kinds": [],
     "log.level": "info",
     "log.format": "auto",
 }

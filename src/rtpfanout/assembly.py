@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,10 @@ from rtpfanout.descriptors import shares
 from rtpfanout.errors import StartError
 from rtpfanout.kept import RTCP, KeptSockets, opened_with_rtcp
 from rtpfanout.listening import bind_error, listener
-from rtpfanout.model import Address, parse_ip
+from rtpfanout.model import Address, EventKind, parse_ip
 from rtpfanout.overload import OverloadLimits
 from rtpfanout.policy import AddressPolicy
-from rtpfanout.sessions import Limits
+from rtpfanout.sessions import Limits, Wanted
 from rtpfanout.store import default_path
 from rtpfanout.workers import check_cpus, worker_count
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rtpfanout.config import Settings
     from rtpfanout.doorman import Doorman
     from rtpfanout.groups import Memberships
+    from rtpfanout.hooks import Hook
     from rtpfanout.http import HttpServer, Site
     from rtpfanout.model import IPAddress
     from rtpfanout.rtsp import Door
@@ -64,6 +66,7 @@ class Parts(Protocol):
     memberships: Memberships
     access: Access
     doorman: Doorman | None
+    hook: Hook | None
     requests: Counter[tuple[str, str]]
     ended: Counter[str]
     rtsp: Door | None
@@ -238,6 +241,10 @@ def http_server(server: Parts) -> HttpServer:
         from rtpfanout.rtsp import DoorCollector
 
         registry.register(DoorCollector(lambda: server.rtsp))
+    if hook := server.hook:
+        from rtpfanout.hooks.collector import HookCollector
+
+        registry.register(HookCollector(hook))
     # Who may see the sessions one by one: on loopback everybody, as ever.
     settings = server.settings
     is_local = settings.metrics_bind_address.ip.is_loopback
@@ -260,6 +267,24 @@ def _page(server: Parts, *, is_local: bool) -> Site:
     insecure = server.settings.insecure
     return page.create_site(
         server.manager, server.access, server.engine.bound, is_local=is_local, is_insecure=insecure
+    )
+
+
+def hook_of(server: Parts) -> Hook | None:
+    """What tells the outside of events, if it is wanted. Raises ConfigError."""
+    settings = server.settings.events
+    if not settings.webhook:
+        return None
+    from rtpfanout.hooks import Hook, Secrets
+
+    secret = settings.webhook_secret
+    kinds = frozenset(map(EventKind, settings.webhook_kinds))
+    return Hook(
+        settings.webhook,
+        Secrets(Path(secret) if secret else None),
+        server.manager.events,
+        Wanted(kinds=kinds),
+        f"{socket.gethostname()}:{server.engine.bound.port}",
     )
 
 

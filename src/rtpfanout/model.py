@@ -175,6 +175,50 @@ class ChangeKind(enum.StrEnum):
     DELETED = "deleted"
 
 
+class EventKind(enum.StrEnum):
+    """What happened. `docs/api.md` has the table, and tells what `detail` says of each."""
+
+    STARTED = "started"
+    OVERLOAD = "overload"
+    OVERLOAD_OVER = "overload_over"
+
+    CREATED = "created"
+    UPDATED = "updated"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    PINNED = "pinned"
+    MOVED = "moved"
+    DELETED = "deleted"
+    EXPIRED = "expired"
+    SERVED = "served"
+    """Of a session or subscribers that the configuration refused: it does not any more."""
+
+    FLOWING = "flowing"
+    """The first packet."""
+    SILENT = "silent"
+    FROZEN = "frozen"
+    NO_KEYFRAMES = "no_keyframes"
+    NO_PARAMETER_SETS = "no_parameter_sets"
+    BACK = "back"
+    RESTARTED = "restarted"
+    SSRC_CHANGED = "ssrc_changed"
+
+    SUBSCRIBER_JOINED = "subscriber_joined"
+    SUBSCRIBER_LEFT = "subscriber_left"
+    SUBSCRIBER_EXPIRED = "subscriber_expired"
+    SUBSCRIBER_SHED = "subscriber_shed"
+    SUBSCRIBER_REFUSED = "subscriber_refused"
+    SUBSCRIBER_LAPSED = "subscriber_lapsed"
+    SUBSCRIBER_UNREACHABLE = "subscriber_unreachable"
+    SUBSCRIBER_BACK = "subscriber_back"
+    """After any of the four before."""
+
+    GAP = "gap"
+    """Told to one watcher: what came before the next event is not known."""
+    HEARTBEAT = "heartbeat"
+    """Told to one watcher: nothing was missed, and nothing has been said for a while."""
+
+
 class SourcePolicy(enum.StrEnum):
     """Who may feed a session: one address, any port of one, a network, or who comes first."""
 

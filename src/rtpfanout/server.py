@@ -19,6 +19,7 @@ from rtpfanout import _fastpath, descriptors, log
 from rtpfanout.assembly import (
     address_policy_of,
     control_server,
+    hook_of,
     http_server,
     limits_of,
     open_engine,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from rtpfanout.assembly import Start
     from rtpfanout.auth import Access
     from rtpfanout.config import Settings
+    from rtpfanout.hooks import Hook
     from rtpfanout.http import HttpServer
     from rtpfanout.policy import AddressPolicy
     from rtpfanout.rtsp import Door
@@ -88,6 +90,7 @@ class Server:
         self.ended = Counter(http_crowded=0, http_late=0, api_crowded=0)
         self._workers: Workers | None = None
         self.doorman: Doorman | None = None
+        self.hook: Hook | None = None
         self._control: ControlServer | None = None
         self.rtsp: Door | None = None
         self._http: HttpServer | None = None
@@ -208,6 +211,7 @@ class Server:
             self.engine, self.manager.signals, consent_secs=self.settings.consent.timeout_secs
         )
         self.access = Access.of(self.settings)
+        self.hook = self.hook or hook_of(self)
         self._control, self.grpc_address = control_server(self)
         if self.settings.rtsp_bind_address:
             self.rtsp, self.rtsp_address = rtsp_door(self, self.settings.rtsp_bind_address)
@@ -227,6 +231,8 @@ class Server:
             self.rtsp.start()
         if self._listener:
             self._start_http(self._listener)
+        if self.hook:
+            self.hook.start()
         reach = self._begin_to_listen()
         self._housekeeping = asyncio.create_task(
             housekeep(
@@ -319,6 +325,8 @@ class Server:
             await asyncio.to_thread(self.doorman.stop)
             self.doorman = None
         await self._stop_http()
+        if self.hook and was_serving:
+            await asyncio.to_thread(self.hook.stop, CALL_GRACE_SECONDS / 2)
         if self.store:
             if was_serving:
                 await asyncio.to_thread(self.manager.housekeeping.keep_consents)

@@ -77,6 +77,9 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "overload.kernel_drops": ("10", 10),
     "overload.memory_mib": ("512", 512),
     "overload.shed": ("false", False),
+    "events.webhook": ("https://pager.example/x?y=z", "https://pager.example/x?y=z"),
+    "events.webhook_secret": ("/run/secret", "/run/secret"),
+    "events.webhook_kinds": ("silent, back", ["silent", "back"]),
     "log.level": ("WARNING", "warning"),
     "log.format": ("json", "json"),
 }
@@ -97,6 +100,7 @@ BESIDE = {
     "tls.certificate": {"tls.key": "k"},
     "tls.key": {"tls.certificate": "c"},
     "tls.client_ca": {"tls.certificate": "c", "tls.key": "k"},
+    "events.webhook_secret": {"events.webhook": "http://127.0.0.1:1"},
 }
 
 

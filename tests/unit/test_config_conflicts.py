@@ -37,9 +37,10 @@ def test_grpc_beyond_loopback_with_tls_and_credentials_needs_no_switch(closing: 
         ('tls.key = "k"', "tls.certificate is missing beside tls.key"),
         ('tls.certificate = "c"', "tls.key is missing beside tls.certificate"),
         ('tls.client_ca = "ca"', "tls.certificate is missing beside tls.client_ca"),
+        ('events.webhook_secret = "x"', "events.webhook is missing beside events.webhook_secret"),
     ],
 )
-def test_files_of_tls_come_together(lines: str, missing: str) -> None:
+def test_some_keys_come_together(lines: str, missing: str) -> None:
     (problem,) = problems(lines)
     assert missing in problem
 

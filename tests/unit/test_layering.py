@@ -54,6 +54,7 @@ PYTHON_LAYERS = (
         "convert",
         "metrics",
         "session_series",
+        "hooks",
         "http",
         "rtsp",
         "client",

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from rtpfanout.config.types import (
+    Kinds,
     LogFormat,
     LogLevel,
     Networks,
@@ -12,6 +13,7 @@ from rtpfanout.config.types import (
     Switch,
     Text,
     Texts,
+    Url,
     number,
     setting,
 )
@@ -125,6 +127,26 @@ class OverloadSettings(Section):
         True,
         "Where packets of a session go on being dropped for overload, stop sending to some of its "
         "subscribers instead: monitors first, then recorders, pilots never.",
+    )
+
+
+class EventSettings(Section):
+    """Hooks: who is told what happens. Off without a URL."""
+
+    webhook: Url = setting(
+        "",
+        "URL that events are posted to as JSON, up to 100 at a time, again and again until it "
+        "answers 2xx. No redirect is followed, and no proxy asked. Empty: none.",
+    )
+    webhook_secret: Text = setting(
+        "",
+        "File with the secret that each delivery is signed with, as Standard Webhooks has it: "
+        "whsec_ and base64, or any text of 16 bytes or more; a line for each that is in use. Read "
+        "again for each delivery. Empty: they are not signed.",
+    )
+    webhook_kinds: Kinds = setting(
+        (),
+        'Only events of these kinds: ["silent", "frozen", "back", "overload"]. Empty: all.',
     )
 
 

@@ -15,6 +15,7 @@ from rtpfanout.config.sections import (
     AddressPolicySettings,
     AuthSettings,
     ConsentSettings,
+    EventSettings,
     LimitsSettings,
     LogSettings,
     OverloadSettings,
@@ -203,6 +204,7 @@ class Settings(BaseSettings):
     limits: LimitsSettings = LimitsSettings()
     store: StoreSettings = StoreSettings()
     overload: OverloadSettings = OverloadSettings()
+    events: EventSettings = EventSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -235,6 +237,9 @@ class Settings(BaseSettings):
             conflicts.append((f"tls.{missing}", f"tls.{missing} is missing beside tls.{given}"))
         if self.tls.client_ca and not self.tls.certificate:
             conflicts.append(("tls.certificate", "tls.certificate is missing beside tls.client_ca"))
+        if self.events.webhook_secret and not self.events.webhook:
+            missing = "events.webhook is missing beside events.webhook_secret"
+            conflicts.append(("events.webhook", missing))
         if self.enable_metrics and _overlap(self.grpc_bind_address, self.metrics_bind_address):
             # Blame the one that was set, if only one was.
             keys = ("grpc_bind_address", "metrics_bind_address")

@@ -5,11 +5,12 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 from pydantic_settings import NoDecode
 
-from rtpfanout.model import LABEL, Address, parse_ip, unmapped
+from rtpfanout.model import LABEL, Address, EventKind, parse_ip, unmapped
 from rtpfanout.multicast import IngestGroup
 from rtpfanout.networks import Network, NetworkSet
 from rtpfanout.portrange import PortRange
@@ -164,6 +165,30 @@ def _parse_path(value: object) -> object:
     return value
 
 
+def _parse_url(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    if not value:
+        return value
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("it has spaces, control characters, or others that a URL has to encode")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("no http:// or https:// with a host")
+    if parts.port == 0:  # of others that are none it raises ValueError
+        raise ValueError("0 is no port")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("neither user names nor fragments are sent")
+    return value
+
+
+def _parse_kinds(value: object) -> tuple[str, ...]:
+    kinds = _parse_texts(value)
+    if unknown := [kind for kind in kinds if kind not in set(EventKind)]:
+        raise ValueError(f"{unknown[0]!r} is no kind of event; there are {', '.join(EventKind)}")
+    return kinds
+
+
 def _not_bool(value: object) -> object:
     # Python counts True as the number 1; `max_sessions = true` is a mistake.
     if isinstance(value, bool):
@@ -239,6 +264,14 @@ LabelKeys = Annotated[
     PlainValidator(_parse_label_keys),
     PlainSerializer(list),
     Expected('a list of keys of labels such as ["vehicle", "site"]'),
+]
+Url = Annotated[str, PlainValidator(_parse_url), Expected("an http:// or https:// URL, or nothing")]
+Kinds = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    PlainValidator(_parse_kinds),
+    PlainSerializer(list),
+    Expected('a list of kinds of events such as ["silent", "back"]'),
 ]
 StorePath = Annotated[str, BeforeValidator(_parse_path), Expected('a path, "auto" or ":memory:"')]
 Switch = Annotated[bool, Expected("true or false")]

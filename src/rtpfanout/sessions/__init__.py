@@ -1,10 +1,11 @@
 """Sessions: the rules about them (`manager`), how they look from outside (`views`)."""
 
+from rtpfanout.model import EventKind
 from rtpfanout.sessions.admission import LARGEST_BATCH
 from rtpfanout.sessions.changes import ChangeLog
 from rtpfanout.sessions.describing import description, title_of
 from rtpfanout.sessions.event_watch import Begin, watch_events
-from rtpfanout.sessions.events import Event, EventKind, EventLog, Wanted
+from rtpfanout.sessions.events import Event, EventLog, Wanted
 from rtpfanout.sessions.fields import LARGEST_PAGE, matches
 from rtpfanout.sessions.guests import Guest, Guests, Place
 from rtpfanout.sessions.history import APART_SECONDS, Figures, Moment

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.model import ACTIVE_WINDOW_NS, ChangeKind, Condition, SessionStatus
+from rtpfanout.model import ACTIVE_WINDOW_NS, ChangeKind, Condition, EventKind, SessionStatus
 from rtpfanout.seldom import Seldom
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.telling import tell_condition

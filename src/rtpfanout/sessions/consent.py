@@ -14,9 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import UnavailableError
-from rtpfanout.model import Consent, Withheld
+from rtpfanout.model import Consent, EventKind, Withheld
 from rtpfanout.sessions.deadlines import Deadlines
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.store import StoredDelivery
 
 if TYPE_CHECKING:

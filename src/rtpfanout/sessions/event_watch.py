@@ -20,8 +20,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import shown
-from rtpfanout.sessions.events import Event, EventKind, Wanted
+from rtpfanout.model import EventKind, shown
+from rtpfanout.sessions.events import Event, Wanted
 from rtpfanout.sessions.listened import wait_for, woken_by
 
 if TYPE_CHECKING:

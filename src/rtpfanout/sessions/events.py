@@ -11,7 +11,6 @@ so those of a later run are greater, and who goes on from a number is told what 
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rtpfanout import __version__
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import shown
+from rtpfanout.model import EventKind, shown
 from rtpfanout.sessions.admission import address_of
 from rtpfanout.sessions.fields import label_selector_of, matches, session_of
 from rtpfanout.sessions.listened import Listened
@@ -34,50 +33,6 @@ if TYPE_CHECKING:
 KEPT = 16_384
 _AT_A_TIME = 256
 _NO_LABELS: Mapping[str, str] = {}
-
-
-class EventKind(enum.StrEnum):
-    """What happened. `docs/api.md` has the table, and tells what `detail` says of each."""
-
-    STARTED = "started"
-    OVERLOAD = "overload"
-    OVERLOAD_OVER = "overload_over"
-
-    CREATED = "created"
-    UPDATED = "updated"
-    PAUSED = "paused"
-    RESUMED = "resumed"
-    PINNED = "pinned"
-    MOVED = "moved"
-    DELETED = "deleted"
-    EXPIRED = "expired"
-    SERVED = "served"
-    """Of a session or subscribers that the configuration refused: it does not any more."""
-
-    FLOWING = "flowing"
-    """The first packet."""
-    SILENT = "silent"
-    FROZEN = "frozen"
-    NO_KEYFRAMES = "no_keyframes"
-    NO_PARAMETER_SETS = "no_parameter_sets"
-    BACK = "back"
-    RESTARTED = "restarted"
-    SSRC_CHANGED = "ssrc_changed"
-
-    SUBSCRIBER_JOINED = "subscriber_joined"
-    SUBSCRIBER_LEFT = "subscriber_left"
-    SUBSCRIBER_EXPIRED = "subscriber_expired"
-    SUBSCRIBER_SHED = "subscriber_shed"
-    SUBSCRIBER_REFUSED = "subscriber_refused"
-    SUBSCRIBER_LAPSED = "subscriber_lapsed"
-    SUBSCRIBER_UNREACHABLE = "subscriber_unreachable"
-    SUBSCRIBER_BACK = "subscriber_back"
-    """After any of the four before."""
-
-    GAP = "gap"
-    """Told to one watcher: what came before the next event is not known."""
-    HEARTBEAT = "heartbeat"
-    """Told to one watcher: nothing was missed, and nothing has been said for a while."""
 
 
 class Named(Protocol):

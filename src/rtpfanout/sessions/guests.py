@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import AlreadyExistsError, LimitError, NotFoundError, RtpFanoutError
-from rtpfanout.model import SESSION_ID, Address, MediaType, Rtcp, SubscriberClass, shown
+from rtpfanout.model import SESSION_ID, Address, EventKind, MediaType, Rtcp, SubscriberClass, shown
 from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions.admission import any_at_port
 from rtpfanout.sessions.describing import MOST_PARTS
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.fields import matches
 from rtpfanout.sessions.reporting import set_rtcp
 from rtpfanout.sessions.state import SCOPE, Part

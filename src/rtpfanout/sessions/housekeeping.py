@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import NotFoundError
-from rtpfanout.model import Address, ChangeKind
+from rtpfanout.model import Address, ChangeKind, EventKind
 from rtpfanout.sessions.changes import UNWRITTEN
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.model import Withheld
+from rtpfanout.model import EventKind, Withheld
 from rtpfanout.sessions.admission import split_records
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 

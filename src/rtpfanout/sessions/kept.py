@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, RtpFanoutError
-from rtpfanout.model import ChangeKind
+from rtpfanout.model import ChangeKind, EventKind
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.cursor import CursorKind
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.fields import page_size
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.refused import in_order

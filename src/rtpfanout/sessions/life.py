@@ -11,9 +11,8 @@ import structlog
 
 from rtpfanout._fastpath import KEYFRAME_FORMATS
 from rtpfanout.errors import LimitError, NotFoundError, RtpFanoutError
-from rtpfanout.model import ChangeKind
+from rtpfanout.model import ChangeKind, EventKind
 from rtpfanout.portrange import AUTO
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.feeding import (
     engine_class,
     engine_dscp,

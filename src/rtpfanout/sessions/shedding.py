@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rtpfanout.model import SUBSCRIBER_CLASSES, Withheld
+from rtpfanout.model import SUBSCRIBER_CLASSES, EventKind, Withheld
 from rtpfanout.overload import Load, SheddingPolicy, Standing, Step
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.state import Part
 

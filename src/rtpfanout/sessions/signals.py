@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, PermissionDeniedError, RtpFanoutError
-from rtpfanout.model import Address, ChangeKind, Consent, SourcePolicy
+from rtpfanout.model import Address, ChangeKind, Consent, EventKind, SourcePolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import UNWRITTEN
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part

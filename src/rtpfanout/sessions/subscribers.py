@@ -19,6 +19,7 @@ from rtpfanout.model import (
     SUBSCRIBER_CLASSES,
     Address,
     Consent,
+    EventKind,
     Rtcp,
     SubscriberClass,
     Withheld,
@@ -27,7 +28,6 @@ from rtpfanout.policy import SUBSCRIBER_FIELD
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port, split_records
 from rtpfanout.sessions.cursor import CursorKind
-from rtpfanout.sessions.events import EventKind
 from rtpfanout.sessions.feedback import report_of
 from rtpfanout.sessions.reporting import set_back, set_rtcp
 from rtpfanout.sessions.source import loop_error

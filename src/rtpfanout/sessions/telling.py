@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtpfanout.model import Condition
-from rtpfanout.sessions.events import EventKind, Seen
+from rtpfanout.model import Condition, EventKind
+from rtpfanout.sessions.events import Seen
 from rtpfanout.sessions.terms import shown_terms
 
 if TYPE_CHECKING:
