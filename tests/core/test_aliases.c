@@ -136,10 +136,42 @@ static void test_each_has_a_bucket(void)
     gate_close();
 }
 
+/* In the middle of a move it is in the index by its old source, which is not its source any more. */
+static void test_the_source_before_is_not_heard(void)
+{
+    struct rf_addr camera = address("127.0.0.1", 5000), next = address("127.0.0.3", 5000);
+    struct rf_source exact = {.policy = RF_EXACT, .exact = camera}, moved = {.policy = RF_EXACT, .exact = next};
+    uint8_t report[RTCP_SR_LEN] = {0x80, RTCP_SR, 0, RTCP_SR_LEN / 4 - 1};
+
+    gate_open_for(4);
+    handle = must_add(&exact, SSRC);
+    CHECK_EQ(rf_session_read(engine, handle, RF_READ_SRTP), 0); /* nothing is compared with packets */
+    for (unsigned i = 0; i < 4; i++)
+        report[4 + i] = (uint8_t)(SSRC >> (24 - 8 * i));
+    CHECK_EQ(handle_of(pass_rtp(SSRC, &camera, 96, 1)), handle);
+    pass(report, sizeof report, &camera);
+    CHECK_EQ(load_rlx(&gate->counters->rtcp_taken_sender_report), 1);
+    struct session *s = session_by_handle(&engine->sessions, handle);
+
+    engine_note_feeder(engine, s, &moved);
+    pass(report, sizeof report, &camera);
+    CHECK_EQ(load_rlx(&gate->counters->rtcp_taken_sender_report), 1);
+    CHECK_EQ(load_rlx(&gate->counters->rtcp_dropped_unknown_sender), 1);
+    CHECK_EQ(s->feedback->report_len, 0); /* nor is what it said before */
+    CHECK_EQ(rf_session_move(engine, handle, &moved, now), 0);
+    CHECK_EQ(handle_of(pass_rtp(SSRC, &next, 96, 2)), handle);
+    pass(report, sizeof report, &next);
+    CHECK_EQ(load_rlx(&gate->counters->rtcp_taken_sender_report), 2);
+    CHECK(s->feedback->report_len > 0); /* that of the new one stays */
+    CHECK(!load_rlx(&s->feedback->forget));
+    gate_close();
+}
+
 int main(void)
 {
     RUN(test_a_session_on_its_way_out_is_found_no_more);
     RUN(test_a_session_that_changes_hands_is_not_heard);
     RUN(test_each_has_a_bucket);
+    RUN(test_the_source_before_is_not_heard);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* rtcp_gate.c, aliases.h, worker_rtcp.c, reporting.c, fanout_account.c, over loopback: whose RTCP is taken, and to whom it goes. */
-#include "core.h"
+#include "core_senders.h"
 
 #include <pthread.h>
 
@@ -351,6 +351,41 @@ static void test_a_subscriber_has_no_sender_report(void)
     }
 }
 
+/* What is encrypted can't be read: the source's goes as it came, of others nothing is taken. */
+static void test_encrypted(void)
+{
+    struct rf_addr from, to;
+    uint8_t report[LEN], room_of[LEN];
+    int source, viewer;
+
+    setup(1);
+    sends = 0;
+    source = endpoint("127.0.0.1", &from);
+    viewer = endpoint("127.0.0.1", &to);
+    uint64_t handle = session_of(&from);
+
+    CHECK_EQ(rf_session_read(engine, handle, RF_READ_SRTP), 0);
+    subscribe(handle, &to, RF_RTCP_MUX);
+    feed(source, &viewer, 1);
+    /* SRTCP (RFC 3711 section 3.4): 8 bytes are clear, and behind the packet stand index and tag. */
+    size_t len = sender_report(report, 1);
+
+    memset(report + 8, 0xa5, len - 8);
+    report[3] = (uint8_t)(len / 4 - 1);
+    say(source, report, len);
+    expect(viewer, report, len);
+    CHECK_EQ(figures().rtcp_taken_sender_report, 1);
+    memcpy(room_of, report, len);
+    room_of[1] = RTCP_BYE;
+    room_of[0] = 0x81;
+    sleep_ms(60);
+    say(source, room_of, len);
+    expect_nothing(viewer);
+    say(viewer, report, rtcp_write_pli(report, 0, VIEWER, SSRC));
+    finish();
+    close(source), close(viewer);
+}
+
 static void test_up(void)
 {
     struct rf_addr from, to;
@@ -543,6 +578,7 @@ int main(void)
     RUN(test_who_gets_none);
     RUN(test_strangers);
     RUN(test_a_subscriber_has_no_sender_report);
+    RUN(test_encrypted);
     RUN(test_up);
     RUN(test_who_is_asked);
     RUN(test_any_ssrc);

@@ -60,6 +60,20 @@ def test_what_is_no_rtcp(manager: SessionManager, text: str) -> None:
     assert refused.value.field == "rtcp"
 
 
+def test_the_last_port_has_no_next_one(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 1, "video").session_id
+    last = "127.0.0.1:65535"
+    for add in (
+        lambda: manager.add_subscriber(session_id, last, rtcp="next_port"),
+        lambda: manager.add_subscribers(session_id, [SUBSCRIBER, last], rtcp="next_port"),
+    ):
+        with pytest.raises(InvalidArgumentError, match="65535 has no port behind it") as refused:
+            add()
+        assert refused.value.field == "rtcp"
+    assert modes(manager, session_id) == {}
+    manager.add_subscriber(session_id, last, rtcp="mux")
+
+
 def test_it_is_as_before_when_the_store_refuses(engine: Engine, clock: Clock) -> None:
     with Gate() as store:
         manager = manager_of(engine, clock, store)

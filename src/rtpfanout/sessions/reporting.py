@@ -7,18 +7,32 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rtpfanout.errors import PreconditionError
+from rtpfanout.errors import InvalidArgumentError, PreconditionError
+from rtpfanout.model import ADDRESS_RECORD, Address, Rtcp
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.feedback import feedback_of
 
 if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
-    from rtpfanout.model import Rtcp
     from rtpfanout.sessions.record import Session
     from rtpfanout.sessions.views import SessionStats
 
+_LAST_PORT = 65535
 Before = Mapping[int, list[bytes]]
 """Records by the number of what they had."""
+
+
+def refuse_rtcp(records: bytes, rtcp: Rtcp | None) -> None:
+    """Raises InvalidArgumentError: one of them has no port where it would go."""
+    if rtcp is not Rtcp.NEXT_PORT:
+        return
+    for packed, scope, port in ADDRESS_RECORD.iter_unpack(records):
+        if port == _LAST_PORT:
+            address = Address.unpack(packed, port, scope)
+            raise InvalidArgumentError(
+                f"next_port, but {address} has no port behind it; give mux, or another port",
+                field="rtcp",
+            )
 
 
 def set_rtcp(engine: Engine, session: Session, records: bytes, rtcp: Rtcp | None) -> Before:

@@ -29,7 +29,7 @@ from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port, split_records
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.feedback import report_of
-from rtpfanout.sessions.reporting import set_back, set_rtcp
+from rtpfanout.sessions.reporting import refuse_rtcp, set_back, set_rtcp
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.views import SubscriberState, SubscriberView
@@ -82,6 +82,7 @@ class Subscribers(Part):
         state = self.state
         clock = self.clock
         ttl_secs, kind, rtcp = terms
+        refuse_rtcp(records, rtcp)
         each = split_records(records)
         with state.work(session_id, frozenset(each)) as session:
             with state.lock:

@@ -306,12 +306,17 @@ enum rtcp_verdict rtcp_take(struct rtcp_gate *g, const struct table *t, struct s
 
     if (load_rlx(&s->gating) & GATING_PAUSED)
         return RTCP_DROPPED_paused;
+    if (load_rlx(&f->forget) && exchange_seq(&f->forget, false))
+        feedback_begin(f); /* first: what is to be taken now is of the source that it has now */
     fetch_or_acq_rel(&s->gating, (uint16_t)GATING_FEEDBACK);
     struct reporter *r = reporters_match(load_acq(&s->subscribers)->reporters, &d->source);
     bool srtp = load_rlx(&s->gating) & GATING_SRTP;
     /* A subscriber may say that it has any SSRC. */
     bool from_source = !r || (is_of(&m, data, len) && is_source(t, s, &d->source));
 
+    /* While it moves, its old source is still found by where it was. */
+    if (from_source && load_rlx(&s->feeder) != 0 && !is_source(t, s, &d->source))
+        return RTCP_DROPPED_unknown_sender;
     if (load_rlx(&s->gating) & GATING_ANY || load_rlx(&s->own_port))
         choose_ssrc(&m, data, len, from_source);
     if (from_source) {
