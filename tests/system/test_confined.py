@@ -150,7 +150,7 @@ def test_a_container_with_a_read_only_root(
         for first in range(5):  # SQLite has no place for temporary files either
             batch(server, session, first)
         inside = ["nsenter", "-m", "-t", str(server.process.pid), *program]
-        for word in ("reload", "upgrade", "drain"):
+        for word in ("doctor", "reload", "upgrade", "drain"):
             done = subprocess.run(
                 [*inside, word],
                 env=server_environment({}),

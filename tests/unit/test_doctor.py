@@ -134,6 +134,18 @@ def test_a_sysctl_that_cannot_be_read_is_no_complaint(tmp_path: Path) -> None:
     assert not complaints(interfaces.check_interfaces(empty))
 
 
+def test_in_another_network_namespace_softnet_is_judged_without_its_sysctls(
+    tmp_path: Path,
+) -> None:
+    inside = FakeHost(tmp_path)
+    inside.write("proc/net/softnet_stat", "0000ffff 00000000 00000000")
+    finding = check_kernel(inside)["softnet"]
+    assert finding.level is Level.OK
+    assert "None" not in finding.text
+    inside.write("proc/net/softnet_stat", "0000ffff 00000003 00000000")
+    assert check_kernel(inside)["softnet"].level is Level.WARN
+
+
 def test_packets_that_softnet_dropped(host: FakeHost) -> None:
     host.write("proc/net/softnet_stat", "0000ffff 00000003 00000000\n000000ff 0000000a 000000ff")
     found = check_kernel(host)

@@ -28,13 +28,19 @@ def doctor(
     """Examine this host: what would lose packets or speed.
 
     Takes the configuration that `serve` would start with, and changes nothing. Run it as
-    the user that runs the server: what the kernel grants differs. Exits with 1 if
-    something fails; a warning does not fail.
+    the user that runs the server: what the kernel grants differs. Of a server that runs here it
+    tells what that really has and lost; in a container, run it there. Exits with 1 if something
+    fails; a warning does not fail.
     """
-    from rtpfanout.doctor import Level, examine, sysctl_lines
+    from rtpfanout.doctor import Level, Running, examine, sysctl_lines
     from rtpfanout.host import Host
+    from rtpfanout.supervisor import statefile
 
-    findings = examine(load(config).settings, Host())
+    servers = [
+        Running(state.pid, state.server_pid, state.bind_address, state.needs_restart)
+        for state in statefile.running()
+    ]
+    findings = examine(load(config).settings, Host(), servers)
     if output is OutputFormat.JSON:
         write_json(_json(findings))
     else:

@@ -90,8 +90,12 @@ def _softnet(host: Host) -> Iterator[Finding]:
     if softnet is None:
         return
     text = f"{softnet.dropped} of {softnet.processed} packets dropped since the start"
+    if backlog is None:  # these sysctls are the host's, and no other network namespace has them
+        text += "; its sysctls can be read, and set, on the host alone"
+        yield (warn if softnet.dropped else ok)("softnet", text)
+        return
     subject = "net.core.netdev_max_backlog"
-    if softnet.dropped and backlog is not None:
+    if softnet.dropped:
         wanted = max(10_000, 2 * backlog)
         yield warn(subject, f"{backlog}, {text}: raise it", sysctls={subject: str(wanted)})
     else:
