@@ -207,16 +207,17 @@ def rtsp_door(server: Parts, address: Address) -> tuple[Door, Address]:
         except (OSError, ValueError) as error:
             raise StartError(f"tls can't be used: {error}", field="tls.certificate") from None
     ended.update(rtsp_crowded=0, rtsp_late=0)
-    sock = listener(address, "rtsp_bind_address")
+    sock, most = listener(address, "rtsp_bind_address"), shares().rtsp
     door = Door(
         Stage(
             server.engine,
             server.manager,
             server.access,
             has_rtcp_port=settings.enable_rtcp_port,
+            most_relays=2 * most,
         ),
         sock,
-        shares().rtsp,
+        most,
         lambda reason: ended.update([f"rtsp_{reason}"]),
         certificates,
         takes_plain=settings.insecure,

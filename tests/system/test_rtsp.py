@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rtsp_client import RtspClient
 from rtsp_scene import Scene, Source, ports, scene_of
-from serving import serve_with
+from serving import limited, serve_with
 from support import ServerProcess, eventually, queued
 
 from rtpfanout.api import session_pb2 as pb
@@ -367,6 +367,31 @@ def test_many_requests_at_once_wait_their_turn(client: RtspClient) -> None:
     for number in range(60):
         client.sock.sendall(f"OPTIONS * RTSP/1.0\r\nCSeq: {number}\r\n\r\n".encode())
     assert [client.response().headers["cseq"] for _ in range(60)] == list(map(str, range(60)))
+
+
+def test_who_opens_many_connections_ends_his_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerProcess, "command", limited(250, ServerProcess.command))
+    with scene_of() as scene, RtspClient(scene.door) as viewer:
+        source = Source(scene, "crowd/mic", next(SSRCS))
+        source.feed()
+        viewer.set_up(source.session_id, TCP)
+        assert viewer.ask("PLAY", source.session_id).status == 200
+        silent = [RtspClient(scene.door) for _ in range(40)]
+        with RtspClient(scene.door) as newcomer:
+            assert newcomer.ask("OPTIONS", "*").status == 200
+            # What is left for relays is not one client's either.
+            more = [Source(scene, f"many/{n}", next(SSRCS)) for n in range(20)]
+            answers = [newcomer.set_up(each.session_id, "RTP/AVP/TCP") for each in more]
+            assert {answer.status for answer in answers} == {200, 503}
+            assert "no socket is to be had" in answers[-1].reason
+            newcomer.ask("TEARDOWN", "many")
+            newcomer.session = ""
+            assert newcomer.set_up(more[0].session_id, TCP).status == 200
+        sent = source.send(3)
+        assert [viewer.frame()[1] for _ in sent] == sent
+        assert scene.value('rtpfanout_connections_ended_total{reason="rtsp_crowded"}') > 20
+        for each in silent:
+            each.close()
 
 
 def test_deleting_the_session_ends_the_playing(

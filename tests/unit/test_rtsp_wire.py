@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -151,7 +153,7 @@ def test_a_response_has_no_line_that_was_not_meant(status: int, cseq: str, reaso
         ("rtsp://h/a/?token=t/", "rtsp://h/a/", "a", "", "t"),
         ("rtsp://h", "rtsp://h/", "", "", ""),
         ("rtsp://h?token=t", "rtsp://h/", "", "", "t"),
-        ("rtsp://u:p@h/a%2Fb", "rtsp://u:p@h/a%2Fb/", "a/b", "", ""),
+        ("rtsp://u:p@h/a%2Fb", "rtsp://h/a%2Fb/", "a/b", "", ""),
         (f"rtsp://h/a/{control_of(ID)}", "rtsp://h/a/", "a", ID, ""),
         (f"rtsp://h/a//{control_of(ID)}/", "rtsp://h/a/", "a", ID, ""),
     ],
@@ -241,3 +243,11 @@ def test_the_answer_tells_where_packets_come_from() -> None:
     assert answer(udp, (5004, 5005), "192.0.2.1") == told + ';source=192.0.2.1;mode="PLAY"'
     tcp = Transport("RTP/AVP/TCP", channels=(2, 3), is_interleaved=True)
     assert answer(tcp, (5004, 5005)) == 'RTP/AVP/TCP;unicast;interleaved=2-3;mode="PLAY"'
+
+
+def test_nothing_of_it_is_loaded_where_there_is_no_door() -> None:
+    program = (
+        "import sys, rtpfanout.server, rtpfanout.supervisor, rtpfanout.service, rtpfanout.http;"
+        " sys.exit(any(name.startswith('rtpfanout.rtsp') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

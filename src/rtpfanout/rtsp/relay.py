@@ -48,11 +48,13 @@ class Relay:
         rtcp_port: int,
         take: Callable[[list[bytes]], None],
         buffer: memoryview,
+        closed: Callable[[], None],
     ) -> None:
         """`main.ip` is this host's. `rtcp_port`: where RTCP goes up to; 0: nowhere. `buffer` of
         DATAGRAM_BYTES is used in moments, so relays can share one. Raises OSError."""
         self._sock = bound(Address(main.ip, 0), socket.SOCK_DGRAM)
         self._take = take
+        self._closed = closed
         self._buffer = buffer
         self._rtcp_to = Address(main.ip, rtcp_port).sockaddr if rtcp_port else None
         self.address = bound_address(self._sock)
@@ -79,6 +81,7 @@ class Relay:
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock)
             self._sock.close()
+            self._closed()
 
     def _read(self) -> None:
         packets: list[bytes] = []

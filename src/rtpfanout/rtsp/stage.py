@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -50,9 +51,17 @@ class Stage:
     those that play by how packets go to them; `dropped_frames` are of those that ended."""
 
     def __init__(
-        self, engine: Engine, manager: SessionManager, access: Access, *, has_rtcp_port: bool
+        self,
+        engine: Engine,
+        manager: SessionManager,
+        access: Access,
+        *,
+        has_rtcp_port: bool,
+        most_relays: int,
     ) -> None:
-        """`has_rtcp_port`: RTCP is taken on the port behind the main one, too."""
+        """`has_rtcp_port`: RTCP is taken on the port behind the main one, too. `most_relays`: each
+        takes a descriptor."""
+        self._relays_left = most_relays
         self.guests, self.describing = manager.guests, manager.describing
         self.credentials = Credentials(access, lambda: manager.store.secret(JOIN_SECRET))
         self.main = engine.bound
@@ -96,7 +105,14 @@ class Stage:
 
     def relay(self, take: Callable[[list[bytes]], None]) -> Relay:
         """Raises OSError."""
-        return Relay(self._relay_main, self._rtcp_port, take, self._buffer)
+        if self._relays_left <= 0:
+            raise OSError(errno.EMFILE, "others have all that may be open")
+        relay = Relay(self._relay_main, self._rtcp_port, take, self._buffer, self._relay_closed)
+        self._relays_left -= 1
+        return relay
+
+    def _relay_closed(self) -> None:
+        self._relays_left += 1
 
     def began(self, playback: Playback, peer: Address, user_agent: str) -> None:
         """It plays from here on."""

@@ -9,14 +9,14 @@ from urllib.parse import parse_qsl, unquote
 from rtpfanout.model import SESSION_ID
 from rtpfanout.rtsp.wire import RefusedRequest
 
-_URL = re.compile(r"(?i:rtspu?|rtsps)://[^/?#]*(/[^?#]*)?(?:\?([^#]*))?")
+_URL = re.compile(r"((?i:rtspu?|rtsps)://)(?:[^/?#@]*@)?([^/?#]*)(/[^?#]*)?(?:\?([^#]*))?")
 _TRACK = "trackID="
 _MOST_FIELDS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`base` is the URL of the path, which ends with "/" and has no query."""
+    """`base` is the URL of the path, which ends with "/", and has neither user nor query."""
 
     base: str
     path: str
@@ -30,15 +30,14 @@ class Target:
         match = _URL.fullmatch(url)
         if match is None:
             raise RefusedRequest(400, "the URL is not rtsp://HOST/NAME")
-        raw, query = match[1] or "/", match[2] or ""
-        head = url[: match.start(1)] if match[1] else url.partition("?")[0]
+        scheme, host, raw, query = match.groups(default="")
         parts = [part for part in raw.split("/") if part]
         track = ""
         if parts and unquote(parts[-1]).startswith(_TRACK):
             track = unquote(parts.pop()).removeprefix(_TRACK).lower()
             if not SESSION_ID.fullmatch(track):
                 raise RefusedRequest(404, "there is no such track")
-        base = "/".join([head, *parts, ""])
+        base = "/".join([scheme + host, *parts, ""])
         return cls(base, unquote("/".join(parts)), track, _token(query))
 
 
