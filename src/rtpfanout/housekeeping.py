@@ -50,6 +50,7 @@ async def housekeep(
         (lambda: _expire_sessions(sessions, session_timeout_secs()), HOUSEKEEPING_SECONDS),
         (sessions.serve_again, HOUSEKEEPING_SECONDS),
         (sessions.tell_conditions, CONDITIONS_SECONDS),
+        (sessions.tell_latches, HOUSEKEEPING_SECONDS),
         (show_local_addresses, HOUSEKEEPING_SECONDS),
         (look_at_cpus, HOUSEKEEPING_SECONDS),
         (listen, LISTEN_SECONDS),
@@ -71,7 +72,7 @@ def _expire_sessions(sessions: Housekeeping, timeout_secs: float) -> None:
             "session expired",
             **which(view),
             source=view.source_address,
-            ssrc=f"{view.ssrc:#010x}",
+            ssrc=view.ssrc_text,
             subscribers=view.subscriber_count,
             **{"session_timeout_secs": timeout_secs} if own is None else {"idle_timeout_secs": own},
         )

@@ -60,6 +60,7 @@ _CONTROL_COUNTERS = (
     ("rtpfanout_sessions_expired", "expired", "Sessions expired."),
     ("rtpfanout_leases_expired", "leases_expired", "Subscribers whose lease was over."),
     ("rtpfanout_sources_pinned", "pinned", "Sources pinned by the first packet of a latch."),
+    ("rtpfanout_latches_over", "latch_over", "Latches that no source met in time."),
     ("rtpfanout_pins_refused", "pin_refused", "Sources that a latch would not be pinned to."),
     ("rtpfanout_sources_moved", "moved", "Signed moves of sources carried out."),
     ("rtpfanout_consents_lapsed", "consents_lapsed", "Subscribers whose consent was over."),

@@ -187,6 +187,7 @@ class EventKind(enum.StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     PINNED = "pinned"
+    LATCH_OVER = "latch_over"
     MOVED = "moved"
     DELETED = "deleted"
     EXPIRED = "expired"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CALLS = (
     "on_sample", "expire_subscribers", "expire_idle", "keep_consents", "keep_clock",
     "serve_again", "follow_sources", "look_at_cpus", "show_local_addresses", "look",
-    "tell_conditions", "listen",
+    "tell_conditions", "tell_latches", "listen",
 )  # fmt: skip
 PATIENCE = 10.0
 

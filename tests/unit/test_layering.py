@@ -97,6 +97,7 @@ SESSIONS_LAYERS = (
         "describing",
         "judge",
         "knocks",
+        "latches",
         "pages",
         "reaching",
         "overview",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from consents_scene import asking, give
 from managers import SECOND, SOURCE, SUBSCRIBER, Clock, deny, manager_of, send
 from support import address_of, eventually, rtp_packet, target, udp_socket
 
+from rtpfanout.convert import session_response
 from rtpfanout.errors import InvalidArgumentError, RtpFanoutError
 from rtpfanout.model import Address, SubscriberClass
 from rtpfanout.overload import OverloadLimits, Sample, Step
@@ -189,6 +191,35 @@ def test_a_latch_is_pinned_and_moves(manager: SessionManager, clock: Clock) -> N
         ("pinned", "", "192.0.2.1:1"),
         ("moved", "", "192.0.2.1:1 -> 192.0.2.2:2"),
     ]
+
+
+def test_a_latch_that_nobody_meets(manager: SessionManager, clock: Clock) -> None:
+    """The end of its wait is told once: an event, a change for watchers, a count."""
+    view = manager.create("", 7, "video", name="late", source_policy="latch", latch_window_secs=5)
+    met = manager.create("192.0.2.1", 8, "video", source_policy="latch", latch_window_secs=5)
+    deleted = manager.create("192.0.2.2", 9, "video", source_policy="latch", latch_window_secs=5)
+    manager.delete(deleted.session_id)
+    handle = manager._state.by_id[met.session_id].handle
+    assert manager.signals.on_source_notice(handle, Address.parse("192.0.2.1:1"))
+    look, at = manager.housekeeping.tell_latches, manager.events.position
+    revision = manager.changes.revision
+    clock.now += 4 * SECOND
+    assert look() == 0
+    clock.now += 2 * SECOND
+    assert (look(), look()) == (1, 0)
+    again = "rtpfanout session update late --latch-window 60"
+    assert told(manager, at) == [("latch_over", "", again)]
+    (change,) = manager.changes.after(revision)[0]
+    assert (change.cause, change.view.session_id) == ("latch", view.session_id)
+    assert manager.counts["latch_over"] == 1
+    until = session_response(manager.get("late")).latch_until
+    assert datetime.fromisoformat(until) == datetime.fromtimestamp(
+        view.created_at.timestamp() + 5, UTC
+    )
+    assert session_response(manager.get(met.session_id)).latch_until == ""
+    manager.update("late", latch_window_secs=7)
+    clock.now += 8 * SECOND
+    assert look() == 1
 
 
 def test_overload_and_shedding(engine: Engine, clock: Clock) -> None:

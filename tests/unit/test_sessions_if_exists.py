@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from managers import SOURCE, Clock, Gate, manager_of
+from managers import SECOND, SOURCE, Clock, Gate, manager_of
 
 from rtpfanout.errors import (
     AlreadyExistsError,
@@ -203,3 +203,16 @@ def test_one_that_is_being_deleted_is_made_anew(engine: Engine, clock: Clock) ->
         deleting.join(30)
         ensure(manager, name=NAME)
         assert manager.active_sessions == 1
+
+
+def test_how_long_a_latch_waits_or_waits_again_is_no_difference(
+    manager: SessionManager, clock: Clock
+) -> None:
+    latch = {"source": "", "name": NAME, "source_policy": "latch", "ssrc_policy": "follow"}
+    there = ensure(manager, **latch)
+    clock.now += 70 * SECOND
+    manager.update(NAME, latch_window_secs=300)
+    again = ensure(manager, **latch)
+    assert (again.session_id, again.terms.source.latch_window_secs) == (there.session_id, 300)
+    with pytest.raises(AlreadyExistsError, match="latch_scope"):
+        ensure(manager, **latch, latch_scope="ip")

@@ -288,7 +288,7 @@ class ReceiverReport(_message.Message):
     def __init__(self, fraction_lost: _Optional[float] = ..., lost: _Optional[int] = ..., jitter_seconds: _Optional[float] = ..., round_trip_seconds: _Optional[float] = ..., age_seconds: _Optional[float] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "ssrc_policy", "latch_scope", "encoding", "srtp", "check_padding", "rtcp_mux", "refused_reason", "refused_subscribers", "dscp", "keyframe_request", "repair_source", "report_class", "condition", "condition_since", "ssrcs")
+    __slots__ = ("session_id", "source_address", "ssrc", "subscriber_count", "created_at", "status", "media_type", "source_policy", "pinned_source", "labels", "ingest_limit_bps", "max_subscribers", "consent", "signed_move", "revision", "latch_window_secs", "relatch_after_secs", "name", "idle_timeout_secs", "ingest_port", "ssrc_policy", "latch_scope", "encoding", "srtp", "check_padding", "rtcp_mux", "refused_reason", "refused_subscribers", "dscp", "keyframe_request", "repair_source", "report_class", "condition", "condition_since", "ssrcs", "latch_until")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +331,7 @@ class SessionResponse(_message.Message):
     CONDITION_FIELD_NUMBER: _ClassVar[int]
     CONDITION_SINCE_FIELD_NUMBER: _ClassVar[int]
     SSRCS_FIELD_NUMBER: _ClassVar[int]
+    LATCH_UNTIL_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     source_address: str
     ssrc: int
@@ -366,7 +367,8 @@ class SessionResponse(_message.Message):
     condition: str
     condition_since: str
     ssrcs: _containers.RepeatedCompositeFieldContainer[SourceSsrc]
-    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., repair_source: bool = ..., report_class: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ..., ssrcs: _Optional[_Iterable[_Union[SourceSsrc, _Mapping]]] = ...) -> None: ...
+    latch_until: str
+    def __init__(self, session_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ssrc: _Optional[int] = ..., subscriber_count: _Optional[int] = ..., created_at: _Optional[str] = ..., status: _Optional[str] = ..., media_type: _Optional[str] = ..., source_policy: _Optional[str] = ..., pinned_source: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ingest_limit_bps: _Optional[int] = ..., max_subscribers: _Optional[int] = ..., consent: _Optional[str] = ..., signed_move: bool = ..., revision: _Optional[int] = ..., latch_window_secs: _Optional[float] = ..., relatch_after_secs: _Optional[float] = ..., name: _Optional[str] = ..., idle_timeout_secs: _Optional[float] = ..., ingest_port: _Optional[int] = ..., ssrc_policy: _Optional[str] = ..., latch_scope: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, _Mapping]] = ..., srtp: bool = ..., check_padding: bool = ..., rtcp_mux: bool = ..., refused_reason: _Optional[str] = ..., refused_subscribers: _Optional[int] = ..., dscp: _Optional[str] = ..., keyframe_request: _Optional[str] = ..., repair_source: bool = ..., report_class: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ..., ssrcs: _Optional[_Iterable[_Union[SourceSsrc, _Mapping]]] = ..., latch_until: _Optional[str] = ...) -> None: ...
 
 class SourceSsrc(_message.Message):
     __slots__ = ("ssrc", "since", "payload_type")

@@ -5,8 +5,10 @@ completion answer at once.
 """
 
 import os
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from rtpfanout.cli import (
     bench,
@@ -27,8 +29,21 @@ from rtpfanout.cli import (
 )
 from rtpfanout.cli.exits import run_cli
 
+
+class _Group(TyperGroup):
+    """Says what is wrong with an option without the words of the library that found it out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="rtpfanout",
+    cls=_Group,
     help="One RTP stream in, exact copies out to many places.",
     no_args_is_help=True,
     # Plain help: rich would double the time until it appears.

@@ -26,11 +26,10 @@ from rtpfanout.cli.session_options import (
     connect,
     creation,
     given,
-    print_session,
     selector,
-    session_cells,
     takes_terms,
 )
+from rtpfanout.cli.session_shown import print_session, session_cells
 from rtpfanout.cli.session_stats import in_a_line, readable_stats
 
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ def create(
     With --name it stays until it is deleted; without, it ends after session_timeout_secs (300)
     without packets. --idle-timeout says otherwise for this one.
     """
+    if terms["name"] == "":
+        raise typer.BadParameter("--name is empty; leave it out for a session without a name")
     source_address, options = creation(source_address, ssrc, given(terms))
     if if_exists != "error":
         options["if_exists"] = if_exists
@@ -140,14 +141,27 @@ def remove(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Delete sessions; no packet of theirs leaves afterwards."""
+    """Delete sessions; no packet of theirs leaves afterwards.
+
+    Those that are not there are named at the end, when the others are deleted.
+    """
+    from rtpfanout.errors import NotFoundError
+
+    deleted, missing = [], []
     with connect(server) as client:
         for session_id in session_ids:
-            client.delete_session(session_id)
+            try:
+                client.delete_session(session_id)
+            except NotFoundError:
+                missing.append(session_id)
+                continue
+            deleted.append(session_id)
             if output is OutputFormat.TABLE:
                 write(f"deleted {session_id}")
     if output is OutputFormat.JSON:
-        write_json({"deleted": session_ids})
+        write_json({"deleted": deleted})
+    if missing:
+        raise NotFoundError(f"no session {', '.join(missing)}", field="session_id")
 
 
 @app.command("keyframe")

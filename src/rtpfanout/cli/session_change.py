@@ -20,9 +20,9 @@ from rtpfanout.cli.session_options import (
     SubscriberClass,
     connect,
     given,
-    print_session,
     takes_terms,
 )
+from rtpfanout.cli.session_shown import print_session
 
 
 @takes_terms(after="source")

@@ -10,10 +10,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from rtpfanout import model
-from rtpfanout.cli.output import OutputFormat, message_dict, write_fields, write_json
 from rtpfanout.cli.session_choice import choose, complete_session
 from rtpfanout.cli.session_choice import connect as connect  # the same for every command
-from rtpfanout.cli.session_rtcp import RTCP_TERMS, shown_rtcp
+from rtpfanout.cli.session_rtcp import RTCP_TERMS
 from rtpfanout.model import Consent, LatchScope, SourcePolicy, SsrcPolicy
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -311,84 +310,3 @@ def given(terms: Mapping[str, Any]) -> Any:
 def selector(labels: Sequence[str] | None) -> str:
     """As the API spells it."""
     return ",".join(labels or ())
-
-
-def print_session(session: Any, output: OutputFormat) -> None:
-    """All that is known of one session."""
-    fields = message_dict(session)
-    if output is OutputFormat.JSON:
-        write_json(fields)
-        return
-    readable = {
-        "ssrc": f"{session.ssrc:#010x} ({session.ssrc})",
-        "labels": shown_labels(fields["labels"]),
-        "name": session.name or "-",
-        "idle_timeout_secs": shown_timeout(session),
-        "ingest_port": session.ingest_port or "-",
-        "dscp": session.dscp or "-",
-        **shown_rtcp(session),
-        "encoding": shown_encoding(fields["encoding"]),
-        "ssrc_policy": session.ssrc_policy or SsrcPolicy.EXACT.value,
-        "latch_scope": session.latch_scope or LatchScope.ADDRESS.value,
-        "ssrcs": ", ".join(map(shown_ssrc, session.ssrcs)) or "-",
-        **{name: shown_choice(session, name) for name in ("check_padding", "rtcp_mux")},
-    }
-    first = {"session_id": session.session_id, "name": ""}
-    write_fields(first | fields | readable)
-
-
-def shown_encoding(encoding: Mapping[str, Any] | None) -> str:
-    """As ``--encoding`` takes it, and the format parameters."""
-    if encoding is None:
-        return "- (its packets tell)"
-    number = encoding["payload_type"]
-    parts = [
-        encoding["name"],
-        *(str(v) for v in (encoding["clock_rate"], encoding["channels"]) if v),
-    ]
-    return f"{'' if number is None else f'{number}:'}{'/'.join(parts)} {encoding['fmtp']}".strip()
-
-
-def shown_ssrc(source: Any) -> str:
-    """One that comes now."""
-    return f"{source.ssrc:#010x} (payload type {source.payload_type}, since {source.since})"
-
-
-def shown_choice(session: Any, name: str) -> str:
-    """Yes or no, or that the server decides."""
-    return str(getattr(session, name)) if session.HasField(name) else "-"
-
-
-def ssrc_cell(session: Any) -> str:
-    """The one that comes, or that is expected."""
-    ssrc = session.ssrcs[0].ssrc if session.ssrcs else session.ssrc
-    more = f" +{len(session.ssrcs) - 1}" if len(session.ssrcs) > 1 else ""
-    return f"{ssrc:#010x}{more}" if ssrc or not session.ssrc_policy else "-"
-
-
-def shown_timeout(session: Any) -> str:
-    """How long it stays without packets."""
-    if session.HasField("idle_timeout_secs"):
-        return f"{session.idle_timeout_secs:g}" if session.idle_timeout_secs else "0 (never)"
-    return "- (never, as it has a name)" if session.name else "- (session_timeout_secs)"
-
-
-def session_cells(session: Any) -> tuple[object, ...]:
-    """What tables say of a session: id, name, source (who is pinned, or may be), SSRC, media,
-    subscribers, status, condition.
-    """
-    return (
-        session.session_id,
-        session.name or "-",
-        session.pinned_source or session.source_address or "any",
-        ssrc_cell(session),
-        session.media_type,
-        session.subscriber_count,
-        session.status,
-        session.condition or "-",
-    )
-
-
-def shown_labels(labels: Mapping[str, str]) -> str:
-    """In one word, by key."""
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "-"

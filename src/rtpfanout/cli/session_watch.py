@@ -18,7 +18,8 @@ from rtpfanout.cli.output import (
     write_json,
 )
 from rtpfanout.cli.session_choice import choose, complete_session
-from rtpfanout.cli.session_options import Selector, selector, session_cells, shown_labels
+from rtpfanout.cli.session_options import Selector, selector
+from rtpfanout.cli.session_shown import session_cells, shown_labels
 
 COLUMNS = {
     "TIME": 8,

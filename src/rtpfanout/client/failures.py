@@ -158,4 +158,5 @@ def _tls_advice(reason: str) -> str:
 def _reason(details: str) -> str:
     """The system's own words at the end of gRPC's, such as "Connection refused"."""
     reason = details.splitlines()[0].rpartition(": ")[2] if details else "no reason given"
+    reason = reason if "[" in reason else reason.rstrip("]")  # of a list that began before
     return "connection closed" if reason == "OK" else reason  # as a failed handshake can end

@@ -44,7 +44,7 @@ class Change:
     view_before: SessionView | None = None
     """Where the labels changed: what is shown to those for whom the session is gone."""
     cause: str = ""
-    """Of UPDATED, what changed: condition, status, source, ssrc, subscribers; else empty."""
+    """Of UPDATED, what changed: condition, status, source, ssrc, latch, subscribers; else empty."""
 
     def seen_by(self, selector: Pairs) -> ChangeKind | None:
         """What it is to one who sees only what `selector` matches; None: nothing."""

@@ -111,10 +111,10 @@ class Conditions(Part):
         view = state.view(session)
         cause = "condition" if condition is not was else "status"
         self.changes.show(revision, ChangeKind.UPDATED, view, view.labels, cause=cause)
-        self._tell(session, was)
+        self._tell(session, was, view.ssrc_text)
         return True
 
-    def _tell(self, session: Session, was: Condition) -> None:
+    def _tell(self, session: Session, was: Condition, ssrc: str) -> None:
         is_wrong = session.condition not in (Condition.FLOWING, was)
         fares = {"condition": str(session.condition), "status": str(_status_of(session))}
         if session.condition is not was:
@@ -126,7 +126,7 @@ class Conditions(Part):
             _log.warning if is_wrong else _log.info,
             event,
             **which(session),
-            ssrc=f"{session.ssrc:#010x}",
+            ssrc=ssrc,
             **fares,
         )
 

@@ -11,6 +11,7 @@ import structlog
 from rtpfanout.errors import NotFoundError
 from rtpfanout.model import Address, ChangeKind, EventKind
 from rtpfanout.sessions.changes import UNWRITTEN
+from rtpfanout.sessions.latches import Latches
 from rtpfanout.sessions.state import BusyError, Part
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Housekeeping(Part):
     def __post_init__(self) -> None:
         self.expire_idle = self.life.expire_idle
         self.tell_conditions = self.conditions.look
+        core = self.state, self.engine, self.clock, self.rules, self.ports
+        self.tell_latches = Latches(*core, self.changes).look
         self.keep_consents = self.consents.keep
         """And once when no more can be given."""
         self.on_interfaces = self.renumbering.on_interfaces

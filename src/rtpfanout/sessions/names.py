@@ -37,6 +37,11 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
+def title(session: _Named) -> str:
+    """For people: its name, else its id."""
+    return session.name or session.session_id
+
+
 def which(session: _Named) -> dict[str, str]:
     """For a line of the log: its id, and the name if it has one."""
     return {"session_id": session.session_id} | ({"name": session.name} if session.name else {})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rtpfanout.errors import RefusedError
 from rtpfanout.model import SUBSCRIBER_CLASSES, SessionStatus
 from rtpfanout.sessions.admission import address_of, split_records
+from rtpfanout.sessions.names import title
 from rtpfanout.sessions.terms import unread_terms
 from rtpfanout.sessions.views import SessionStats, SessionView, SubscriberState, SubscriberView
 from rtpfanout.store import unpack_labels
@@ -62,7 +63,7 @@ class RefusedSession:
     def error(self) -> RefusedError:
         """For calls that need it served."""
         return RefusedError(
-            f"session {self.session_id} is kept but refused: {self.reason}; it is served when the"
+            f"session {title(self)} is kept but refused: {self.reason}; it is served when the"
             " configuration allows it, and can be deleted",
             field="session_id",
         )

@@ -38,7 +38,7 @@ class Removal:
             canonical = self.state.id_of(named)
             address = read_address(address_text, SUBSCRIBER_FIELD)
             if not all(self.of_records(canonical, [address.record], once)):
-                raise not_a_subscriber(canonical, address)
+                raise not_a_subscriber(named, address)
 
     def batch(self, session_id: str, address_texts: Sequence[str], request_id: str) -> list[str]:
         """See SessionManager.remove_subscribers."""

@@ -11,6 +11,7 @@ from rtpfanout.errors import InvalidArgumentError, PreconditionError
 from rtpfanout.model import ADDRESS_RECORD, Address, Rtcp
 from rtpfanout.sessions.admission import split_records
 from rtpfanout.sessions.feedback import feedback_of
+from rtpfanout.sessions.names import title
 
 if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
@@ -59,7 +60,7 @@ def request_keyframe(engine: Engine, session: Session) -> None:
     except OSError:
         source = session.terms.source
         raise PreconditionError(
-            f"session {session.session_id} takes packets of more than one address"
+            f"session {title(session)} takes packets of more than one address"
             f" ({source.policy} {source.text or 'anybody'}): only a source that is one address"
             " (exact, ip, or a latch that is pinned) is asked for a keyframe",
             field="session_id",

@@ -64,7 +64,9 @@ def _difference(
     if terms.ingest_port == AUTO and session.terms.ingest_port:
         terms = replace(terms, ingest_port=session.terms.ingest_port)
     asked = _described(ssrc, media_type, terms)
-    del before["pinned_source"]  # what came of it
+    # What came of it; and how long it waited, or waits again, for that.
+    for name in ("pinned_source", "latch_window_secs", "latch_until"):
+        del before[name]
     if session.terms.move_counter and session.terms.move_key == terms.move_key:
         del before["source_address"]  # it has signed where it is now
     for name, value in before.items():

@@ -81,6 +81,8 @@ class State:
         self._touched: dict[Session, None] = {}
         self.awaited: set[int] = set()
         """Handles of sessions that were fed before a restart, and not since."""
+        self.latches: dict[int, float] = {}
+        """Handles of those that wait for a first packet, and until when; seconds of wall_secs."""
         self.refused: dict[str, RefusedSession] = {}
         self.refused_subscribers = 0
         """In the engine, but without a packet."""
@@ -216,7 +218,16 @@ class State:
         self.by_handle[session.handle] = session
         self.by_ssrc.setdefault(session.ssrc, set()).add(session)
         bisect.insort(self.in_order, session, key=BY_SEQUENCE)
+        self.note_latch(session)
         self.lock.notify_all()
+
+    def note_latch(self, session: Session) -> None:
+        """It is new, or has other terms. The lock is held."""
+        until = session.terms.waits_until
+        if until > self._clock.wall_secs():
+            self.latches[session.handle] = until
+        else:
+            self.latches.pop(session.handle, None)
 
     def _leave_ssrc(self, session: Session) -> None:
         same_ssrc = self.by_ssrc[session.ssrc]
@@ -242,6 +253,7 @@ class State:
         self.has_room = self.room_for_sessions = True
         self._touched.pop(session, None)
         self.awaited.discard(session.handle)
+        self.latches.pop(session.handle, None)
 
     def recount_refused(self, session: Session) -> None:
         """After a change. The lock is held."""

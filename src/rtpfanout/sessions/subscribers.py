@@ -29,6 +29,7 @@ from rtpfanout.sessions import fields
 from rtpfanout.sessions.admission import BATCH_FIELD, address_of, any_at_port, split_records
 from rtpfanout.sessions.cursor import CursorKind
 from rtpfanout.sessions.feedback import report_of
+from rtpfanout.sessions.names import title
 from rtpfanout.sessions.reporting import refuse_rtcp, set_back, set_rtcp
 from rtpfanout.sessions.source import loop_error
 from rtpfanout.sessions.state import Part
@@ -382,15 +383,15 @@ def records_of(engine: Engine, session: Session) -> list[bytes]:
 
 
 def not_a_subscriber(session_id: str, address: Address) -> NotFoundError:
-    """To be raised."""
+    """To be raised; the session as a request names it."""
     return NotFoundError(
-        f"session {session_id.lower()} has no subscriber {address}", field=SUBSCRIBER_FIELD
+        f"session {session_id} has no subscriber {address}", field=SUBSCRIBER_FIELD
     )
 
 
 def _full(session: Session, most: str, field: str, limit: int) -> LimitError:
     return LimitError(
-        f"session {session.session_id} has {session.subscribers} subscribers, and would have"
+        f"session {title(session)} has {session.subscribers} subscribers, and would have"
         f" more than {most}",
         field=field,
         limit=limit,

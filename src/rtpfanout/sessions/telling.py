@@ -26,6 +26,8 @@ def tell_update(events: EventLog, before: tuple[int, Terms], view: SessionView) 
     ssrc, terms = before
     after = view.terms
     was, now = shown_terms(terms), shown_terms(after)
+    if after.pinned:
+        was["latch_until"] = now["latch_until"]  # it waits no longer, as PINNED says
     others = [name for name, value in now.items() if value != was[name] and name not in _OWN_EVENT]
     if ssrc != view.ssrc:
         others.append("ssrc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as each_field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout import sdp
@@ -190,6 +191,12 @@ class Terms:
     rtcp_mux: bool | None = _choice()
 
     @property
+    def waits_until(self) -> float:
+        """Until when somebody may be pinned first, as `latch_until`; 0: it waits for nobody."""
+        is_waiting = self.source.policy is SourcePolicy.LATCH and self.pinned is None
+        return self.latch_until if is_waiting else 0.0
+
+    @property
     def any_ssrc(self) -> bool:
         """Whether it takes others than the one that it was told."""
         return self.ssrc_policy is not SsrcPolicy.EXACT
@@ -312,6 +319,7 @@ def shown_terms(terms: Terms) -> dict[str, Any]:
         "pinned_source": str(terms.pinned) if terms.pinned else "",
         "latch_window_secs": terms.source.latch_window_secs,
         "relatch_after_secs": terms.source.relatch_after_secs,
+        "latch_until": _moment(terms.waits_until),
         **{
             how.shown_as or name: how.show(getattr(terms, name))
             for name, how in HOW.items()
@@ -341,4 +349,18 @@ def answered_terms(answer: Mapping[str, Any]) -> Terms:
         for name, how in HOW.items()
         if how.shown_as is not None and (shown_as := how.shown_as or name) in answer
     }
-    return Terms(source=source, pinned=None if is_exact else feeder, **read)
+    until = answer.get("latch_until")
+    return Terms(
+        source=source,
+        pinned=None if is_exact else feeder,
+        latch_until=datetime.fromisoformat(until).timestamp() if until else 0.0,
+        **read,
+    )
+
+
+def _moment(seconds: float) -> str:
+    """RFC 3339, UTC; 0 is none."""
+    if not seconds:
+        return ""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -143,6 +143,7 @@ class Updating(Part):
             gone = state.view(session) if after.labels != before.labels else None
             session.terms, session.revision = after, revision
             state.renumber(session, ssrc)
+            state.note_latch(session)
             self._give_back(session, (old, before), (ssrc, after))
             session.next_feeder = None
             now = self.clock.monotonic_ns()

@@ -83,6 +83,13 @@ class SessionView:
         """By key."""
         return self.terms.labels
 
+    @property
+    def ssrc_text(self) -> str:
+        """For the log: the one that comes, or that it was told; "-" where any may come."""
+        if not self.ssrcs and not self.ssrc and self.terms.any_ssrc:
+            return "-"
+        return f"{self.ssrcs[0].ssrc if self.ssrcs else self.ssrc:#010x}"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SessionView) and self._told() == other._told()
 
