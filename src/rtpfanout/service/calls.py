@@ -130,6 +130,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self.audits = AuditLog()
         self._stopping = asyncio.Event()
         self._changing = ThreadPoolExecutor(CHANGING_THREADS, "control")
+        # Apart, so that whoever lists without end keeps no other thread busy.
+        self._looking = ThreadPoolExecutor(1, "reach")
         self._turns = Turns(CHANGING_THREADS)
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
@@ -334,7 +336,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         views, next_cursor = self.manager.list_subscribers(
             request.session_id, request.limit, request.cursor
         )
-        views = await asyncio.to_thread(self.manager.reaching.of, request.session_id, views)
+        look = functools.partial(
+            contextvars.copy_context().run, self.manager.reaching.of, request.session_id, views
+        )
+        views = await asyncio.get_running_loop().run_in_executor(self._looking, look)
         return pb.ListSubscribersResponse(
             subscribers=map(convert.subscriber_response, views), next_cursor=next_cursor
         )
