@@ -212,7 +212,7 @@ def test_subscribers_have_leases_and_classes(cli, cli_json, session):
     assert {r["subscriber_class"] for r in recorders} == {"recorder"}
     assert all(r["expires_at"].endswith("Z") for r in recorders)
     row = cli("subscriber", "list", id_).stdout.splitlines()[1].split()
-    assert row[4:] == ["pilot", "sending", "-", "off", "-", "-"]
+    assert row[4:] == ["pilot", "sending", "-", "off", "-", "-", "reachable"]
     wrong = cli("subscriber", "add", id_, "127.0.0.1:6001", "--class", "king")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("error: subscriber_class: ")
@@ -273,6 +273,7 @@ def test_subscribers_added_together_are_listed_and_removed_together(cli, cli_jso
     header, *rows = cli("subscriber", "list", session_id, "--limit", "2").stdout.splitlines()
     assert header.split() == [
         "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES", "RTCP", "LOST", "RTT",
+        "REACH",
     ]  # fmt: skip
     assert [row.split()[:3] for row in rows] == [[address, "0", "0"] for address in addresses[:2]]
     removed = cli("subscriber", "rm", session_id, addresses[0], "127.0.0.1:9", addresses[2])

@@ -258,3 +258,8 @@ def test_an_address_of_ours_that_this_host_has_not_got_is_no_reason(ours: str) -
         found = ways.find_ways([(to, foreign), (to, own), (to, None)])
     assert [way.refusal for way in found] == [0, 0, 0]
     assert {str(way.next_hop) for way in found} == {"10.3.0.2"}
+
+
+def test_an_interface_that_has_gone_leaves_no_route() -> None:
+    (way,) = ways.find_ways([(ipaddress.ip_address(f"fe80::1%{2**32 - 1}"), None)])
+    assert way.refusal

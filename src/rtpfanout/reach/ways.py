@@ -87,7 +87,7 @@ def _question(to: IPAddress, source: IPAddress | None) -> bytes:
         body += attribute(_RTA_SRC, source.packed)
     scope = to.scope_id if isinstance(to, ipaddress.IPv6Address) else None
     if scope:
-        body += attribute(_RTA_OIF, struct.pack("=i", int(scope)))
+        body += attribute(_RTA_OIF, struct.pack("=I", int(scope)))  # of one that has gone: any
     return body
 
 
