@@ -143,7 +143,7 @@ APART static void turn_window(struct reception *r, uint64_t last, uint32_t gap)
 }
 
 /* `timestamp` as it came. */
-static inline void begin_frame(struct reception *r, uint32_t timestamp, uint64_t now)
+static void begin_frame(struct reception *r, uint32_t timestamp, uint64_t now)
 {
     uint64_t last = load_rlx(&r->frame_ns);
     uint32_t interval = load_rlx(&r->frame_interval_us);
@@ -201,7 +201,7 @@ static void take_news(struct reception *r)
 }
 
 /* Any packet. */
-APART static bool take(struct reception *r, const struct reception_packet *p)
+static bool take(struct reception *r, const struct reception_packet *p)
 {
     uint32_t timestamp = reception_timestamp(p);
     uint8_t type = p->data[1] & 0x7f;
@@ -228,28 +228,6 @@ APART static bool take(struct reception *r, const struct reception_packet *p)
     return reception_take_payload(r, p, order <= AHEAD, is_first && load_rlx(&r->highest) == before + 1);
 }
 
-/* The next packet of a source that is known, nearly all of them. As take(), without what can't be. */
-static inline bool take_next(struct reception *r, const struct reception_packet *p)
-{
-    uint32_t timestamp = reception_timestamp(p);
-    bool begins = timestamp != load_rlx(&r->timestamp);
-
-    store_rls(&r->highest, load_rlx(&r->highest) + 1);
-    store_rls(&r->window, load_rlx(&r->window) << 1 | 1);
-    if (begins) {
-        if (load_acq(&r->news))
-            take_news(r);
-        take_time(r, ntohl(timestamp), ntohl(load_rlx(&r->timestamp)), p->now);
-        begin_frame(r, timestamp, p->now);
-    } else {
-        smooth(r, (int64_t)(p->now - load_rlx(&r->packet_ns)));
-    }
-    store_rls(&r->packet_ns, p->now);
-    if (payload_is_dull((enum rf_encoding)load_rlx(&r->encoding), p->data, p->len, begins))
-        return false;
-    return reception_take_payload(r, p, true, begins);
-}
-
 /* Whether the packet of that number is more than a simple case by its number alone: it votes, or it begins
  * a lap. */
 static inline bool is_special(uint32_t number, unsigned looked_at)
@@ -266,23 +244,82 @@ static inline bool is_next(const struct reception *r, const struct reception_pac
            (p->data[1] & 0x7fu) == (looked_at & ~(unsigned)RECEPTION_SAMPLES) && !is_special(next, looked_at);
 }
 
+/* Others may look on: `version` is odd meanwhile. */
+static inline void open_record(struct reception *r)
+{
+    store_rlx(&r->version, load_rlx(&r->version) + 1); /* before what is stored with release behind it */
+}
+
+static inline void close_record(struct reception *r)
+{
+    store_rls(&r->version, load_rlx(&r->version) + 1);
+}
+
+APART static bool take_any(struct reception *r, const struct reception_packet *p)
+{
+    open_record(r);
+    bool has_sets = take(r, p);
+
+    close_record(r);
+    return has_sets;
+}
+
+APART static bool take_payload(struct reception *r, const struct reception_packet *p, bool begins)
+{
+    open_record(r);
+    bool has_sets = reception_take_payload(r, p, true, begins);
+
+    close_record(r);
+    return has_sets;
+}
+
+/* As begin_frame() in the middle of a window, whose length bounds the gap. */
+static inline void begin_next_frame(struct reception *r, uint32_t timestamp, uint64_t last, uint64_t now)
+{
+    uint32_t gap = now > last ? (uint32_t)(now - last) / 1000 : 0;
+    uint32_t interval = load_rlx(&r->frame_interval_us);
+
+    store_rls(&r->timestamp, timestamp);
+    store_rls(&r->frames, load_rlx(&r->frames) + 1);
+    store_rls(&r->frame_ns, now);
+    if (gap > load_rlx(&r->gap_us))
+        store_rls(&r->gap_us, gap);
+    store_rls(&r->frame_interval_us, interval ? interval - interval / 8 + gap / 8 : gap);
+}
+
+/* The next packet of a source that is known, nearly all of them, goes the short way: as take(), without what
+ * can't be. It calls nothing but at its end, and so saves no registers. */
 bool reception_take(struct reception *r, const struct reception_packet *p)
 {
-    uint32_t version = load_rlx(&r->version);
+    uint32_t timestamp = reception_timestamp(p), last = load_rlx(&r->timestamp);
+    uint64_t now = p->now, frame_ns = load_rlx(&r->frame_ns);
+    bool begins = timestamp != last;
 
-    store_rlx(&r->version, version + 1); /* before what is stored with release behind it */
-    bool has_sets = is_next(r, p) ? take_next(r, p) : take(r, p);
+    if (!is_next(r, p) ||
+        (begins && (load_acq(&r->news) || (now ^ frame_ns) >> GAP_WINDOW_BITS != 0)))
+        return take_any(r, p);
+    open_record(r);
 
-    store_rls(&r->version, version + 2);
-    return has_sets;
+    store_rls(&r->highest, load_rlx(&r->highest) + 1);
+    store_rls(&r->window, load_rlx(&r->window) << 1 | 1);
+    if (begins) {
+        take_time(r, ntohl(timestamp), ntohl(last), now);
+        begin_next_frame(r, timestamp, frame_ns, now);
+    } else {
+        smooth(r, (int64_t)(now - load_rlx(&r->packet_ns)));
+    }
+    store_rls(&r->packet_ns, now);
+    close_record(r);
+    if (payload_is_dull((enum rf_encoding)load_rlx(&r->encoding), p->data, p->len, begins))
+        return false;
+    return take_payload(r, p, begins);
 }
 
 unsigned reception_take_alike(struct reception *r, const struct packet *first, unsigned n, uint64_t now)
 {
     enum rf_encoding encoding = (enum rf_encoding)load_rlx(&r->encoding);
-    uint32_t version = load_rlx(&r->version), ssrc = load_rlx(&r->ssrc);
-    uint32_t highest = load_rlx(&r->highest), timestamp = load_rlx(&r->timestamp);
-    uint32_t jitter = load_rlx(&r->jitter);
+    uint32_t ssrc = load_rlx(&r->ssrc), timestamp = load_rlx(&r->timestamp);
+    uint32_t highest = load_rlx(&r->highest), jitter = load_rlx(&r->jitter);
     unsigned looked_at = load_rlx(&r->looked_at), type = looked_at & ~(unsigned)RECEPTION_SAMPLES;
     unsigned i = 0;
 
@@ -300,10 +337,11 @@ unsigned reception_take_alike(struct reception *r, const struct packet *first, u
     }
     if (i == 0)
         return 0;
-    store_rlx(&r->version, version + 1); /* as above */
+    open_record(r);
+
     store_rls(&r->highest, highest);
     store_rls(&r->window, load_rlx(&r->window) << i | ((UINT64_C(1) << i) - 1));
     store_rls(&r->jitter, jitter);
-    store_rls(&r->version, version + 2);
+    close_record(r);
     return i;
 }
