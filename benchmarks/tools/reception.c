@@ -1,8 +1,8 @@
 /* What it costs to note how packets are received; run by reception.py.
  *
  * The gate, and a worker's last step with a packet that was admitted, with and without its session's
- * reception: of one session, and of 10,000 in random order, in singles and in bursts of 14, of H264 that
- * was told. In turns of four blocks, made outside of the time. The gate begins to load the
+ * reception: of one session, and of 10,000 in random order, in singles and in bursts of 14, which came in one
+ * buffer each, of H264 that was told. In turns of four blocks, made outside of the time. The gate begins to load the
  * receptions in both: `without` they are all in one chunk, which stays in the nearest cache. */
 #include "random.h" /* of tests/core */
 #include "worker.h"
@@ -25,7 +25,9 @@ static struct worker_counters counters;
 static struct gate gate;
 static struct rf_addr own;
 static struct inbox *inboxes[1];
-static struct datagram datagram[TURN];
+static struct datagram datagram[TURN]; /* of a burst the first one */
+static unsigned burst_of[TURN];        /* where that is */
+static struct packet packets[TURN];
 
 static void demand(int rc)
 {
@@ -75,6 +77,8 @@ static void make_turn(uint32_t sessions, unsigned burst, bool notes)
         uint16_t n = sequence[notes][which]++;
         uint32_t timestamp = n / burst * 3000;
 
+        burst_of[i] = i - i % burst;
+        packets[i] = (struct packet){.bytes = {p, PACKET}};
         datagram[i] = (struct datagram){
             .data = p, .len = PACKET, .segment = PACKET, .source = source_of(which)};
         memset(p, 0, 16);
@@ -92,22 +96,34 @@ static void make_turn(uint32_t sessions, unsigned burst, bool notes)
     clock_at += TURN * 1000; /* a million packets a second */
 }
 
+/* As the worker does with `n` packets of one buffer and session. */
+static void note(struct session *s, unsigned first, unsigned n, bool notes)
+{
+    struct reception *r = session_reception(&pool, s);
+
+    counter_add(&s->counters.packets_received, n);
+    counter_add(&s->counters.bytes_received, n * PACKET);
+    store_rlx(&s->last_packet_ns, clock_at);
+    for (unsigned i = 0; notes && i < n;) {
+        struct reception_packet p = {packet[first + i], PACKET, clock_at, false};
+
+        reception_take(r, &p);
+        if (++i < n)
+            i += reception_take_alike(r, &packets[first + i], n - i, clock_at);
+    }
+}
+
 static void take_block(unsigned first, bool notes)
 {
     for (unsigned i = first; i < first + GATE_BLOCK; i++)
-        gate_add(&gate, packet[i], PACKET, &datagram[i]);
+        gate_add(&gate, packet[i], PACKET, &datagram[burst_of[i]]);
     gate_pass(&gate);
-    for (unsigned i = 0; i < GATE_BLOCK; i++) {
-        struct session *s = gate.arrival[i].session;
+    for (unsigned i = 0, n; i < GATE_BLOCK; i += n) {
+        const struct arrival *a = &gate.arrival[i];
 
-        counter_add(&s->counters.packets_received, 1);
-        counter_add(&s->counters.bytes_received, PACKET);
-        store_rlx(&s->last_packet_ns, clock_at);
-        if (!notes)
-            continue;
-        struct reception_packet p = {packet[first + i], PACKET, clock_at, false};
-
-        reception_take(session_reception(&pool, s), &p);
+        for (n = 1; i + n < GATE_BLOCK && a[n].datagram == a->datagram;)
+            n++;
+        note(a->session, first + i, n, notes);
     }
     gate.count = 0;
 }

@@ -276,14 +276,13 @@ APART static bool take_payload(struct reception *r, const struct reception_packe
 /* As begin_frame() in the middle of a window, whose length bounds the gap. */
 static inline void begin_next_frame(struct reception *r, uint32_t timestamp, uint64_t last, uint64_t now)
 {
-    uint32_t gap = now > last ? (uint32_t)(now - last) / 1000 : 0;
+    uint32_t gap = now > last ? (uint32_t)(now - last) / 1000 : 0, longest = load_rlx(&r->gap_us);
     uint32_t interval = load_rlx(&r->frame_interval_us);
 
     store_rls(&r->timestamp, timestamp);
     store_rls(&r->frames, load_rlx(&r->frames) + 1);
     store_rls(&r->frame_ns, now);
-    if (gap > load_rlx(&r->gap_us))
-        store_rls(&r->gap_us, gap);
+    store_rls(&r->gap_us, gap > longest ? gap : longest); /* no branch: which one, nobody can guess */
     store_rls(&r->frame_interval_us, interval ? interval - interval / 8 + gap / 8 : gap);
 }
 
