@@ -223,6 +223,7 @@ static bool unshare_host(void)
            system("ip link set lo up && ip link add m0 type veth peer name m1 && "
                   "ip link set m1 addrgenmode none && ip link set m1 up && ip link set m0 up && "
                   "ip address add fd00::1/64 dev m0 nodad && "
+                  "timeout 60 sh -c 'until ip link show m0 | grep -q \"state UP\"; do :; done' && "
                   "echo 1 >/proc/sys/net/ipv6/conf/m1/disable_ipv6") == 0;
 }
 
