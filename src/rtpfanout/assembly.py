@@ -70,6 +70,7 @@ class Parts(Protocol):
     requests: Counter[tuple[str, str]]
     ended: Counter[str]
     rtsp: Door | None
+    rtsp_address: Address | None
 
     @property
     def is_alive(self) -> bool: ...
@@ -249,6 +250,7 @@ def http_server(server: Parts) -> HttpServer:
     # Who may see the sessions one by one: on loopback everybody, as ever.
     settings = server.settings
     is_local = settings.metrics_bind_address.ip.is_loopback
+    site = _page(server, is_local=is_local) if settings.enable_page else None
     app = http.create_app(
         server_metrics=registry,
         session_series=session_series.session_series(
@@ -257,17 +259,36 @@ def http_server(server: Parts) -> HttpServer:
         is_alive=lambda: server.is_alive,
         is_ready=lambda: server.is_ready,
         sessions_status=None if is_local else access.overview_status,
-        page=_page(server, is_local=is_local) if settings.enable_page else None,
+        page=site,
     )
-    return http.HttpServer(app, shares().http, lambda reason: ended.update([f"http_{reason}"]))
+    return http.HttpServer(
+        app,
+        shares().http,
+        lambda reason: ended.update([f"http_{reason}"]),
+        site.close if site else lambda: None,
+    )
 
 
 def _page(server: Parts, *, is_local: bool) -> Site:
     from rtpfanout import page
 
-    insecure = server.settings.insecure
+    settings, address = server.settings, server.rtsp_address
+    rtsp = (
+        None
+        if address is None
+        else {
+            "scheme": "rtsps" if settings.tls.certificate else "rtsp",
+            "host": "" if address.ip.is_unspecified else str(address.ip),
+            "port": address.port,
+        }
+    )
     return page.create_site(
-        server.manager, server.access, server.engine.bound, is_local=is_local, is_insecure=insecure
+        server.manager,
+        server.access,
+        server.engine.bound,
+        rtsp,
+        is_local=is_local,
+        is_insecure=settings.insecure,
     )
 
 

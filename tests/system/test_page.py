@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browser import Browser
 from cameras import PCMU, Camera, Cameras
-from support import ServerProcess, address_of, eventually, udp_socket
+from support import ServerProcess, address_of, eventually, rtp_packet, udp_socket
 
 from rtpfanout.client import SessionClient
 
@@ -37,8 +37,9 @@ FRAMES = 8
 class Scene:
     """A server with cameras of all kinds; `url` is the page's."""
 
-    def __init__(self, server: ServerProcess, cameras: Cameras) -> None:
+    def __init__(self, server: ServerProcess, cameras: Cameras, recorder: str) -> None:
         self.server = server
+        self.recorder = recorder
         self.cameras = {name: camera for (name, *_), camera in zip(SCENE, cameras.all, strict=True)}
         self.url = f"http://{server.metrics_address}/"
 
@@ -81,7 +82,7 @@ def nothing_to_complain_of(browser: Browser) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     server = ServerProcess()
-    sockets = [udp_socket(receive_buffer=1 << 16) for _ in range(3)]
+    sockets = [udp_socket(receive_buffer=1 << 16) for _ in range(4)]
     try:
         with (
             Cameras([Camera(n, **kind) for n, (_, _, kind) in enumerate(SCENE, 1)]) as cameras,
@@ -95,14 +96,18 @@ def scene() -> Iterator[Scene]:
                     name=name,
                     labels=labels,
                 )
-                for socket in sockets[: 1 + camera.ssrc % 3]:
+                for socket in sockets[1 : 2 + camera.ssrc % 3]:
                     client.add_subscriber(name, address_of(socket))
             client.create_session("127.0.0.1:9", ssrc=99, media_type="video", name="dock/drone")
             client.add_subscriber(
-                FRONT, "127.0.0.1:6000", ttl_secs=300, subscriber_class="recorder", rtcp="mux"
+                FRONT,
+                address_of(sockets[0]),
+                ttl_secs=300,
+                subscriber_class="recorder",
+                rtcp="mux",
             )
             cameras.start(server.ingest_target)
-            found = Scene(server, cameras)
+            found = Scene(server, cameras, address_of(sockets[0]))
             for name in (FRONT, SILENT, FROZEN):
                 eventually(
                     lambda name=name: client.get_session_stats(name).reception.frames,
@@ -169,10 +174,53 @@ def test_a_session_has_plots_and_subscribers(browser: Browser, scene: Scene) -> 
     browser.goto(scene.page_of(FRONT))
     browser.wait("document.querySelectorAll('.plot canvas').length === 4")
     browser.wait("document.querySelectorAll('.bars i').length > 2")
-    browser.wait("document.querySelector('.session table').innerText.includes('127.0.0.1:6000')")
+    table = "document.querySelector('.session table')"
+    browser.wait(f"{table}.innerText.includes('{scene.recorder}')")
     assert "recorder" in browser.text(".session tbody")
     assert "rtpfanout subscriber add rover-7/front 127.0.0.1:6000 --sdp" in browser.text(".players")
     assert browser.run("document.title") == f"{FRONT} · rtpfanout"
+
+
+def test_events_and_knocks_have_views_of_their_own(browser: Browser, scene: Scene) -> None:
+    browser.goto(scene.url)
+    browser.wait("document.querySelectorAll('#views a').length === 3")
+    browser.wait("!document.querySelector('#views a:last-child').hidden")
+    browser.click("#views a:nth-child(2)")
+    browser.wait("document.querySelectorAll('.event').length >= 10")
+    browser.wait("document.querySelector('.list').innerText.includes('Frozen')")
+    assert browser.run("document.querySelector('[aria-current]').innerText") == "Events"
+    assert serious(browser) == []
+    with SessionClient(str(scene.server.grpc)) as client:
+        client.update_session("dock/drone", paused=True)
+    browser.wait("document.querySelector('.list').innerText.includes('Paused')")
+    with SessionClient(str(scene.server.grpc)) as client:
+        client.update_session("dock/drone", paused=False)
+    browser.click("#views a:last-child")
+    browser.wait("document.querySelector('.empty')?.innerText.includes('Nobody knocks')")
+    with udp_socket() as stranger:
+        stranger.sendto(rtp_packet(0x1234, 1), scene.server.ingest_target)
+        # It may be the silent one, at the same address.
+        told = f"rtpfanout session update {SILENT} --source {address_of(stranger)}"
+        browser.wait(f"document.querySelector('.knock code').innerText.startsWith('{told}')")
+    browser.wait("document.querySelector('.badge').innerText === '1'")
+    assert serious(browser) == []
+
+
+@pytest.mark.lent_servers(False)
+def test_where_there_is_an_rtsp_door_players_get_its_url(
+    browser: Browser, start_server: StartServer
+) -> None:
+    server = start_server(rtsp_bind_address="127.0.0.1:0")
+    with SessionClient(str(server.grpc)) as client:
+        client.create_session("127.0.0.1:9", ssrc=9, media_type="video", name="a/b-c")
+    door = server.logged("ready")["rtsp_bind_address"]
+    browser.goto(f"http://{server.metrics_address}/?session=a%2Fb-c")
+    browser.wait(
+        f"document.querySelector('.players')?.innerText.includes('ffplay rtsp://{door}/a/b-c')"
+    )
+    browser.wait(
+        f"document.querySelector('.players').innerText.includes('vlc rtsp://{door}/a/b-c')"
+    )
 
 
 def test_a_session_that_has_gone_is_told(browser: Browser, scene: Scene) -> None:
@@ -207,7 +255,8 @@ def test_it_can_be_walked_by_keyboard(browser: Browser, scene: Scene) -> None:
         seen.append(focus(browser))
         if seen[-1] == FRONT:
             break
-    assert seen[:3] == ["Skip to content", "rtpfanout", "q"]
+    assert seen[:4] == ["Skip to content", "rtpfanout", "Sessions", "Events"]
+    assert "q" in seen
     assert any(word.startswith("Attention") for word in seen)
     assert any(word.startswith("Bitrate") for word in seen)
     assert seen[-1] == FRONT

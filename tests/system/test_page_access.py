@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from pki import token, write_keys
-from support import address_of, rtp_packet, transfer
+from support import address_of, eventually, rtp_packet, transfer
 
 if TYPE_CHECKING:
     import socket
@@ -128,12 +128,88 @@ def test_beyond_loopback_it_takes_a_token_and_shows_what_that_may_see(
             headers = {"authorization": f"Bearer {token(**claims)}"} if claims else {}
             return client.get(f"http://127.0.0.1:{port}{path}", headers=headers)
 
+        for path in (SESSIONS, "/page/api/session", "/page/api/knocks", "/page/api/events"):
+            assert ask(path).status_code == 401
+        assert ask("/page/api/knocks", role="viewer").status_code == 403
+        assert ask("/page/api/knocks", role="operator").json() == {"knocks": []}
+        confined = {"role": "operator", "labels": {"vehicle": "a"}}
+        assert ask("/page/api/knocks", **confined).status_code == 403
         refused = ask(SESSIONS)
         assert refused.status_code == 401
         assert json.loads(refused.text)["error"] == "a bearer token is needed"
         assert ask("/", role="viewer").status_code == 200, "the files hold no secret"
         everything = ask(SESSIONS, role="operator").json()
-        assert everything["may"] == ["ListKnocks"]
+        assert everything["knocking"] == 0
         confined = ask(SESSIONS, role="viewer", labels={"vehicle": "a"}).json()
-        assert confined["may"] == []
+        assert "knocking" not in confined
     server.stop()
+
+
+def frames(server: ServerProcess, path: str, enough: Callable[[list[Any]], bool]) -> list[Any]:
+    """(number, kind, data) of events, until there are enough; the stream has to stay open."""
+    found = []
+    url = f"http://{server.metrics_address}{path}"
+    with (
+        httpx.Client(trust_env=False, timeout=SECONDS) as client,
+        client.stream("GET", url) as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.iter_lines()
+        while not enough(found):
+            number, kind, data = (next(lines).partition(": ")[2] for _ in range(3))
+            assert next(lines) == ""
+            found.append((int(number), kind, json.loads(data)))
+    return found
+
+
+def test_events_come_as_they_happen_and_go_on_after_the_last(server: ServerProcess) -> None:
+    session = server.create("127.0.0.9:5000", 70)
+
+    def is_up_to_date(found: list[Any]) -> bool:
+        return bool(found) and found[-1][1] == "heartbeat"
+
+    path = f"/page/api/events?session={session}"
+    first = frames(server, path, is_up_to_date)
+    assert [kind for _, kind, _ in first] == ["created", "heartbeat"]
+    assert first[0][2]["session_id"] == session
+    server.add(session, "127.0.0.1:6000")
+    more = frames(server, f"{path}&after={first[-1][0]}", bool)
+    assert [kind for _, kind, _ in more] == ["subscriber_joined"]
+    assert more[0][2]["subscriber_address"] == "127.0.0.1:6000"
+    assert server.http("/page/api/events?after=x").status_code == 400
+    everything = frames(server, "/page/api/events", is_up_to_date)
+    assert len(everything) <= 101
+
+
+def test_who_knocks_is_told_with_the_command_that_admits(
+    server: ServerProcess, udp: MakeSocket
+) -> None:
+    stranger = udp()
+    stranger.sendto(rtp_packet(0x1234, 1), server.ingest_target)
+    (knock,) = eventually(
+        lambda: [
+            each
+            for each in answered(server, "/page/api/knocks")["knocks"]
+            if each["source"] == address_of(stranger)
+        ],
+        bool,
+        "the knock",
+    )
+    assert (knock["ssrc"], knock["packets"], knock["reason"]) == (0x1234, 1, "unknown_ssrc")
+    assert knock["admit_by"] == f"rtpfanout session create {address_of(stranger)}"
+    assert answered(server, SESSIONS)["knocking"] >= 1
+
+
+@pytest.mark.lent_servers(False)
+def test_a_server_that_stops_does_not_wait_for_who_listens(start_server: StartServer) -> None:
+    server = start_server()
+    url = f"http://{server.metrics_address}/page/api/events"
+    with (
+        httpx.Client(trust_env=False, timeout=SECONDS) as client,
+        client.stream("GET", url) as response,
+    ):
+        lines = response.iter_lines()
+        while "heartbeat" not in next(lines):
+            pass
+        assert server.stop() == 0
+        assert all("event: " not in line for line in lines), "it ends in peace"

@@ -28,7 +28,7 @@ GENERATED_USERS = {"convert", "service", "client", "server"}
 PYTHON_LAYERS = (
     {"__init__"},
     {"model", "errors", "stderr", "filestamp", "closing"},
-    {"multicast", "networks", "netlink", "portrange"},
+    {"admitting", "multicast", "networks", "netlink", "portrange"},
     {
         "config",
         "policy",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtpfanout.cli.knocks import next_step
+from rtpfanout.admitting import next_step
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,

@@ -32,11 +32,13 @@ rtpfanout
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A page for browsers: `index` answers /, `app` what is below `path`."""
+    """A page for browsers: `index` answers /, `app` what is below `path`; `close` ends what is
+    still being answered."""
 
     index: Callable[[Request], Awaitable[Response]]
     path: str
     app: ASGIApp
+    close: Callable[[], None]
 
 
 REUSE_SECONDS = 1.0

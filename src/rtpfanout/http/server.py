@@ -31,8 +31,15 @@ _TICKS = 10
 class HttpServer(uvicorn.Server):
     """Signals and logging are the host's business."""
 
-    def __init__(self, app: ASGIApp, connections: int, ended: Callable[[str], None]) -> None:
-        """`connections`: as many there may be. `ended` is told why one was: crowded, or late."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        connections: int,
+        ended: Callable[[str], None],
+        closing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`connections`: as many there may be. `ended` is told why one was: crowded, or late.
+        `closing` ends answers that would go on, before the others are waited for."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -49,6 +56,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._ended = ended
+        self._closing = closing
         self._crowd = Crowd(connections, lambda: ended("crowded"))
         self._acceptor: Acceptor | None = None
 
@@ -67,6 +75,7 @@ class HttpServer(uvicorn.Server):
         """As uvicorn's."""
         if self._acceptor:
             self._acceptor.close()
+        self._closing()
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout._fastpath import CONDITIONS
-from rtpfanout.convert import rfc3339
+from rtpfanout.admitting import next_step
+from rtpfanout.convert import knock_message, rfc3339, session_response
+from rtpfanout.errors import RtpFanoutError
+from rtpfanout.reach import State
 from rtpfanout.sessions import SubscriberState, shown_terms
 
 if TYPE_CHECKING:
@@ -18,6 +23,8 @@ SUBSCRIBERS_AT_A_TIME = 100
 STEPS_PER_OCTAVE = 8
 """Of latency, as the engine counts; four times coarser here."""
 _STEPS = 2
+UNREACHED = (State.NO_ARP, State.NO_ROUTE, State.PORT_CLOSED, State.SILENT_RECEIVER)
+MOST_KNOCKS = 50
 
 
 def session(manager: SessionManager, session_id: str, *, has_history: bool) -> dict[str, Any]:
@@ -50,9 +57,10 @@ def session(manager: SessionManager, session_id: str, *, has_history: bool) -> d
     return told
 
 
-def subscribers(manager: SessionManager, session_id: str, cursor: str) -> dict[str, Any]:
+async def subscribers(manager: SessionManager, session_id: str, cursor: str) -> dict[str, Any]:
     """A page of them. Raises InvalidArgumentError, NotFoundError."""
     found, next_cursor = manager.list_subscribers(session_id, SUBSCRIBERS_AT_A_TIME, cursor)
+    found = await asyncio.to_thread(manager.reaching.of, session_id, found)
     return {"subscribers": [_subscriber(each) for each in found], "next_cursor": next_cursor}
 
 
@@ -63,6 +71,7 @@ def _subscriber(view: SubscriberView) -> dict[str, Any]:
         "class": view.subscriber_class,
         "expires_at": rfc3339(view.expires_at) if view.expires_at else "",
         "state": view.state,
+        "is_unreached": view.reach in UNREACHED,
         "packets_sent": view.packets_sent,
         "send_failures": view.send_failures,
         "rtcp": view.rtcp,
@@ -79,6 +88,8 @@ def hint(view: SubscriberView) -> str:
         return "gets nothing while the server is overloaded; pilots and recorders go first"
     if view.state is SubscriberState.AWAITING_CONSENT:
         return "gets nothing until its receiver consents, as `rtpfanout recv` does by itself"
+    if view.reach in UNREACHED:
+        return f"{view.reach.replace('_', ' ')}: {view.reach_detail}"
     if view.send_failures:
         return "the kernel refused some of its copies: is there a route, and room in its queue?"
     if view.report and view.report.fraction_lost >= 0.01:
@@ -86,6 +97,30 @@ def hint(view: SubscriberView) -> str:
     if view.rtcp != "off" and view.report is None:
         return "has sent no receiver report yet"
     return ""
+
+
+def knocks(manager: SessionManager) -> dict[str, Any]:
+    """Who sends and is not admitted, the latest first, each with the command that admits it."""
+    told = []
+    for knock in manager.knocks(MOST_KNOCKS):
+        sessions = {}
+        with contextlib.suppress(RtpFanoutError):  # it has gone
+            if knock.session_id:
+                sessions[knock.session_id] = session_response(manager.get(knock.session_id))
+        told.append(
+            {
+                "source": str(knock.source),
+                "ssrc": knock.ssrc,
+                "payload_type": knock.payload_type,
+                "packets": knock.packets,
+                "first_seen": rfc3339(knock.first_seen),
+                "last_seen": rfc3339(knock.last_seen),
+                "reason": knock.reason,
+                "session": knock.session_name or knock.session_id,
+                **next_step(knock_message(knock), sessions),
+            }
+        )
+    return {"knocks": told}
 
 
 def _latency(manager: SessionManager, session_id: str) -> dict[str, Any]:

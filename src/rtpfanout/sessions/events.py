@@ -214,6 +214,11 @@ class EventLog(Listened):
             later = (each.sequence for each in self._entries if each.time >= moment)
             return next(later, self._next) - 1
 
+    def all(self) -> Sequence[Event]:
+        """Those that are kept, the oldest first; there is one at least."""
+        with self._lock:
+            return tuple(self._entries)
+
     def after(self, position: int, limit: int = _AT_A_TIME) -> Reading:
         """Up to `limit` events after `position`; 0: all that are kept.
 

@@ -82,6 +82,11 @@ class Overview(Part):
             (first, _), (last, _) = self.engine.session_latency(session.handle)
         return Latency([bound / 1e9 for bound in LATENCY_BOUNDS_NS], first, last)
 
+    @property
+    def knocking(self) -> int:
+        """How many strangers are listed."""
+        return len(self.engine.knocks())
+
     def handle_of(self, session_id: str) -> int:
         """For `Moment.find`. Raises InvalidArgumentError, NotFoundError."""
         with self.state.found(session_id) as session:

@@ -3,6 +3,8 @@
 import { Refused, setToken } from "./api.js";
 import { el, icon, say, setText } from "./dom.js";
 import { clock } from "./format.js";
+import { EventsView } from "./events.js";
+import { KnocksView } from "./knocks.js";
 import { Overview } from "./overview.js";
 import { SessionView } from "./session.js";
 
@@ -23,14 +25,44 @@ const page = {
   follow(link) { history.pushState(null, "", link); route(true); },
   replace(link) { history.replaceState(null, "", link); },
   title(text) { document.title = text ? `${text} · rtpfanout` : "rtpfanout"; },
-  facts(answer) { setText(document.getElementById("host"), answer.host); },
+  facts(answer) {
+    setText(document.getElementById("host"), answer.host);
+    if (answer.knocking !== undefined) showKnocking(answer.knocking);
+  },
 };
+
+const VIEWS = { "": "Sessions", events: "Events", knocks: "Knocks" };
+
+const links = Object.entries(VIEWS).map(([name, title]) => {
+  const link = el("a", { href: name ? `?view=${name}` : "?", textContent: title, hidden: name === "knocks" });
+  link.dataset.route = "";
+  return { name, link };
+});
+document.getElementById("views").append(...links.map(({ link }) => link));
+
+/** Shown to who may see them. */
+function showKnocking(number) {
+  const { link } = links.find(({ name }) => name === "knocks");
+  const badge = link.querySelector(".badge") ?? el("span", { className: "badge" });
+  link.hidden = false;
+  setText(badge, number > 99 ? "99+" : String(number));
+  if (number) link.append(badge);
+  else badge.remove();
+}
 
 function route(isByHand) {
   view?.close();
   const parameters = new URLSearchParams(location.search);
   const session = parameters.get("session");
-  view = session ? new SessionView(page, session) : new Overview(page, parameters);
+  const name = session ? "" : parameters.get("view") ?? "";
+  for (const each of links) {
+    if (each.name === name) each.link.setAttribute("aria-current", session ? "true" : "page");
+    else each.link.removeAttribute("aria-current");
+  }
+  if (session) view = new SessionView(page, session);
+  else if (name === "events") view = new EventsView(page);
+  else if (name === "knocks") view = new KnocksView(page);
+  else view = new Overview(page, parameters);
   main.replaceChildren(view.root);
   if (isByHand) {
     scrollTo(0, 0);

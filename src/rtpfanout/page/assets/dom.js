@@ -50,6 +50,11 @@ export function setChildren(parent, children) {
   while (parent.children.length > children.length) parent.lastElementChild.remove();
 }
 
+/** Texts and commands: what stands between backticks is a command. */
+export function withCommands(text) {
+  return text.split("`").map((part, i) => i % 2 ? el("code", { textContent: part }) : part);
+}
+
 const said = () => document.getElementById("said");
 
 /** To be read out. */

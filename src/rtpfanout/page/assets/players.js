@@ -2,7 +2,7 @@
 
 import { el, lineToCopy } from "./dom.js";
 
-const quoted = (text) => /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+export const quoted = (text) => /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 const bracketed = (host) => host.includes(":") ? `[${host}]` : host;
 
@@ -18,9 +18,9 @@ function byRtsp(name, { scheme, port, host }) {
   const here = bracketed(host || location.hostname.replace(/^\[|\]$/g, ""));
   const url = `${scheme}://${here}:${port}/${name.split("/").map(encodeURIComponent).join("/")}`;
   return list([
-    ["ffplay", `ffplay -fflags nobuffer ${quoted(url)}`],
-    ["GStreamer", `gst-launch-1.0 rtspsrc location=${quoted(url)} latency=50 ! decodebin ! autovideosink`],
-    ["OpenCV", `cv2.VideoCapture(${JSON.stringify(url)})`],
+    ["ffplay", `ffplay ${quoted(url)}`],
+    ["GStreamer", `gst-launch-1.0 playbin3 uri=${quoted(url)}`],
+    ["OpenCV", `cv2.VideoCapture(${JSON.stringify(url)}, cv2.CAP_FFMPEG)`],
     ["VLC", `vlc ${quoted(url)}`],
   ], "Each asks the server by RTSP, and is a subscriber for as long as it plays.");
 }

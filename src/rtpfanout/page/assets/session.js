@@ -1,7 +1,8 @@
 /* One session: how it is received, who gets it, how to see it. */
 
 import { ask } from "./api.js";
-import { el, setAttribute, setChildren, setClass, setText } from "./dom.js";
+import { el, setAttribute, setChildren, setClass, setText, withCommands } from "./dom.js";
+import { EventList } from "./events.js";
 import { Figures } from "./figures.js";
 import { DASH, hex, lossClass, megabits, milliseconds, percent, perSecond, shortTime, span, whole } from "./format.js";
 import { Plot } from "./plot.js";
@@ -41,6 +42,7 @@ export class SessionView {
     this.latency = new Latency();
     this.watch = el("div");
     this.subscribers = new SubscriberTable(this.name, this.aborting.signal);
+    this.events = new EventList(this.name, this.aborting.signal);
     this.details = el("dl", { className: "details" });
     this.values = new Map();
     this.served = el(
@@ -53,7 +55,11 @@ export class SessionView {
         card("Latency", this.latency.root, "from receipt to the last subscriber's copy"),
       ),
       el("div", { className: "columns" }, this.subscribers.root),
-      el("div", { className: "columns" }, card("Details", this.details)),
+      el(
+        "div", { className: "columns" },
+        card("Events", this.events.root),
+        card("Details", this.details),
+      ),
     );
     this.root = el(
       "div", { className: "session" },
@@ -87,6 +93,7 @@ export class SessionView {
     this.advice.hidden = false;
     setClass(this.advice, "advice bad");
     setText(this.advice, `${message[0].toUpperCase()}${message.slice(1)}.`);
+    this.advised = null;
     this.served.hidden = true;
     this.mark.hidden = true;
   }
@@ -105,7 +112,8 @@ export class SessionView {
     this.labels.hidden = labels.length === 0;
     const advice = adviceOf(session, stats);
     this.advice.hidden = advice === "";
-    setText(this.advice, advice);
+    if (this.advised !== advice) this.advice.replaceChildren(...withCommands(advice));
+    this.advised = advice;
     setClass(this.advice, `advice ${kindOf(state) === "good" ? "" : kindOf(state)}`.trim());
 
     if (reception.expected !== undefined) this.counted = [...this.counted.slice(-1), reception];

@@ -1,8 +1,9 @@
 /* Who gets a session, a hundred at a time. */
 
 import { ask } from "./api.js";
-import { el, setChildren, setClass, setText } from "./dom.js";
+import { el, setChildren, setClass, setText, withCommands } from "./dom.js";
 import { DASH, lossClass, milliseconds, percent, span, whole } from "./format.js";
+import { quoted } from "./players.js";
 import { kindOf, show, stateMark } from "./states.js";
 
 export class SubscriberTable {
@@ -36,7 +37,11 @@ export class SubscriberTable {
     this.pager = el("nav", { className: "pager note", "aria-label": "Pages of subscribers", hidden: true }, this.back, this.on);
     this.root = el(
       "section", { className: "card" },
-      el("div", { className: "title" }, el("h2", { textContent: "Subscribers" })),
+      el(
+        "div", { className: "title" },
+        el("h2", { textContent: "Subscribers" }),
+        el("span", { className: "soft" }, ...withCommands(`what keeps a picture away tells \`rtpfanout why ${quoted(session)}\``)),
+      ),
       this.table, this.nobody, this.pager,
     );
   }
@@ -90,6 +95,7 @@ class Row {
     setClass(this.cells[3], `number ${report ? lossClass(report.fraction_lost) : "absent"}`.trim());
     setClass(this.cells[4], report ? "number" : "number absent");
     setClass(this.cells[5], report ? "number" : "number absent");
-    setClass(this.cells[7], `hint ${kindOf(told.state) === "good" ? "" : kindOf(told.state)}`.trim());
+    const isBad = told.is_unreached || kindOf(told.state) === "bad";
+    setClass(this.cells[7], isBad ? "hint bad" : "hint");
   }
 }
