@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -208,6 +209,13 @@ def test_who_knocks_nearly_is_named_with_the_command() -> None:
 def test_what_the_queue_dropped_is_not_laid_upon_the_camera() -> None:
     e = evidence(reception={"lost": 20}, server={"kernel_receive_drops": 25})
     assert set(trouble(e)) == {"server/receive_queue"}
+    late = evidence(reception={"lost": 20})
+    earlier = late.before | {"server": late.before["server"] | {"packets_received": 1}}
+    assert set(trouble(late)) == {"reception/lost_on_the_way"}
+    grown = late.after | {"server": late.after["server"] | {"kernel_receive_drops": 20}}
+    before = late.before | {"server": late.before["server"] | {"kernel_receive_drops": 20}}
+    explained = replace(late, earlier=earlier, before=before, after=grown)
+    assert not trouble(explained), "dropped a moment before"
     both = trouble(evidence(reception={"lost": 60}, server={"kernel_receive_drops": 25}))
     assert set(both) == {"server/receive_queue", "reception/lost_on_the_way"}
     assert "up to 25 of them" in both["reception/lost_on_the_way"].text

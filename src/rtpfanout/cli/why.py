@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_SUBSCRIBERS = 10_000
 _SIMILAR = 0.6
+_EARLIER_SECONDS = 0.5
 _SIGNS = {"ok": "ok", "note": "note", "either": "EITHER", "cause": "CAUSE"}
 
 
@@ -78,13 +79,14 @@ def why(
 
 
 def _gather(client: "SessionClient", name: str, wanted: str, seconds: float) -> "Evidence":
-    """Asks twice. Raises NotFoundError and what else calls raise."""
+    """Asks again and again. Raises NotFoundError and what else calls raise."""
     from rtpfanout.why import Evidence
 
     wanted = _spelt(wanted)
     session = client.get_session(name)
     session_id = session.session_id
-    knocks = _knocks(client)
+    knocks, earlier = _knocks(client), client.get_session_stats(session_id)
+    time.sleep(min(_EARLIER_SECONDS, seconds))
     before, subscribers = client.get_session_stats(session_id), _subscribers(client, session_id)
     time.sleep(seconds)
     after, later = client.get_session_stats(session_id), _subscribers(client, session_id)
@@ -96,6 +98,7 @@ def _gather(client: "SessionClient", name: str, wanted: str, seconds: float) -> 
         subscribers_before=subscribers,
         subscribers=later,
         wanted=wanted,
+        earlier=message_dict(earlier),
         knocks=_knocked(knocks, _knocks(client), session),
     )
 

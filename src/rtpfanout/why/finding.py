@@ -69,6 +69,9 @@ class Evidence:
     wanted: str = ""
     """The subscriber that is asked about; empty: all are."""
     knocks: Sequence[Knocked] | None = ()
+    earlier: Fields | None = None
+    """The same as `before`, from before that: what a full queue dropped is missing in a session's
+    numbering only when its next packet comes."""
 
     @property
     def name(self) -> str:
@@ -83,6 +86,13 @@ class Evidence:
         """The same of a message in it; 0 where that is absent."""
         before, after = self.before[part], self.after[part]
         return _grown(before, after, field) if before and after else 0
+
+    @property
+    def dropped_lately(self) -> int:
+        """Packets that the receive queue had no room for, a moment before `before` included."""
+        first = (self.earlier or self.before)["server"]
+        last = self.after["server"]
+        return _grown(first, last, "kernel_receive_drops") if first and last else 0
 
     @property
     def flows(self) -> bool:

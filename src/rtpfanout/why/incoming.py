@@ -275,7 +275,7 @@ def _contents(e: Evidence) -> Iterator[Finding]:
 def _loss(e: Evidence) -> Iterator[Finding]:
     of = e.after["reception"]
     lost, expected = e.grown_in("reception", "lost"), e.grown_in("reception", "expected")
-    ours = min(lost, e.grown_in("server", "kernel_receive_drops"))
+    ours = min(lost, e.dropped_lately)
     if expected < ENOUGH_PACKETS or lost <= MUCH_LOST * expected:
         if of["lost"] > MUCH_LOST * of["expected"]:
             text = f"{of['lost']} packets ({share(of['lost'], of['expected'])}) were lost in all"
