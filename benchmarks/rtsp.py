@@ -8,7 +8,8 @@ describes, plays for half a second to two, and comes again, by UDP (`udp`) or ov
 (`tcp`); `stuck` are clients that play over their connection and never read. Latency is from the
 send of the source to the kernel's time stamp at the pilot's socket. Prints a JSON object for each
 kind: medians over the rounds in microseconds, ratios of each round's own p99 to those of `none` and
-`plain`, and how often clients came.
+`plain`, the CPU time of the server's threads in percent of one CPU, and how often clients came. On
+a machine that is busy with something else only the CPU times tell anything.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +63,33 @@ def main() -> int:
         return play(given)
     found: dict[str, list[list[float]]] = {kind: [] for kind in given.kinds}
     visits: dict[str, int] = dict.fromkeys(given.kinds, 0)
+    spent = {kind: Counter[str]() for kind in given.kinds}
     with scene_of() as scene, Flight(scene) as flight:
         for _ in range(given.rounds):
             for kind in given.kinds:
                 with beside(kind, scene, given) as others:
+                    before = cpu_seconds(scene.server.pid)
                     found[kind].append(sorted(flight.latencies(given.seconds)))
+                    spent[kind] += cpu_seconds(scene.server.pid) - before
                 visits[kind] += others.visits
     for kind, rounds in found.items():
-        print(json.dumps(result_of(kind, rounds, found) | {"visits": visits[kind]}), flush=True)
+        seconds = given.rounds * given.seconds
+        cpu = {name: round(100 * value / seconds, 1) for name, value in spent[kind].items()}
+        more = {"cpu_percent": cpu, "visits": visits[kind]}
+        print(json.dumps(result_of(kind, rounds, found) | more), flush=True)
     return 0
+
+
+def cpu_seconds(pid: int) -> Counter[str]:
+    """Of a process, by thread (proc_pid_stat(5)): the packet path's, and all others, Python's."""
+    found: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(") ")
+            ticks = sum(map(int, rest.split()[11:13]))
+            kind = "packet path" if name.startswith("rtp-worker") else "python"
+            found[kind] += ticks / os.sysconf("SC_CLK_TCK")  # type: ignore[assignment]
+    return found
 
 
 def result_of(
