@@ -101,6 +101,7 @@ for _name, _response in {
         subscribers=[session_pb2.SubscriberResponse(subscriber_address="listed")]
     ),
     "GetSessionStats": session_pb2.SessionStatsResponse(packets_received=2**63),
+    "TopSessions": session_pb2.TopSessionsResponse(total=7),
     "ListKnocks": session_pb2.ListKnocksResponse(knocks=[session_pb2.Knock(ssrc=7)]),
     "RequestKeyframe": empty_pb2.Empty(),
     "IssueJoinToken": session_pb2.JoinTokenResponse(token="a.b"),  # noqa: S106

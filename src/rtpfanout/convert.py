@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -24,12 +24,11 @@ from rtpfanout.errors import (
 from rtpfanout.sessions import shown_terms
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from google.protobuf.message import Message
 
     from rtpfanout.sessions import (
         Event,
+        Glance,
         Knock,
         SessionStats,
         SessionView,
@@ -78,6 +77,27 @@ def session_event(event: WatchEvent) -> session_pb2.SessionEvent:
 def event_message(event: Event) -> session_pb2.Event:
     """An event of WatchEvents, by the same names."""
     return session_pb2.Event(**event.as_dict())
+
+
+def figures_message(glance: Glance) -> session_pb2.SessionFigures:
+    """A session at a glance, as TopSessions has it."""
+    figures = glance.figures
+    since = datetime.fromtimestamp(glance.condition_since_ms / 1000, UTC)
+    return session_pb2.SessionFigures(
+        session_id=glance.session_id,
+        name=glance.name,
+        labels=glance.labels,
+        media_type=glance.media_type,
+        source_address=glance.source,
+        status=glance.status,
+        condition=glance.condition,
+        condition_since=rfc3339(since) if glance.condition else "",
+        subscriber_count=glance.subscribers,
+        bitrate_bps=figures and figures.bitrate_bps,
+        loss=glance.lost_lately,
+        jitter_seconds=figures and figures.jitter_seconds,
+        frame_rate=figures and figures.frame_rate,
+    )
 
 
 def session_stats_response(stats: SessionStats) -> session_pb2.SessionStatsResponse:

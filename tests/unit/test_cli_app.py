@@ -31,7 +31,7 @@ def test_help_lists_the_commands():
     assert set(commands) == {
         "bench", "config", "demo", "doctor", "drain", "events", "knocks", "recv", "reload", "sdp",
         "send", "serve",
-        "session", "subscriber", "upgrade", "version", "why",
+        "session", "subscriber", "top", "upgrade", "version", "why",
     }  # fmt: skip
     assert "..." not in done.stdout.split("Commands:")[1]
 

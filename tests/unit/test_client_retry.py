@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "ListSubscribers": lambda c: c.list_subscribers("id"),
     "GetSubscriberSdp": lambda c: c.get_subscriber_sdp("id", "a", wait_secs=1, others=[("b", "c")]),
     "GetSessionStats": lambda c: c.get_session_stats("id"),
+    "TopSessions": lambda c: c.top_sessions(),
     "ListKnocks": lambda c: c.list_knocks(7),
     "RequestKeyframe": lambda c: c.request_keyframe("id"),
     "IssueJoinToken": lambda c: c.issue_join_token("id", ttl_secs=60, lease_secs=9),

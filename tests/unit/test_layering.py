@@ -105,6 +105,7 @@ SESSIONS_LAYERS = (
         "standing",
         "zones",
     },
+    {"ranking"},
     {"consent"},
     {"subscribers"},
     {"life", "updating"},

@@ -528,6 +528,75 @@ class Event(_message.Message):
     detail: str
     def __init__(self, sequence: _Optional[int] = ..., kind: _Optional[str] = ..., time: _Optional[str] = ..., session_id: _Optional[str] = ..., session_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., subscriber_address: _Optional[str] = ..., count: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
+class TopSessionsRequest(_message.Message):
+    __slots__ = ("label_selector", "words", "state", "order_by", "reverse", "limit")
+    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    REVERSE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    label_selector: str
+    words: str
+    state: str
+    order_by: str
+    reverse: bool
+    limit: int
+    def __init__(self, label_selector: _Optional[str] = ..., words: _Optional[str] = ..., state: _Optional[str] = ..., order_by: _Optional[str] = ..., reverse: bool = ..., limit: _Optional[int] = ...) -> None: ...
+
+class TopSessionsResponse(_message.Message):
+    __slots__ = ("sessions", "total", "matched", "attention", "bitrate_bps", "subscribers")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    BITRATE_BPS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionFigures]
+    total: int
+    matched: int
+    attention: int
+    bitrate_bps: float
+    subscribers: int
+    def __init__(self, sessions: _Optional[_Iterable[_Union[SessionFigures, _Mapping]]] = ..., total: _Optional[int] = ..., matched: _Optional[int] = ..., attention: _Optional[int] = ..., bitrate_bps: _Optional[float] = ..., subscribers: _Optional[int] = ...) -> None: ...
+
+class SessionFigures(_message.Message):
+    __slots__ = ("session_id", "name", "labels", "media_type", "source_address", "status", "condition", "condition_since", "subscriber_count", "bitrate_bps", "loss", "jitter_seconds", "frame_rate")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_SINCE_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    BITRATE_BPS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FRAME_RATE_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    name: str
+    labels: _containers.ScalarMap[str, str]
+    media_type: str
+    source_address: str
+    status: str
+    condition: str
+    condition_since: str
+    subscriber_count: int
+    bitrate_bps: float
+    loss: float
+    jitter_seconds: float
+    frame_rate: float
+    def __init__(self, session_id: _Optional[str] = ..., name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., media_type: _Optional[str] = ..., source_address: _Optional[str] = ..., status: _Optional[str] = ..., condition: _Optional[str] = ..., condition_since: _Optional[str] = ..., subscriber_count: _Optional[int] = ..., bitrate_bps: _Optional[float] = ..., loss: _Optional[float] = ..., jitter_seconds: _Optional[float] = ..., frame_rate: _Optional[float] = ...) -> None: ...
+
 class IssueJoinTokenRequest(_message.Message):
     __slots__ = ("session_id", "ttl_secs", "lease_secs", "subscriber_class")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]

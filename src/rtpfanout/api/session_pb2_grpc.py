@@ -104,6 +104,11 @@ class SessionServiceStub(object):
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.SerializeToString,
                 response_deserializer=rtpfanout_dot_api_dot_session__pb2.SessionEvent.FromString,
                 _registered_method=True)
+        self.TopSessions = channel.unary_unary(
+                '/rtpfanout.SessionService/TopSessions',
+                request_serializer=rtpfanout_dot_api_dot_session__pb2.TopSessionsRequest.SerializeToString,
+                response_deserializer=rtpfanout_dot_api_dot_session__pb2.TopSessionsResponse.FromString,
+                _registered_method=True)
         self.WatchEvents = channel.unary_stream(
                 '/rtpfanout.SessionService/WatchEvents',
                 request_serializer=rtpfanout_dot_api_dot_session__pb2.WatchEventsRequest.SerializeToString,
@@ -240,6 +245,14 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TopSessions(self, request, context):
+        """Sessions with figures of now, the first of some order: one answer for whoever
+        looks at all of them every other second. INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEvents(self, request, context):
         """What happens to sessions, their sources and subscribers, and to the server: one
         event each, numbered, until the caller ends the call. INVALID_ARGUMENT.
@@ -342,6 +355,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.WatchSessions,
                     request_deserializer=rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.FromString,
                     response_serializer=rtpfanout_dot_api_dot_session__pb2.SessionEvent.SerializeToString,
+            ),
+            'TopSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopSessions,
+                    request_deserializer=rtpfanout_dot_api_dot_session__pb2.TopSessionsRequest.FromString,
+                    response_serializer=rtpfanout_dot_api_dot_session__pb2.TopSessionsResponse.SerializeToString,
             ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
@@ -719,6 +737,33 @@ class SessionService(object):
             '/rtpfanout.SessionService/WatchSessions',
             rtpfanout_dot_api_dot_session__pb2.WatchSessionsRequest.SerializeToString,
             rtpfanout_dot_api_dot_session__pb2.SessionEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rtpfanout.SessionService/TopSessions',
+            rtpfanout_dot_api_dot_session__pb2.TopSessionsRequest.SerializeToString,
+            rtpfanout_dot_api_dot_session__pb2.TopSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

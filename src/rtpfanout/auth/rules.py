@@ -21,6 +21,7 @@ READING = frozenset(
         "GetSubscriberSdp",
         "WatchSessions",
         "WatchEvents",
+        "TopSessions",
     )
 )
 SUBSCRIBING = frozenset(
@@ -34,6 +35,8 @@ SUBSCRIBING = frozenset(
     )
 )
 OPERATING = frozenset(("CreateSession", "UpdateSession", "DeleteSession", "ListKnocks"))
+LISTS = frozenset(("ListSessions", "WatchSessions", "WatchEvents", "TopSessions"))
+"""Calls about all sessions that a selector has."""
 UNCONFINED = frozenset(("ListKnocks",))
 """Calls about what belongs to no session."""
 
@@ -105,7 +108,7 @@ def confine(identity: Identity, method: str, request: Any) -> None:
             f"you are confined to the label {identity.scope[0][0]}, and what {method} tells is"
             " nobody's yet"
         )
-    if method in ("ListSessions", "WatchSessions", "WatchEvents"):
+    if method in LISTS:
         scope = ",".join(f"{key}={value}" for key, value in identity.scope)
         request.label_selector = ",".join(filter(None, (request.label_selector, scope)))
     elif method == "CreateSession":

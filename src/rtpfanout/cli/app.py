@@ -24,6 +24,7 @@ from rtpfanout.cli import (
     serve,
     session,
     subscriber,
+    top,
     version,
     why,
 )
@@ -55,6 +56,7 @@ app.command("serve", context_settings=serve.TAKES_ALL)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(session.app, name="session")
 app.add_typer(subscriber.app, name="subscriber")
+app.command("top")(top.top)
 app.command("events")(events.events)
 app.command("knocks")(knocks.knocks)
 app.command("why")(why.why)

@@ -23,6 +23,7 @@ from rtpfanout.client.requests import (
     SubscribeOptions,
     TermOptions,
     TokenOptions,
+    TopOptions,
     UpdateOptions,
 )
 from rtpfanout.client.retry import NO_RETRIES, RetryPolicy
@@ -49,5 +50,6 @@ __all__ = [
     "SubscribeOptions",
     "TermOptions",
     "TokenOptions",
+    "TopOptions",
     "UpdateOptions",
 ]

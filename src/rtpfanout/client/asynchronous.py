@@ -92,6 +92,12 @@ class AsyncSessionClient(BaseClient, AsyncClosing):
             lambda page: page.sessions,
         )
 
+    async def top_sessions(
+        self, limit: int = 0, **options: Unpack[requests.TopOptions]
+    ) -> pb.TopSessionsResponse:
+        """As SessionClient.top_sessions."""
+        return await self._call(requests.top_sessions(limit, options))
+
     def watch_sessions(
         self, after_revision: int = 0, *, label_selector: str = "", heartbeats: bool = False
     ) -> AsyncSessionWatch:

@@ -112,6 +112,16 @@ class SessionClient(BaseClient, Closing):
             lambda page: page.sessions,
         )
 
+    def top_sessions(
+        self, limit: int = 0, **options: Unpack[requests.TopOptions]
+    ) -> pb.TopSessionsResponse:
+        """Sessions with figures of now, the first of an order: `order_by` "state", the worst first,
+        "name", "bitrate", "loss", "jitter", "frame_rate" or "subscribers".
+
+        Raises InvalidArgumentError, UnimplementedError (an older server).
+        """
+        return self._call(requests.top_sessions(limit, options))
+
     def watch_sessions(
         self, after_revision: int = 0, *, label_selector: str = "", heartbeats: bool = False
     ) -> SessionWatch:

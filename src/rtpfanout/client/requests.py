@@ -74,6 +74,16 @@ class ListOptions(TypedDict, total=False):
     id_prefix: str
 
 
+class TopOptions(TypedDict, total=False):
+    """Which sessions TopSessions tells, in which order; see session.proto."""
+
+    label_selector: str
+    words: str
+    state: str
+    order_by: str
+    reverse: bool
+
+
 class EventOptions(TypedDict, total=False):
     """Which events WatchEvents tells; see session.proto.
 
@@ -230,6 +240,10 @@ def issue_join_token(session_id: str, options: TokenOptions) -> Call[pb.JoinToke
 def request_keyframe(session_id: str) -> Call[empty_pb2.Empty]:
     # Asked for twice it is sent once: the server takes what comes soon after for the same.
     return _reading("RequestKeyframe", session_id=session_id)
+
+
+def top_sessions(limit: int, options: TopOptions) -> Call[pb.TopSessionsResponse]:
+    return _reading("TopSessions", limit=limit, **options)
 
 
 def watch_events(fields: dict[str, Any]) -> pb.WatchEventsRequest:

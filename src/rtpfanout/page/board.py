@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtpfanout.errors import InvalidArgumentError
-from rtpfanout.model import Condition, SessionStatus
 from rtpfanout.sessions import matches
+from rtpfanout.sessions.ranking import ATTENTION, SORTS, STATES, Choice, state_of
 
 if TYPE_CHECKING:
     from rtpfanout.http import Kitchen
@@ -23,56 +23,13 @@ MOST_ROWS = 200
 LONGEST_TEXT = 128
 FRESH_SECONDS = 0.9
 """All who look within this time see the same figures."""
-ATTENTION = (
-    "refused",
-    Condition.FROZEN,
-    Condition.SILENT,
-    Condition.NO_KEYFRAMES,
-    Condition.NO_PARAMETER_SETS,
-)
-"""States that somebody should look at, the worst first."""
-_RANKS = {
-    state: rank
-    for rank, state in enumerate((*ATTENTION, Condition.NEVER_FED, Condition.FLOWING, "paused"))
-}
-STATES = ("", "attention", *_RANKS)
 _AT_A_TIME = 256
-_UNKNOWN = -1.0
-
-
-def state_of(glance: Glance) -> str:
-    """Its condition, unless it is paused or refused."""
-    if glance.status in (SessionStatus.PAUSED, SessionStatus.REFUSED) or glance.condition is None:
-        return glance.status
-    return glance.condition
-
-
-def _by_name(glance: Glance) -> tuple[bool, str]:
-    return not glance.name, (glance.name or glance.session_id).casefold()
-
-
-SORTS = {
-    "name": _by_name,
-    "state": lambda g: (_RANKS[state_of(g)], *_by_name(g)),
-    "bitrate": lambda g: g.figures.bitrate_bps if g.figures else _UNKNOWN,
-    "loss": lambda g: _UNKNOWN if g.lost_lately is None else g.lost_lately,
-    "jitter": lambda g: _known(g, "jitter_seconds"),
-    "frame_rate": lambda g: _known(g, "frame_rate"),
-    "subscribers": lambda g: g.subscribers,
-}
-
-
-def _known(glance: Glance, name: str) -> float:
-    value: float | None = getattr(glance.figures, name, None)
-    return _UNKNOWN if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """Which rows of the table; `words` have to be found in what a row says of its session."""
+class Query(Choice):
+    """Which rows of the table, in which order."""
 
-    words: tuple[str, ...] = ()
-    state: str = ""
     sort: str = "state"
     is_descending: bool = False
     offset: int = 0
@@ -96,18 +53,6 @@ class Query:
             limit=_number(parameters, "limit", 50, MOST_ROWS),
             has_history=parameters.get("history") == "1",
         )
-
-    def holds(self, glance: Glance) -> bool:
-        """Whether it is one of those that are asked for."""
-        if self.words:
-            labels = " ".join(f"{key}={value}" for key, value in glance.labels.items())
-            told = f"{glance.name} {glance.session_id} {glance.source} {labels}".casefold()
-            if not all(word in told for word in self.words):
-                return False
-        if not self.state:
-            return True
-        state = state_of(glance)
-        return state in ATTENTION if self.state == "attention" else state == self.state
 
 
 class Board:

@@ -21,6 +21,7 @@ from rtpfanout.api import session_pb2_grpc
 from rtpfanout.auth import Access, Caller, confine
 from rtpfanout.errors import RtpFanoutError
 from rtpfanout.service.audit import Audit, AuditLog
+from rtpfanout.service.top import Top
 from rtpfanout.service.turns import Turns
 from rtpfanout.sessions import SCOPE, Begin, Wanted, description, watch, watch_events
 
@@ -133,6 +134,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         # Apart, so that whoever lists without end keeps no other thread busy.
         self._looking = ThreadPoolExecutor(1, "reach")
         self._turns = Turns(CHANGING_THREADS)
+        self._top = Top(manager.overview)
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
 
@@ -243,6 +245,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         )
         async for event in events:
             yield convert.session_event(event)
+
+    @_call
+    async def TopSessions(self, request: pb.TopSessionsRequest) -> pb.TopSessionsResponse:
+        return await self._top.answer(request)
 
     @_stream
     async def WatchEvents(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.Event]:

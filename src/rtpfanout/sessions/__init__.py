@@ -6,7 +6,7 @@ from rtpfanout.sessions.changes import ChangeLog
 from rtpfanout.sessions.describing import description, title_of
 from rtpfanout.sessions.event_watch import Begin, watch_events
 from rtpfanout.sessions.events import Event, EventLog, Wanted
-from rtpfanout.sessions.fields import LARGEST_PAGE, matches
+from rtpfanout.sessions.fields import LARGEST_PAGE, label_selector_of, matches, page_size
 from rtpfanout.sessions.guests import Guest, Guests, Place
 from rtpfanout.sessions.history import APART_SECONDS, Figures, Moment
 from rtpfanout.sessions.housekeeping import Housekeeping
@@ -61,7 +61,9 @@ __all__ = [
     "Wanted",
     "WatchEvent",
     "description",
+    "label_selector_of",
     "matches",
+    "page_size",
     "shown_terms",
     "title_of",
     "watch",
