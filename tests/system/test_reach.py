@@ -16,7 +16,6 @@ from support import (
     requires,
     requires_root,
     rtp_packet,
-    udp_socket,
 )
 
 from rtpfanout.api import session_pb2 as pb
@@ -43,8 +42,7 @@ class Scene:
         self.server, self.viewer = server, viewer
         self._camera = camera
         self._sent = 0
-        with udp_socket() as gone:
-            self.closed = address_of(gone)
+        self.closed = "127.0.0.1:9"  # no test gets that
         self.there = address_of(viewer)
         self.session = server.create(address_of(camera), SSRC, self.closed, self.there)
 
@@ -88,7 +86,10 @@ def test_a_closed_port_is_told_from_one_that_is_open(
         datetime.fromisoformat(getattr(found[s.closed], name)) for name in ("reach_since", "since")
     )
     assert added <= since <= datetime.now(since.tzinfo)
-    listed = run("subscriber", "list", s.session, "-s", s.server.grpc).stdout.splitlines()
+    done = run("subscriber", "list", s.session, "-s", s.server.grpc)
+    listed = done.stdout.splitlines()
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"{s.closed}: port_closed: 127.0.0.1 says by ICMP")
     assert listed[0].split()[-1] == "REACH"
     assert {line.split()[0]: line.split()[-1] for line in listed[1:]} == expected
 

@@ -31,6 +31,9 @@ Addresses = Annotated[
     list[str], typer.Argument(metavar="ADDRESS", help="Where copies go, ip:port or [ipv6]:port.")
 ]
 
+MOST_UNREACHED = 10
+"""Of which the table is followed by who says so."""
+
 LIST_COLUMNS = (
     "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES", "RTCP", "LOST", "RTT",
     "REACH",
@@ -135,6 +138,15 @@ def list_subscribers(
     if output is OutputFormat.TABLE:
         for reason in dict.fromkeys(s.refused_reason for s in subscribers if s.refused_reason):
             say(f"refused: {reason}")
+        _say_who_is_not_reached(subscribers)
+
+
+def _say_who_is_not_reached(subscribers: list[Any]) -> None:
+    found = [s for s in subscribers if s.reach not in ("", "unknown", "reachable")]
+    for each in found[:MOST_UNREACHED]:
+        say(f"{each.subscriber_address}: {each.reach}: {each.reach_detail}")
+    if len(found) > MOST_UNREACHED:
+        say(f"and {len(found) - MOST_UNREACHED} more that copies do not get to")
 
 
 def _list_row(subscriber: Any) -> tuple[object, ...]:
