@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rtsp_client import RtspClient
 from rtsp_scene import Scene, Source, ports, scene_of
+from supervisor_scene import all_logged, command, connected
 from support import ServerProcess, eventually
 
 from rtpfanout.model import Address, parse_ip
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 SSRCS = count(1)
 TCP = "RTP/AVP/TCP;unicast;interleaved=0-1"
+DOOR_ANYWHERE = 'rtsp_bind_address = "127.0.0.1:0"\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Of a server that has a door, for `configured`."""
+    path = tmp_path / "server.toml"
+    path.write_text(DOOR_ANYWHERE)
+    return path
 
 
 def at(scene: Scene, host: str) -> Address:
@@ -136,6 +146,31 @@ def test_after_a_crash_nobody_plays_and_the_door_is_where_it_was(tmp_path: Path)
         assert left == ["127.0.0.1:6000"]
         scene.server.remove(source.session_id, "127.0.0.1:6000")
         source.feed()
+
+
+@pytest.mark.usefixtures("runtime_directory")
+@pytest.mark.parametrize("is_refused", [False, True], ids=["done", "refused"])
+def test_after_an_upgrade_the_door_is_where_it_was(
+    configured: ServerProcess, config: Path, *, is_refused: bool
+) -> None:
+    server = configured
+    scene = Scene(server)
+    source = Source(scene, "here/mic", next(SSRCS))
+    source.feed()
+    with RtspClient(scene.door) as client, ports() as here:
+        client.set_up(source.session_id, here.transport)
+        client.ask("PLAY", source.session_id)
+        ready = len(all_logged(server, "ready"))
+        config.write_text(DOOR_ANYWHERE + ("worker_cpus = [1023]\n" if is_refused else ""))
+        done = command("upgrade")
+        assert done.returncode == is_refused, done.stderr
+        eventually(lambda: len(all_logged(server, "ready")), lambda n: n > ready, "calls again")
+        connected(server)
+        assert client.is_closed()
+    scene.await_subscribers(source.session_id, 0)
+    with RtspClient(scene.door) as client:
+        assert over_the_connection(scene, scene.door, source) == "127.0.0.1"
+    assert all_logged(server, "ready")[-1]["rtsp_bind_address"] == str(scene.door)
 
 
 def test_a_reload_that_denies_a_viewer_ends_its_playing(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shlex
+import signal
 import subprocess
 import sys
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from cli_support import background, run
 from filming import FRAMES, Camera, clip, copied, follow_each_other, frames_of, in_band
 from rtsp_client import RtspClient
 from rtsp_scene import Scene, scene_of
@@ -101,6 +104,26 @@ def test_ffmpeg(scene: Scene, camera: Camera, clips: Path, encoder: str, over: s
         gone(scene, name)
     assert len(shown) == FRAMES
     assert follow_each_other(shown, frames_of(path))
+
+
+def test_three_commands(clips: Path) -> None:
+    """Nothing is known of the camera beforehand."""
+    free = ("--bind-address", "127.0.0.1:0", "--grpc-bind-address", "127.0.0.1:0")
+    keys = ("--set", "store.path=:memory:", "--set", "rtsp_bind_address=127.0.0.1:0")
+    quiet = ("--metrics-bind-address", "127.0.0.1:0", "--log-format", "json")
+    with background("serve", *keys, *free, *quiet) as command:
+        ready = json.loads(command.wait_for('.*"event": "ready".*')[0])
+        at = {"RTP_FANOUT_SERVER": ready["grpc_bind_address"]}
+        made = run("session", "create", "any", "--name", "rover-7/front", **at)
+        assert made.returncode == 0, made.stderr
+        path = clip(clips, "h264")
+        with Camera(ready).films(*copied(in_band(path))):
+            # However slowly the camera starts here; a player waits five seconds.
+            run("sdp", "rover-7/front", "--for", "127.0.0.1:9", "--wait", 60, **at)
+            url = f"rtsp://{ready['rtsp_bind_address']}/rover-7/front"
+            shown = ffmpeg_shows(url, "udp")
+        assert follow_each_other(shown, frames_of(path))
+        assert command.finish(signal.SIGTERM)[0] == 0
 
 
 def test_sound_and_picture_of_one_name(scene: Scene, camera: Camera, clips: Path) -> None:
