@@ -1,4 +1,4 @@
-/* feedback.c, feedback.h, merged.c: which sender reports are passed on and when; what subscribers report; the one keyframe request of all of theirs. */
+/* feedback.c, feedback_reports.c, feedback.h, merged.c: which sender reports are passed on and when; what subscribers report; the one keyframe request of all of theirs. */
 #include "feedback.h"
 
 #include <stdlib.h>
@@ -89,6 +89,74 @@ static void test_sender_reports(void)
     CHECK(memcmp(f.report + 8, room + 8, RTCP_SR_LEN - 8) == 0);
     CHECK(memcmp(f.report + RTCP_SR_LEN, sent + RTCP_SR_LEN, sizeof sent - RTCP_SR_LEN) == 0);
     CHECK_EQ(load_rlx(&f.counters.sender_reports), 2);
+}
+
+static size_t report_of(uint32_t ssrc, uint32_t ntp_seconds, const char *cname)
+{
+    size_t len = sender_report(ntp_seconds, 900000, 0, NULL);
+
+    write_u32(room + 4, ssrc);
+    return cname ? rtcp_write_cname(room, len, ssrc, cname) : len;
+}
+
+static unsigned reports_in(const uint8_t *data, size_t len, uint32_t ssrc, uint32_t ntp_seconds)
+{
+    struct rtcp_sender_report sr;
+    struct rtcp_packet cname;
+
+    CHECK(rtcp_is_valid(data, len) && data[1] == RTCP_SR);
+    return rtcp_find_sender_report(data, len, ssrc, &sr) && sr.ntp >> 32 == ntp_seconds &&
+           rtcp_find_cname(data, len, ssrc, &cname);
+}
+
+/* Of a session with several SSRCs all that are fresh go together, each with its CNAME. */
+static void test_reports_of_several_ssrcs(void)
+{
+    enum { VIDEO = 7, AUDIO = 8 };
+
+    setup(), media.several = media.other = true;
+    for (uint32_t second = 0; second < 3; second++) {
+        for (uint32_t ssrc = VIDEO; ssrc <= AUDIO; ssrc++) {
+            size_t len = report_of(ssrc, second * 10 + ssrc, second == 0 ? "cam@r7" : NULL);
+
+            media.ssrc = ssrc;
+            CHECK_EQ(feedback_take_source(&f, room, len, false, &media, (100 + second) * S),
+                     RTCP_TAKEN_sender_report);
+        }
+        CHECK(feedback_passes(&f, set, (100 + second) * S));
+        feedback_pass(&f, set, (100 + second) * S);
+        for (uint32_t ssrc = VIDEO; ssrc <= AUDIO; ssrc++) {
+            uint64_t came;
+
+            CHECK(reports_in(f.packet.bytes.iov_base, f.packet.bytes.iov_len, ssrc, second * 10 + ssrc));
+            CHECK_EQ(feedback_last_report(&f, ssrc, &came), (second * 10 + ssrc) << 16 | 0x8000);
+            CHECK_EQ(came, (100 + second) * S);
+        }
+    }
+    /* A round trip by the one that is not the last. */
+    struct rtcp_block block = {.ssrc = VIDEO, .lsr = (20 + VIDEO) << 16 | 0x8000};
+    size_t len = rtcp_write_receiver_report(room, 0, VIEWER, &block);
+
+    media.ssrc = VIDEO;
+    feedback_take_reporter(&f, &reporters[0], room, len, &media, 102 * S + 70 * MS);
+    CHECK_EQ(load_rlx(&reporters[0].report.round_trip_us), 70000);
+    /* One that is silent is left behind; more than there is room for, too. */
+    for (uint32_t ssrc = AUDIO; ssrc < AUDIO + 12; ssrc++) {
+        media.ssrc = ssrc;
+        len = report_of(ssrc, ssrc, "a name that is long enough to be one");
+        feedback_take_source(&f, room, len, false, &media, 120 * S + ssrc);
+        CHECK(rtcp_is_valid(f.report, f.report_len));
+        CHECK(reports_in(f.report, f.report_len, ssrc, ssrc));
+        CHECK(!reports_in(f.report, f.report_len, VIDEO, 20 + VIDEO));
+    }
+    CHECK(reports_in(f.report, f.report_len, AUDIO + 10, AUDIO + 10));
+    CHECK(!reports_in(f.report, f.report_len, AUDIO, AUDIO));
+    /* Of a session that takes one alone the one before is gone. */
+    media.several = media.other = false;
+    media.ssrc = SOURCE;
+    len = sender_report(5, 900000 + 20 * 90000, 0, NULL);
+    CHECK_EQ(feedback_take_source(&f, room, len, false, &media, 121 * S), RTCP_TAKEN_sender_report);
+    CHECK_EQ(f.report_len, RTCP_SR_LEN);
 }
 
 static void test_implausible_ones(void)
@@ -429,8 +497,7 @@ static void test_what_one_class_reports(void)
     a = our_report(107 * S);
     CHECK_EQ(a.block.fraction, 0); /* it gets no packets */
     CHECK(!a.has_bitrate);
-    store_rlx(&monitor.withheld, 0);
-    a = our_report(118 * S);
+    store_rlx(&monitor.withheld, 0), a = our_report(118 * S);
     CHECK_EQ(a.block.fraction, 0); /* long ago */
     CHECK(!a.has_bitrate);
     CHECK_EQ(load_rlx(&f.counters.bitrates_sent), 4);
@@ -511,6 +578,7 @@ int main(void)
     set = calloc(1, sizeof *set + sizeof(struct reporter *));
     CHECK(set);
     RUN(test_sender_reports);
+    RUN(test_reports_of_several_ssrcs);
     RUN(test_implausible_ones);
     RUN(test_encrypted_ones);
     RUN(test_farewells_and_the_rest_of_a_source);

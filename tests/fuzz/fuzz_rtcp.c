@@ -84,7 +84,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .expected = 10,
     };
 
-    feedback_take_source(&f, data, size, false, &m, 2000);
+    m.several = size / 4 % 2;
+    for (unsigned i = 0; i < 3; i++) { /* and of other SSRCs in between */
+        feedback_take_source(&f, data, size, false, &m, 2000 + i);
+        if (f.report_len > 0)
+            f.report[7] ^= (uint8_t)(1 + i);
+    }
     f.spoken_ns = 2000;
     if (f.report_len > 0 && !rtcp_is_valid(f.report, f.report_len))
         abort();

@@ -138,6 +138,32 @@ def test_a_thousand_requests_are_one(server: ServerProcess, udp: MakeSocket) -> 
         assert len(asked) == feedback.keyframe_requests_sent == 1
 
 
+def test_the_reports_of_several_ssrcs_come_together(server: ServerProcess, udp: MakeSocket) -> None:
+    """Sound and picture of one source, in one session: its reports leave it back to back."""
+    source, viewer = udp(), udp()
+    session = server.stub.CreateSession(
+        pb.CreateSessionRequest(
+            source_address=address_of(source), ssrc_policy="any", media_type="video"
+        )
+    ).session_id
+    subscribe(server, session, address_of(viewer), rtcp="mux")
+    ssrcs = (SSRC, SSRC + 5)
+    for ssrc in ssrcs:
+        source.sendto(rtp_packet(ssrc, 1, timestamp=1), server.ingest_target)
+    receive(viewer, 2)
+    sent = [sender_report(ssrc, 1) + cname(ssrc, "cam@r7") for ssrc in (*ssrcs, SSRC + 9)]
+    for report in sent:
+        source.sendto(report, server.ingest_target)
+    came: set[bytes] = set()
+    while len(came) < 4:
+        came |= {part.body for datagram in receive(viewer, 1) for part in parts(datagram)}
+        source.sendto(rtp_packet(SSRC, 2, timestamp=1), server.ingest_target)
+    told = {part.body for report in sent[:2] for part in parts(report)}
+    assert {body for body in came if len(body) < 100} >= told
+    metrics = server.metrics()
+    assert metrics['rtpfanout_rtcp_dropped_total{reason="implausible"}'] == 1, "nothing comes of it"
+
+
 def test_strangers_change_nothing_and_hear_nothing(server: ServerProcess, udp: MakeSocket) -> None:
     """Forged reports and requests; and those of a subscriber without RTCP."""
     source, viewer, silent, stranger = udp(), udp(), udp(), udp("127.0.0.2")

@@ -139,6 +139,7 @@ CORE_LAYERS = (
     ("table", {"reception", "reporter"}),
     ("table", {"reception_media", "reception_view", "merged"}),
     ("table", {"feedback"}),
+    ("table", {"feedback_reports"}),
     ("table", {"watch"}),
     ("table", {"session"}),
     ("table", {"index"}),

@@ -269,6 +269,7 @@ static void choose_ssrc(struct media_clock *m, const uint8_t *data, uint32_t len
             return;
         ssrc = media[0];
     }
+    m->several = true;
     m->other = ssrc != m->ssrc;
     m->ssrc = ssrc;
 }
@@ -297,6 +298,18 @@ static void take_more(struct rtcp_gate *g, const struct table *t, const struct s
     }
 }
 
+/* Of which packets came lately. Where it takes one alone that is asked elsewhere. */
+static bool sends(const struct session *s, uint32_t ssrc)
+{
+    struct rf_source_ssrc now[SSRCS_MOST];
+    unsigned n = load_rlx(&s->gating) & GATING_ANY ? ssrcs_read(s->ssrcs, now) : 0;
+    bool has = n == 0;
+
+    for (unsigned i = 0; i < n; i++)
+        has |= now[i].ssrc == ssrc;
+    return has;
+}
+
 enum rtcp_verdict rtcp_take(struct rtcp_gate *g, const struct table *t, struct session *s,
                             const struct datagram *d, const uint8_t *data, uint32_t len, uint64_t now)
 {
@@ -319,6 +332,8 @@ enum rtcp_verdict rtcp_take(struct rtcp_gate *g, const struct table *t, struct s
         return RTCP_DROPPED_unknown_sender;
     if (load_rlx(&s->gating) & GATING_ANY || load_rlx(&s->own_port))
         choose_ssrc(&m, data, len, from_source);
+    if (from_source && !sends(s, m.ssrc))
+        return RTCP_DROPPED_implausible; /* its clock would be nobody's */
     if (from_source) {
         verdict = feedback_take_source(f, data, len, srtp, &m, now);
         if (is_source(t, s, &d->source)) {

@@ -52,28 +52,6 @@ static bool is_plausible(const struct rtcp_sender_report *sr, const struct media
     return off <= PLAUSIBLE_SECS * (int64_t)rate && -off <= PLAUSIBLE_SECS * (int64_t)rate;
 }
 
-/* Without its blocks, which are about others; then it has another first byte and length. */
-static void keep_sender_report(struct feedback *f, const struct rtcp_sender_report *sr)
-{
-    memcpy(f->report, sr->data, RTCP_SR_LEN);
-    f->report[0] &= 0xe0;
-    f->report[2] = 0;
-    f->report[3] = RTCP_SR_LEN / 4 - 1;
-    f->report_ntp = (uint32_t)(sr->ntp >> 16);
-}
-
-/* A datagram without keeps the one before. */
-static void keep_cname(struct feedback *f, const uint8_t *data, size_t len, uint32_t ssrc)
-{
-    struct rtcp_packet sdes;
-
-    if (!rtcp_find_cname(data, len, ssrc, &sdes) || sdes.padded ||
-        sdes.len > FEEDBACK_REPORT - RTCP_SR_LEN)
-        return;
-    memcpy(f->report + RTCP_SR_LEN, sdes.data, sdes.len);
-    f->cname_len = (uint16_t)sdes.len;
-}
-
 static void report_came(struct feedback *f, size_t len, uint64_t now)
 {
     f->report_len = (uint16_t)len;
@@ -100,11 +78,8 @@ enum rtcp_verdict feedback_take_source(struct feedback *f, const uint8_t *data, 
         return rtcp_has_bye(data, len) ? RTCP_TAKEN_bye : RTCP_TAKEN_other;
     if (!is_plausible(&sr, m, now))
         return RTCP_DROPPED_implausible;
-    if (f->report_len > 0 && memcmp(f->report + 4, sr.data + 4, 4) != 0)
-        f->cname_len = 0; /* it was of another SSRC */
-    keep_sender_report(f, &sr);
-    keep_cname(f, data, len, m->ssrc);
-    report_came(f, RTCP_SR_LEN + f->cname_len, now);
+    feedback_keep_report(f, &sr, data, len, m->several, now);
+    report_came(f, f->report_len, now);
     return RTCP_TAKEN_sender_report;
 }
 
@@ -170,11 +145,27 @@ enum rtcp_verdict feedback_take_reporter(struct feedback *f, struct reporter *r,
 void feedback_begin(struct feedback *f)
 {
     f->report_len = f->cname_len = 0;
+    memset(f->others, 0, sizeof f->others);
     f->spoken_ns = 0;
     f->fed_from.port = 0;
     f->expected_prior = f->received_prior = 0;
     if (load_acq(&f->repair))
         load_rlx(&f->repair)->begun = false;
+}
+
+/* They may be passed on for the first time. */
+static void note_others(struct feedback *f, uint64_t now)
+{
+    for (unsigned i = 0; i < FEEDBACK_OTHERS; i++) {
+        const struct other_report *o = &f->others[i];
+        unsigned at = o->number % FEEDBACK_PASSED;
+
+        if (o->at_ns == 0 || f->report_number - o->number >= FEEDBACK_PASSED ||
+            f->passed[at].ntp == o->ntp)
+            continue;
+        f->passed[at].ntp = o->ntp;
+        f->passed[at].at_ns = now;
+    }
 }
 
 void feedback_pass(struct feedback *f, const struct reporters *set, uint64_t now)
@@ -184,6 +175,7 @@ void feedback_pass(struct feedback *f, const struct reporters *set, uint64_t now
 
         f->passed[i].ntp = f->report_ntp;
         f->passed[i].at_ns = now;
+        note_others(f, now);
     }
     f->passed_number = f->report_number;
     f->passed_set = set->number;
@@ -275,7 +267,8 @@ static struct rtcp_block own_block(struct feedback *f, const struct media_clock 
 {
     uint64_t expected = m->expected - f->expected_prior, received = m->received - f->received_prior;
     int64_t lost = (int64_t)(m->expected - m->received);
-    uint64_t came = load_rlx(&f->report_ns);
+    uint64_t came;
+    uint32_t lsr = feedback_last_report(f, m->ssrc, &came);
 
     f->expected_prior = m->expected;
     f->received_prior = m->received;
@@ -287,8 +280,8 @@ static struct rtcp_block own_block(struct feedback *f, const struct media_clock 
         .lost = (int32_t)(lost > 0x7fffff ? 0x7fffff : lost < -0x800000 ? -0x800000 : lost),
         .sequence = m->sequence,
         .jitter = m->jitter,
-        .lsr = f->report_ntp,
-        .dlsr = (uint32_t)(((now - came) / 1000 << 16) / 1000000),
+        .lsr = lsr,
+        .dlsr = came ? (uint32_t)(((now - came) / 1000 << 16) / 1000000) : 0,
     };
 }
 

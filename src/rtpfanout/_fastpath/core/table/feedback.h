@@ -15,6 +15,8 @@
 enum {
     FEEDBACK_REPORT = 512,   /* bytes of a sender report and a CNAME; of more none are passed on */
     FEEDBACK_MESSAGE = 384,  /* of what we say ourselves: a receiver report, our CNAME, requests */
+    FEEDBACK_OTHERS = 4,     /* SSRCs beside, of a session that takes several, whose reports go with */
+    FEEDBACK_OTHER = 80,     /* bytes of one of those */
     FEEDBACK_PASSED = 8,     /* sender reports that a round trip may be measured by */
     KEYFRAME_REPEATS = 3,
 };
@@ -33,6 +35,7 @@ enum {
 struct media_clock {
     uint32_t ssrc;
     bool other;         /* the rest is of another SSRC of the same source */
+    bool several;       /* the session takes more than one at once */
     uint64_t at_ns;     /* when the last one came; 0: none has */
     uint32_t timestamp; /* its own */
     uint32_t rate;      /* Hz; 0: not known */
@@ -58,9 +61,16 @@ struct keyframe_request {
 struct feedback {
     /* Downwards. */
     uint8_t report[FEEDBACK_REPORT];
-    uint16_t report_len; /* 0: none */
+    uint16_t report_len; /* 0: none; with what goes behind it */
     uint16_t cname_len;  /* bytes of the packet with the CNAME, at RTCP_SR_LEN */
     uint32_t report_number;
+    /* The last ones of other SSRCs: fresh ones go behind it (RFC 3550 section 6.1). */
+    struct other_report {
+        uint64_t at_ns; /* 0: none */
+        uint32_t ssrc, number, ntp;
+        uint16_t len;
+        uint8_t bytes[FEEDBACK_OTHER];
+    } others[FEEDBACK_OTHERS];
     _Atomic uint64_t report_ns; /* when it came */
     uint32_t report_ntp;        /* the middle of its NTP time stamp */
     uint32_t passed_number;     /* of the last one that was passed on to all, */
@@ -120,6 +130,12 @@ static inline bool feedback_passes(const struct feedback *f, const struct report
            (f->passed_ns == 0 || now - f->passed_ns >= FEEDBACK_SPACING_NS);
 }
 
+/* The last sender report of its source is this, with the CNAME if the datagram has it. */
+void feedback_keep_report(struct feedback *f, const struct rtcp_sender_report *sr, const uint8_t *data,
+                          size_t len, bool several, uint64_t now);
+/* What a report about that SSRC says of the last one: the middle of its time, and when it came; 0: there was
+ * none. */
+uint32_t feedback_last_report(const struct feedback *f, uint32_t ssrc, uint64_t *came);
 /* Its source is another: nothing that the one before said is passed on any more. */
 void feedback_begin(struct feedback *f);
 /* It is passed on, now. */
