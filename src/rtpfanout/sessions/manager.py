@@ -20,7 +20,7 @@ from rtpfanout.sessions.consent import Consents
 from rtpfanout.sessions.deadlines import Deadlines
 from rtpfanout.sessions.describing import Describing, with_sdp
 from rtpfanout.sessions.guests import Guests
-from rtpfanout.sessions.health import health_of
+from rtpfanout.sessions.health import Health
 from rtpfanout.sessions.history import History
 from rtpfanout.sessions.housekeeping import Housekeeping
 from rtpfanout.sessions.journal import Journal
@@ -99,7 +99,7 @@ class SessionManager:
         self._requests = Requests(clock.wall_secs)
         water = HighWater(limits.overload)
         journal = Journal(store, log)
-        self._zones = zones = Zones(journal)
+        self._zones, self._health = (zones := Zones(journal)), Health(engine)
         self._consents = consents = Consents(state, engine, journal, zones)
         due: Deadlines[int] = Deadlines()
         core = state, engine, clock, rules, ports or IngestPorts.none(engine)
@@ -373,7 +373,7 @@ class SessionManager:
             last_wrong_source=str(wrong) if wrong else "",
             first_copy_latency=LatencySummary.of(first),
             last_copy_latency=LatencySummary.of(last),
-            server=health_of(self._engine, self.housekeeping.overload_marks),
+            server=self._health.look(self.housekeeping.overload_marks),
         )
 
     def request_keyframe(self, session_id: str) -> None:
