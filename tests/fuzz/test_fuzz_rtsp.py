@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rtpfanout.rtsp.credentials import CHALLENGE, Names, names_of
-from rtpfanout.rtsp.credentials import _shown as token_of
+from rtpfanout.rtsp.credentials import CHALLENGE, Names, names_of, token_of
 from rtpfanout.rtsp.transport import answer, choose
 from rtpfanout.rtsp.urls import Target
 from rtpfanout.rtsp.wire import (
@@ -26,6 +25,7 @@ from rtpfanout.rtsp.wire import (
     Frame,
     Reader,
     RefusedRequest,
+    Request,
     response,
 )
 
@@ -71,7 +71,7 @@ def read(data: bytes, chance: random.Random) -> int:
                 if isinstance(item, Frame):
                     continue
                 found += 1
-                handle(item.url, item.headers)
+                handle(item)
         except RefusedRequest as refused:
             check(refused)
             return found
@@ -79,12 +79,12 @@ def read(data: bytes, chance: random.Random) -> int:
     return found
 
 
-def handle(url: str, headers: dict[str, str]) -> None:
-    token_of(headers.get("authorization", ""))
+def handle(request: Request) -> None:
+    token_of(request)
     try:
-        target = Target.of(url)
+        target = Target.of(request.url)
         assert target.base.isprintable()
-        chosen = choose(headers.get("transport", ""), PEER)
+        chosen = choose(request.headers.get("transport", ""), PEER)
         if chosen.is_interleaved:
             chosen = replace(chosen, channels=chosen.channels or (0, 1))
         assert "destination" not in answer(chosen, (5004, 5005))

@@ -24,7 +24,7 @@ from rtpfanout.errors import (
 )
 from rtpfanout.model import IPV4_PREFIX, Address, Rtcp
 from rtpfanout.rtsp import times
-from rtpfanout.rtsp.credentials import CHALLENGE
+from rtpfanout.rtsp.credentials import CHALLENGE, is_join_token, token_of
 from rtpfanout.rtsp.outlet import Outlet
 from rtpfanout.rtsp.playback import Playback, Track
 from rtpfanout.rtsp.transport import Transport, answer, choose
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rtpfanout.rtsp.credentials import Grant, Names
     from rtpfanout.rtsp.stage import Stage
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, TEARDOWN"
 _PUBLISHING = frozenset(("ANNOUNCE", "RECORD"))
 _MOST_TRACKS = 32
@@ -134,7 +134,7 @@ class Conversation:
 
     async def _describe(self, request: Request) -> Answer:
         target = Target.of(request.url)
-        grant = self._identify(request, target, "GetSubscriberSdp")
+        grant = await self._identify(request, target, "GetSubscriberSdp")
         accepted = request.headers.get("accept", "*/*").lower()
         if not any(kind in accepted for kind in ("application/sdp", "application/*", "*/*")):
             raise RefusedRequest(406, "expected Accept: application/sdp")
@@ -177,7 +177,7 @@ class Conversation:
 
     async def _setup(self, request: Request) -> Answer:
         target = Target.of(request.url)
-        grant = self._identify(request, target, "AddSubscriber")
+        grant = await self._identify(request, target, "AddSubscriber")
         playback = self.playback
         if "session" in request.headers:
             playback = self._found(request)
@@ -286,16 +286,18 @@ class Conversation:
         for track in tracks:
             track.close()
 
-    def _identify(self, request: Request, target: Target, method: str) -> Grant:
+    async def _identify(self, request: Request, target: Target, method: str) -> Grant:
         """Who has shown something on this connection need not again, as its URLs do not."""
+        stage, client = self._stage, self._client
         shows = target.token or "authorization" in request.headers
         grant = None if shows else self._grant
         if grant:
-            self._stage.credentials.recheck(grant)
+            stage.credentials.recheck(grant)
         else:
-            grant = self._stage.credentials.identify(
-                request, target.token, _peer_name(self._client.peer), self._client.names
-            )
+            shown = target.token or token_of(request)
+            secret = await stage.join_secret() if is_join_token(shown) else b""
+            peer = _peer_name(client.peer)
+            grant = stage.credentials.identify(shown, peer, client.names, secret)
         self._grant = grant
         grant.check(method)
         SCOPE.set(grant.identity.scope)  # of this request alone: each has a task of its own

@@ -11,13 +11,12 @@ import binascii
 import contextlib
 import hmac
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtpfanout import signed
 from rtpfanout.auth import Access, Caller, Identity, Role
-from rtpfanout.errors import PermissionDeniedError, RtpFanoutError, UnauthenticatedError
+from rtpfanout.errors import PermissionDeniedError, UnauthenticatedError
 from rtpfanout.model import SubscriberClass
 
 if TYPE_CHECKING:
@@ -47,19 +46,17 @@ class Grant:
 class Credentials:
     """Judges requests."""
 
-    def __init__(self, access: Access, join_secret: Callable[[], bytes]) -> None:
-        """`join_secret` may raise UnavailableError: then there are no join tokens for now."""
+    def __init__(self, access: Access) -> None:
         self.access = access
-        self._join_secret = join_secret
 
-    def identify(self, request: Request, token: str, peer: str, names: Names) -> Grant:
-        """`token` of the URL, `peer` as gRPC names it, `names` of a certificate, or None.
+    def identify(self, shown: str, peer: str, names: Names, join_secret: bytes) -> Grant:
+        """`shown`: see `token_of`. `peer` as gRPC names it, `names` of a certificate, or None.
+        `join_secret`: for who shows a join token.
 
         Raises UnauthenticatedError.
         """
-        shown = token or _shown(request.headers.get("authorization", ""))
-        if shown.startswith(signed.TOKEN_PREFIX):
-            return self._of_join_token(shown)
+        if is_join_token(shown):
+            return self._of_join_token(shown, join_secret)
         authorization = f"Bearer {shown}" if shown else ""
         return Grant(self.access.identify(Caller(peer, authorization, names)))
 
@@ -67,11 +64,11 @@ class Credentials:
         """Later on. Raises UnauthenticatedError."""
         self.access.recheck(grant.identity)
 
-    def _of_join_token(self, text: str) -> Grant:
-        with contextlib.suppress(ValueError, RtpFanoutError):
+    def _of_join_token(self, text: str, secret: bytes) -> Grant:
+        with contextlib.suppress(ValueError):
             token = signed.Token.parse(text)
             claims = token.claims
-            key = signed.token_key(self._join_secret(), claims.packed)
+            key = signed.token_key(secret, claims.packed)
             expires = claims.expires_ms / 1000
             if hmac.compare_digest(key, token.key) and time.time() < expires:
                 identity = Identity("join token", Role.SUBSCRIBER, expires=expires)
@@ -83,9 +80,14 @@ class Credentials:
 Names = tuple[str, ...] | None
 
 
-def _shown(authorization: str) -> str:
-    """The token in it; "" where there is none."""
-    scheme, _, value = authorization.strip().partition(" ")
+def is_join_token(shown: str) -> bool:
+    """Or what pretends to be one."""
+    return shown.startswith(signed.TOKEN_PREFIX)
+
+
+def token_of(request: Request) -> str:
+    """In its header; "" where there is none."""
+    scheme, _, value = request.headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
     if scheme.lower() != "basic":

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from rtpfanout.acceptor import Acceptor
 from rtpfanout.crowd import Crowd
 from rtpfanout.rtsp import times
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from rtpfanout.rtsp.conversation import Conversation
     from rtpfanout.rtsp.playback import Playback
     from rtpfanout.rtsp.stage import Stage
+
+_log = structlog.stdlib.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 STOP_SECONDS = 0.25
@@ -124,14 +128,18 @@ class Door:
                 if connection.is_late:
                     self._ended("late")
                     connection.end()
-            now = time.monotonic()
-            await self._look_at(
-                [
-                    playback
-                    for playback in self._playbacks()
-                    if playback.is_playing and now - playback.looked_at >= times.RENEW_SECONDS
-                ]
-            )
+            try:
+                await self._look_at(self._due())
+            except Exception:  # leases would end that should not
+                _log.exception("playing is not looked after")
+
+    def _due(self) -> list[Playback]:
+        now = time.monotonic()
+        return [
+            playback
+            for playback in self._playbacks()
+            if playback.is_playing and now - playback.looked_at >= times.RENEW_SECONDS
+        ]
 
     async def _look_at(self, playbacks: list[Playback]) -> None:
         for playback in playbacks:

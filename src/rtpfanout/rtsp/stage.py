@@ -63,7 +63,8 @@ class Stage:
         takes a descriptor."""
         self._relays_left = most_relays
         self.guests, self.describing = manager.guests, manager.describing
-        self.credentials = Credentials(access, lambda: manager.store.secret(JOIN_SECRET))
+        self.credentials = Credentials(access)
+        self._store = manager.store
         self.main = engine.bound
         port = self.main.port
         self.server_ports = (port, port + 1) if has_rtcp_port else (port, port)
@@ -84,6 +85,10 @@ class Stage:
         """In a thread, for this request's caller."""
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         return await loop.run_in_executor(self._threads, lambda: context.run(call, *args))
+
+    async def join_secret(self) -> bytes:
+        """What join tokens are known by. Raises UnavailableError: the store can't keep it."""
+        return await self.work(self._store.secret, JOIN_SECRET)
 
     def close(self) -> None:
         """Its threads end when they have done what they are at."""
