@@ -250,6 +250,70 @@ static void test_a_session_of_its_own(void)
     gate_close();
 }
 
+/* An earlier process followed it. */
+static void open_again(uint64_t followed)
+{
+    struct rf_source s = {.exact = address("10.0.0.1", 0), .ssrc_policy = RF_SSRC_FOLLOW,
+                          .followed = followed};
+
+    front = address("10.0.0.1", 5000);
+    rear = address("10.0.0.1", 5001);
+    gate_open_for(10);
+    session = must_add(&s, 0);
+}
+
+static unsigned shown(void)
+{
+    struct rf_source_ssrc seen[RF_SOURCE_SSRCS];
+
+    return (unsigned)rf_session_ssrcs(engine, session, seen);
+}
+
+/* After a restart of the server the second camera may be the first that comes. */
+static void test_whom_it_followed_before_is_expected(void)
+{
+    struct rf_notice notice;
+
+    open_again(rf_followed(OLD, VIDEO));
+    now += 5000 * MS; /* until packets are read */
+    for (unsigned i = 0; i < 20; i++)
+        CHECK(!gets_in(&rear, OTHER));
+    CHECK_EQ(shown(), 0);
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_KNOWN, &notice, 1), 0);
+    CHECK(gets_in(&front, OLD));
+    CHECK_EQ(shown(), 1);
+    CHECK_EQ(rf_notices(engine, RF_QUEUE_KNOWN, &notice, 1), 1);
+    CHECK(notice.kind == RF_NOTICE_SSRC && notice.handle == session);
+    both_for(1500, OTHER);
+    CHECK_EQ(waits_ms(&rear, OTHER, 10000), 10000);
+    gate_close();
+}
+
+static void test_it_restarted_while_no_server_ran(void)
+{
+    open_again(rf_followed(OLD, VIDEO));
+    CHECK(pass_rtp(NEW, &front, AUDIO, 1)->session == NULL); /* of no type that it had */
+    now += 300 * MS;
+    CHECK_EQ(waits_ms(&front, NEW, 1000), 20); /* five packets */
+    gate_close();
+    open_again(rf_followed(OLD, VIDEO));
+    CHECK_EQ(waits_ms(&front, NEW, 1000), 200);
+    CHECK_EQ(shown(), 1);
+    gate_close();
+}
+
+static void test_what_is_no_such_thing_is_not_expected(void)
+{
+    static const uint64_t damaged[] = {0, 1, OLD, UINT64_C(1) << 41, UINT64_MAX,
+                                       UINT64_C(3) << 40 | OLD, UINT64_C(0x1ff) << 32 | OLD};
+
+    for (unsigned i = 0; i < COUNT(damaged); i++) {
+        open_again(damaged[i]);
+        CHECK(gets_in(&rear, OTHER));
+        gate_close();
+    }
+}
+
 int main(void)
 {
     RUN(test_a_second_camera_knocks);
@@ -262,5 +326,8 @@ int main(void)
     RUN(test_another_payload_type_knocks);
     RUN(test_it_is_followed_when_the_session_is_told_so);
     RUN(test_a_session_of_its_own);
+    RUN(test_whom_it_followed_before_is_expected);
+    RUN(test_it_restarted_while_no_server_ran);
+    RUN(test_what_is_no_such_thing_is_not_expected);
     return 0;
 }

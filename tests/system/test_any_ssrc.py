@@ -212,9 +212,45 @@ def test_all_of_it_survives_kill_9(
             for field in ("status", "condition", "condition_since"):
                 setattr(was, field, getattr(now, field))
             assert was == now
-        again, packets = udp("127.0.0.2"), frame(77, 0)
+        again, packets = udp("127.0.0.2"), frame(1, 100)
         queued(viewer)
         assert transfer(again, second.ingest_target, packets, [viewer]) == [packets]
+
+
+def test_the_first_that_comes_after_kill_9_may_be_another_camera(
+    start_server: Callable[..., ServerProcess], udp: Udp, tmp_path: Path
+) -> None:
+    """Of the same address: the viewers get theirs, and not that."""
+    with udp() as free:
+        bind = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {"bind_address": bind, "store_path": str(tmp_path / "s.db")}
+    first = start_server(**settings)
+    viewer, front, rear = udp(), udp("127.0.0.2"), udp("127.0.0.2")
+    with SessionClient(first.calls_target) as client:
+        whoever_comes(client)
+        client.add_subscriber(NAME, address_of(viewer))
+        events = client.watch_sessions()
+        for event in events:
+            if event.type == pb.SessionEvent.SYNCED:
+                break
+        pinned(first, client, front, 1)
+        play(first, front, frame(1, 1))
+        for event in events:
+            if event.cause == "ssrc":
+                break
+        client.update_session(NAME, labels={"a": "b"})  # written behind what was told
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    second = start_server(**settings)
+    queued(viewer)
+    play(second, rear, frame(2, 0))
+    second.settled()
+    play(second, front, frame(1, 100))
+    assert receive(viewer, FRAME) == frame(1, 100)
+    with SessionClient(second.calls_target) as client:
+        (source,) = client.get_session(NAME).ssrcs
+        assert source.ssrc == 1
+        assert queued(viewer) == []
 
 
 @pytest.mark.lent_servers

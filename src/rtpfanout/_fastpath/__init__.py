@@ -100,6 +100,9 @@ A call with a handle raises KeyError when no session has it.
     most 256 packets and 256 KiB a session and 2 MiB a worker, and leaves first when it is; else it
     is dropped as `probation`.
 
+  Of "follow" `followed` tells which one came before, 2**40 + 2**32 * payload type + SSRC:
+  that is expected, and not the first one of all; anything else is none.
+
   A "ssrc" notice says that a session has another one than before (of "any" ten a second at the
   most). ``session_ssrcs`` lists (SSRC, payload type, since, last) of those that came in the last
   ten seconds of any, the newest first, eight at the most; none of "exact".

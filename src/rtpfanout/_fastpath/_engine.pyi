@@ -88,9 +88,16 @@ class Engine:
         relatch: tuple[Address | None, int] | None = None,
         at_own_port: bool = False,
         ssrc_policy: str = "exact",
+        followed: int = 0,
     ) -> int: ...
     def add_sessions(
-        self, records: bytes, prefixes: bytes, ssrcs: list[int], now_ns: int, policies: bytes = b""
+        self,
+        records: bytes,
+        prefixes: bytes,
+        ssrcs: list[int],
+        now_ns: int,
+        policies: bytes = b"",
+        followed: Sequence[int] = (),
     ) -> list[int | None]: ...
     def move_session(
         self,

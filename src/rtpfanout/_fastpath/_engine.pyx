@@ -172,8 +172,7 @@ cdef class Engine(Feedback):
         latch=False,
         relatch_after_ns=0,
         relatch=None,
-        at_own_port=False,
-        ssrc_policy="exact",
+        at_own_port=False, ssrc_policy="exact", uint64_t followed=0,
     ):
         cdef core.rf_source from_
         cdef uint64_t handle = 0
@@ -181,15 +180,17 @@ cdef class Engine(Feedback):
         write_source(
             &from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port, ssrc_policy
         )
+        from_.followed = followed
         with nogil:  # a move may be under way, and its grace period
             rc = core.rf_session_add(self.engine, &from_, ssrc, now_ns, &handle)
         check(rc)
         return handle
 
     def add_sessions(
-        self, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns, bytes policies=b""
+        self, bytes records, bytes prefixes, list ssrcs, uint64_t now_ns, bytes policies=b"",
+        list followed=[],
     ):
-        return add_plain_sessions(self.engine, records, prefixes, ssrcs, now_ns, policies)
+        return add_plain_sessions(self.engine, records, prefixes, ssrcs, now_ns, policies, followed)
 
     def move_session(
         self,

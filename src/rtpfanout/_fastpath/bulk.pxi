@@ -7,6 +7,7 @@ cdef list add_plain_sessions(
     list ssrcs,
     uint64_t now_ns,
     bytes policies,
+    list followed,
 ):
     cdef size_t count = record_count(records)
     cdef const core.rf_addr *addrs = record_addresses(records)
@@ -20,9 +21,12 @@ cdef list add_plain_sessions(
         )
     if policies and <size_t>len(policies) != count:
         raise ValueError(f"there are {len(policies)} policies for {count} sources")
+    if followed and <size_t>len(followed) != count:
+        raise ValueError(f"there are {len(followed)} followed for {count} sources")
     handles = []
     memset(&source, 0, sizeof(source))
     for i in range(count):
+        source.followed = followed[i] if followed else 0
         source.policy = core.RF_EXACT if prefix[i] == 255 else core.RF_NETWORK
         source.exact = source.network.addr = addrs[i]
         source.network.prefix = prefix[i]

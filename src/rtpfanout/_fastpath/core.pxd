@@ -38,6 +38,7 @@ cdef extern from "core.h" nogil:
         uint64_t relatch_after_ns
         rf_bool own_port
         rf_ssrc_policy ssrc_policy
+        uint64_t followed
 
     enum rf_notice_kind:
         RF_NOTICE_DATAGRAM

@@ -43,6 +43,11 @@ def engine_source(terms: Terms) -> tuple[Address | None, dict[str, Any]]:
     return terms.host or pinned, options
 
 
+def engine_followed(ssrc: int, payload_type: int) -> int:
+    """As Engine.add_session takes it."""
+    return 1 << 40 | payload_type << 32 | ssrc
+
+
 def engine_dscp(text: str) -> int:
     """As Engine.mark_session takes it."""
     return 64 if text == fields.DSCP_COPY else int(text or -1)

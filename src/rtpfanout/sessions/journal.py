@@ -57,6 +57,10 @@ class Journal:
         if sequences:
             self.submit([writes.note_fed(sequences)])
 
+    def note_followed(self, sequence: int, followed: int) -> None:
+        """What its source sends now. Not waited for: else a restart follows what it did before."""
+        self.submit([writes.note_followed(sequence, followed)])
+
     def delete_session(
         self, session: Session | RefusedSession, answer: StoredAnswer | None
     ) -> Future[int]:
@@ -170,6 +174,7 @@ def stored(session: Session) -> StoredSession:
         created_ns=session.created_wall_ns,
         revision=session.revision,
         was_fed=int(session.condition is not Condition.NEVER_FED),
+        followed=session.followed,
         **stored_terms(session.terms),
     )
 
@@ -192,5 +197,6 @@ def session_of(
         condition=Condition.FLOWING if row.was_fed else Condition.NEVER_FED,
         condition_since_ns=now if row.was_fed else clock.monotonic_of(row.created_ns),
         terms=terms,
+        followed=row.followed,
         revision=row.revision,
     )

@@ -255,16 +255,17 @@ def no_room(part: Part) -> LimitError:
     return LimitError(f"there are {count}", field="max_sessions", limit=most)
 
 
-def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int) -> int:
+def engine_add(part: Part, ssrc: int, terms: Terms, now_ns: int, followed: int = 0) -> int:
     """The handle of a session in the engine that has all of `terms`.
 
-    May wait for a grace period. Raises AlreadyExistsError, LimitError.
+    `followed` is what it had before a restart, as `engine_followed` makes it. May wait for a grace
+    period. Raises AlreadyExistsError, LimitError.
     """
     engine = part.engine
     address, options = engine_source(terms)
     try:
         with engine_judges(ssrc, terms):
-            handle = engine.add_session(address, ssrc, now_ns, **options)
+            handle = engine.add_session(address, ssrc, now_ns, followed=followed, **options)
     except BlockingIOError:
         raise no_room(part) from None
     if reading := engine_reading(terms):

@@ -39,6 +39,8 @@ class Session:
     """Monotonic."""
     is_active: bool = False
     """Whether it was so when that was last looked at."""
+    followed: int = 0
+    """As `engine_followed` makes it: which SSRC its source sent last, where one is followed."""
     revision: int = 0
     subscribers: int = 0
     refused: int = 0

@@ -140,7 +140,8 @@ class Restoring(Part):
     def _add_plain(self, rows: list[StoredSource], now: int) -> Iterator[int]:
         """Yields the sequences of those that take more than this."""
         engine = self.engine
-        plain, ssrcs, sources, prefixes, policies = [], [], [], bytearray(), bytearray()
+        plain, ssrcs, sources, followed = [], [], [], []
+        prefixes, policies = bytearray(), bytearray()
         for row in rows:
             source = plain_source(row) if row.consent in _CONSENTS else None
             if source is None or row.ingest_port or row.dscp or row.speaks_rtcp:
@@ -151,11 +152,12 @@ class Restoring(Part):
                 continue
             plain.append(row)
             ssrcs.append(row.ssrc)
+            followed.append(max(0, row.followed))
             sources.append(source[0])
             prefixes.append(source[1])
             policies.append(SSRC_POLICIES[row.ssrc_policy or SsrcPolicy.EXACT])
         handles = engine.add_sessions(
-            b"".join(sources), bytes(prefixes), ssrcs, now, bytes(policies)
+            b"".join(sources), bytes(prefixes), ssrcs, now, bytes(policies), followed
         )
         for row, record, prefix, handle in zip(plain, sources, prefixes, handles, strict=True):
             if handle is None:  # why, the other way will tell
@@ -177,7 +179,7 @@ class Restoring(Part):
                 raise ValueError(f"ingest_limit_bps is {terms.ingest_limit_bps}")
             if terms.ingest_port:
                 self.ports.open(terms.ingest_port)
-            handle = engine_add(self, row.ssrc, terms, now)
+            handle = engine_add(self, row.ssrc, terms, now, max(0, row.followed))
         except FAULTS as error:
             self._refuse_session(row, error)
             return

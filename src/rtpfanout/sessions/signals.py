@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from rtpfanout.errors import LimitError, NotFoundError, PermissionDeniedError, RtpFanoutError
-from rtpfanout.model import Address, ChangeKind, Consent, EventKind, SourcePolicy
+from rtpfanout.model import Address, ChangeKind, Consent, EventKind, SourcePolicy, SsrcPolicy
 from rtpfanout.seldom import Seldom
 from rtpfanout.sessions import fields
 from rtpfanout.sessions.changes import UNWRITTEN
+from rtpfanout.sessions.feeding import engine_followed
 from rtpfanout.sessions.names import which
 from rtpfanout.sessions.requests import NO_ID
 from rtpfanout.sessions.state import Part
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rtpfanout.sessions.requests import Once
     from rtpfanout.sessions.subscribers import Subscribers
     from rtpfanout.sessions.updating import Updating
+    from rtpfanout.sessions.views import SessionView
     from rtpfanout.store import Store
 
     Remove = Callable[[str, Sequence[bytes], Once], list[bool]]
@@ -207,6 +209,7 @@ class Signals(Part):
             self.changes.show(revision, ChangeKind.UPDATED, view, labels, cause="ssrc")
             newest = f"{view.ssrcs[0].ssrc:#010x}" if view.ssrcs else ""
             state.events.tell(EventKind.SSRC_CHANGED, view, detail=newest)
+            self._note_followed(session, view)
         if self.changes.given - self.store.revision > UNWRITTEN // 2:
             self.updating.journal.submit([])  # so that a start gives none of these again
         state.count("ssrcs_changed")
@@ -218,6 +221,18 @@ class Signals(Part):
             ssrc=newest,
             policy=str(view.terms.ssrc_policy),
         )
+
+    def _note_followed(self, session: Session, view: SessionView) -> None:
+        """So that a restart does not take another camera's, which comes first, for it. Not waited
+        for. The lock is held.
+        """
+        if session.terms.ssrc_policy is not SsrcPolicy.FOLLOW or not view.ssrcs:
+            return
+        newest = view.ssrcs[0]
+        followed = engine_followed(newest.ssrc, newest.payload_type)
+        if followed != session.followed:
+            session.followed = followed
+            self.updating.journal.note_followed(session.sequence, followed)
 
     def _may_pin(self, session: Session, address: Address) -> bool:
         terms = session.terms

@@ -125,6 +125,8 @@ class Updating(Part):
             revision = self.changes.begin()
             new = copy.copy(session)
             new.terms, new.ssrc, new.revision = after, ssrc, revision
+            if _begins_anew((old, before), (ssrc, after)):
+                new.followed = 0
             view = state.view(new)
             written = self.journal.save_session(new, once.answer(view.to_json()), session)
         try:
@@ -142,6 +144,8 @@ class Updating(Part):
             # Who saw it by the old labels alone is shown nothing of what it is now.
             gone = state.view(session) if after.labels != before.labels else None
             session.terms, session.revision = after, revision
+            if _begins_anew((old, before), (ssrc, after)):
+                session.followed = 0
             state.renumber(session, ssrc)
             state.note_latch(session)
             self._give_back(session, (old, before), (ssrc, after))
@@ -232,6 +236,13 @@ class Updating(Part):
         address, options = engine_source(to)
         with engine_judges(ssrc, to):
             self.engine.move_session(handle, address, ssrc=ssrc, **options)
+
+
+def _begins_anew(before: tuple[int, Terms], after: tuple[int, Terms]) -> bool:
+    """Whether what it followed is of interest no more."""
+    (old, was), (ssrc, now) = before, after
+    asked = (old, was.source, was.pinned, was.ssrc_policy, was.ingest_port)
+    return asked != (ssrc, now.source, now.pinned, now.ssrc_policy, now.ingest_port)
 
 
 def _cause(before: Terms, after: Terms) -> str:

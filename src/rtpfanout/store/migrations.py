@@ -149,6 +149,7 @@ _LAYOUT_3 = _added(
     ("srtp INTEGER", "0"),
     ("check_padding INTEGER", "-1"),
     ("rtcp_mux INTEGER", "-1"),
+    ("followed INTEGER", "0"),
 )
 _LAYOUT_3 += _added("subscriber", ("rtcp INTEGER", "0"))
 

@@ -65,6 +65,8 @@ class StoredSession(NamedTuple):
     check_padding: int = -1
     """0 or 1; -1: absent. As `rtcp_mux`."""
     rtcp_mux: int = -1
+    followed: int = 0
+    """SSRC and payload type of the one that was followed, as the engine takes it; 0: none."""
 
 
 class StoredSource(NamedTuple):
@@ -89,6 +91,7 @@ class StoredSource(NamedTuple):
     srtp: int = 0
     check_padding: int = -1
     rtcp_mux: int = -1
+    followed: int = 0
 
     @property
     def speaks_rtcp(self) -> bool:

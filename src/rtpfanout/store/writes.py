@@ -73,6 +73,11 @@ def note_fed(sequences: Sequence[int]) -> Write:
     return Write([("UPDATE session SET was_fed = 1 WHERE sequence = ?", rows)], len(rows))
 
 
+def note_followed(sequence: int, followed: int) -> Write:
+    """What its source sends; nothing if it isn't there."""
+    return Write([("UPDATE session SET followed = ? WHERE sequence = ?", [(followed, sequence)])])
+
+
 def drop_session(sequence: int) -> Write:
     """The session and all its subscribers; nothing if it isn't there."""
     of, session = (

@@ -63,7 +63,15 @@ struct rf_source {
     /* But for RF_SSRC_EXACT a session has all of its source, whatever other SSRC it was told (0:
      * none). Where another session has an SSRC for itself and admits the source, that one has it. */
     enum rf_ssrc_policy ssrc_policy;
+    /* RF_SSRC_FOLLOW: which one it followed before, as rf_followed makes it; 0: none. Only of one that
+     * is added. */
+    uint64_t followed;
 };
+
+static inline uint64_t rf_followed(uint32_t ssrc, uint8_t payload_type)
+{
+    return UINT64_C(1) << 40 | (uint64_t)payload_type << 32 | ssrc;
+}
 
 enum rf_notice_kind {
     RF_NOTICE_DATAGRAM, /* a control datagram */

@@ -40,10 +40,11 @@ static struct table_claim claim_of(const struct rf_source *source, const struct 
 }
 
 /* What it needs to take more than one SSRC. */
-static int give_ssrcs(struct session *s, enum rf_ssrc_policy policy)
+static int give_ssrcs(struct session *s, enum rf_ssrc_policy policy, uint64_t followed)
 {
-    if (policy != RF_SSRC_EXACT && !s->ssrcs)
-        s->ssrcs = calloc(1, sizeof *s->ssrcs);
+    if (policy != RF_SSRC_EXACT && !s->ssrcs && (s->ssrcs = calloc(1, sizeof *s->ssrcs)) &&
+        policy == RF_SSRC_FOLLOW)
+        ssrcs_expect(s->ssrcs, followed);
     return policy == RF_SSRC_EXACT || s->ssrcs ? 0 : -ENOMEM;
 }
 
@@ -65,7 +66,7 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
     store_rlx(&s->rule, rule);
     engine_note_feeder(e, s, source);
     set_ssrc_policy(s, source->ssrc_policy);
-    rc = give_ssrcs(s, source->ssrc_policy);
+    rc = give_ssrcs(s, source->ssrc_policy, source->followed);
     if (rc == 0 && !source->own_port)
         rc = table_insert(&e->table, s);
     if (rc) {
@@ -313,7 +314,7 @@ static int retune(struct move *m, const struct rf_source *source, struct source_
     struct session *s = m->session;
     int rc = source->own_port ? 0 : table_reserve(&m->engine->table, s, &claim);
 
-    if (rc || (rc = give_ssrcs(s, source->ssrc_policy)))
+    if (rc || (rc = give_ssrcs(s, source->ssrc_policy, 0)))
         return rc;
     engine_note_feeder(m->engine, s, source);
     m->was = load_rlx(&s->rule);

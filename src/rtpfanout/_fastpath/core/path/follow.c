@@ -30,10 +30,15 @@ static void follow(struct ssrcs *k, const struct datagram *d, uint32_t ssrc, uin
 static void admit(struct ssrcs *k, const struct datagram *d, uint32_t ssrc, uint8_t payload_type,
                   uint64_t now)
 {
-    uint64_t what = ssrc_what(ssrc, payload_type);
+    uint64_t what = ssrc_what(ssrc, payload_type), was = load_rlx(&k->what[0]);
 
     store_rlx(&k->last_ns[0], now);
-    if (load_rlx(&k->what[0]) != what) {
+    if (was != what) {
+        if (was & SSRC_EXPECTED) {
+            store_rls(&k->since_ns[0], now);
+            k->feeder = d->source;
+            k->untold = true;
+        }
         store_rls(&k->what[0], what);
         ssrcs_note_type(k, payload_type);
     }
@@ -112,6 +117,10 @@ enum follow_verdict follow_judge(struct session *s, const uint8_t *packet,
     if (load_rlx(&k->what[0]) == 0 || (s->ssrc != 0 && s->ssrc == ssrc)) {
         follow(k, d, ssrc, payload_type, now);
         return FOLLOW_SWITCH;
+    }
+    if (load_rlx(&k->last_ns[0]) == 0) { /* the one that was followed may come as well from here on */
+        store_rlx(&k->last_ns[0], now);
+        k->alive_received_ns = d->received_ns;
     }
     struct ssrc_other *other = ssrcs_note_other(k, ssrc, d->received_ns, now);
 

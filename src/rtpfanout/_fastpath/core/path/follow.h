@@ -27,7 +27,8 @@ enum follow_verdict {
 
 /* A packet of `s` that its source sent; `now`: CLOCK_MONOTONIC.
  *
- * The SSRC that the session was told is taken at once, whenever it comes, and the first one of all;
+ * The SSRC that the session was told is taken at once, whenever it comes, and the first one of all,
+ * unless one is expected;
  * another when the followed one has been silent for FOLLOW_SILENCE_NS, by FOLLOW_IN_SEQUENCE packets
  * of a payload type that was admitted before. Who has sent two in sequence keeps others from
  * trying until he has been silent for a moment. Who was another camera stays that. */

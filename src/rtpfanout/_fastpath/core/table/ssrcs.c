@@ -34,6 +34,16 @@ bool ssrcs_note(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t n
     return true;
 }
 
+void ssrcs_expect(struct ssrcs *k, uint64_t followed)
+{
+    uint8_t payload_type = followed >> 32 & 127;
+
+    if (followed != ssrc_what((uint32_t)followed, payload_type))
+        return;
+    store_rlx(&k->what[0], followed | SSRC_EXPECTED);
+    ssrcs_note_type(k, payload_type);
+}
+
 void ssrcs_follow(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now)
 {
     begin(k, 0, ssrc_what(ssrc, payload_type), now);
@@ -101,7 +111,7 @@ static bool read_one(struct ssrcs *k, unsigned at, struct rf_source_ssrc *out)
     out->payload_type = what >> 32 & 127;
     out->since_ns = load_acq(&k->since_ns[at]);
     out->last_ns = load_acq(&k->last_ns[at]);
-    return what != 0 && (uint32_t)load_acq(&k->what[at]) == out->ssrc;
+    return what != 0 && !(what & SSRC_EXPECTED) && (uint32_t)load_acq(&k->what[at]) == out->ssrc;
 }
 
 unsigned ssrcs_read(struct ssrcs *k, struct rf_source_ssrc *out)

@@ -43,14 +43,19 @@ struct ssrcs {
     uint64_t told_ns; /* when the control plane was told last */
 };
 
+#define SSRC_EXPECTED (UINT64_C(1) << 41) /* it is followed, but has not come yet */
+
 static inline uint64_t ssrc_what(uint32_t ssrc, uint8_t payload_type)
 {
-    return UINT64_C(1) << 40 | (uint64_t)payload_type << 32 | ssrc;
+    return rf_followed(ssrc, payload_type);
 }
 
 /* One of several has come; whether it is new. Then it has a free place of the list, or that of the one
  * that has been silent longest. */
 bool ssrcs_note(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
+/* Before a packet comes: that was followed by an earlier process, as rf_followed has it. Nothing if it
+ * is not like that. */
+void ssrcs_expect(struct ssrcs *k, uint64_t followed);
 /* It is the one that is followed from here on. */
 void ssrcs_follow(struct ssrcs *k, uint32_t ssrc, uint8_t payload_type, uint64_t now);
 /* One that is not followed has come: its place among the others. NULL where each is another camera's,
