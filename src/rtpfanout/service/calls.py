@@ -134,9 +134,13 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         # Apart, so that whoever lists without end keeps no other thread busy.
         self._looking = ThreadPoolExecutor(1, "reach")
         self._turns = Turns(CHANGING_THREADS)
-        self._top = Top(manager.overview)
         for method in SERVICE.methods:
             requests[method.name, grpc.StatusCode.OK.name] += 0
+
+    @functools.cached_property
+    def _top(self) -> Top:
+        """Who takes no such call needs none."""
+        return Top(self.manager.overview)
 
     def admit(
         self, method: str, request: Any, context: Context, audit: Audit | None = None
