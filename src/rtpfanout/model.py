@@ -210,8 +210,9 @@ class EventKind(enum.StrEnum):
     SUBSCRIBER_SHED = "subscriber_shed"
     SUBSCRIBER_REFUSED = "subscriber_refused"
     SUBSCRIBER_LAPSED = "subscriber_lapsed"
+    SUBSCRIBER_UNREACHABLE = "subscriber_unreachable"
     SUBSCRIBER_BACK = "subscriber_back"
-    """After any of the three before."""
+    """After any of the four before."""
 
     GAP = "gap"
     """Told to one watcher: what came before the next event is not known."""

@@ -233,14 +233,14 @@ class Server:
             self._start_http(self._listener)
         if self.hook:
             self.hook.start()
-        reach = self._begin_to_listen()
+        self._begin_to_listen()
         self._housekeeping = asyncio.create_task(
             housekeep(
                 self.engine,
                 self.manager.housekeeping,
                 self.memberships,
                 self._workers.look_at_cpus,
-                reach.listen,
+                self.manager.reaching.look,
                 self._show_local_addresses,
                 lambda: self.settings.session_timeout_secs,
                 [(self.manager.overview.history.look, APART_SECONDS)] if self._has_page else [],
@@ -357,7 +357,7 @@ class Server:
         if self._local:
             self._local.close()
 
-    def _begin_to_listen(self) -> Reach:
+    def _begin_to_listen(self) -> None:
         """To what is said of copies."""
         ports = side_ports_of(self.settings, self.ingress_address)
         reach = Reach((self.ingress_address.port, *ports))
@@ -366,7 +366,6 @@ class Server:
         self.manager.reaching.reach = self._reach = reach
         text = self.settings.egress_address
         self.manager.reaching.source = parse_ip(text) if text else None
-        return reach
 
     def _policy(self) -> AddressPolicy:
         assert self._local

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cli_support import background, run, run_json
+from cli_support import background, run
 from supervisor_scene import kill
-from support import ServerProcess, address_of, eventually, rtp_packet
+from support import ServerProcess, address_of, requires_root, rtp_packet
 
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.client import SessionClient
@@ -95,6 +96,40 @@ def test_what_cannot_be_asked_for(
     assert f"\n{chr(len(field))}{field}".encode() in details
 
 
+@pytest.mark.lent_servers
+def test_a_viewer_that_has_gone_is_told(
+    server: ServerProcess, udp: Callable[..., socket.socket]
+) -> None:
+    requires_root()  # to hear of it
+    camera, viewer = udp(), udp()
+    gone = address_of(viewer)
+    viewer.close()
+    with (
+        SessionClient(server.calls_target) as client,
+        client.watch_events(0, kinds=["subscriber_unreachable"], heartbeats=True) as watch,
+    ):
+        until(watch, "heartbeat")
+        client.create_session(address_of(camera), 7, "video", name="rover/front")
+        client.add_subscriber("rover/front", gone)
+        over = threading.Event()
+
+        def feed() -> None:
+            number = 0
+            while not over.wait(0.05):
+                number += 1
+                camera.sendto(rtp_packet(7, number), server.ingest_target)
+
+        thread = threading.Thread(target=feed)
+        thread.start()
+        try:
+            *_, event = until(watch, "subscriber_unreachable")
+        finally:
+            over.set()
+            thread.join()
+    assert (event.session_name, event.subscriber_address) == ("rover/front", gone)
+    assert event.detail.startswith("nobody listens at the port")
+
+
 def read(command: Background) -> dict[str, Any]:
     assert command.process.stdout is not None
     found: dict[str, Any] = json.loads(command.process.stdout.readline())
@@ -112,11 +147,8 @@ def test_the_command_goes_on_over_a_crash_and_says_what_it_cannot_know(
         before = [read(command) for _ in range(2)]
         kill(server)
         gap, started = read(command), read(command)
-        eventually(
-            lambda: run("session", "rm", session_id, "-s", address).returncode,
-            lambda code: code == 0,
-            "the session is deleted",
-        )
+        with SessionClient(address) as client:
+            client.delete_session(session_id)
         deleted = read(command)
         code, _ = command.finish(signal.SIGINT)
     assert code == 0
@@ -132,4 +164,3 @@ def test_the_command_goes_on_over_a_crash_and_says_what_it_cannot_know(
     again = run("events", "--since", before[-1]["sequence"], "--once", "-o", "json", "-s", address)
     shown = [json.loads(line)["kind"] for line in again.stdout.splitlines()]
     assert shown == ["gap", "started", "deleted"]
-    assert run_json("session", "list", "-s", address) == []

@@ -19,7 +19,7 @@ from rtpfanout.reach.ways import Way, find_ways
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from rtpfanout.model import IPAddress
+    from rtpfanout.model import Address, IPAddress
 
     Question = tuple[IPAddress, IPAddress | None]
 
@@ -57,6 +57,13 @@ class Reach:
             for error in self._listener.take():
                 if error.port in self._ports:
                     self._errors.note(error, now)
+
+    def refused(self) -> dict[Address, str]:
+        """Where copies go that somebody says by ICMP, again and again, that they don't get to; what
+        it says."""
+        with self._lock:
+            errors = self._errors.again(self._monotonic())
+            return {to: heard.told.value for to, heard in errors.items()}
 
     def of(self, asked: Sequence[Asked]) -> list[Reached]:
         """Of each, as it is now. A question to the kernel for each address that it was not asked of

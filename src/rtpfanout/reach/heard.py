@@ -51,6 +51,10 @@ class HeardErrors:
         """What was heard last."""
         return self._again.get(to) or self._once.get(to)
 
+    def again(self, now: float) -> dict[Address, Heard]:
+        """Of which errors go on coming."""
+        return {to: heard for to, heard in self._again.items() if now - heard.last <= STALE_SECS}
+
     def __len__(self) -> int:
         return len(self._once) + len(self._again)
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtpfanout.errors import RtpFanoutError
-from rtpfanout.model import ACTIVE_WINDOW_NS, Consent
+from rtpfanout.model import ACTIVE_WINDOW_NS, Condition, Consent, EventKind
 from rtpfanout.reach import Asked, Reach
+from rtpfanout.reach.heard import STALE_SECS
 from rtpfanout.sessions.state import Part
 from rtpfanout.sessions.views import SubscriberState, SubscriberView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtpfanout.model import IPAddress
+    from rtpfanout.model import Address, IPAddress
     from rtpfanout.sessions.record import Session
+
+_AT_A_TIME = 64  # so that the lock is held for moments
+_LOOKED_AT = 20_000
+"""Sessions in a second that are looked through for who is unreachable."""
+_MOST_TOLD = 4096
 
 
 @dataclass(eq=False, slots=True)
@@ -24,6 +30,63 @@ class Reaching(Part):
 
     reach: Reach | None = None
     source: IPAddress | None = None
+    _told: dict[Address, list[Session]] = field(default_factory=dict)
+    """Who is told to be unreachable, and the subscriber of which sessions it was then."""
+
+    def look(self) -> None:
+        """Housekeeping, about once a second: what is heard by ICMP of subscribers is an event when
+        it begins, and when it is over: when copies have left for long enough, and nothing came.
+
+        A session whose copies do not leave tells nothing.
+        """
+        reach = self.reach
+        if reach is None:
+            return
+        reach.listen()
+        refused = reach.refused()
+        # Who forges such messages keeps us busy for a share of the time.
+        most = max(1, _LOOKED_AT // max(1, len(self.state.in_order)))
+        new = [address for address in refused if address not in self._told]
+        for address in new[: min(most, _MOST_TOLD - len(self._told))]:
+            self._told[address] = found = self._subscribed(address.record)
+            for session in found:
+                self._tell(EventKind.SUBSCRIBER_UNREACHABLE, session, address, refused[address])
+        for address in [address for address in self._told if address not in refused]:
+            self._told[address] = [s for s in self._told[address] if not self._is_over(s, address)]
+            if not self._told[address]:
+                del self._told[address]
+
+    def _subscribed(self, record: bytes) -> list[Session]:
+        """The sessions that it is a subscriber of."""
+        state = self.state
+        with state.lock:
+            sessions = list(state.in_order)
+        found = []
+        for start in range(0, len(sessions), _AT_A_TIME):
+            with state.lock:
+                found += [s for s in sessions[start : start + _AT_A_TIME] if self._has(s, record)]
+        return found
+
+    def _has(self, session: Session, record: bytes) -> bool:
+        """The lock is held."""
+        if self.state.by_handle.get(session.handle) is not session:
+            return False
+        return self.engine.find_subscribers(session.handle, record) != [None]
+
+    def _is_over(self, session: Session, address: Address) -> bool:
+        """It is gone, or has been sent to for so long that something would have been heard."""
+        with self.state.lock:
+            if not self._has(session, address.record):
+                return True
+            flows = session.condition is Condition.FLOWING and not session.terms.paused
+            since = max(session.condition_since_ns, session.fed_since_ns)
+            if not flows or self.clock.monotonic_ns() - since < STALE_SECS * 1e9:
+                return False
+        self._tell(EventKind.SUBSCRIBER_BACK, session, address, "")
+        return True
+
+    def _tell(self, kind: EventKind, session: Session, address: Address, detail: str) -> None:
+        self.state.events.tell(kind, session, records=[address.record], detail=detail)
 
     def of(self, session_id: str, views: Sequence[SubscriberView]) -> list[SubscriberView]:
         """The same subscribers with what is known of their reach; of a session that is gone as they
