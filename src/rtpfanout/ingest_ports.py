@@ -56,6 +56,12 @@ class IngestPorts:
         """No session can have one."""
         return cls(engine, KeptSockets(), PortRange(), 1)
 
+    @property
+    def used(self) -> int:
+        """How many of the range sessions have."""
+        with self._lock:
+            return sum(self.range.holds(number) for number in self._claimed)
+
     def claim(self, number: int) -> None:
         """For a session that has it already, whatever the range is. Raises AlreadyExistsError."""
         with self._lock:

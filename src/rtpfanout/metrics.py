@@ -205,6 +205,12 @@ class ServerCollector(Collector):
             ),
             ("total_subscribers", "Subscribers of all sessions.", manager.total_subscribers),
             (
+                "rtpfanout_ingest_ports",
+                "Ports that sessions can have for themselves: ingest_ports.",
+                len(manager.ports.range),
+            ),
+            ("rtpfanout_ingest_ports_used", "Those that sessions have.", manager.ports.used),
+            (
                 "rtpfanout_refused_sessions",
                 "Sessions that are kept and take no packet: the configuration refuses them.",
                 refused_sessions,

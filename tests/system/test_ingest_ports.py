@@ -192,6 +192,9 @@ def test_a_range_that_is_full_and_one_that_others_use(
     with taken(ports.first + 3):
         numbers = [create(server, "", source_policy="latch").ingest_port for _ in range(3)]
         assert numbers == [ports.first, ports.first + 4, ports.first + 6]
+        metrics = server.metrics()
+        assert metrics["rtpfanout_ingest_ports"] == len(ports)
+        assert metrics["rtpfanout_ingest_ports_used"] == 3
         for port, code in (
             ("auto", grpc.StatusCode.RESOURCE_EXHAUSTED),
             (str(ports.first), grpc.StatusCode.ALREADY_EXISTS),

@@ -136,11 +136,18 @@ def test_networks_stay_of_one_family(start_server: StartServer, udp: MakeSocket)
             session_id=session, source_policy="latch", source_address=""
         )
     )
+    anew = session_pb2.UpdateSessionRequest(session_id=session, latch_window_secs=60)
     for source, to in at.items():
-        knock(server, session, source, to)
-        server.stub.UpdateSession(
-            session_pb2.UpdateSessionRequest(session_id=session, latch_window_secs=60)
-        )
+
+        def pin(source: socket.socket = source, to: tuple[str, int] = to) -> str:
+            source.sendto(rtp_packet(SSRC, 0), to)
+            got = pinned(server, session)
+            if got not in ("", address_of(source)):  # a late packet of the one before
+                server.stub.UpdateSession(anew)
+            return got
+
+        eventually(pin, address_of(source).__eq__, "pinned")
+        server.stub.UpdateSession(anew)
 
 
 def test_port_0_pins_nothing_is_answered_nothing_and_costs_no_line(server: ServerProcess) -> None:

@@ -94,5 +94,7 @@ def test_what_is_not_known_is_not_said(without: set[str], gone: set[str]) -> Non
 
 def test_of_a_session_without_a_packet_or_a_reception() -> None:
     assert readable_stats(shown({}))["reception"] == "no packet yet"
+    told = readable_stats(shown(RECEPTION), "192.0.2.7:5000")["source"]
+    assert told == f"192.0.2.7:5000, {readable_stats(shown(RECEPTION))['source']}"
     assert "reception" not in readable_stats(shown(None))
     assert in_a_line(shown(None))["lost"] == "-"

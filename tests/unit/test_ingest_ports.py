@@ -79,7 +79,10 @@ def test_each_has_one_until_there_is_none(scene: Scene) -> None:
     with pytest.raises(LimitError, match="all 3 ports") as full:
         scene.ports.claim_new(AUTO)
     assert (full.value.field, full.value.limit) == ("ingest_ports", 3)
+    assert scene.ports.used == 3
+    scene.ports.claim(scene.range.last + 1)  # of a session from before the range was this
     scene.ports.free(scene.numbers[1])
+    assert scene.ports.used == 2
     assert scene.ports.claim_new(AUTO) == scene.numbers[1]
 
 

@@ -197,10 +197,11 @@ def stats(
             _watch_stats(client, session_id, interval, output)
             return
         fields = message_dict(client.get_session_stats(session_id))
+        source = _source(client, session_id) if output is OutputFormat.TABLE else ""
     if output is OutputFormat.JSON:
         write_json(fields)
     else:
-        write_fields(readable_stats(fields))
+        write_fields(readable_stats(fields, source))
 
 
 app.command("update")(session_change.update)
@@ -208,6 +209,11 @@ app.command("pause")(session_change.pause)
 app.command("resume")(session_change.resume)
 app.command("watch")(session_watch.watch)
 app.command("token")(session_change.token)
+
+
+def _source(client: "SessionClient", session_id: str) -> str:
+    session = client.get_session(session_id)
+    return session.pinned_source or session.source_address
 
 
 def _watch_stats(
@@ -225,7 +231,8 @@ def _watch_stats(
             if output is OutputFormat.JSON:
                 write_json(fields, indent=None)
             elif drawn:
-                view.update(rich_table(("COUNTER", "VALUE"), readable_stats(fields).items()))
+                told = readable_stats(fields, _source(client, session_id))
+                view.update(rich_table(("COUNTER", "VALUE"), told.items()))
             else:
                 values = in_a_line(fields)
                 widths = {name: max(len(name), 8) for name in values}

@@ -8,9 +8,10 @@ COUNTERS = (
 )  # fmt: skip
 
 
-def readable_stats(fields: dict[str, Any]) -> dict[str, object]:
+def readable_stats(fields: dict[str, Any], source: str = "") -> dict[str, object]:
     """By name, in the order in which they are to be shown; `fields` are of SessionStatsResponse.
 
+    `source` is the address that feeds it, where that is known.
     Reasons why nothing was dropped are left out, and of the reception what isn't known.
     """
     last = fields["seconds_since_last_packet"]
@@ -27,7 +28,7 @@ def readable_stats(fields: dict[str, Any]) -> dict[str, object]:
     if wrong := fields.get("last_wrong_source"):
         readable["last_wrong_source"] = wrong
     if fields["reception"]:
-        readable |= _reception(fields["reception"])
+        readable |= _reception(fields["reception"], source)
     if fields["feedback"]:
         readable |= _feedback(fields["feedback"])
     return readable
@@ -70,12 +71,12 @@ def _dropped(fields: dict[str, Any]) -> str:
     return ", ".join(found) or "nothing"
 
 
-def _reception(of: dict[str, Any]) -> dict[str, object]:
+def _reception(of: dict[str, Any], source: str) -> dict[str, object]:
     if of["ssrc"] is None:
         return {"reception": "no packet yet"}
     share = of["lost"] / of["expected"] if of["expected"] else 0.0
     readable: dict[str, object] = {
-        "source": _source(of),
+        "source": f"{source}, {_source(of)}" if source else _source(of),
         "encoding": _encoding(of),
         "expected": of["expected"],
         "lost": f"{of['lost']} ({share:.2%}), {of['missing_now']} of the last 64",

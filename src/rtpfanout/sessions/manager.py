@@ -102,7 +102,8 @@ class SessionManager:
         self._zones, self._health = (zones := Zones(journal)), Health(engine)
         self._consents = consents = Consents(state, engine, journal, zones)
         due: Deadlines[int] = Deadlines()
-        core = state, engine, clock, rules, ports or IngestPorts.none(engine)
+        self.ports = ports or IngestPorts.none(engine)
+        core = state, engine, clock, rules, self.ports
         subscribers = Subscribers(*core, journal, zones, water, due, consents)
         updating = Updating(*core, journal, log, zones, consents)
         life = Life(*core, journal, log, zones, water, subscribers)
