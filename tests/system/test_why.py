@@ -88,6 +88,7 @@ class Scene:
         )
         stack.callback(self.server.stop)
         self._ssrc = 0x77000000
+        self.seconds = 0.5
 
     def socket(self, host: str, ip: str) -> socket.socket:
         with inside(self.ns[host]):
@@ -132,7 +133,7 @@ class Scene:
 
     def why(self, *arguments: object) -> dict[str, dict[str, Any]]:
         """What isn't well, by station and kind; the exit code says whether there is anything."""
-        done = self.command("why", *arguments, "--seconds", 1, "-o", "json")
+        done = self.command("why", *arguments, "--seconds", self.seconds, "-o", "json")
         told = json.loads(done.stdout)
         found = {
             f"{each['station']}/{each['kind']}": each
@@ -174,7 +175,7 @@ def test_viewers_whose_port_is_closed_or_whose_host_is_not_there(shared: Scene) 
         s.until("closed", "flowing")
         both = {"reach/port_closed", "reach/no_arp"}
         found = eventually(lambda: s.why("closed"), lambda f: set(f) == both, "both troubles")
-        table = s.command("why", "closed", closed)
+        table = s.command("why", "closed", closed, "--seconds", 0.5)
     assert found["reach/port_closed"]["text"].startswith(f"{closed}: nobody takes it")
     assert f"{NOBODY} does not answer ARP" in found["reach/no_arp"]["text"]
     assert table.returncode == 1
@@ -191,7 +192,7 @@ def test_a_firewall_at_the_viewer_that_drops_silently(shared: Scene) -> None:
     s.drop_at(viewer)
     with camera:
         s.until("walled", "flowing")
-        done = s.command("why", "walled", there, "--seconds", 1)
+        done = s.command("why", "walled", there, "--seconds", 0.5)
     assert done.returncode == 0, done.stdout
     assert "a firewall that drops silently, or the program that is to play them" in done.stderr
     assert "whether anybody listens at the port nothing tells" in done.stdout
@@ -259,6 +260,7 @@ def test_a_tenth_is_lost_on_the_uplink(shared: Scene) -> None:
     )
     with camera:
         s.until("lossy", "flowing")
+        s.seconds = 1.0  # for a share of enough packets
         found = s.names("reception/lost_on_the_way", "lossy", there)
     assert "are lost between camera and server" in found["text"]
 
