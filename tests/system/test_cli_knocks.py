@@ -225,7 +225,7 @@ def test_two_that_wait_for_anybody(server):
 
 
 def test_a_camera_that_came_too_late_for_its_latch(server, ingest, udp):
-    run("session", "create", "any", "--name", "late", "--latch-window", "0", **server)
+    run("session", "create", "any", "--name", "late", "--latch-window", "0.001", **server)
     camera = udp("127.0.0.5")
 
     def described():

@@ -148,7 +148,7 @@ CORE_LAYERS = (
     ("path", {"ingress", "egress", "fair", "linger"}),
     ("path", {"inbox", "follow", "hold", "side_reader", "rtcp_gate"}),
     ("path", {"fanout", "gate"}),
-    ("path", {"gate_admit", "fanout_account"}),
+    ("path", {"gate_admit", "gate_wait", "fanout_account"}),
     ("path", {"worker"}),
     (
         "path",

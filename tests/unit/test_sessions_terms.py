@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from managers import SECOND, SOURCE, SUBSCRIBER, Clock, manager_of, send
-from support import eventually, queued, udp_socket
+from support import eventually, queued, receive, udp_socket
 
 from rtpfanout._fastpath import Engine
 from rtpfanout.errors import (
@@ -134,7 +134,7 @@ def test_a_latch_is_pinned_by_the_first_packet(
         assert pinned.source_address == "127.0.0.1"
         send(two, engine, 1)
         send(one, engine, 1)
-        subscriber.recv(100)
+        assert len(receive(subscriber, 2)) == 2, "the first one, which waited, and this"
         assert queued(subscriber) == []
         assert not manager.signals.on_source_notice(handle, Address.parse("127.0.0.1:9"))
         with pytest.raises(AddressDeniedError):

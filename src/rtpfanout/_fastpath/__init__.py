@@ -63,14 +63,16 @@ A call with a handle raises KeyError when no session has it.
 
   - no `prefix`: exactly `source`, or with port 0 any port of its address. With `relatch` (a
     network as (address, prefix)) a packet of the SSRC from there makes a "source" notice once the
-    session has had none for `relatch_after_ns` (0: never), and is dropped as `latching`.
+    session has had none for `relatch_after_ns` (0: never), and waits as with `latch`.
   - `prefix` (0 to 32 for IPv4, else 0 to 128): any port of any address in
     source.ip/prefix; no IPv4 address is in an IPv6 network. The most specific network
     wins; an exact source goes before all. A packet from one of the session's own
     subscribers is dropped as `loop`.
   - no `source` (None, also in `relatch`): anybody, of both families; the least specific network.
   - `latch` (of all of source.ip/prefix, without prefix that one address): nobody yet. A
-    packet from there makes a "source" notice and is dropped as `latching`.
+    packet from there makes a "source" notice. It waits for a second, at most 256 packets and
+    256 KiB a source, 8 sources a session, and leaves first when ``move_session`` pins the session
+    to its source (exactly; with `pins`); else it is dropped as `latching`.
 
   - `at_own_port`: whoever of these sends to the port that ``give_ports`` gives it then, whatever
     his SSRC; what comes to the main port is not for it. Such sessions may have the same SSRC and
@@ -114,7 +116,8 @@ A call with a handle raises KeyError when no session has it.
   admitted (packets that only one of them admits are dropped for a grace period), and when it
   returns none is forwarded that only the old one admits. Handle, subscribers and counters stay. So
   does the SSRC, unless another is given; when that changes, or whether it is exact, nothing is
-  admitted for a grace period.
+  admitted for a grace period. What waits for the session is dropped, but with `pins` for what came
+  of the new source while it could be latched on to.
 * One worker owns a session: who first receives a packet of it. What another one receives, which
   can happen with networks and where the kernel steers otherwise, is counted as `handed_over` and
   put into the inbox of the owner, which forwards or drops it: in order for each source, and once.

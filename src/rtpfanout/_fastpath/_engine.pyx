@@ -155,12 +155,7 @@ cdef class Engine(Feedback):
         core.rf_groups_of_others(self.engine, taken)
 
     def worker_health(self):
-        cdef core.rf_health health
-        found = []
-        for i in range(self.workers):
-            check(core.rf_engine_health(self.engine, i, time.monotonic_ns(), &health))
-            found.append((health.alive_ns, health.busy_ns, health.cpu_ns))
-        return found
+        return read_health(self.engine, self.workers)
 
     def add_session(
         self,
@@ -204,6 +199,7 @@ cdef class Engine(Feedback):
         at_own_port=False,
         ssrc_policy="exact",
         ssrc=None,
+        pins=False,
     ):
         cdef core.rf_source from_
         cdef uint64_t now_ns = time.monotonic_ns()
@@ -211,7 +207,7 @@ cdef class Engine(Feedback):
         cdef uint32_t number = 0 if stays else ssrc
         cdef int rc
         write_source(
-            &from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port, ssrc_policy
+            &from_, source, prefix, latch, relatch_after_ns, relatch, at_own_port, ssrc_policy, pins
         )
         with nogil:
             if stays:

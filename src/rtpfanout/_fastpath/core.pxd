@@ -39,6 +39,7 @@ cdef extern from "core.h" nogil:
         rf_bool own_port
         rf_ssrc_policy ssrc_policy
         uint64_t followed
+        rf_bool pins
 
     enum rf_notice_kind:
         RF_NOTICE_DATAGRAM

@@ -62,8 +62,10 @@ cdef int write_source(
     object relatch,
     bint at_own_port,
     object ssrc_policy,
+    bint pins=False,
 ) except -1:
     memset(out, 0, sizeof(core.rf_source))
+    out.pins = pins
     out.own_port = at_own_port
     out.ssrc_policy = SSRC_POLICIES[ssrc_policy]
     if prefix is None and (latch or address is None):
@@ -91,6 +93,15 @@ cdef tuple read_notice(const core.rf_notice *notice):
         return "datagram", source, (<const char *>notice.data)[: notice.len]
     kind = "ssrc" if notice.kind == core.RF_NOTICE_SSRC else "source"
     return kind, notice.handle, read_address(&notice.source)
+
+
+cdef list read_health(core.rf_engine *engine, uint32_t workers):
+    cdef core.rf_health health
+    found = []
+    for i in range(workers):
+        check(core.rf_engine_health(engine, i, time.monotonic_ns(), &health))
+        found.append((health.alive_ns, health.busy_ns, health.cpu_ns))
+    return found
 
 
 cdef list read_ssrcs(core.rf_engine *engine, uint64_t handle):

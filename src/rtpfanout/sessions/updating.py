@@ -201,7 +201,7 @@ class Updating(Part):
         if after.paused and not before.paused:
             engine.pause_session(handle, True)
         if ssrc != session.ssrc or engine_source(after) != engine_source(before):
-            self._move(handle, after, ssrc)
+            self._move(handle, after, ssrc, pins=_pins(before, after))
         if engine_reading(after) != engine_reading(before):
             engine.read_session(handle, engine_reading(after))
         if after.ingest_port not in (0, before.ingest_port):
@@ -232,10 +232,15 @@ class Updating(Part):
         if before.paused and not after.paused:
             engine.pause_session(handle, False)
 
-    def _move(self, handle: int, to: Terms, ssrc: int) -> None:
+    def _move(self, handle: int, to: Terms, ssrc: int, *, pins: bool = False) -> None:
         address, options = engine_source(to)
         with engine_judges(ssrc, to):
-            self.engine.move_session(handle, address, ssrc=ssrc, **options)
+            self.engine.move_session(handle, address, ssrc=ssrc, pins=pins, **options)
+
+
+def _pins(before: Terms, after: Terms) -> bool:
+    """Whether a latch takes who knocked, and nothing else of its source changes."""
+    return after.pinned not in (None, before.pinned) and after.source == before.source
 
 
 def _begins_anew(before: tuple[int, Terms], after: tuple[int, Terms]) -> bool:

@@ -37,7 +37,7 @@ struct rf_network {
 enum rf_source_policy {
     RF_EXACT,   /* `exact` alone; with port 0 any port of that address */
     RF_NETWORK, /* any port of any address in `network` */
-    RF_LATCH,   /* nobody; a packet from `network` makes an RF_NOTICE_SOURCE */
+    RF_LATCH,   /* nobody; a packet from `network` makes an RF_NOTICE_SOURCE, and is held for a second */
 };
 
 enum rf_ssrc_policy {
@@ -55,7 +55,7 @@ struct rf_source {
     struct rf_addr exact;
     struct rf_network network;
     /* RF_EXACT: after so long a silence a packet of its SSRC from `network` makes an
-     * RF_NOTICE_SOURCE; 0: never. */
+     * RF_NOTICE_SOURCE, and is held; 0: never. */
     uint64_t relatch_after_ns;
     /* It is fed by what comes to a port of its own, whatever the SSRC, and by nothing else: see
      * rf_session_ports. */
@@ -66,6 +66,9 @@ struct rf_source {
     /* RF_SSRC_FOLLOW: which one it followed before, as rf_followed makes it; 0: none. Only of one that
      * is added. */
     uint64_t followed;
+    /* Of a move, to RF_EXACT: the session latches on to it. What is held of it since before leaves
+     * first, with its next packet; after any other move nothing does. */
+    bool pins;
 };
 
 static inline uint64_t rf_followed(uint32_t ssrc, uint8_t payload_type)

@@ -1,4 +1,4 @@
-/* The facade of core.h: what is said of senders, and how they are read. */
+/* The facade of core.h: what is said of senders, how they are read, and when they are not let in. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +25,43 @@ int rf_session_read(struct rf_engine *e, uint64_t handle, unsigned how)
 
     if (s)
         engine_set_reading(e, s, how);
+    return control_done(e, s);
+}
+
+int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
+{
+    struct session *s = control_find(e, handle);
+
+    if (s)
+        gate_by(s, GATING_PAUSED, paused ? GATING_PAUSED : 0);
+    pthread_mutex_unlock(&e->control);
+    if (!s || !paused)
+        return s ? 0 : -ENOENT;
+    qsbr_synchronize(&e->qsbr);
+    s = control_find(e, handle);
+    if (s) /* what was held until now is not to leave later */
+        session_end_waits(s);
+    pthread_mutex_unlock(&e->control);
+    return 0;
+}
+
+int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_second)
+{
+    struct session *s = control_find(e, handle);
+
+    if (s) {
+        store_rlx(&s->limit.bits_per_second, bits_per_second);
+        gate_by(s, GATING_LIMITED, bits_per_second > 0 ? GATING_LIMITED : 0);
+    }
+    return control_done(e, s);
+}
+
+int rf_session_idle_timeout(struct rf_engine *e, uint64_t handle, uint64_t idle_timeout)
+{
+    struct session *s = control_find(e, handle);
+
+    if (s)
+        s->idle_timeout = idle_timeout;
     return control_done(e, s);
 }
 

@@ -74,6 +74,7 @@ static int add(struct rf_engine *e, const struct rf_source *source, struct sourc
         engine_forget_familiar(e, s);
         session_release(&e->sessions, s);
     } else {
+        session_show(&e->sessions, s);
         *handle = session_handle(s);
     }
     return rc;
@@ -116,6 +117,7 @@ int rf_session_remove(struct rf_engine *e, uint64_t handle)
         engine_set_reading(e, s, 0);
         gate_by(s, GATING_UNHEARD, GATING_UNHEARD);
         engine_keep_reception(e, s);
+        session_hide(&e->sessions, s);
         s->in_use = false; /* no other control call finds it from here on */
     }
     end(e);
@@ -316,6 +318,8 @@ static int retune(struct move *m, const struct rf_source *source, struct source_
 
     if (rc || (rc = give_ssrcs(s, source->ssrc_policy, 0)))
         return rc;
+    if (!source->pins)
+        session_end_waits(s);
     engine_note_feeder(m->engine, s, source);
     m->was = load_rlx(&s->rule);
     if (source->own_port && s->at_own_port) {
@@ -349,6 +353,8 @@ static int move_to(struct rf_engine *e, uint64_t handle, const struct rf_source 
     struct move m = {e, session_by_handle(&e->sessions, handle), NULL};
 
     rc = m.session ? retune(&m, source, rule, ssrc ? *ssrc : m.session->ssrc) : -ENOENT;
+    if (rc == 0 && source->pins)
+        session_begin_waits(m.session);
     end(e);
     if (rc)
         free(rule);
@@ -365,36 +371,4 @@ int rf_session_retune(struct rf_engine *e, uint64_t handle, const struct rf_sour
                       uint32_t ssrc, uint64_t now)
 {
     return move_to(e, handle, source, &ssrc, now);
-}
-
-int rf_session_pause(struct rf_engine *e, uint64_t handle, bool paused)
-{
-    struct session *s = control_find(e, handle);
-
-    if (s)
-        gate_by(s, GATING_PAUSED, paused ? GATING_PAUSED : 0);
-    pthread_mutex_unlock(&e->control);
-    if (s && paused)
-        qsbr_synchronize(&e->qsbr);
-    return s ? 0 : -ENOENT;
-}
-
-int rf_session_limit(struct rf_engine *e, uint64_t handle, uint64_t bits_per_second)
-{
-    struct session *s = control_find(e, handle);
-
-    if (s) {
-        store_rlx(&s->limit.bits_per_second, bits_per_second);
-        gate_by(s, GATING_LIMITED, bits_per_second > 0 ? GATING_LIMITED : 0);
-    }
-    return control_done(e, s);
-}
-
-int rf_session_idle_timeout(struct rf_engine *e, uint64_t handle, uint64_t idle_timeout)
-{
-    struct session *s = control_find(e, handle);
-
-    if (s)
-        s->idle_timeout = idle_timeout;
-    return control_done(e, s);
 }

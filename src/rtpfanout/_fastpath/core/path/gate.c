@@ -193,10 +193,18 @@ static void look_up_others(struct gate *g, struct arrival *a)
     }
 }
 
+/* How the session reads it that has it, or may come to have it. */
+static unsigned reading_of(const struct arrival *a)
+{
+    struct session *s = a->session || a->reason != DROP_latching ? a->session : a->refuser;
+
+    return s ? load_rlx(&s->gating) : 0;
+}
+
 /* Of a packet with padding: whether that is to be asked, and is as it has to be. */
 static bool padding_is_right(const struct gate *g, const struct arrival *a)
 {
-    unsigned gating = a->session ? load_rlx(&a->session->gating) : 0;
+    unsigned gating = reading_of(a);
 
     if (gating & GATING_NO_PADDING || (!g->check_padding && !(gating & GATING_PADDING)))
         return true;
@@ -281,7 +289,7 @@ static void look_up(struct gate *g, struct arrival *a)
     else
         look_up_rtp(g, a);
     if (a->kind == RTP_CONTROL) {
-        if (a->session && load_rlx(&a->session->gating) & GATING_NO_RTCP)
+        if (reading_of(a) & GATING_NO_RTCP)
             a->kind = RTP_PACKET;
         else
             look_up_rtcp(g, a);
@@ -290,21 +298,31 @@ static void look_up(struct gate *g, struct arrival *a)
         give_up(a, RTP_MALFORMED, DROP_malformed);
 }
 
-static void count_drop(struct gate *g, const struct arrival *a)
+static inline void note_knock(struct gate *g, const struct arrival *a)
+{
+    const struct rf_addr *source = &a->datagram->source;
+
+    if (!g->knocks)
+        return;
+    uint64_t hash = a->key.hash ? a->key.hash : table_key(g->table, a->key.ssrc, source).hash;
+
+    knock(g->knocks, hash, source, a->data, a->reason, a->refuser, g->now);
+}
+
+static inline void count_drop(struct gate *g, const struct arrival *a)
 {
     struct session *s = a->session ? a->session : a->refuser;
-    const struct rf_addr *source = &a->datagram->source;
 
     stats_count_drop(g->counters, a->reason);
     if (s)
-        session_count_refusal(s, a->reason, source);
-    if (a->reason == DROP_latching)
-        gate_notify(g, s, RF_NOTICE_SOURCE, source);
-    if (a->kind == RTP_PACKET && !a->session && g->knocks) {
-        uint64_t hash = a->key.hash ? a->key.hash : table_key(g->table, a->key.ssrc, source).hash;
+        session_count_refusal(s, a->reason, &a->datagram->source);
+    if (a->kind == RTP_PACKET && !a->session)
+        note_knock(g, a);
+}
 
-        knock(g->knocks, hash, source, a->data, a->reason, s, g->now);
-    }
+void gate_count_drop(struct gate *g, const struct arrival *a)
+{
+    count_drop(g, a);
 }
 
 /* Copies may be to leave from the address that its source speaks to. */
@@ -346,12 +364,18 @@ void gate_pass(struct gate *g)
     for (uint32_t i = 0; i < g->count; i++) {
         struct arrival *a = &g->arrival[i];
 
-        if (is_simple(g, a) || gate_admits(g, a)) {
-            if (!a->alike || a[-1].datagram != a->datagram || a[-1].session != a->session)
-                hear(g, a);
+        bool admitted = is_simple(g, a) || gate_admits(g, a);
+
+        if (admitted ? !a->alike || a[-1].datagram != a->datagram || a[-1].session != a->session
+                     : a->first && a->session)
+            hear(g, a);
+        if (admitted)
             continue;
-        }
         g->fair.strangers += a->session == NULL;
+        if (a->reason == DROP_latching && gate_await(g, a)) {
+            a->held = true;
+            note_knock(g, a);
+        }
         if (!a->handed_over && !a->held)
             count_drop(g, a);
         a->session = NULL;

@@ -31,7 +31,8 @@ struct arrival {
     bool handed_over;        /* to the worker of its session, so that it has none here */
     bool held;               /* it waits, so that it has none yet */
     bool alike;              /* it is of the same session as the one before it */
-    bool passes;             /* what is held for its session goes first: see worker_admit.c */
+    bool passes;             /* it proves what was held of its SSRC, and goes with that */
+    uint8_t first;           /* hold_number of what is held and goes first; 0: nothing */
     struct table_key key;    /* of RTP_PACKET, and of what may be one */
     struct session *session; /* that it is admitted to, or NULL */
     struct session *refuser; /* then what it came for, or NULL */
@@ -82,6 +83,14 @@ bool gate_add_parcel(struct gate *g, const struct parcel *p);
 void gate_pass(struct gate *g);
 /* Whether the session that was found may have the packet; else the reason stands in it. */
 bool gate_admits(struct gate *g, struct arrival *a);
+/* `a->refuser` may latch on to its source: the control plane is told, and the packet held until it
+ * has decided. False when there is no room. */
+bool gate_await(struct gate *g, const struct arrival *a);
+/* What was held so of its source goes before `a`, each judged as if it came now. */
+void gate_recall(struct gate *g, struct arrival *a);
+/* What is held of the SSRC that `s` might have followed is dropped. */
+void gate_drop_held(struct gate *g, struct session *s);
+void gate_count_drop(struct gate *g, const struct arrival *a);
 /* What has been held for too long is dropped; `all`: whatever is held. Within a QSBR section. */
 void gate_sweep(struct gate *g, uint64_t now, bool all);
 /* A notice about the session, unless one of the kind waits; whether it was posted. */

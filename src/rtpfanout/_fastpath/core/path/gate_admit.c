@@ -40,8 +40,9 @@ static bool hand_over(struct gate *g, const struct arrival *a, uint16_t owner)
 
     p.datagram.data = a->data;
     p.datagram.len = p.datagram.segment = a->len;
-    if (a->kind == RTP_PACKET)
-        store_rlx(&a->session->last_packet_ns, g->now); /* it is not silent, whoever hears it */
+    /* It is not silent, whoever hears it; but of one that follows an SSRC its owner has to say so. */
+    if (a->kind == RTP_PACKET && !(load_rlx(&a->session->gating) & GATING_FOLLOW))
+        store_rlx(&a->session->last_packet_ns, g->now);
     if (!inbox_post(g->inboxes[who], &p, &g->counters->handed_over))
         return false;
     g->called |= UINT64_C(1) << who;
@@ -58,6 +59,8 @@ static bool is_ours(struct gate *g, struct arrival *a)
 
     if ((owner & OWNER_MASK) == g->worker + 1)
         return true;
+    if (g->holding.latching > 0)
+        gate_recall(g, a); /* the same way, and first */
     a->handed_over = hand_over(g, a, owner);
     return false;
 }
@@ -119,15 +122,6 @@ static bool within_limit(struct rate_limit *limit, uint32_t len, uint64_t now)
     return true;
 }
 
-/* What waits for `s` does so in vain. */
-static void drop_held(struct gate *g, struct session *s)
-{
-    uint32_t held = s->ssrcs->hold ? hold_drop(&g->holding, s) : 0;
-
-    counter_add(&g->counters->dropped_probation, held);
-    fetch_add_rlx(&s->dropped.probation, held);
-}
-
 /* The control plane hears of each change of the SSRC, but no more often than it can bear from a source
  * that sends ever others. */
 static void tell_of_ssrc(struct gate *g, struct arrival *a)
@@ -143,15 +137,13 @@ static void tell_of_ssrc(struct gate *g, struct arrival *a)
     k->untold = false;
 }
 
-/* Whether what is held for it goes first with a packet of this very block: it is taken when the whole
- * block has been judged, so nothing joins it until then. */
-static bool is_leaving(const struct gate *g, const struct session *s)
+/* What is held goes first, behind what does so already. */
+static void let_first(struct gate *g, struct arrival *a, struct hold *hold)
 {
-    for (uint32_t i = 0; i < g->count; i++) {
-        if (g->arrival[i].passes && g->arrival[i].session == s)
-            return true;
-    }
-    return false;
+    if (hold && a->first)
+        hold_join(&g->holding, hold_at(&g->holding, a->first), hold);
+    else if (hold)
+        a->first = hold_number(&g->holding, hold);
 }
 
 /* Whether it belongs to the SSRC that is followed; what may yet come to that is held. */
@@ -167,11 +159,11 @@ static bool is_followed(struct gate *g, struct arrival *a)
         a->session = NULL;
         return false;
     }
-    if (v != FOLLOW_REFUSE && is_leaving(g, s))
-        return v == FOLLOW_SWITCH;
     a->passes = v == FOLLOW_PASS;
+    if (a->passes)
+        let_first(g, a, hold_part(&g->holding, s));
     if (v == FOLLOW_SWITCH || v == FOLLOW_WAIT_ALONE)
-        drop_held(g, s);
+        gate_drop_held(g, s);
     if (v == FOLLOW_WAIT || v == FOLLOW_WAIT_ALONE)
         a->held = hold_add(&g->holding, s, a->datagram, a->data, a->len, g->now);
     return v <= FOLLOW_PASS;
@@ -203,37 +195,16 @@ static bool gating_admits(struct gate *g, struct arrival *a, unsigned gating)
         counter_add(&s->dropped_paused, 1);
         return false;
     }
+    if (gating & GATING_AWAITED) {
+        gate_recall(g, a);
+        if (!hold_oldest(&g->holding, s)) /* else it may be another port of the source */
+            fetch_and_acq_rel(&s->gating, (uint16_t)~GATING_AWAITED);
+    }
     if (gating & (GATING_FOLLOW | GATING_ANY) && !ssrc_admits(g, a, gating))
         return false;
     store_rlx(&s->last_packet_ns, g->now);
     a->reason = DROP_rate_limit;
     return !(gating & GATING_LIMITED) || a->passes || within_limit(&s->limit, a->len, g->now);
-}
-
-/* Whose it may be. Found it is there; the record of one that has gone may be another's. */
-static struct session *holder(const struct gate *g, const struct hold *hold, uint64_t now)
-{
-    struct session *latching;
-
-    if (hold->port == 0)
-        return table_match_sender(g->table, &hold->source, now, &latching);
-    const struct side_port *port = side_port_at(g->side_ports, hold->port);
-
-    return port ? port->session : NULL;
-}
-
-void gate_sweep(struct gate *g, uint64_t now, bool all)
-{
-    struct hold *hold;
-
-    while ((hold = hold_overdue(&g->holding, now, all))) {
-        struct session *s = holder(g, hold, now);
-
-        counter_add(&g->counters->dropped_probation, hold->packets);
-        if (s == hold->session && session_handle(s) == hold->handle)
-            fetch_add_rlx(&s->dropped.probation, hold->packets);
-        hold_give_up(&g->holding, hold);
-    }
 }
 
 /* Whether the session that was found may have the packet; else the reason stands in it. */

@@ -27,29 +27,75 @@ void holding_destroy(struct holding *h)
         munmap(h->memory, memory_size);
 }
 
-static struct hold *hold_of(struct holding *h, const struct session *s)
+/* Of the SSRC that may come to be followed. Not what was held before a change of the session. */
+static struct hold *hold_of(struct holding *h, struct session *s)
 {
     unsigned at = s->ssrcs->hold;
     struct hold *hold = at > 0 && at <= HOLD_BLOCKS ? &h->hold[at - 1] : NULL;
 
-    return hold && hold->handle == session_handle(s) ? hold : NULL;
+    return hold && hold->handle == session_handle(s) && !hold->latches &&
+                   session_waits(s, hold->since)
+               ? hold
+               : NULL;
 }
 
-static struct hold *hold_begin(struct holding *h, struct session *s, const struct datagram *d)
+static uint8_t *row_of(struct holding *h, const struct session *s)
 {
-    for (unsigned i = 0; i < HOLD_BLOCKS; i++) {
-        if (h->hold[i].handle != 0)
-            continue;
-        h->hold[i] = (struct hold){
-            .session = s, .handle = session_handle(s), .source = d->source, .port = d->port};
-        s->ssrcs->hold = (uint16_t)(i + 1);
-        h->used++;
-        return &h->hold[i];
+    return &h->row[s->index % HOLD_ROWS];
+}
+
+/* The next one of the latch from `number` on, or NULL. */
+static struct hold *of_latch(struct holding *h, uint8_t number, const struct session *s)
+{
+    uint64_t handle = session_handle(s);
+
+    for (; number; number = h->hold[number - 1].row_next) {
+        if (h->hold[number - 1].handle == handle)
+            return &h->hold[number - 1];
     }
     return NULL;
 }
 
-static struct hold_block *block_new(struct holding *h)
+struct hold *hold_of_latch(struct holding *h, const struct session *s, const struct rf_addr *source)
+{
+    struct hold *hold = of_latch(h, *row_of(h, s), s);
+
+    while (hold && !addr_equal(&hold->source, source))
+        hold = of_latch(h, hold->row_next, s);
+    return hold;
+}
+
+struct hold *hold_oldest(struct holding *h, const struct session *s)
+{
+    struct hold *oldest = of_latch(h, *row_of(h, s), s), *hold = oldest;
+
+    while (hold && (hold = of_latch(h, hold->row_next, s))) {
+        if (hold->due_ns <= oldest->due_ns) /* the later in a row, the earlier it began */
+            oldest = hold;
+    }
+    return oldest;
+}
+
+/* As long as four times as many blocks are free as it has, or as its latch has in all: who comes
+ * later finds some, too. */
+static bool has_room(struct holding *h, const struct session *s, const struct hold *hold,
+                     bool latches)
+{
+    uint32_t spared = latches ? HOLD_BLOCKS_SPARED : 0, has = 0, sources = 0;
+    const struct hold *other = latches ? of_latch(h, *row_of(h, s), s) : NULL;
+
+    if (!latches && hold)
+        has = hold->blocks;
+    for (; other; other = of_latch(h, other->row_next, s)) {
+        has += other->blocks;
+        sources++;
+    }
+    if (!hold && sources == HOLD_SOURCES_EACH)
+        return false;
+    return h->free_blocks > spared && (has == 0 || 4 * has < h->free_blocks - spared);
+}
+
+static void extend(struct holding *h, struct hold *hold)
 {
     struct hold_block *b = h->free;
 
@@ -59,34 +105,32 @@ static struct hold_block *block_new(struct holding *h)
         b = &h->memory[h->fresh++];
     h->free_blocks--;
     b->used = 0;
-    return b;
-}
-
-/* One more block, as long as four times as many are free as it has: who comes later finds some, too. */
-static bool extend(struct holding *h, struct hold *hold)
-{
-    if (hold->blocks == HOLD_BLOCKS_EACH || h->free_blocks == 0 ||
-        (hold->blocks > 0 && 4 * hold->blocks >= h->free_blocks))
-        return false;
-    struct hold_block *b = block_new(h);
-
     b->next = hold->block;
+    if (!hold->block)
+        hold->oldest = b;
     hold->block = b;
     hold->blocks++;
-    return true;
 }
 
-static void append(struct hold *hold, const struct datagram *d, const uint8_t *data, uint32_t len)
+/* With a block; there is room for it. */
+static struct hold *begin(struct holding *h, struct session *s, const struct rf_addr *source)
 {
-    struct hold_block *b = hold->block;
-    struct held *p = (struct held *)(b->bytes + b->used);
+    struct hold *hold = h->hold;
 
-    memcpy(p->bytes, data, len);
+    while (hold->handle != 0) /* there are as many as blocks */
+        hold++;
+    *hold = (struct hold){.session = s,
+                          .handle = session_handle(s),
+                          .source = *source,
+                          .since = load_acq(&s->changes)};
+    h->used++;
+    extend(h, hold);
+    return hold;
+}
+
+void hold_put_back(struct hold *hold, struct held *p)
+{
     p->next = NULL;
-    p->datagram = *d;
-    p->datagram.data = p->bytes;
-    p->datagram.len = p->datagram.segment = len;
-    b->used += (uint32_t)(sizeof *p + len + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (hold->last)
         hold->last->next = p;
     else
@@ -95,70 +139,134 @@ static void append(struct hold *hold, const struct datagram *d, const uint8_t *d
     hold->packets++;
 }
 
+bool hold_append(struct holding *h, struct hold *hold, const struct datagram *d, const uint8_t *data,
+                 uint32_t len)
+{
+    size_t size = sizeof(struct held) + len;
+
+    if (!hold_fits(len) || hold->packets == HOLD_PACKETS_EACH)
+        return false;
+    if (hold->block->used + size > HOLD_BLOCK) {
+        if (hold->blocks == HOLD_BLOCKS_EACH || !has_room(h, hold->session, hold, hold->latches))
+            return false;
+        extend(h, hold);
+    }
+    struct hold_block *b = hold->block;
+    struct held *p = (struct held *)(b->bytes + b->used);
+
+    memcpy(p->bytes, data, len);
+    p->datagram = *d;
+    p->datagram.data = p->bytes;
+    p->datagram.len = p->datagram.segment = len;
+    b->used += (uint32_t)(size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    hold_put_back(hold, p);
+    return true;
+}
+
 bool hold_add(struct holding *h, struct session *s, const struct datagram *d, const uint8_t *data,
               uint32_t len, uint64_t now)
 {
-    size_t size = sizeof(struct held) + len;
     struct hold *hold = hold_of(h, s);
 
-    if (size > HOLD_BLOCK || (!hold && (h->free_blocks == 0 || !(hold = hold_begin(h, s, d)))))
-        return false;
-    hold->last_ns = now; /* it goes with those before it, if it finds no room */
-    if (hold->packets == HOLD_PACKETS_EACH)
-        return false;
-    if ((!hold->block || hold->block->used + size > HOLD_BLOCK) && !extend(h, hold))
-        return false;
-    append(hold, d, data, len);
-    return true;
+    if (!hold) {
+        if (!hold_fits(len) || !has_room(h, s, NULL, false))
+            return false;
+        hold = begin(h, s, &d->source);
+        s->ssrcs->hold = hold_number(h, hold);
+    }
+    hold->due_ns = now + HOLD_NS; /* it goes with those before it, if it finds no room */
+    return hold_append(h, hold, d, data, len);
+}
+
+struct hold *hold_part(struct holding *h, struct session *s)
+{
+    struct hold *hold = s->ssrcs->hold ? hold_of(h, s) : NULL;
+
+    s->ssrcs->hold = 0;
+    return hold;
+}
+
+struct hold *hold_latch(struct holding *h, struct session *s, const struct rf_addr *source,
+                        uint64_t now)
+{
+    if (!has_room(h, s, NULL, true))
+        return NULL;
+    struct hold *hold = begin(h, s, source);
+    uint8_t *row = row_of(h, s);
+
+    hold->latches = true;
+    hold->due_ns = now + HOLD_NS;
+    hold->row_next = *row;
+    *row = hold_number(h, hold);
+    h->latching++;
+    return hold;
+}
+
+/* Out of its row. */
+static void leave_latch(struct holding *h, struct hold *hold)
+{
+    uint8_t number = hold_number(h, hold), *at = &h->row[(uint32_t)hold->handle % HOLD_ROWS];
+
+    while (*at != number)
+        at = &h->hold[*at - 1].row_next;
+    *at = hold->row_next;
+    hold->latches = false;
+    h->latching--;
+}
+
+struct held *hold_release(struct holding *h, struct hold *hold)
+{
+    struct held *first = hold->first;
+
+    leave_latch(h, hold);
+    hold->first = hold->last = NULL;
+    hold->packets = 0;
+    return first;
 }
 
 static void blocks_to(struct hold_block **list, struct hold *hold)
 {
-    while (hold->block) {
-        struct hold_block *b = hold->block;
-
-        hold->block = b->next;
-        b->next = *list;
-        *list = b;
-    }
+    if (!hold->block)
+        return;
+    hold->oldest->next = *list;
+    *list = hold->block;
 }
 
-static void hold_end(struct holding *h, struct hold *hold)
+static void end(struct holding *h, struct hold *hold)
 {
     *hold = (struct hold){.handle = 0};
     h->used--;
 }
 
-struct held *hold_take(struct holding *h, struct session *s)
+void hold_join(struct holding *h, struct hold *hold, struct hold *other)
 {
-    struct hold *hold = hold_of(h, s);
+    if (hold->last)
+        hold->last->next = other->first;
+    else
+        hold->first = other->first;
+    hold->last = other->last ? other->last : hold->last;
+    hold->packets += other->packets;
+    hold->blocks += other->blocks;
+    blocks_to(&hold->block, other);
+    end(h, other);
+}
 
-    s->ssrcs->hold = 0;
-    if (!hold)
-        return NULL;
+struct held *hold_take(struct holding *h, struct hold *hold)
+{
     struct held *first = hold->first;
 
     blocks_to(&h->leaving, hold);
-    hold_end(h, hold);
+    end(h, hold);
     return first;
 }
 
 void hold_give_up(struct holding *h, struct hold *hold)
 {
+    if (hold->latches)
+        leave_latch(h, hold);
     h->free_blocks += hold->blocks;
     blocks_to(&h->free, hold);
-    hold_end(h, hold);
-}
-
-uint32_t hold_drop(struct holding *h, struct session *s)
-{
-    struct hold *hold = hold_of(h, s);
-    uint32_t packets = hold ? hold->packets : 0;
-
-    s->ssrcs->hold = 0;
-    if (hold)
-        hold_give_up(h, hold);
-    return packets;
+    end(h, hold);
 }
 
 struct hold *hold_overdue(struct holding *h, uint64_t now, bool all)
@@ -166,7 +274,7 @@ struct hold *hold_overdue(struct holding *h, uint64_t now, bool all)
     for (unsigned i = 0; h->used > 0 && i < HOLD_BLOCKS; i++) {
         struct hold *hold = &h->hold[i];
 
-        if (hold->handle != 0 && (all || (now > hold->last_ns && now - hold->last_ns >= HOLD_NS)))
+        if (hold->handle != 0 && (all || now >= hold->due_ns))
             return hold;
     }
     return NULL;

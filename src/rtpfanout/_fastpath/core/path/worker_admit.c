@@ -91,16 +91,16 @@ static void accept_packets(struct worker *w, const struct arrival *a, unsigned n
     }
 }
 
-/* What was held of the SSRC that its session follows now, before the packet by which that passed. */
-static void accept_held(struct worker *w, const struct arrival *a)
+/* What was held, and goes before the packet by which that was found out. */
+static void accept_held(struct worker *w, uint8_t number)
 {
+    struct hold *hold = hold_at(&w->gate.holding, number);
+    struct arrival before = {.session = hold->session};
     struct held *held;
 
-    if (w->packet_count + HOLD_PACKETS_EACH + GATE_BLOCK > TURN_PACKETS)
+    if (w->packet_count + hold->packets + GATE_BLOCK > TURN_PACKETS)
         worker_fan_out(w);
-    for (held = hold_take(&w->gate.holding, a->session); held; held = held->next) {
-        struct arrival before = *a;
-
+    for (held = hold_take(&w->gate.holding, hold); held; held = held->next) {
         before.data = held->datagram.data;
         before.len = held->datagram.len;
         before.datagram = &held->datagram;
@@ -142,7 +142,7 @@ static unsigned count_together(const struct arrival *a, const struct arrival *en
 {
     unsigned n = 1;
 
-    while (a + n < end && a[n].session == a->session && a[n].datagram == a->datagram && !a[n].passes)
+    while (a + n < end && a[n].session == a->session && a[n].datagram == a->datagram && !a[n].first)
         n++;
     return n;
 }
@@ -158,8 +158,8 @@ static void accept_block(struct worker *w)
     while (a < end) {
         unsigned n = count_together(a, end);
 
-        if (a->passes)
-            accept_held(w, a);
+        if (a->first)
+            accept_held(w, a->first);
         if (a->session)
             accept_packets(w, a, n);
         a += n;

@@ -34,7 +34,8 @@ int session_pool_init(struct session_pool *p, uint32_t max)
                                 sizeof *p->feedback_chunks);
     p->reception_chunks = calloc((max + SESSION_CHUNK - 1) / SESSION_CHUNK,
                                  sizeof *p->reception_chunks);
-    if (!p->chunks || !p->latency_chunks || !p->feedback_chunks || !p->reception_chunks)
+    p->found = calloc(max, sizeof *p->found);
+    if (!p->chunks || !p->latency_chunks || !p->feedback_chunks || !p->reception_chunks || !p->found)
         return -ENOMEM;
     p->max = max;
     return 0;
@@ -135,6 +136,7 @@ void session_pool_destroy(struct session_pool *p)
     free(p->latency_chunks);
     free(p->feedback_chunks);
     free(p->reception_chunks);
+    free(p->found);
     parameter_pool_destroy(&p->parameters);
 }
 

@@ -39,7 +39,11 @@ enum {
     GATING_LIMITED = 2,
     GATING_FOLLOW = 4, /* one SSRC at a time */
     GATING_ANY = 8,    /* whatever SSRCs its source sends */
-    GATING_ASKED = GATING_PAUSED | GATING_LIMITED | GATING_FOLLOW | GATING_ANY, /* of each packet */
+    /* Some may have been held of its source before it was that, since its last packet: whichever worker
+     * holds sets it, and its owner clears it. */
+    GATING_AWAITED = 2048,
+    GATING_ASKED = GATING_PAUSED | GATING_LIMITED | GATING_FOLLOW | GATING_ANY |
+                   GATING_AWAITED, /* of each packet */
     GATING_PADDING = 16,    /* the padding is checked, */
     GATING_NO_PADDING = 32, /* or is not, whatever the engine does */
     GATING_NO_RTCP = 64,    /* payload types 64 to 95 with marker are RTP */
@@ -120,6 +124,9 @@ struct session {
     struct ssrcs *ssrcs; /* of one with `any_ssrc`; else NULL, or not in use */
     _Atomic(struct session *) network_next; /* less or equally specific, of the same SSRC */
     _Atomic uint32_t noticed; /* bits of rf_notice_kind: one of those waits */
+    /* Of what is held for it (hold.h): how often it was changed in a way that ends that, modulo 2^32, and
+     * after how many changes what is held may yet leave. */
+    _Atomic uint32_t changes, held_since;
     /* The owner's: the last source that a network admitted, and the newest subscriber then. */
     struct rf_addr last_source;
     uint64_t last_newest_ns;
@@ -153,6 +160,9 @@ struct session_pool {
     struct session_latency **latency_chunks;
     struct feedback **feedback_chunks;
     struct reception **reception_chunks;
+    /* By index: the generation of the session that workers may find, 0: none. Apart from the records,
+     * which are cleared for whoever has them next. */
+    _Atomic uint32_t *found;
     struct parameter_pool parameters;
 };
 
@@ -198,6 +208,47 @@ static inline bool session_is_wide(struct session *s)
     const struct source_rule *rule = load_acq(&s->rule);
 
     return (rule && rule->kind != RULE_RELATCH) || s->source.port == 0;
+}
+
+/* Workers find it, or won't any more: before the grace period after which it is released. */
+static inline void session_show(const struct session_pool *p, const struct session *s)
+{
+    store_rls(&p->found[s->index], s->generation);
+}
+static inline void session_hide(const struct session_pool *p, const struct session *s)
+{
+    store_rls(&p->found[s->index], 0);
+}
+
+/* A worker, of a handle that it knows from before: whether that session is still there, and so until
+ * the end of its QSBR section. */
+static inline bool session_is_there(const struct session_pool *p, uint64_t handle)
+{
+    return load_acq(&p->found[(uint32_t)handle]) == handle >> 32;
+}
+
+/* What is held for it is not to leave any more. */
+static inline void session_end_waits(struct session *s)
+{
+    uint32_t changes = load_rlx(&s->changes) + 1;
+
+    store_rls(&s->held_since, changes);
+    store_rls(&s->changes, changes);
+}
+
+/* The source that it was waiting for is in: what is held of others, and from here on, is for the next. */
+static inline void session_begin_waits(struct session *s)
+{
+    uint32_t changes = load_rlx(&s->changes);
+
+    store_rls(&s->held_since, changes);
+    store_rls(&s->changes, changes + 1);
+}
+
+/* Whether what is held since so many changes may leave. */
+static inline bool session_waits(struct session *s, uint32_t since)
+{
+    return (int32_t)(since - load_acq(&s->held_since)) >= 0;
 }
 
 /* NULL unless it is in use under this very handle. */
