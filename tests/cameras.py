@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Camera:
     clock: int = 90_000
     loses: int = 0
     """Each so manieth packet; 0: none."""
+    swing: float = 0.0
+    """By which share of them its packets become more and less, as what it looks at changes."""
     frozen: bool = False
     silent: bool = False
 
@@ -38,6 +41,16 @@ class Camera:
         self.sequence = 0
         self.timestamp = 0
         self.due = 0.0
+        self.level = 0.0
+        self.random = random.Random(self.ssrc)
+
+    def _packets(self) -> int:
+        """Of a frame: as many, or a few more or less, as a picture that changes has."""
+        if not self.swing:
+            return self.packets
+        self.level = 0.998 * self.level + self.random.gauss(0, 0.06)
+        share = self.level + self.random.gauss(0, 0.2)
+        return max(1, round(self.packets * (1 + self.swing * share)))
 
     def send(self, to: tuple[str, int]) -> None:
         """The next frame."""
@@ -45,7 +58,8 @@ class Camera:
             return
         if not self.frozen:
             self.timestamp += round(self.clock / self.rate)
-        for number in range(self.packets):
+        packets = self._packets()
+        for number in range(packets):
             self.sequence += 1
             if self.loses and self.sequence % self.loses == 0:
                 continue
@@ -55,7 +69,7 @@ class Camera:
                 bytes(self.size),
                 timestamp=self.timestamp,
                 payload_type=self.payload_type,
-                marker=number == self.packets - 1,
+                marker=number == packets - 1,
             )
             self.socket.sendto(packet, to)
 

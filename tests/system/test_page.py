@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browser import Browser
 from cameras import PCMU, Camera, Cameras
+from pki import token, write_keys
 from support import ServerProcess, address_of, eventually, rtp_packet, udp_socket
 
 from rtpfanout.client import SessionClient
@@ -48,18 +49,26 @@ class Scene:
 
 
 SCENE: list[tuple[str, dict[str, str], dict[str, Any]]] = [
-    (FRONT, {"vehicle": "rover-7", "site": "north"}, {}),
-    ("rover-7/rear", {"vehicle": "rover-7", "site": "north"}, {"rate": 25, "packets": 3}),
+    (FRONT, {"vehicle": "rover-7", "site": "north"}, {"packets": 8, "swing": 0.4}),
+    (
+        "rover-7/rear",
+        {"vehicle": "rover-7", "site": "north"},
+        {"rate": 25, "packets": 6, "swing": 0.3},
+    ),
     (
         "rover-7/audio",
         {"vehicle": "rover-7", "site": "north"},
         {"rate": 50, "packets": 1, "size": 160, "payload_type": PCMU, "clock": 8000},
     ),
-    ("rover-8/front", {"vehicle": "rover-8", "site": "north"}, {"loses": 40}),
-    ("gate/north", {"site": "north"}, {"rate": 10, "packets": 9}),
-    (SILENT, {"site": "south"}, {"rate": 12}),
-    ("crane-2/boom", {"site": "harbour"}, {"packets": 7}),
-    (FROZEN, {"site": "harbour"}, {"rate": 15}),
+    (
+        "rover-8/front",
+        {"vehicle": "rover-8", "site": "north"},
+        {"loses": 40, "packets": 8, "swing": 0.3},
+    ),
+    ("gate/north", {"site": "north"}, {"rate": 10, "packets": 9, "swing": 0.5}),
+    (SILENT, {"site": "south"}, {"rate": 12, "packets": 6, "swing": 0.3}),
+    ("crane-2/boom", {"site": "harbour"}, {"packets": 7, "swing": 0.2}),
+    (FROZEN, {"site": "harbour"}, {"rate": 15, "packets": 6, "swing": 0.4}),
 ]
 
 
@@ -67,6 +76,9 @@ SCENE: list[tuple[str, dict[str, str], dict[str, Any]]] = [
 def browser() -> Iterator[Browser]:
     with Browser() as browser:
         yield browser
+
+
+pytestmark = pytest.mark.timeout(120 + PICTURES_AFTER)
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +114,7 @@ def scene() -> Iterator[Scene]:
             client.add_subscriber(
                 FRONT,
                 address_of(sockets[0]),
-                ttl_secs=300,
+                ttl_secs=3600,
                 subscriber_class="recorder",
                 rtcp="mux",
             )
@@ -114,6 +126,7 @@ def scene() -> Iterator[Scene]:
                     lambda frames: frames > FRAMES,
                     f"frames of {name}",
                 )
+            time.sleep(PICTURES_AFTER)
             found.cameras[SILENT].silent = True
             found.cameras[FROZEN].frozen = True
             yield found
@@ -204,6 +217,34 @@ def test_events_and_knocks_have_views_of_their_own(browser: Browser, scene: Scen
         browser.wait(f"document.querySelector('.knock code').innerText.startsWith('{told}')")
     browser.wait("document.querySelector('.badge').innerText === '1'")
     assert serious(browser) == []
+
+
+@pytest.mark.lent_servers(False)
+def test_beyond_this_host_a_token_is_asked_for(
+    browser: Browser, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(
+        auth__jwt_keys=write_keys(tmp_path / "keys.json"), metrics_bind_address="0.0.0.0:0"
+    )
+    assert server.metrics_address
+    browser.goto(f"http://127.0.0.1:{server.metrics_address.port}/")
+    browser.wait("document.activeElement.id === 'token'")
+    assert "a bearer token is needed" in browser.text(".login")
+    assert serious(browser) == []
+    browser.type("wrong")
+    browser.press("Enter")
+    browser.wait("document.querySelector('.login')?.innerText.includes('JWT')")
+    browser.wait("document.querySelector('.login .bad').innerText.includes('not a JWT')")
+    browser.type(token(role="viewer"))
+    browser.press("Enter")
+    browser.wait("document.querySelector('.empty h2')?.innerText === 'No session yet'")
+    assert browser.run("document.querySelector('#views a:last-child').hidden"), "no operator"
+    browser.goto(f"http://127.0.0.1:{server.metrics_address.port}/?view=events")
+    browser.wait("document.querySelector('.list').innerText.includes('Started')")
+    browser.goto("about:blank")
+    assert all("401" in each for each in browser.complaints)
+    browser.complaints.clear()
+    server.stop()
 
 
 @pytest.mark.lent_servers(False)
@@ -323,17 +364,16 @@ def test_pictures_of_the_docs_are_there_and_small() -> None:
     assert sum(path.stat().st_size for path in pictures) <= MOST_BYTES_OF_PICTURES
 
 
-@pytest.mark.timeout(120 + PICTURES_AFTER)
 def test_pictures_are_made(browser: Browser, scene: Scene) -> None:
-    time.sleep(PICTURES_AFTER)
     for scheme in ("light", "dark"):
         browser.prefer(prefers_color_scheme=scheme)
         browser.goto(scene.url)
-        browser.wait(f"{ROWS}.length > 1")
+        browser.wait("document.querySelector('.sessions').innerText.match(/Frozen.*Silent/s)")
         ground = browser.run("getComputedStyle(document.body).backgroundColor")
         assert json.loads(f"[{ground[4:-1]}]")[0] == {"light": 247, "dark": 18}[scheme]
         picture(browser, scheme, height=800)
     browser.prefer(prefers_color_scheme="light")
     browser.goto(scene.page_of(FRONT))
     browser.wait("document.querySelectorAll('.plot canvas').length === 4")
-    picture(browser, "session", height=1300)
+    browser.wait("document.querySelectorAll('.session tbody tr').length > 1")
+    picture(browser, "session", height=1480)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from pki import token, write_keys
+from pki import bearer, token, write_keys
 from support import address_of, eventually, rtp_packet, transfer
+
+from rtpfanout.api import session_pb2
 
 if TYPE_CHECKING:
     import socket
@@ -134,6 +136,22 @@ def test_beyond_loopback_it_takes_a_token_and_shows_what_that_may_see(
         assert ask("/page/api/knocks", role="operator").json() == {"knocks": []}
         confined = {"role": "operator", "labels": {"vehicle": "a"}}
         assert ask("/page/api/knocks", **confined).status_code == 403
+        created = server.stub.CreateSession(
+            session_pb2.CreateSessionRequest(
+                source_address="127.0.0.9:5000",
+                ssrc=1,
+                media_type="video",
+                name="one",
+                labels={"vehicle": "a"},
+            ),
+            metadata=bearer(role="admin"),
+        )
+        for named in ("one", created.session_id):
+            for path in ("session", "subscribers"):
+                asked = f"/page/api/{path}?id={named}"
+                assert ask(asked, role="viewer", labels={"vehicle": "a"}).status_code == 200
+                assert ask(asked, role="viewer", labels={"vehicle": "b"}).status_code == 404
+        assert ask(SESSIONS, role="viewer", labels={"vehicle": "b"}).json()["sessions"] == 0
         refused = ask(SESSIONS)
         assert refused.status_code == 401
         assert json.loads(refused.text)["error"] == "a bearer token is needed"

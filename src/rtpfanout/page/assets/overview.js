@@ -161,6 +161,8 @@ export class Overview {
     this.figures.set(1, whole(answer.attention), "", answer.attention ? "bad" : "");
     this.figures.set(2, megabits(answer.bitrate_bps), "Mbit/s");
     this.figures.set(3, whole(answer.subscribers));
+    if (answer.attention > (this.attention ?? answer.attention)) say(`${answer.attention} sessions need attention`);
+    this.attention = answer.attention;
     for (const { state, button, count } of this.choices) {
       const number = state === "" ? answer.sessions : state === "attention" ? answer.attention : answer.states[state] ?? 0;
       setAttribute(button, "aria-pressed", String(this.query.state === state));

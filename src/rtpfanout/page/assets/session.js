@@ -12,6 +12,8 @@ import { SubscriberTable } from "./subscribers.js";
 
 /** Who looks again after so long has missed some: the server has it. */
 const AWAY_MS = 15_000;
+/** Rounds: for each of them the server asks its kernel. */
+const SUBSCRIBERS_EVERY = 2;
 
 export class SessionView {
   constructor(page, name) {
@@ -19,6 +21,7 @@ export class SessionView {
     this.name = name;
     this.aborting = new AbortController();
     this.counted = [];
+    this.round = 0;
     this.players = "";
     this.build();
     page.title(name);
@@ -78,7 +81,8 @@ export class SessionView {
     this.show(answer);
     if (answer.history) this.startPlots(answer);
     else if (answer.stats.reception) this.addPoint(answer);
-    await this.subscribers.refresh();
+    if (this.round % SUBSCRIBERS_EVERY === 0) await this.subscribers.refresh();
+    this.round += 1;
   }
 
   close() {
@@ -237,7 +241,7 @@ class Latency {
     const every = Math.ceil(counts.length / 6);
     setChildren(this.ticks, counts.map((_, i) => {
       const tick = this.ticks.children[i] ?? el("span");
-      setText(tick, i % every === 0 && latency.bounds_seconds[i] ? shortTime(latency.bounds_seconds[i]) : "");
+      setText(tick, i % every === 0 && i < counts.length - 2 && latency.bounds_seconds[i] ? shortTime(latency.bounds_seconds[i]) : "");
       return tick;
     }));
   }
