@@ -104,6 +104,21 @@ def test_who_goes_is_forgotten(manager: SessionManager, reach: FakeReach) -> Non
     manager.reaching.look()
 
 
+def test_who_is_added_again_is_told_again(manager: SessionManager, reach: FakeReach) -> None:
+    manager.create("192.0.2.1:1", 8, "video", name="one")
+    reach.said = {Address.parse(GONE): "so it is"}
+    at = manager.events.position
+    for _ in range(2):
+        manager.add_subscriber("one", GONE)
+        manager.reaching.look()
+        manager.remove_subscriber("one", GONE)
+        manager.reaching.look()
+        assert not manager.reaching._told
+    assert [kind for kind, *_ in told(manager, at)] == [
+        "subscriber_joined", "subscriber_unreachable", "subscriber_left",
+    ] * 2  # fmt: skip
+
+
 def test_a_look_is_bounded(
     manager: SessionManager, reach: FakeReach, monkeypatch: pytest.MonkeyPatch
 ) -> None:

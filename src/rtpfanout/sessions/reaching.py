@@ -51,10 +51,16 @@ class Reaching(Part):
             self._told[address] = found = self._subscribed(address.record)
             for session in found:
                 self._tell(EventKind.SUBSCRIBER_UNREACHABLE, session, address, refused[address])
-        for address in [address for address in self._told if address not in refused]:
-            self._told[address] = [s for s in self._told[address] if not self._is_over(s, address)]
-            if not self._told[address]:
+        for address, sessions in list(self._told.items()):
+            if address not in refused:
+                left = [s for s in sessions if not self._is_over(s, address)]
+            else:
+                left = [s for s in sessions if self._is_there(s, address.record)]
+            # Of nobody's address nothing is looked up again as long as it is heard of.
+            if not left and (sessions or address not in refused):
                 del self._told[address]
+            else:
+                self._told[address] = left
 
     def _subscribed(self, record: bytes) -> list[Session]:
         """The sessions that it is a subscriber of."""
@@ -66,6 +72,10 @@ class Reaching(Part):
             with state.lock:
                 found += [s for s in sessions[start : start + _AT_A_TIME] if self._has(s, record)]
         return found
+
+    def _is_there(self, session: Session, record: bytes) -> bool:
+        with self.state.lock:
+            return self._has(session, record)
 
     def _has(self, session: Session, record: bytes) -> bool:
         """The lock is held."""
