@@ -504,6 +504,49 @@ static void test_any_ssrc(void)
     }
 }
 
+/* Who joins after a restart gets no report of the SSRC before. */
+static void test_a_report_of_before_a_restart(void)
+{
+    struct rf_addr from, to[2];
+    uint8_t message[LEN];
+    int source, viewer[2];
+
+    setup(1);
+    sends = 0;
+    source = endpoint("127.0.0.1", &from);
+    for (unsigned i = 0; i < 2; i++)
+        viewer[i] = endpoint("127.0.0.1", &to[i]);
+    struct rf_source follow = {.policy = RF_EXACT, .exact = from, .ssrc_policy = RF_SSRC_FOLLOW};
+    uint64_t handle;
+
+    CHECK_EQ(rf_session_add(engine, &follow, SSRC, 0, &handle), 0);
+    subscribe(handle, &to[0], RF_RTCP_MUX);
+    feed(source, viewer, 1);
+    size_t len = sender_report(message, 1);
+
+    say(source, message, len);
+    expect(viewer[0], message, len);
+    sleep_ms(300);
+    for (uint16_t i = 0; i < 8; i++) {
+        rtp_make(message, sizeof message, SSRC + 1, i);
+        say(source, message, sizeof message);
+    }
+    passed_by += 8;
+    for (unsigned i = 0; i < 8; i++)
+        CHECK_EQ(receive(viewer[0], room, sizeof room, WAIT), LEN);
+    subscribe(handle, &to[1], RF_RTCP_MUX);
+    sleep_ms(60);
+    rtp_make(message, sizeof message, SSRC + 1, 8);
+    say(source, message, sizeof message);
+    passed_by += 2;
+    for (unsigned i = 0; i < 2; i++) {
+        CHECK_EQ(receive(viewer[i], room, sizeof room, WAIT), LEN);
+        expect_nothing(viewer[i]);
+    }
+    finish();
+    close(source), close(viewer[0]), close(viewer[1]);
+}
+
 static void *wobble(void *argument)
 {
     const struct rf_addr *to = argument;
@@ -582,6 +625,7 @@ int main(void)
     RUN(test_up);
     RUN(test_who_is_asked);
     RUN(test_any_ssrc);
+    RUN(test_a_report_of_before_a_restart);
     RUN(test_changes_under_way);
     return 0;
 }

@@ -81,6 +81,15 @@ static void note_alias(const struct worker *w, struct session *s)
         alias_note(w->gate.table->aliases, now[i].ssrc, s->index);
 }
 
+/* The last report is of who sends now, where that is one alone: an SSRC that is followed no more says nothing
+ * to who joins. */
+static bool is_of_now(const struct worker *w, const struct session *s)
+{
+    return load_rlx(&s->gating) & GATING_ANY || load_rlx(&s->own_port) ||
+           rtp_read_u32(s->feedback->report + 4) ==
+               rtcp_media_clock(w->gate.table->sessions, s).ssrc;
+}
+
 void worker_feedback(struct worker *w, struct session *s)
 {
     struct feedback *f = s->feedback;
@@ -95,7 +104,7 @@ void worker_feedback(struct worker *w, struct session *s)
     note_fed(w, s);
     if (list->reporters)
         note_alias(w, s);
-    if (feedback_passes(f, list->reporters, w->gate.now))
+    if (feedback_passes(f, list->reporters, w->gate.now) && is_of_now(w, s))
         plan_report(&w->plan, s, list, w->gate.now);
     tell_source(w, s);
 }
