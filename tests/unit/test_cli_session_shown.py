@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,6 +16,7 @@ from client_support import Script, failure, serving
 
 from rtpfanout.api import session_pb2
 from rtpfanout.cli.output import OutputFormat
+from rtpfanout.cli.session import NARROW_COLUMNS, narrow_row
 from rtpfanout.cli.session_shown import print_session, session_cells
 
 if TYPE_CHECKING:
@@ -87,6 +93,37 @@ def test_an_ssrc_that_nobody_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(session, capsys)["ssrc"] == "0x00000007 (7)"
     session = session_pb2.SessionResponse(session_id="a")
     assert shown(session, capsys)["ssrc"] == "0x00000000 (0)"
+
+
+def test_a_list_fits_80_columns(target: str) -> None:
+    """On a terminal; elsewhere nothing is left out."""
+    session = session_pb2.SessionResponse(
+        session_id="0f1e2d3c-0000-4000-8000-000000000000", source_address="203.0.113.201:50000",
+        ssrc=7, media_type="video", subscriber_count=1000, status="active",
+        condition="no_parameter_sets", created_at="2001-01-01T00:00:00Z",
+    )  # fmt: skip
+    assert narrow_row(session)[:2] == ("0f1e2d3c", "203.0.113.201:50000")
+    session.name = "rover-7/front"
+    assert narrow_row(session)[:2] == ("rover-7/front", "203.0.113.201:50000")
+    columns = zip(NARROW_COLUMNS, narrow_row(session), strict=True)
+    cells = [max(map(len, map(str, column))) for column in columns]
+    assert sum(cells) + 2 * len(cells) <= 80
+    for first, width in (("ID", 140), ("SESSION", 80)):
+        assert _on_terminal("session", "list", "-s", target, columns=width).split()[0] == first
+    assert run("session", "list", "-s", target).stdout.startswith("ID ")
+
+
+def _on_terminal(*arguments: str, columns: int) -> str:
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "rtpfanout", *arguments],
+            stdout=theirs, env=os.environ | {"COLUMNS": str(columns)}, check=True, timeout=60,
+        )  # fmt: skip
+        return re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 65536).decode())
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_a_latch_that_waits_no_longer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """`rtpfanout session`: create, look at, change and delete sessions over gRPC."""
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,10 @@ LIST_COLUMNS = (
     "CONDITION",
     "AGE",
 )
+WIDE = 140
+"""Columns of a terminal that all of them fit in, with a name of some length."""
+NARROW_COLUMNS = ("SESSION", "SOURCE", "SUBS", "STATUS", "CONDITION", "AGE")
+"""Within 80: SESSION is the name, or as much of the id as commands need of it, mostly."""
 
 
 @app.command("create")
@@ -117,12 +122,17 @@ def list_sessions(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """List sessions, oldest first."""
+    """List sessions, oldest first.
+
+    On a terminal that is too narrow for all columns: those that say whose it is and how it fares.
+    """
+    is_wide = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
+    columns, row = (LIST_COLUMNS, _list_row) if is_wide else (NARROW_COLUMNS, narrow_row)
     with connect(server) as client:
         found = client.iter_sessions(
             page_size(limit, every), label_selector=selector(label), name_prefix=name
         )
-        write_list("sessions", found, limit, every, output, LIST_COLUMNS, _list_row)
+        write_list("sessions", found, limit, every, output, columns, row)
 
 
 @app.command("get")
@@ -242,6 +252,13 @@ def _watch_stats(
                 cells = (str(value).ljust(widths[name]) for name, value in values.items())
                 write("  ".join(cells).rstrip())
             stop.sleep(interval)
+
+
+def narrow_row(session: Any) -> tuple[object, ...]:
+    """By NARROW_COLUMNS."""
+    _id, _name, source, _ssrc, _media, subscribers, status, condition = session_cells(session)
+    title = session.name or session.session_id[:8]
+    return title, source, subscribers, status, condition, age(session.created_at)
 
 
 def _list_row(session: Any) -> tuple[object, ...]:
