@@ -10,19 +10,24 @@ static struct rf_engine *engine;
 static struct gate *gate;
 static uint64_t now = UINT64_C(1000000000000);
 
-static inline void gate_open_for(uint32_t sessions)
+static inline void gates_open_for(uint32_t sessions, unsigned workers)
 {
     struct rf_config config = {
         .bind = address("127.0.0.1", 0),
         .max_sessions = sessions,
         .max_subscribers = 1000,
         .receive_queue_packets = 64,
-        .workers = 1,
+        .workers = workers,
         .check_padding = true,
     };
 
     CHECK_EQ(rf_engine_new(&config, &engine), 0);
     gate = &engine->worker[0]->gate;
+}
+
+static inline void gate_open_for(uint32_t sessions)
+{
+    gates_open_for(sessions, 1);
 }
 
 static inline void gate_close(void)

@@ -14,7 +14,12 @@ static void open_pinned(void)
 
     front = address("10.0.0.1", 5000);
     rear = address("10.0.0.1", 5001);
-    gate_open_for(10);
+    gates_open_for(10, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned k = 0; k < 2; k++)
+            engine->worker[i]->inboxes[k] = engine->worker[k]->inbox;
+        CHECK(inbox_open(engine->worker[i]->inbox, engine->worker[i]->inboxes, 2));
+    }
     session = must_add(&s, 0);
 }
 
@@ -314,9 +319,27 @@ static void test_what_is_no_such_thing_is_not_expected(void)
     }
 }
 
+
+/* Its packets may come to another worker than the one that judges. */
+static void test_a_second_camera_is_no_life_of_the_first(void)
+{
+    const struct session *s;
+    const uint64_t began = now;
+
+    open_pinned();
+    CHECK(gets_in(&front, OLD));
+    s = gate->arrival[0].session;
+    now += 100 * MS;
+    gate = &engine->worker[1]->gate;
+    CHECK(!gets_in(&rear, OTHER));
+    CHECK_EQ(load_rlx(&s->last_packet_ns), began);
+    gate_close();
+}
+
 int main(void)
 {
     RUN(test_a_second_camera_knocks);
+    RUN(test_a_second_camera_is_no_life_of_the_first);
     RUN(test_a_second_camera_is_not_followed_when_the_first_ends);
     RUN(test_who_overlaps_a_little_waits_for_longer);
     RUN(test_a_late_queue_is_no_overlap);
