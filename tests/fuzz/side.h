@@ -17,6 +17,7 @@ static struct {
     struct side_port *port[PORTS_IN_ALL]; /* NULL: the main one */
     bool counted;      /* the turn at hand has got something, and is counted */
     bool main_skipped; /* the turn at hand does not look at the main one */
+    bool woken;        /* and has looked at none yet */
 } side;
 
 int __wrap_epoll_wait(int fd, struct epoll_event *event, int most, int timeout);
@@ -92,6 +93,8 @@ int __wrap_epoll_wait(int fd, struct epoll_event *event, int most, int timeout)
     CHECK_EQ(timeout, 0);
     CHECK(most >= PORTS_IN_ALL - 1);
     side.counted = false;
+    side.main_skipped = side.main_skipped && side.woken;
+    side.woken = false;
     if (next == MAIN_PORT)
         return 0;
     for (unsigned i = 0; i < PORTS_IN_ALL - 1; i++) {
@@ -119,6 +122,7 @@ int __wrap_poll(struct pollfd *p, nfds_t n, int timeout)
     p[2].revents = is_side ? POLLIN : 0;
     p[0].revents = is_side && !(port_byte() & WITH_MAIN) ? 0 : POLLIN;
     side.main_skipped = p[0].revents == 0;
+    side.woken = true;
     side.counted = false;
     return 1;
 }
