@@ -59,6 +59,7 @@ def test_one_for_each_secret_and_read_again(tmp_path: Path) -> None:
         (b"short", "less than 16 bytes"),
         (b"whsec_AAAA", "less than 16 bytes"),
         (b"whsec_###", "no base64"),
+        ("whsec_é".encode(), "no base64"),
         (b"\xff\xfe" * 20, "no text"),
     ],
 )

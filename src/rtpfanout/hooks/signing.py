@@ -8,7 +8,6 @@ by a library of that standard, or in three lines.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from typing import TYPE_CHECKING
@@ -83,7 +82,7 @@ def _secret(path: Path, text: str) -> bytes:
     if text.startswith(PREFIX):
         try:
             secret = base64.b64decode(text.removeprefix(PREFIX), validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and another of what is no ASCII
             reason = f"{path}: what stands behind {PREFIX} is no base64"
             raise ConfigError(reason, field=FIELD) from None
     if len(secret) < SHORTEST_BYTES:
