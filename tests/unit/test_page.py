@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from managers import SECOND, Clock
+from starlette.requests import Request
 
 from rtpfanout.auth import Access, Identity, Role
 from rtpfanout.errors import (
@@ -264,16 +265,17 @@ class FakeAccess(Access):
 
 
 def request(peer: str, host: str, authorization: str = "") -> Any:
-    headers = {"authorization": authorization} if authorization else {}
-    url = SimpleNamespace(hostname=host, port=9090)
-    return SimpleNamespace(client=SimpleNamespace(host=peer), headers=headers, url=url)
+    headers = [(b"host", f"{host}:9090".encode())]
+    headers += [(b"authorization", authorization.encode())] if authorization else []
+    where = {"type": "http", "scheme": "http", "path": "/", "server": ("127.0.0.1", 9090)}
+    return Request({**where, "headers": headers, "client": (peer, 40000)})
 
 
 @pytest.mark.parametrize(
     ("peer", "host"),
     [
         ("127.0.0.1", "127.0.0.1"),
-        ("::1", "::1"),
+        ("::1", "[::1]"),
         ("::ffff:127.0.0.1", "localhost"),
         ("127.0.0.1", socket.gethostname()),
     ],
@@ -297,10 +299,21 @@ def test_others_may_not_and_are_told_what_to_do(peer: str, host: str, word: str)
         viewers.admit(request(peer, host), "ListSessions")
 
 
-def test_at_a_loopback_address_a_foreign_name_is_refused_too() -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "attacker.example",
+        "x{}.attacker.example",  # browsers take such names, and what checks headers does not
+        'x".attacker.example',
+        "127.0.0.1.attacker.example",
+        "attacker.example:1",
+        "",
+    ],
+)
+def test_at_a_loopback_address_a_foreign_name_is_refused_too(host: str) -> None:
     viewers = Viewers(FakeAccess(is_open=True), is_local=True, is_insecure=False)
     with pytest.raises(PermissionDeniedError, match="localhost"):
-        viewers.admit(request("127.0.0.1", "attacker.example"), "ListSessions")
+        viewers.admit(request("127.0.0.1", host), "ListSessions")
 
 
 def test_where_the_api_asks_for_nothing_the_page_does_not_either() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ MISLED = (
     "a page on this host is shown by its address or as localhost, not as {host}: else any site "
     "could make your browser read it"
 )
+
+_HOST = re.compile(r"(.*?)(?::\d{0,5})?", re.ASCII | re.DOTALL)
+"""What stands before a port."""
 
 
 class Viewers:
@@ -54,8 +58,10 @@ class Viewers:
                 return ANYBODY
             if not _is_loopback(request.client.host if request.client else ""):
                 raise PermissionDeniedError(ELSEWHERE.format(port=request.url.port or 80))
-        host = request.url.hostname or ""
-        if not (_is_address(host) or host in ("localhost", socket.gethostname())):
+        # As it came: what is no host becomes the address of this one in request.url.
+        match = _HOST.fullmatch(request.headers.get("host", "127.0.0.1").lower())
+        host = match[1] if match else ""
+        if not (_is_address(host) or host in ("localhost", socket.gethostname().lower())):
             # DNS rebinding: a name of the attacker's, that has become this host's.
             raise PermissionDeniedError(MISLED.format(host=host[:80]))
         return ANYBODY
