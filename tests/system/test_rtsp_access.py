@@ -143,7 +143,10 @@ def test_a_join_token_will_do_for_its_session(scene: Scene, source: Source) -> N
         assert plays(client, source.session_id, Authorization=basic(text)) == 200
         assert [s.subscriber_class for s in scene.subscribers(source.session_id)] == ["pilot"]
     with RtspClient(scene.door) as client:
-        assert plays(client, other.session_id, Authorization=basic(text)) == 404
+        for name in (other.session_id, "other/mic", "other"):
+            assert plays(client, name, Authorization=basic(text)) == 404
+        answers = [client.ask("DESCRIBE", name) for name in ("other/mic", "nobody/mic", "nobody")]
+        assert len({answer.reason for answer in answers}) == 1, "nor is it told that there are some"
         forged = text[:-2] + ("AA" if text[-2:] != "AA" else "BB")
         assert plays(client, source.session_id, Authorization=basic(forged)) == 401
 
@@ -162,6 +165,43 @@ def test_what_has_expired_plays_no_more(tmp_path: Path, monkeypatch: pytest.Monk
         assert client.is_closed()
         scene.await_subscribers(source.session_id, 0)
         assert scene.value('rtpfanout_rtsp_ended_total{reason="refused"}') == 1
+
+
+def test_what_has_expired_is_not_played_anew(tmp_path: Path) -> None:
+    """However often a client stops before anybody looks at what it has shown."""
+    with guarded(tmp_path) as scene, RtspClient(scene.door) as client, ports() as here:
+        source = Source(scene, "expiring/mic", next(SSRCS))
+        source.feed()
+        short = token(role="subscriber", exp=time.time() - 7)  # there are ten seconds of leeway
+        client.ask("DESCRIBE", source.session_id, Authorization=f"Bearer {short}")
+        assert client.set_up(source.session_id, here.transport).status == 200
+
+        def play() -> int:
+            status = client.ask("PLAY", source.session_id).status
+            if status == 200:
+                assert client.ask("PAUSE", source.session_id).status == 200
+            return status
+
+        assert eventually(play, lambda status: status != 200, "it has expired") == 401
+        assert scene.subscribers(source.session_id) == []
+
+
+def test_one_session_s_token_is_not_good_for_another_s_track(tmp_path: Path) -> None:
+    """It does not play on by what was shown for the first track, nor in its class."""
+    with guarded(tmp_path) as scene, RtspClient(scene.door) as client:
+        sources = [Source(scene, f"pair/{n}", next(SSRCS)) for n in range(2)]
+        for each, kind in zip(sources, ("pilot", "monitor"), strict=True):
+            each.feed()
+            request = pb.IssueJoinTokenRequest(session_id=each.session_id, subscriber_class=kind)
+            text = scene.server.stub.IssueJoinToken(request, metadata=ADMIN).token
+            response = client.ask(
+                "SETUP", each.session_id, Transport="RTP/AVP/TCP", Authorization=basic(text)
+            )
+            assert response.status == 200
+            client.session = response.headers["session"].partition(";")[0]
+        assert client.ask("PLAY", "pair").status == 200
+        kinds = [scene.subscribers(each.session_id)[0].subscriber_class for each in sources]
+        assert kinds == ["pilot", "monitor"]
 
 
 def test_rtsps(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from rtpfanout.rtsp.wire import response
 
 if TYPE_CHECKING:
     from rtpfanout.config import Settings
+    from rtpfanout.rtsp.connection import Connection
 
 _HANDSHAKE = b"\x16"  # RFC 8446 section 5.1
 _ONLY_TLS = "this server takes rtsps:// only, as it has a certificate"
@@ -87,7 +88,7 @@ class TlsAcceptor(Acceptor):
         self,
         listener: socket.socket,
         crowd: Crowd,
-        make: Callable[[], asyncio.BaseProtocol],
+        make: Callable[[], Connection],
         key: str,
         certificates: Certificates,
         *,
@@ -106,19 +107,25 @@ class TlsAcceptor(Acceptor):
         self._arriving.came(arrival)
         try:
             async with asyncio.timeout(times.FIRST_SECONDS):
-                await self._connect(sock)
+                await self._connect(sock, arrival)
         except (OSError, asyncio.CancelledError):  # a time-out and TLS's faults are of OSError
             sock.close()
         finally:
             self._arriving.gone(arrival)
 
-    async def _connect(self, sock: socket.socket) -> None:
+    async def _connect(self, sock: socket.socket, arrival: Arrival) -> None:
         loop = asyncio.get_running_loop()
+
+        def make() -> Connection:
+            connection = self._makes()
+            connection.arrival = arrival
+            return connection
+
         if await _first_byte(loop, sock) == _HANDSHAKE:
             context = self._certificates.context()
-            await loop.connect_accepted_socket(self._makes, sock, ssl=context)
+            await loop.connect_accepted_socket(make, sock, ssl=context)
         elif self._takes_plain:
-            await loop.connect_accepted_socket(self._makes, sock)
+            await loop.connect_accepted_socket(make, sock)
         else:
             with contextlib.suppress(OSError):
                 sock.recv(65_536)  # else closing would take back what is said now

@@ -18,6 +18,7 @@ from rtpfanout.rtsp.wire import MOST_AHEAD_BYTES, Frame, Reader, RefusedRequest,
 from rtpfanout.seldom import Bucket
 
 if TYPE_CHECKING:
+    from rtpfanout.crowd import Connection as Newcomer
     from rtpfanout.crowd import Crowd
     from rtpfanout.rtsp.playback import Track
     from rtpfanout.rtsp.stage import Stage
@@ -26,6 +27,10 @@ REQUESTS_PER_SECOND = 10
 REQUESTS_AT_ONCE = 20
 """More than that wait, and what is behind them is not read."""
 REPORTS_PER_SECOND = 20
+FRAMES_PER_SECOND = 200
+FRAMES_AT_ONCE = 400
+"""The same of interleaved frames, whatever is in them: each takes the event loop's time."""
+_REST_SECONDS = 0.1
 UNSENT_BYTES = 256 * 1024
 """That the kernel takes beyond what is on its way: what is older than that helps no viewer."""
 _TCP_USER_TIMEOUT_MS = 30_000
@@ -38,6 +43,8 @@ class Connection(asyncio.Protocol):
         """`gone` is called when it has ended, and its guests are about to be removed."""
         self.origin = ""
         self.conversation: Conversation | None = None
+        self.arrival: Newcomer | None = None
+        """What was counted in its place until now, if something was."""
         self._stage = stage
         self._crowd = crowd
         self._gone = gone
@@ -46,6 +53,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._requests = Bucket(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE)
         self._reports = Bucket(REPORTS_PER_SECOND, REPORTS_PER_SECOND)
+        self._frames = Bucket(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
+        self._is_resting = False
         self._has_asked = False
         self._deadline = self._loop.time() + times.FIRST_SECONDS
         self._transport: asyncio.Transport | None = None
@@ -72,6 +81,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self.origin = origin_of(peer)
+        if self.arrival:
+            self._crowd.gone(self.arrival)  # else it would have to make room for itself
         self._crowd.came(self)
         if not peer or transport.is_closing():  # it has gone, or had to make room
             transport.abort()
@@ -105,7 +116,7 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """On with what came, up to the next request."""
         transport = self._transport
-        while transport and self._task is None and self.conversation:
+        while transport and self._task is None and self.conversation and not self._is_resting:
             if transport.get_write_buffer_size() >= MOST_QUEUES * QUEUE_BYTES:
                 break
             try:
@@ -117,16 +128,27 @@ class Connection(asyncio.Protocol):
                 break
             if isinstance(found, Frame):
                 self._report(found)
+                self._rest_after_frames()
             else:
                 self._has_asked = True
                 self._task = self._loop.create_task(self._answer(found, self.conversation))
         self._read_on()
 
+    def _rest_after_frames(self) -> None:
+        """Where there were too many of late."""
+        if not self._frames.take(self._loop.time()):
+            self._is_resting = True
+            self._loop.call_later(_REST_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_resting = False
+        self._pump()
+
     def _read_on(self) -> None:
         """Or not, while more is there than has to be kept."""
         transport = self._transport
         if transport and not transport.is_closing():
-            if len(self._reader) > MOST_AHEAD_BYTES:
+            if self._is_resting or len(self._reader) > MOST_AHEAD_BYTES:
                 transport.pause_reading()
             elif not transport.is_reading():
                 transport.resume_reading()

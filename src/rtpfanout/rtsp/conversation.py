@@ -192,7 +192,7 @@ class Conversation:
         playback = playback or Playback(grant, time.monotonic())
         if chosen.is_interleaved:
             chosen = replace(chosen, channels=_channels(chosen, playback))
-        playback.tracks[session_id] = self._track(session_id, chosen, playback)
+        playback.tracks[session_id] = self._track(session_id, chosen, playback, grant)
         self.playback = playback
         source = self._stage.source_beside(self._client.local.ip)
         return Answer(
@@ -202,15 +202,15 @@ class Conversation:
             }
         )
 
-    def _track(self, session_id: str, chosen: Transport, playback: Playback) -> Track:
+    def _track(self, session_id: str, chosen: Transport, playback: Playback, grant: Grant) -> Track:
         """Raises RefusedRequest: no socket is to be had."""
-        kind, client = playback.grant.subscriber_class, self._client
+        kind, client = grant.subscriber_class, self._client
         if not chosen.is_interleaved:
             to = Address(client.peer.ip, chosen.ports[0])
             local = self._stage.leaves_from(client.local)
-            return Track(session_id, chosen, Place(to, kind, chosen.rtcp, local))
+            return Track(session_id, grant, chosen, Place(to, kind, chosen.rtcp, local))
         assert chosen.channels
-        track = Track(session_id, chosen, Place(client.peer))
+        track = Track(session_id, grant, chosen, Place(client.peer))
         track.outlet = Outlet(chosen.channels, playback.dropped)
         try:
             track.relay = self._stage.relay(lambda packets: client.take(track, packets))
@@ -223,10 +223,12 @@ class Conversation:
     async def _play(self, request: Request) -> Answer:
         playback = self._found(request)
         stage, now = self._stage, time.monotonic()
-        SCOPE.set(playback.grant.identity.scope)
+        for track in playback.tracks.values():
+            stage.credentials.recheck(track.grant)  # it may be long ago that it was shown
         try:
             for track in playback.tracks.values():
                 if track.guest is None:
+                    SCOPE.set(track.grant.identity.scope)
                     track.guest = await stage.work(
                         stage.guests.add, track.session_id, track.place, times.TIMEOUT_SECONDS
                     )
@@ -304,10 +306,15 @@ class Conversation:
         return grant
 
     def _sessions(self, target: Target, grant: Grant) -> list[str]:
-        found = self._stage.guests.sessions_at(target.path)
+        found: list[str] = []
+        try:
+            found = self._stage.guests.sessions_at(target.path)
+        except RtpFanoutError:
+            if grant.covers(target.path.lower()):
+                raise
         covered = [session_id for session_id in found if grant.covers(session_id)]
-        if not covered:
-            raise NotFoundError("the join token is for another session")
+        if not covered:  # whether there is another one is not told
+            raise NotFoundError("the join token is for no session of that name")
         return covered
 
     def _one_session(self, target: Target, grant: Grant) -> str:

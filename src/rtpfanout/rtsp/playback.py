@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Track:
-    """One session for one client: a guest of it while it plays."""
+    """One session for one client: a guest of it while it plays, as long as `grant` is good."""
 
     session_id: str
+    grant: Grant
     transport: Transport
     place: Place
     relay: Relay | None = None
@@ -37,8 +38,8 @@ class Track:
 
 @dataclass(eq=False, slots=True)
 class Playback:
-    """`alive_at` and `renewed_at` are seconds of time.monotonic(): of the last sign of life, and of
-    that up to which leases were prolonged."""
+    """`grant` is of who began it. `alive_at` and `renewed_at` are seconds of time.monotonic(): of
+    the last sign of life, and of that up to which leases were prolonged."""
 
     grant: Grant
     alive_at: float
@@ -53,7 +54,7 @@ class Playback:
     @property
     def guests(self) -> list[Guest]:
         """Of those tracks that have one."""
-        return [track.guest for track in self.tracks.values() if track.guest]
+        return [track.guest for track in list(self.tracks.values()) if track.guest]
 
     @property
     def is_interleaved(self) -> bool:

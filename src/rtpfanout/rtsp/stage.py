@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rtpfanout._fastpath import Engine
     from rtpfanout.auth import Access
     from rtpfanout.model import IPAddress
+    from rtpfanout.rtsp.credentials import Grant
     from rtpfanout.rtsp.playback import Playback
     from rtpfanout.sessions import SessionManager
 
@@ -164,28 +165,34 @@ class Stage:
 
     def _fate(self, playback: Playback) -> str:
         now = time.monotonic()
-        guests = playback.guests
-        reported = max((self.guests.reported_ns(guest) for guest in guests), default=0) / 1e9
-        alive_at = max(playback.alive_at, reported)
-        lasts = times.TIMEOUT_SECONDS + times.LATE_SECONDS
-        token = SCOPE.set(playback.grant.identity.scope)
+        tracks = list(playback.tracks.values())  # at once: requests change them meanwhile
         try:
-            self.credentials.recheck(playback.grant)
-            for track in playback.tracks.values():
+            for track in tracks:
+                self.credentials.recheck(track.grant)
                 self.guests.check(track.place)
         except RtpFanoutError:
             return "refused"
-        else:
-            if now - alive_at > lasts:
-                return "timeout"
-            left = alive_at + lasts - now
-            if alive_at > playback.renewed_at:
-                playback.renewed_at = alive_at
-                if not all(self.guests.renew(guest, left) for guest in guests):
-                    return "removed"
-            return ""
-        finally:
-            SCOPE.reset(token)
+        guests = [(track.grant, track.guest) for track in tracks if track.guest]
+        reported = (_as(grant, self.guests.reported_ns, guest) for grant, guest in guests)
+        alive_at = max(playback.alive_at, max(reported, default=0) / 1e9)
+        lasts = times.TIMEOUT_SECONDS + times.LATE_SECONDS
+        if now - alive_at > lasts:
+            return "timeout"
+        left = alive_at + lasts - now
+        if alive_at > playback.renewed_at:
+            playback.renewed_at = alive_at
+            if not all(_as(grant, self.guests.renew, guest, left) for grant, guest in guests):
+                return "removed"
+        return ""
+
+
+def _as(grant: Grant, call: Callable[..., _Result], *args: object) -> _Result:
+    """With the SCOPE of who was granted that."""
+    token = SCOPE.set(grant.identity.scope)
+    try:
+        return call(*args)
+    finally:
+        SCOPE.reset(token)
 
 
 def _over(playback: Playback) -> str:

@@ -91,6 +91,9 @@ class Reader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self._head: Request | None = None
+        """Whose body has not come yet: read once, in however many pieces that comes."""
+        self._body = slice(0)
 
     def __len__(self) -> int:
         """Bytes that have not been taken."""
@@ -125,6 +128,17 @@ class Reader:
         return frame
 
     def _request(self) -> Request | None:
+        head = self._head = self._head or self._next_head()
+        buffer, body = self._buffer, self._body
+        if head is None or len(buffer) < body.stop:
+            return None
+        content = bytes(buffer[body])
+        del buffer[: body.stop]
+        self._head, self._searched = None, 0
+        return Request(head.method, head.url, head.headers, content, head.version)
+
+    def _next_head(self) -> Request | None:
+        """And where its body is going to be."""
         buffer = self._buffer
         end = buffer.find(_END, max(0, self._searched - len(_END)))
         if max(end, 0) > MOST_HEAD_BYTES or (end < 0 and len(buffer) > MOST_HEAD_BYTES):
@@ -134,14 +148,8 @@ class Reader:
             return None
         head = _head(bytes(buffer[:end]))
         begin = end + len(_END)
-        length = _length(head.headers.get("content-length", "0"))
-        if len(buffer) < begin + length:
-            self._searched = end
-            return None
-        body = bytes(buffer[begin : begin + length])
-        del buffer[: begin + length]
-        self._searched = 0
-        return Request(head.method, head.url, head.headers, body, head.version)
+        self._body = slice(begin, begin + _length(head.headers.get("content-length", "0")))
+        return head
 
 
 def response(
