@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,17 @@ from rtpfanout.model import Address, Condition, Rtcp, SessionStatus, SubscriberC
 from rtpfanout.page import about
 from rtpfanout.page.board import ATTENTION, SORTS, STATES, Board, Query, state_of
 from rtpfanout.page.site import ASSETS
+from rtpfanout.page.stream import FIRST_EVENTS, Streams
 from rtpfanout.page.viewers import Viewers, may
 from rtpfanout.sessions import (
+    EventKind,
+    EventLog,
     Figures,
     Glance,
     SessionManager,
     SubscriberState,
     SubscriberView,
+    Wanted,
 )
 from rtpfanout.sessions.feedback import ReceiverReport
 
@@ -175,6 +180,40 @@ def test_all_who_look_within_a_second_cost_one_reading() -> None:
 
     asyncio.run(look())
     assert overview.reads == 1
+
+
+def test_others_work_between_the_histories_of_two_rows() -> None:
+    """Looking for one in ten minutes' figures of ten thousand takes milliseconds."""
+    pieces: list[int] = []
+
+    class Counting(Kitchen):
+        async def make(self, some: Any, _wanted: Any) -> Any:
+            pieces.append(len(list(some)))
+
+    async def look() -> None:
+        board = Board(FakeOverview(SOME), Counting())  # type: ignore[arg-type]
+        for has_history in (False, True):
+            await board.answer(Query(has_history=has_history), (), {})
+
+    asyncio.run(look())
+    assert pieces[-1] >= pieces[1] + len(SOME)
+
+
+def test_of_a_long_log_only_the_end_is_read_for_who_begins() -> None:
+    clock: Any = SimpleNamespace(now=lambda: datetime.now(UTC))
+    log = EventLog(clock)
+    for _ in range(5 * FIRST_EVENTS):
+        log.tell(EventKind.PAUSED)
+    looked = []
+
+    class Counting(Wanted):
+        def takes(self, kind: EventKind) -> bool:
+            looked.append(kind)
+            return super().takes(kind)
+
+    events, after = Streams(log)._last(Counting())
+    assert [event.sequence for event in events] == list(range(after - FIRST_EVENTS + 1, after + 1))
+    assert len(looked) == FIRST_EVENTS
 
 
 def test_every_state_there_is_has_a_place() -> None:

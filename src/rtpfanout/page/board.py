@@ -112,10 +112,13 @@ class Board:
             "rows": [_row(glance) for glance in rows],
         }
         if query.has_history:
-            moments = self._overview.history.seen()
+            moments, bitrates = self._overview.history.seen(), []
+            for glance in rows:  # each is looked for in all that there are
+                bitrates.append(_bitrates(moments, glance))
+                yield b""
             answer["history"] = {
                 "age_ms": [_ms(self._read_ns - moment.at_ns) for moment in moments],
-                "bitrate_bps": [_bitrates(moments, glance) for glance in rows],
+                "bitrate_bps": bitrates,
             }
         yield json.dumps(answer, separators=(",", ":")).encode()
 

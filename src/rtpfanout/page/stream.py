@@ -7,6 +7,7 @@ goes on with the number of the last event misses nothing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import weakref
 from collections.abc import AsyncIterator
@@ -63,8 +64,8 @@ class Streams:
     def _last(self, wanted: Wanted) -> tuple[list[Event], int]:
         """And the number to go on from."""
         kept = self._log.all()
-        shown = [told for each in kept if (told := each.to(wanted)) is not None]
-        return shown[-FIRST_EVENTS:], kept[-1].sequence
+        shown = (told for each in reversed(kept) if (told := each.to(wanted)) is not None)
+        return list(itertools.islice(shown, FIRST_EVENTS))[::-1], kept[-1].sequence
 
 
 def number_of(text: str) -> int | None:
