@@ -183,6 +183,28 @@ def test_over_the_connection_come_the_same_packets(
     assert scene.subscribers(source.session_id) == []
 
 
+def test_nobody_speaks_for_a_camera_over_the_connection(
+    scene: Scene, client: RtspClient, source: Source
+) -> None:
+    """Whose address, on this host as the relay's, would be taken for a source's."""
+    other = Source(scene, "spoken/for", next(SSRCS))
+    other.feed()
+    client.set_up(source.session_id, "RTP/AVP/TCP;unicast;interleaved=0-1")
+    assert client.ask("PLAY", source.session_id).status == 200
+    times = bytes(20)
+    sender_report = (0x80C80006).to_bytes(4) + other.ssrc.to_bytes(4) + times
+    receiver_report = (0x80C90001).to_bytes(4) + (99).to_bytes(4)
+    client.send_frame(1, sender_report)
+    client.send_frame(1, receiver_report + sender_report)
+    # Its own report, which comes after them.
+    block = source.ssrc.to_bytes(4) + bytes(4) + (53).to_bytes(4) + bytes(12)
+    client.send_frame(1, (0x81C90007).to_bytes(4) + (99).to_bytes(4) + block)
+    eventually(
+        lambda: scene.subscribers(source.session_id)[0].HasField("report"), bool, "its report"
+    )
+    assert scene.server.stats(other.session_id).feedback.sender_reports == 0
+
+
 def test_all_below_a_name_are_tracks(scene: Scene, client: RtspClient) -> None:
     sources = [Source(scene, f"below/{part}", next(SSRCS)) for part in ("b", "a/x")]
     for source in sources:

@@ -7,7 +7,9 @@ import socket
 import time
 from collections import Counter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from rtpfanout.crowd import Crowd
 from rtpfanout.errors import UnauthenticatedError
@@ -15,13 +17,11 @@ from rtpfanout.rtsp import wire
 from rtpfanout.rtsp.connection import FRAMES_AT_ONCE, Connection
 from rtpfanout.rtsp.door import Door
 from rtpfanout.rtsp.playback import Playback, Track
+from rtpfanout.rtsp.relay import is_of_receiver
 from rtpfanout.rtsp.stage import Stage
 from rtpfanout.rtsp.transport import Transport
 from rtpfanout.rtsp.wire import Reader
 from rtpfanout.sessions import SCOPE
-
-if TYPE_CHECKING:
-    import pytest
 
 OPTIONS = b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"
 EMPTY_FRAME = b"$\0\0\0"
@@ -186,3 +186,26 @@ def test_tracks_that_end_meanwhile_hold_up_nobody_s_leases() -> None:
     guests.playback = playback = playback_of(grant("one"), grant("one"), grant("one"))
     assert stage_with(guests).look([playback]) == []
     assert guests.seen
+
+
+def rtcp(kind: int, ssrc: int, rest: bytes = b"") -> bytes:
+    return bytes((0x80, kind)) + (1 + len(rest) // 4).to_bytes(2) + ssrc.to_bytes(4) + rest
+
+
+@pytest.mark.parametrize(
+    ("data", "passes"),
+    [
+        (rtcp(201, 99), True),
+        (rtcp(201, 99) + rtcp(206, 99, bytes(4)), True),
+        (rtcp(201, 99) + rtcp(202, 99, bytes(8)), True),
+        (rtcp(201, 99) + b"\x17 and what is sealed", True),
+        (rtcp(200, 99, bytes(20)), False),
+        (rtcp(201, 99) + rtcp(200, 7, bytes(20)), False),
+        (rtcp(201, 99) + rtcp(203, 99), False),
+        (rtcp(201, 99) + b"\x80\xcb\0\0", False),
+        (rtcp(201, 7), False),
+        (rtcp(202, 7, bytes(8)) + rtcp(201, 99), False),
+    ],
+)
+def test_what_a_client_reports_is_of_one_who_receives(data: bytes, *, passes: bool) -> None:
+    assert is_of_receiver(data, lambda ssrc: ssrc == 7) is passes

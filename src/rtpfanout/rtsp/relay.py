@@ -24,6 +24,8 @@ RECEIVE_BUFFER_BYTES = 1 << 20
 MOST_AT_A_TIME = 16
 """Datagrams, before others of the event loop have their turn."""
 LONGEST_RTCP_BYTES = 1500
+_OF_RECEIVERS = frozenset((201, 202, 204, 205, 206, 207))
+"""RR, SDES, APP, RTPFB, PSFB, XR: not SR and BYE, which a source says."""
 
 _UDP_GRO = 104  # linux/udp.h
 _SOL_UDP = 17
@@ -49,12 +51,15 @@ class Relay:
         take: Callable[[list[bytes]], None],
         buffer: memoryview,
         closed: Callable[[], None],
+        is_source: Callable[[int], bool],
     ) -> None:
         """`main.ip` is this host's. `rtcp_port`: where RTCP goes up to; 0: nowhere. `buffer` of
-        DATAGRAM_BYTES is used in moments, so relays can share one. Raises OSError."""
+        DATAGRAM_BYTES is used in moments, so relays can share one. `is_source`: whether a session
+        has that SSRC. Raises OSError."""
         self._sock = bound(Address(main.ip, 0), socket.SOCK_DGRAM)
         self._take = take
         self._closed = closed
+        self._is_source = is_source
         self._buffer = buffer
         self._rtcp_to = Address(main.ip, rtcp_port).sockaddr if rtcp_port else None
         self.address = bound_address(self._sock)
@@ -71,8 +76,11 @@ class Relay:
         self._loop.add_reader(self._sock, self._read)
 
     def send_rtcp(self, data: bytes) -> None:
-        """What a client reports. Nothing but RTCP, so that nobody feeds a session this way."""
-        if self._rtcp_to and len(data) <= LONGEST_RTCP_BYTES and is_rtcp_packet(data):
+        """What a client reports. Nothing but that, so that nobody feeds a session this way, or
+        speaks for a camera that is on this host, too."""
+        if not self._rtcp_to or len(data) > LONGEST_RTCP_BYTES:
+            return
+        if is_rtcp_packet(data) and is_of_receiver(data, self._is_source):
             with contextlib.suppress(OSError):
                 self._sock.sendto(data, self._rtcp_to)
 
@@ -94,3 +102,17 @@ class Relay:
             packets += split(self._buffer[:length], sizes[0] if sizes else 0)
         if packets:
             self._take(packets)
+
+
+def is_of_receiver(data: bytes, is_source: Callable[[int], bool]) -> bool:
+    """Whether compound RTCP (RFC 3550 section 6.1) is of one who only receives, under an SSRC that
+    is no source's. What is malformed or sealed is read as far as it goes.
+
+    ffmpeg reports under the SSRC behind the one that it plays, so where two cameras have such, it
+    would be taken for the other one.
+    """
+    while len(data) >= 4 and data[0] >> 6 == 2:
+        if data[1] not in _OF_RECEIVERS or is_source(int.from_bytes(data[4:8])):
+            return False
+        data = data[4 * (1 + int.from_bytes(data[2:4])) :]
+    return True

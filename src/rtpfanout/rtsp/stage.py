@@ -113,7 +113,14 @@ class Stage:
         """Raises OSError."""
         if self._relays_left <= 0:
             raise OSError(errno.EMFILE, "others have all that may be open")
-        relay = Relay(self._relay_main, self._rtcp_port, take, self._buffer, self._relay_closed)
+        relay = Relay(
+            self._relay_main,
+            self._rtcp_port,
+            take,
+            self._buffer,
+            self._relay_closed,
+            self.guests.has_source,
+        )
         self._relays_left -= 1
         return relay
 

@@ -104,6 +104,10 @@ class Guests(Part):
             if session.media_type is not MediaType.DATA or terms.encoding:
                 yield session
 
+    def has_source(self, ssrc: int) -> bool:
+        """Whether some session, of whoever, is told by that SSRC."""
+        return ssrc in self.state.by_ssrc
+
     def add(self, session_id: str, place: Place, lease_secs: float) -> Guest:
         """Raises as SessionManager.add_subscriber; AlreadyExistsError: the address is somebody's
         in this session, whose lease nobody else ends or prolongs."""
