@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,17 @@ def test_limits_and_policy_hold(manager: SessionManager, session_id: str) -> Non
     assert manager.total_subscribers == 3
 
 
+def test_no_port_of_our_own_becomes_a_guest(manager: SessionManager, session_id: str) -> None:
+    """As packets that come there feed some session, and copies of them would, and so on."""
+    rules = manager._rules
+    policy = dataclasses.replace(rules.policy, side_ports=frozenset((7000,)))
+    manager.reconfigure(policy, rules.limits)
+    for port in (policy.ingress.port, 7000):
+        with pytest.raises(AddressDeniedError):
+            manager.guests.add(session_id, Place(Address(HERE.ip, port)), 60)
+    manager.guests.add(session_id, Place(Address(HERE.ip, 7001)), 60)
+
+
 def test_the_policy_judges_who_is_behind_a_relay(manager: SessionManager, session_id: str) -> None:
     """And not the relay, which is ours."""
     manager.guests.add(session_id, RELAY, 10)
@@ -156,6 +168,23 @@ def test_paths_are_of_the_caller_s_labels(manager: SessionManager, session_id: s
             manager.guests.add(session_id, Place(HERE), 10)
     finally:
         SCOPE.reset(token)
+
+
+def test_a_guest_can_leave_what_has_become_another_s(manager: SessionManager) -> None:
+    """Else copies would go on to a port that may be somebody else's by then."""
+    ours, theirs = {"site": "a"}, {"site": "b"}
+    session_id = manager.create(SOURCE, 1, "video", labels=ours).session_id
+    token = SCOPE.set((("site", "a"),))
+    try:
+        guest = manager.guests.add(session_id, Place(HERE), 60)
+        SCOPE.reset(token)
+        manager.update(session_id, labels=theirs)
+        token = SCOPE.set((("site", "a"),))
+        manager.guests.remove([guest])
+        assert SCOPE.get() == (("site", "a"),)
+    finally:
+        SCOPE.reset(token)
+    assert subscribers(manager, session_id) == []
 
 
 def test_too_many_below_a_path(engine: Engine, clock: Clock) -> None:

@@ -133,7 +133,7 @@ class Guests(Part):
         """That the address policy admits it. Raises AddressDeniedError, InvalidArgumentError."""
         to = Address(place.relayed_to, _DISCARD) if place.relayed_to else place.address
         if not (place.relayed_to and to.ip.is_loopback):  # who connected from here is no victim
-            self.rules.admission.admitted(to.record)
+            self.rules.policy.check_subscriber(to)
 
     def _add(self, session: Session, record: bytes, place: Place, lease_secs: float) -> Guest:
         """The lock is held. Raises LimitError, UnavailableError."""
@@ -182,20 +182,28 @@ class Guests(Part):
         return True
 
     def remove(self, guests: Iterable[Guest]) -> None:
-        """Returns when no further packet leaves to them."""
-        for guest in guests:
-            record = guest.record
-            with (
-                contextlib.suppress(RtpFanoutError),  # deleted meanwhile
-                self.state.work(guest.session_id, frozenset([record])) as session,
-            ):
-                with self.state.lock:
-                    standing = self.subscribers.standings(session, [record])[record]
-                if standing and standing[0]:  # else it is another's by now
-                    self.subscribers.drop(session, [record])
-                    self.state.events.tell(EventKind.SUBSCRIBER_LEFT, session, records=[record])
+        """Returns when no further packet leaves to them, also where the sessions have become
+        others' than the caller's."""
+        token = SCOPE.set(())
+        try:
+            for guest in guests:
+                self._remove(guest)
+        finally:
+            SCOPE.reset(token)
+
+    def _remove(self, guest: Guest) -> None:
+        record = guest.record
+        with (
+            contextlib.suppress(RtpFanoutError),  # deleted meanwhile
+            self.state.work(guest.session_id, frozenset([record])) as session,
+        ):
             with self.state.lock:
-                self.state.relays.pop(record, None)
+                standing = self.subscribers.standings(session, [record])[record]
+            if standing and standing[0]:  # else it is another's by now
+                self.subscribers.drop(session, [record])
+                self.state.events.tell(EventKind.SUBSCRIBER_LEFT, session, records=[record])
+        with self.state.lock:
+            self.state.relays.pop(record, None)
 
     def reported_ns(self, guest: Guest) -> int:
         """When its last receiver report came, of time.monotonic_ns(); 0: none yet."""
