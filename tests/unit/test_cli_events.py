@@ -100,7 +100,11 @@ def test_what_it_asks_for(script: Script, target: str) -> None:
     assert asked == datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("since", ["10x", "yesterday", "-5", "99999999999999999999"])
+@pytest.mark.parametrize(
+    "since",
+    ["10x", "yesterday", "-5", "99999999999999999999", "999999d", "0001-01-01",
+     "9999-12-31T23:59:59-23:00"],
+)  # fmt: skip
 def test_what_since_can_be(since: str) -> None:
     done = run("events", f"--since={since}", "-s", "127.0.0.1:1")
     assert done.returncode == 2

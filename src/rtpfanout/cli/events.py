@@ -79,18 +79,18 @@ def _since(text: str | None, now: datetime) -> dict[str, Any]:
         return {}
     if text.isascii() and text.isdigit() and len(text) <= 18:
         return {"after_sequence": int(text)}
-    if ago := _AGO.fullmatch(text):
-        moment = now - timedelta(seconds=int(ago["number"]) * _SECONDS[ago["unit"]])
-        return {"since": moment.isoformat()}
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        if ago := _AGO.fullmatch(text):
+            moment = now - timedelta(seconds=int(ago["number"]) * _SECONDS[ago["unit"]])
+        else:
+            moment = datetime.fromisoformat(text).astimezone()  # without a zone it is of here
+    except (ValueError, OverflowError):  # also of years that there are not
         raise InvalidArgumentError(
             f"{text!r} is not 10m, 2h, a moment such as 2026-03-01T12:00:00Z, or the number of an"
             " event",
             field="--since",
         ) from None
-    return {"since": moment.astimezone().isoformat()}  # without a zone it is of here
+    return {"since": moment.isoformat()}
 
 
 async def _show(server: str, asked: dict[str, Any], once: bool, output: OutputFormat) -> None:
