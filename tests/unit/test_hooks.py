@@ -195,3 +195,14 @@ def test_a_host_that_is_not_there() -> None:
     assert post.Poster(f"http://127.0.0.1:{free_tcp_port()}/").post(b"{}", {}).reason == (
         "Connection refused"
     )
+
+
+def test_what_a_fault_of_ours_takes_is_counted(log: EventLog, receiver: Receiver) -> None:
+    class Faulty(Secrets):
+        def headers(self, *_args: object) -> dict[str, str]:
+            raise RuntimeError("on purpose")
+
+    log.tell(EventKind.OVERLOAD)
+    with capture_logs() as lines, posting(receiver, log, secrets=Faulty(None)) as hook:
+        settled(hook, dropped=2, sent=0, failed=0)
+    assert [line["event"] for line in lines][:2] == ["the hook failed", "events dropped"]

@@ -109,7 +109,9 @@ class Hook:
                 self._work(stopping)
             except Exception:
                 _log.exception("the hook failed")
-                self._held = None
+                held, self._held = self._held, None
+                if held:
+                    self._drop(held.events, "it could not be posted")
                 stopping.wait(LONGEST_WAIT_SECONDS)
 
     def _work(self, stopping: threading.Event) -> None:
