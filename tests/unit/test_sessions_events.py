@@ -72,6 +72,15 @@ def test_a_life_in_lines(manager: SessionManager) -> None:
     }
 
 
+def test_where_it_was_is_not_told_to_whom_it_is_new(manager: SessionManager) -> None:
+    session_id = manager.create(SOURCE, 7, "video", labels={"x": "y"}).session_id
+    at = manager.events.position
+    manager.update(session_id, labels={"x": "z"}, source_address="192.0.2.9:5000")
+    theirs = Wanted.of("x=z", "", ())
+    seen = [e for each in manager.events.after(at).events if (e := each.to(theirs))]
+    assert [(str(e.kind), e.detail) for e in seen] == [("created", ""), ("moved", "192.0.2.9:5000")]
+
+
 def test_what_fails_is_no_event(manager: SessionManager) -> None:
     session_id = manager.create(SOURCE, 7, "video").session_id
     at = manager.events.position

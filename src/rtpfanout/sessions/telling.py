@@ -39,7 +39,9 @@ def tell_update(events: EventLog, before: tuple[int, Terms], view: SessionView) 
         if terms.source == after.source and terms.pinned is None:
             events.tell(EventKind.PINNED, view, detail=source)
         elif source != old:
-            events.tell(EventKind.MOVED, view, detail=f"{old} -> {source}")
+            # Who sees it by its new labels alone is not told where it was before.
+            is_known = terms.labels == after.labels
+            events.tell(EventKind.MOVED, view, detail=f"{old} -> {source}" if is_known else source)
     if terms.paused is not after.paused:
         events.tell(EventKind.PAUSED if after.paused else EventKind.RESUMED, view)
 
