@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -109,3 +110,17 @@ def receiver(*arguments: object) -> Iterator[tuple[Background, str]]:
     """`rtpfanout recv` on a free port: the command, and its address."""
     with background("recv", "127.0.0.1:0", "-o", "json", *arguments) as command:
         yield command, command.wait_for(r"receiving on (\S+)")[1]
+
+
+def on_terminal(*arguments: str, columns: int) -> str:
+    """What a command shows on a terminal of so many columns, without colours."""
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "rtpfanout", *arguments],
+            stdout=theirs, env=os.environ | {"COLUMNS": str(columns)}, check=True, timeout=60,
+        )  # fmt: skip
+        return re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 65536).decode())
+    finally:
+        os.close(ours)
+        os.close(theirs)

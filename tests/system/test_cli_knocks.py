@@ -221,6 +221,7 @@ def test_two_that_wait_for_anybody(server):
     assert "rtpfanout knocks" in done.stderr
     again = run("session", "create", "any", "--name", "van/front", **server)
     assert "has the name 'van/front'" in again.stderr
+    assert "(--if-exists return)" in again.stderr
     run("session", "rm", "van/front", **server)
 
 

@@ -39,6 +39,7 @@ def test_browsers_get_the_page_and_programs_what_they_always_got(server: ServerP
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.text.startswith("<!doctype html>")
     assert server.http("/").text.startswith("rtpfanout\n/metrics ")
+    assert "in a browser" in server.http("/").text
     assert server.http("/", accept="text/html").headers["vary"] == "Accept"
 
 
@@ -106,7 +107,9 @@ def test_it_can_be_turned_off(start_server: StartServer, settings: dict[str, Any
     server = start_server(**settings)
     if server.metrics_address is None:
         return
-    assert server.http("/", accept="text/html").text.startswith("rtpfanout\n")
+    index = server.http("/", accept="text/html").text
+    assert index.startswith("rtpfanout\n")
+    assert "in a browser" not in index
     for path in ("/page/app.js", SESSIONS):
         assert server.http(path).status_code == 404
 

@@ -105,6 +105,14 @@ def test_a_token_expires_during_a_call(access: Access) -> None:
         access.recheck(Identity("x", Role.VIEWER, (), time.time() - 11))
 
 
+def test_who_only_looks_is_not_audited() -> None:
+    """Whatever role it takes."""
+    with capture_logs() as lines:
+        for method in ("ListKnocks", "GetSession", "RequestKeyframe"):
+            AuditLog().begin(method, "ipv4:1.2.3.4:5", pb.ListKnocksRequest()).write("OK")
+    assert [line["call"] for line in lines] == ["RequestKeyframe"]
+
+
 def test_the_audit_of_strangers_is_bounded_and_told() -> None:
     now = 0.0
     log = AuditLog(lambda: now)

@@ -8,9 +8,10 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from cli_support import background, run
-from client_support import Script, serving, unavailable
+from client_support import Script, failure, serving, unavailable
 
 from rtpfanout.api import session_pb2 as pb
 
@@ -48,6 +49,7 @@ def test_a_line_each(script: Script, target: str) -> None:
             ),
             event("subscriber_shed", count=7, detail="monitor", **named),
             event("restarted", count=2, **named),
+            event("subscriber_unreachable", subscriber_address="192.0.2.9:6000", **named),
             event("gap", count=3, detail="3 events are not kept any more"),
             BEAT,
         ]
@@ -57,15 +59,16 @@ def test_a_line_each(script: Script, target: str) -> None:
     old, started, today, *others = done.stdout.splitlines()
     assert re.fullmatch(r"2020-01-0[123]", old)
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d  -                 started            rtpfanout 1", started
+        r"\d\d:\d\d:\d\d  -                 started             rtpfanout 1", started
     )
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", today)
     assert [line[10:] for line in others] == [
-        "12345678          created            192.0.2.1:5000",
-        "rover-7/front     subscriber joined  192.0.2.9:6000  pilot",
-        "rover-7/front     subscriber shed    7 subscribers  monitor",
-        "rover-7/front     restarted          2 times",
-        "-                 gap                3 events are not kept any more",
+        "12345678          created             192.0.2.1:5000",
+        "rover-7/front     subscriber joined   192.0.2.9:6000  pilot",
+        "rover-7/front     subscriber shed     7 subscribers  monitor",
+        "rover-7/front     restarted           2 times",
+        "rover-7/front     subscriber unreachable  192.0.2.9:6000",
+        "-                 gap                 3 events are not kept any more",
     ]
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -89,7 +92,7 @@ def test_what_it_asks_for(script: Script, target: str) -> None:
     )  # fmt: skip
     run("events", "--since", "10m", "--once", "-s", target)
     run("events", "--since", "2026-03-01T12:00:00+00:00", "--once", "-s", target)
-    first, ago, moment = script.requests
+    first, ago, moment = (r for r in script.requests if isinstance(r, pb.WatchEventsRequest))
     assert first == pb.WatchEventsRequest(
         after_sequence=7, label_selector="x=y", session="a/b",
         kinds=["subscriber_joined", "silent"],
@@ -98,6 +101,18 @@ def test_what_it_asks_for(script: Script, target: str) -> None:
     assert timedelta(minutes=10) <= passed < timedelta(minutes=12)
     asked = datetime.fromisoformat(moment.since)
     assert asked == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_a_session_that_is_not_there_is_said(script: Script, target: str) -> None:
+    """Of one that was there, events are kept; of one that is misspelt there are none."""
+    script.streams = [[BEAT], [BEAT], [BEAT]]
+    script.failures = [failure(grpc.StatusCode.NOT_FOUND, "no such session")]
+    gone = run("events", "rover-7/frnt", "--once", "-s", target)
+    assert gone.returncode == 0
+    assert gone.stderr.startswith("no session is 'rover-7/frnt' now")
+    assert run("events", "rover-7/front", "--once", "-s", target).stderr == ""
+    script.failures = [failure(grpc.StatusCode.UNIMPLEMENTED, "?")]
+    assert run("events", "rover-7/front", "--once", "-s", target).stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cli_support import run, run_json
+from cli_support import on_terminal, run, run_json
 from client_support import Script, failure, serving
 
 from rtpfanout.api import session_pb2
@@ -109,21 +104,8 @@ def test_a_list_fits_80_columns(target: str) -> None:
     cells = [max(map(len, map(str, column))) for column in columns]
     assert sum(cells) + 2 * len(cells) <= 80
     for first, width in (("ID", 140), ("SESSION", 80)):
-        assert _on_terminal("session", "list", "-s", target, columns=width).split()[0] == first
+        assert on_terminal("session", "list", "-s", target, columns=width).split()[0] == first
     assert run("session", "list", "-s", target).stdout.startswith("ID ")
-
-
-def _on_terminal(*arguments: str, columns: int) -> str:
-    ours, theirs = pty.openpty()
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "rtpfanout", *arguments],
-            stdout=theirs, env=os.environ | {"COLUMNS": str(columns)}, check=True, timeout=60,
-        )  # fmt: skip
-        return re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 65536).decode())
-    finally:
-        os.close(ours)
-        os.close(theirs)
 
 
 def test_a_latch_that_waits_no_longer(capsys: pytest.CaptureFixture[str]) -> None:

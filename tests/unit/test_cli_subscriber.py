@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cli_support import run
+from cli_support import on_terminal, run
+from client_support import Script, serving
 from google.protobuf import empty_pb2
 
-from rtpfanout.api import session_pb2_grpc
+from rtpfanout.api import session_pb2, session_pb2_grpc
+from rtpfanout.cli.output import rich_table
+from rtpfanout.cli.subscriber import NARROW_COLUMNS, narrow_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,3 +64,27 @@ def test_a_list_needs_a_newer_server_and_says_so(old: tuple[FirstVersion, str]) 
     done = run("subscriber", "list", "id", "-s", old[1])
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: the server at {old[1]} is older")
+
+
+def test_a_list_fits_80_columns() -> None:
+    """On a terminal; elsewhere nothing is left out."""
+    subscriber = session_pb2.SubscriberResponse(
+        subscriber_address="203.0.113.201:50000", packets_sent=10**10, send_failures=100_000,
+        since="2001-01-01T00:00:00Z", subscriber_class="recorder", state="sending",
+        expires_at="2001-01-01T00:00:00.000000Z", rtcp="next_port", reach="silent_receiver",
+    )  # fmt: skip
+    subscriber.report.fraction_lost = 0.123
+    cells = [*map(len, map(str, narrow_row(subscriber)))]
+    cells = [max(each) for each in zip(cells, map(len, NARROW_COLUMNS), strict=True)]
+    assert sum(cells) + 2 * len(cells) <= 80
+    with serving(Script()) as target:
+        for width, has_class in ((140, True), (80, False)):
+            shown = on_terminal("subscriber", "list", "id", "-s", target, columns=width)
+            assert ("CLASS" in shown, "REACH" in shown) == (has_class, True)
+        assert "CLASS" in run("subscriber", "list", "id", "-s", target).stdout
+
+
+def test_a_loss_is_red_where_there_is_one() -> None:
+    column = rich_table(["LOST"], [["-"], ["0 %"], ["1.5 %"], [0], [3]]).columns[0]
+    styles = [str(cell.style) for cell in column.cells if hasattr(cell, "style")]
+    assert styles == ["", "green", "bold red", "green", "bold red"]

@@ -10,7 +10,7 @@ import pytest
 
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.cli.output import message_dict
-from rtpfanout.why import Evidence, Finding, Knocked, Level, Station, examine, found_cause
+from rtpfanout.why import Evidence, Finding, Knocked, Level, Station, examine, feeder, found_cause
 
 CAMERA, VIEWER = "10.0.0.5:5000", "10.0.0.9:6000"
 LONG_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
@@ -165,7 +165,11 @@ def test_all_is_well() -> None:
         ),
         ({"subscriber": {"reach": "no_arp"}}, "reach/no_arp", "its host is not there"),
         ({"subscriber": {"reach": "no_route"}}, "reach/no_route", "no way leads there"),
-        ({"subscriber": {"reach": "port_closed"}}, "reach/port_closed", "nobody takes it"),
+        (
+            {"subscriber": {"reach": "port_closed", "reach_detail": "a router says so"}},
+            "reach/port_closed",
+            "nobody takes it: its program has ended or listens elsewhere; a router says so",
+        ),
         (
             {"subscriber": {"reach": "silent_receiver", "rtcp": "mux"}},
             "reach/silent_receiver",
@@ -265,3 +269,23 @@ def test_a_server_of_the_first_version_is_judged_by_what_it_tells() -> None:
         knocks=None,
     )
     assert set(trouble(e)) == {"subscriber/no_subscriber"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "pinned", "named"),
+    [
+        ("address", "10.0.0.5:5000", "10.0.0.5:5000"),
+        ("ip", "10.0.0.5:5000", "10.0.0.5"),
+        ("ip", "[2001:db8::1%eth0]:5000", "2001:db8::1%eth0"),
+    ],
+)
+def test_the_port_that_came_first_is_not_said_to_feed_it(
+    scope: str, pinned: str, named: str
+) -> None:
+    """Where any port of the address may, a camera that started anew comes from another."""
+    latch = {"source_policy": "latch", "source_address": "", "latch_scope": scope}
+    found = examine(evidence(session=latch | {"pinned_source": pinned}))
+    (sends,) = (each.text for each in found if each.kind == "sends")
+    assert sends == f"100 packets a second come from {named}"
+    exact = message_dict(pb.SessionResponse(source_address=CAMERA, latch_scope=scope))
+    assert feeder(exact) == CAMERA

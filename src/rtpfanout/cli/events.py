@@ -4,7 +4,7 @@ import asyncio
 import re
 import signal
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,13 +20,17 @@ from rtpfanout.cli.output import (
 )
 from rtpfanout.cli.session_choice import choose, complete_session
 from rtpfanout.cli.session_options import Selector, selector
-from rtpfanout.errors import InvalidArgumentError
+from rtpfanout.errors import InvalidArgumentError, NotFoundError, RtpFanoutError
+
+if TYPE_CHECKING:
+    from rtpfanout.client import AsyncSessionClient
 
 _AGO = re.compile(r"(?P<number>\d{1,6})(?P<unit>[smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SHORT_ID = 8
 _NAME_WIDTH = 16
-_WORD_WIDTH = 17
+_WORD_WIDTH = 18
+"""Of "subscriber refused"; who is unreachable is told with more than a line takes, anyhow."""
 
 
 def events(
@@ -97,6 +101,8 @@ async def _show(server: str, asked: dict[str, Any], once: bool, output: OutputFo
     from rtpfanout.client import AsyncSessionClient, Credentials
 
     async with AsyncSessionClient(server, credentials=Credentials.from_environment()) as client:
+        if asked["session"]:
+            await _say_if_absent(client, asked["session"])
         found = client.watch_events(heartbeats=once, **asked)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -111,6 +117,16 @@ async def _show(server: str, asked: dict[str, Any], once: bool, output: OutputFo
                 lines.write(event)
     if output is OutputFormat.TABLE and not once and found.sequence is not None:
         say(f"go on from here with --since {found.sequence}")
+
+
+async def _say_if_absent(client: "AsyncSessionClient", session: str) -> None:
+    """Events of one that was, or will be, are good to have; of one that is misspelt none come."""
+    try:
+        await client.get_session(session)
+    except (InvalidArgumentError, NotFoundError):
+        say(f"no session is {session!r} now; shown is what happened, or will, to one that is")
+    except RtpFanoutError:  # whoever watches will be told
+        pass
 
 
 class _Lines:

@@ -1,5 +1,7 @@
 """Lists that may be long: `--limit` and `--all`."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, TypeVar
@@ -11,6 +13,8 @@ from rtpfanout.cli.output import OutputFormat, Row, message_dict, say, write_jso
 _Item = TypeVar("_Item")
 
 _LONGEST_PAGE = 1000
+_WIDE = 140
+"""Columns of a terminal that all of a table's fit in, with a name of some length."""
 
 Limit = Annotated[int, typer.Option(min=1, help="Show this many at most.")]
 DEFAULT_LIMIT = 100
@@ -20,6 +24,11 @@ Every = Annotated[bool, typer.Option("--all", "-a", help="Show all, whatever --l
 def page_size(limit: int, every: bool) -> int:
     """What to ask the server for at a time, so that one learns whether there are more, too."""
     return _LONGEST_PAGE if every else min(limit + 1, _LONGEST_PAGE)
+
+
+def is_wide() -> bool:
+    """Whether stdout takes all columns of a table: what is no terminal does."""
+    return not sys.stdout.isatty() or shutil.get_terminal_size().columns >= _WIDE
 
 
 def write_list(

@@ -101,9 +101,9 @@ def rich_table(columns: Sequence[str], rows: Iterable[Row], *, title: str = "") 
 
 
 def _style(column: str, cell: object) -> str:
-    if column not in ("LOST", "ALTERED"):
+    if column not in ("LOST", "ALTERED") or cell == "-":
         return ""
-    return "bold red" if cell else "green"
+    return "green" if cell in (0, "0", "0 %") else "bold red"
 
 
 def message_dict(message: Any) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """`rtpfanout session`: create, look at, change and delete sessions over gRPC."""
 
-import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtpfanout.cli import session_change, session_watch
-from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, write_list
+from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, is_wide, page_size, write_list
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
@@ -49,8 +48,6 @@ LIST_COLUMNS = (
     "CONDITION",
     "AGE",
 )
-WIDE = 140
-"""Columns of a terminal that all of them fit in, with a name of some length."""
 NARROW_COLUMNS = ("SESSION", "SOURCE", "SUBS", "STATUS", "CONDITION", "AGE")
 """Within 80: SESSION is the name, or as much of the id as commands need of it, mostly."""
 
@@ -126,8 +123,7 @@ def list_sessions(
 
     On a terminal that is too narrow for all columns: those that say whose it is and how it fares.
     """
-    is_wide = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
-    columns, row = (LIST_COLUMNS, _list_row) if is_wide else (NARROW_COLUMNS, narrow_row)
+    columns, row = (LIST_COLUMNS, _list_row) if is_wide() else (NARROW_COLUMNS, narrow_row)
     with connect(server) as client:
         found = client.iter_sessions(
             page_size(limit, every), label_selector=selector(label), name_prefix=name
@@ -222,8 +218,10 @@ app.command("token")(session_change.token)
 
 
 def _source(client: "SessionClient", session_id: str) -> str:
+    from rtpfanout.why import feeder
+
     session = client.get_session(session_id)
-    return session.pinned_source or session.source_address
+    return feeder(message_dict(session))
 
 
 def _watch_stats(

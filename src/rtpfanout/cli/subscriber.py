@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, page_size, write_list
+from rtpfanout.cli.listing import DEFAULT_LIMIT, Every, Limit, is_wide, page_size, write_list
 from rtpfanout.cli.output import (
     DEFAULT_SERVER,
     Output,
@@ -38,6 +38,8 @@ LIST_COLUMNS = (
     "ADDRESS", "SENT", "FAILED", "AGE", "CLASS", "STATE", "EXPIRES", "RTCP", "LOST", "RTT",
     "REACH",
 )  # fmt: skip
+NARROW_COLUMNS = ("ADDRESS", "SENT", "FAILED", "STATE", "LOST", "REACH")
+"""Within 80."""
 
 
 @app.command("add")
@@ -129,12 +131,14 @@ def list_subscribers(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """List a session's subscribers with their counters, oldest first."""
+    """List a session's subscribers with their counters, oldest first.
+
+    On a terminal that is too narrow for all columns: those that say whether copies get there.
+    """
+    columns, row = (LIST_COLUMNS, _list_row) if is_wide() else (NARROW_COLUMNS, narrow_row)
     with connect(server) as client:
         found = client.iter_subscribers(session_id, page_size(limit, every))
-        subscribers = write_list(
-            "subscribers", found, limit, every, output, LIST_COLUMNS, _list_row
-        )
+        subscribers = write_list("subscribers", found, limit, every, output, columns, row)
     if output is OutputFormat.TABLE:
         for reason in dict.fromkeys(s.refused_reason for s in subscribers if s.refused_reason):
             say(f"refused: {reason}")
@@ -147,6 +151,12 @@ def _say_who_is_not_reached(subscribers: list[Any]) -> None:
         say(f"{each.subscriber_address}: {each.reach}: {each.reach_detail}")
     if len(found) > MOST_UNREACHED:
         say(f"and {len(found) - MOST_UNREACHED} more that copies do not get to")
+
+
+def narrow_row(subscriber: Any) -> tuple[object, ...]:
+    """By NARROW_COLUMNS."""
+    cells = dict(zip(LIST_COLUMNS, _list_row(subscriber), strict=True))
+    return tuple(cells[name] for name in NARROW_COLUMNS)
 
 
 def _list_row(subscriber: Any) -> tuple[object, ...]:

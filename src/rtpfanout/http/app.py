@@ -30,6 +30,10 @@ rtpfanout
 """
 
 
+PAGE_LINE = "/                   in a browser: the sessions, as they are now\n"
+"""Of INDEX, where there is a page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A page for browsers: `index` answers /, `app` what is below `path`; `close` ends what is
@@ -95,14 +99,18 @@ async def _index(_request: Request) -> Response:
     return PlainTextResponse(INDEX)
 
 
+async def _index_beside_page(_request: Request) -> Response:
+    return PlainTextResponse(INDEX + PAGE_LINE)
+
+
 def _for_browsers(
     index: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Others are shown what there is, as where there is no page."""
+    """Others are shown what there is."""
 
     async def either(request: Request) -> Response:
         wants_html = "text/html" in request.headers.get("accept", "")
-        response = await (index if wants_html else _index)(request)
+        response = await (index if wants_html else _index_beside_page)(request)
         response.headers["Vary"] = "Accept"
         return response
 

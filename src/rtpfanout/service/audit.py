@@ -25,6 +25,9 @@ LONGEST_SHOWN = 128
 _SHOWN = ("source_address", "ssrc", "session_id", "name", "subscriber_address", "request_id")
 """Fields of requests that are told; move keys and tokens are none of them."""
 
+_CHANGING = (OPERATING | SUBSCRIBING) - {"ListKnocks"}
+"""Who knocks needs a role, and changes nothing."""
+
 _log = structlog.stdlib.get_logger("rtpfanout.audit")
 
 
@@ -61,7 +64,7 @@ class Audit:
         self._method = method
         self._peer = peer
         self._began = time.perf_counter()
-        self._is_told = method in OPERATING | SUBSCRIBING
+        self._is_told = method in _CHANGING
         # Before the request is confined: as the caller wrote it.
         self._request = _told(request) if self._is_told else {}
 

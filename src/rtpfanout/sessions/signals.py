@@ -194,7 +194,7 @@ class Signals(Part):
         return True
 
     def on_ssrc_notice(self, handle: int, address: Address) -> None:
-        """A session's source sends another SSRC than before: watchers and the log are told.
+        """A session's source sends an SSRC that is new: watchers and the log are told.
 
         Waits for nobody.
         """
@@ -215,7 +215,7 @@ class Signals(Part):
         state.count("ssrcs_changed")
         self._ssrcs.write(
             _log.info,
-            "its source sends another SSRC",
+            "its source sends a new SSRC",
             **which(session),
             source=str(address),
             ssrc=newest,

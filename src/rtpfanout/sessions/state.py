@@ -125,7 +125,7 @@ class State:
             return AlreadyExistsError(message, field="name")
         return AlreadyExistsError(
             f"session {holder.session_id} has the name {shown(name)}; give another, or ask for the"
-            ' one that is there by if_exists "return"',
+            ' one that is there by if_exists "return" (--if-exists return)',
             field="name",
             session_id=holder.session_id,
         )

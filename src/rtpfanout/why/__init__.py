@@ -8,12 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtpfanout.why import incoming, outgoing
-from rtpfanout.why.finding import Evidence, Fields, Finding, Knocked, Level, Station
+from rtpfanout.why.finding import Evidence, Fields, Finding, Knocked, Level, Station, feeder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Evidence", "Fields", "Finding", "Knocked", "Level", "Station", "examine", "found_cause"]
+__all__ = [
+    "Evidence",
+    "Fields",
+    "Finding",
+    "Knocked",
+    "Level",
+    "Station",
+    "examine",
+    "feeder",
+    "found_cause",
+]
 
 MOST_SHOWN = 5
 """Subscribers with the same trouble that are listed by their address."""

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from rtpfanout.model import LatchScope
+
 Fields = Mapping[str, Any]
 """A message of session.proto by its field names; an optional field that is absent is None."""
+
+
+def feeder(session: Fields) -> str:
+    """Who may feed it: where a latch pins any port of an address, that came first is no matter."""
+    pinned: str = session["pinned_source"]
+    if pinned and session["latch_scope"] == LatchScope.IP:
+        return pinned.rpartition(":")[0].strip("[]")
+    return pinned or str(session["source_address"])
 
 
 class Level(enum.StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtpfanout.model import Condition, SessionStatus, SourcePolicy
-from rtpfanout.why.finding import Evidence, Fields, Finding, Knocked, Level, Station, share
+from rtpfanout.why.finding import Evidence, Fields, Finding, Knocked, Level, Station, feeder, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def camera(e: Evidence) -> Iterator[Finding]:
 
 def _expected(e: Evidence) -> str:
     of = e.session
-    where = of["pinned_source"] or of["source_address"]
+    where = feeder(of)
     if of["source_policy"] == SourcePolicy.LATCH and not of["pinned_source"]:
         return f"whoever sends first{' of ' + where if where else ''}"
     port = f" (to port {of['ingest_port']})" if of["ingest_port"] else ""

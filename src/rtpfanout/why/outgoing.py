@@ -124,7 +124,7 @@ def reach(of: Fields) -> Iterator[Finding]:
         ),
         "no_route": ("no way leads there", f"ip route get {host.strip('[]')}"),
         "port_closed": (
-            "nobody takes it: its program has ended or listens elsewhere, or a firewall rejects it",
+            "nobody takes it: its program has ended or listens elsewhere",
             f"ss -lunp 'sport = :{port}'  # on the viewer's host",
         ),
         "silent_receiver": (
@@ -136,7 +136,7 @@ def reach(of: Fields) -> Iterator[Finding]:
     if state in causes:
         text, cure = causes[state]
         level = Level.EITHER if state == "silent_receiver" else Level.CAUSE
-        yield Finding(Station.REACH, level, state, f"{text} ({detail})", (cure,), address)
+        yield Finding(Station.REACH, level, state, f"{text}; {detail}", (cure,), address)
     elif of["report"] or "echoes" in detail:
         yield Finding(Station.REACH, Level.OK, state, detail, (), address)
     else:
