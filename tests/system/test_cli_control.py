@@ -244,6 +244,22 @@ def test_what_the_server_refuses_is_one_line_and_a_code(cli, arguments, code, li
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("127.0.0.1", "; for any port of it give --source-policy ip"),
+        ("2001:db8::7", "; for any port of it give --source-policy ip"),
+        ("10.0.0.0/8", "; for any port of it give --source-policy cidr"),
+        ("anyy", "; for whoever sends first give any"),
+    ],
+)
+def test_a_source_that_is_no_address_with_a_port(cli, source, hint):
+    done = cli("session", "create", source)
+    assert done.returncode == 2
+    said = f"error: source_address: '{source}' is not ip:port or [ipv6]:port"
+    assert done.stderr.splitlines()[-1] == said + hint
+
+
 def test_denied_subscribers_and_limits_have_their_codes(served, cli, session):
     def add(*addresses):
         return cli("subscriber", "add", session["session_id"], *addresses)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SSRCS = count(1)
 TCP = "RTP/AVP/TCP;unicast;interleaved=0-1"
-ADMIN = bearer(role="admin")
+ADMIN = bearer(role="admin", exp=time.time() + 86400)  # a run may take long
 LABELS = {"vehicle": "rover-7"}
 
 

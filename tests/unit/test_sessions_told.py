@@ -7,36 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from managers import SOURCE, SUBSCRIBER
 
-from rtpfanout.errors import InvalidArgumentError, LimitError, NotFoundError, PreconditionError
+from rtpfanout.errors import LimitError, NotFoundError, PreconditionError
 
 if TYPE_CHECKING:
     from rtpfanout.sessions import SessionManager
-
-
-@pytest.mark.parametrize(
-    ("source", "hint"),
-    [
-        ("127.0.0.1", "for any port of it give source_policy ip (--source-policy ip)"),
-        ("2001:db8::7", "for any port of it give source_policy ip (--source-policy ip)"),
-        ("10.0.0.0/8", "for any port of it give source_policy cidr (--source-policy cidr)"),
-        ("anyy", "whoever sends first is source_policy latch (rtpfanout session create any)"),
-        ("", "whoever sends first is source_policy latch (rtpfanout session create any)"),
-    ],
-)
-def test_a_source_that_is_no_address_with_a_port(
-    manager: SessionManager, source: str, hint: str
-) -> None:
-    with pytest.raises(InvalidArgumentError) as error:
-        manager.create(source, 1, "video")
-    assert error.value.field == "source_address"
-    assert error.value.message.endswith(f" is not ip:port or [ipv6]:port; {hint}")
-
-
-def test_other_mistakes_in_a_source_have_no_hint(manager: SessionManager) -> None:
-    for source in ("127.0.0.1:70000", "camera.example:5000", "127.0.0.1:"):
-        with pytest.raises(InvalidArgumentError) as error:
-            manager.create(source, 1, "video")
-        assert ";" not in error.value.message
 
 
 def test_a_session_with_a_name_is_told_by_that(manager: SessionManager) -> None:

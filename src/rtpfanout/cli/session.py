@@ -26,6 +26,7 @@ from rtpfanout.cli.session_options import (
     connect,
     creation,
     given,
+    instead_of,
     selector,
     takes_terms,
 )
@@ -101,7 +102,15 @@ def create(
     if if_exists != "error":
         options["if_exists"] = if_exists
     with connect(server) as client:
-        session = client.create_session(source_address, ssrc or 0, media_type, **options)
+        from rtpfanout.errors import InvalidArgumentError
+
+        try:
+            session = client.create_session(source_address, ssrc or 0, media_type, **options)
+        except InvalidArgumentError as error:
+            if error.field != "source_address" or "source_policy" in options:
+                raise
+            said = f"{error.message}{instead_of(source_address)}"
+            raise InvalidArgumentError(said, field=error.field) from None
     if quiet:
         write(session.session_id)
     else:

@@ -1,9 +1,11 @@
 """What describes a session on the command line: the options of `create` and `update`."""
 
 import inspect
+import ipaddress
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -271,6 +273,19 @@ def creation(source: str, ssrc: int | None, options: dict[str, Any]) -> tuple[st
     if options.get("source_policy") == SourcePolicy.LATCH:
         options.setdefault("latch_scope", LatchScope.IP.value if not source else "")
     return source, options
+
+
+def instead_of(source: str) -> str:
+    """What may be meant by a SOURCE that is no address with its port; else nothing."""
+    kind = ""
+    with suppress(ValueError):
+        ipaddress.ip_network(source, strict=False)
+        kind = "cidr" if "/" in source else "ip"
+    if kind:
+        return f"; for any port of it give --source-policy {kind}"
+    if any(character in source for character in ".:"):
+        return ""
+    return "; for whoever sends first give any"
 
 
 def takes_terms(*, after: str) -> Callable[[_Command], _Command]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,9 +102,7 @@ def read_source(
             address = Address.parse(source_text)
         except ValueError as error:
             said = "" if not policy_text else " (source_policy is exact)"
-            raise InvalidArgumentError(
-                f"{error}{said}{_meant(source_text)}", field=SOURCE_FIELD
-            ) from None
+            raise InvalidArgumentError(f"{error}{said}", field=SOURCE_FIELD) from None
         policy.check_source(address)
         return Source(kind, str(address), address)
     network, text = _network_of(kind, source_text)
@@ -114,19 +111,6 @@ def read_source(
     if kind is SourcePolicy.LATCH:
         return Source(kind, text, None, network, window or DEFAULT_LATCH_WINDOW_SECS, relatch)
     return Source(kind, text, None, network)
-
-
-def _meant(text: str) -> str:
-    """What else than an address with its port it may be."""
-    kind = ""
-    with suppress(ValueError):
-        ipaddress.ip_network(text, strict=False)
-        kind = "cidr" if "/" in text else "ip"
-    if kind:
-        return f"; for any port of it give source_policy {kind} (--source-policy {kind})"
-    if any(character in text for character in ".:"):
-        return ""
-    return "; whoever sends first is source_policy latch (rtpfanout session create any)"
 
 
 def plain_source(row: StoredSource) -> tuple[bytes, int] | None:
