@@ -88,3 +88,14 @@ def test_a_loss_is_red_where_there_is_one() -> None:
     column = rich_table(["LOST"], [["-"], ["0 %"], ["1.5 %"], [0], [3]]).columns[0]
     styles = [str(cell.style) for cell in column.cells if hasattr(cell, "style")]
     assert styles == ["", "green", "bold red", "green", "bold red"]
+
+
+def test_where_a_description_cannot_go_nobody_is_added() -> None:
+    script = Script()
+    with serving(script) as target:
+        done = run("subscriber", "add", "id", "a", "--sdp", "/no/such/a.sdp", "-s", target)
+        assert done.returncode == 2
+        assert "--sdp: /no/such is no directory" in done.stderr
+        assert script.names == []
+        done = run("subscriber", "add", "id", "a", "--sdp", "-", "-s", target)
+        assert (done.returncode, done.stdout) == (0, "added a\nv=0\n")

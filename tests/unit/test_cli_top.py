@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleDimensions
 
 from rtpfanout.api import session_pb2 as pb
 from rtpfanout.cli.top_keys import Looking, keys_of
-from rtpfanout.cli.top_view import FRAME_LINES, screen
+from rtpfanout.cli.top_view import FRAME_LINES, plain_cells, screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,3 +198,15 @@ def test_once(script: Script, target: str) -> None:
     assert (shown["total"], shown["attention"]) == (3, 2)
     assert shown["sessions"][2]["bitrate_bps"] is None
     assert shown["sessions"][1]["labels"] == {"vehicle": "7"}
+
+
+def test_a_latch_that_waits_is_from_anybody() -> None:
+    waits = figures(source_address="")
+    assert plain_cells(waits)[-2] == "any"
+    found = pb.TopSessionsResponse(sessions=[waits], total=1, matched=1)
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=False)
+    console.print(
+        screen(found, None, Looking("state", False, ""), ConsoleDimensions(80, 24), "a:1", "")
+    )
+    assert isinstance(console.file, io.StringIO)
+    assert "from any  " in console.file.getvalue()

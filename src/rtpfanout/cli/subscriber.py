@@ -83,6 +83,8 @@ def add(
     """
     if (sdp or every) and len(addresses) != 1:
         raise typer.BadParameter("--sdp and --all are for one ADDRESS")
+    if sdp and not sdp.parent.is_dir():  # before anybody is added; "-" is beside us
+        raise typer.BadParameter(f"--sdp: {sdp.parent} is no directory")
     present = 0
     options: SubscribeOptions = {"ttl_secs": ttl, "subscriber_class": subscriber_class}
     if rtcp:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtpfanout.cli.output import age
+from rtpfanout.cli.session_options import ANYBODY
 from rtpfanout.cli.session_shown import shown_labels
 from rtpfanout.cli.top_keys import Looking
 
@@ -70,7 +71,7 @@ def plain_cells(session: Any) -> list[str]:
         session.name or session.session_id,
         state_of(session),
         *figures(session),
-        session.source_address,
+        session.source_address or ANYBODY,
         shown_labels(session.labels),
     ]
 
@@ -184,7 +185,7 @@ def _subscribers_table(found: Any, rows: int) -> Table:
 
 def _about(session: Any) -> Text:
     """The session that is chosen, or whose subscribers are shown."""
-    parts = [session.name or session.session_id, f"from {session.source_address}"]
+    parts = [session.name or session.session_id, f"from {session.source_address or ANYBODY}"]
     if session.condition_since:
         parts.append(f"{state_of(session)} for {age(session.condition_since)}")
     parts.append(shown_labels(session.labels))
