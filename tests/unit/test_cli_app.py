@@ -36,6 +36,11 @@ def test_help_lists_the_commands():
     assert "..." not in done.stdout.split("Commands:")[1]
 
 
+@pytest.mark.parametrize("group", ["session", "subscriber", "config"])
+def test_no_summary_of_a_command_is_cut_off(group):
+    assert "..." not in run(group, "--help", COLUMNS="80").stdout.split("Commands:")[1]
+
+
 def test_help_and_completion_import_nothing_heavy():
     script = (
         "import sys\n"

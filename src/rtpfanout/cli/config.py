@@ -20,7 +20,10 @@ ConfigFile = Annotated[
 
 @app.command()
 def check(config: ConfigFile = None, output: Output = OutputFormat.TABLE) -> None:
-    """Check the configuration that `serve` would start with; exits with 2 if it is wrong."""
+    """Check the configuration that `serve` would start with.
+
+    Exits with 2 if it is wrong. Files that it names are looked at by `serve` alone.
+    """
     loaded = load(config)
     if output is OutputFormat.JSON:
         write_json({"config_file": _file(loaded), "warnings": list(loaded.warnings)})
@@ -30,7 +33,7 @@ def check(config: ConfigFile = None, output: Output = OutputFormat.TABLE) -> Non
 
 @app.command()
 def show(config: ConfigFile = None, output: Output = OutputFormat.TABLE) -> None:
-    """Print the configuration in effect and where each value comes from."""
+    """Print what is in effect, and where each value comes from."""
     from rtpfanout.config import annotated_toml, plain_values
 
     loaded = load(config)
@@ -52,7 +55,7 @@ def show(config: ConfigFile = None, output: Output = OutputFormat.TABLE) -> None
 
 @app.command()
 def example(output: Output = OutputFormat.TABLE) -> None:
-    """Print a configuration file with every key explained and at its default."""
+    """Print a file with every key explained, and at its default."""
     from rtpfanout.config import Settings, example_toml, plain_values
 
     if output is OutputFormat.JSON:

@@ -86,12 +86,12 @@ def create(
     server: Server = DEFAULT_SERVER,
     **terms: Any,
 ) -> None:
-    """Create a session: packets from this source get in, whatever their SSRC.
+    """Create a session, and say who may feed it.
 
-    An encoder that restarts, with another SSRC, is followed; --ssrc says which one is meant where a
-    source sends several, --ssrc-policy any takes all of them, and exact the one of --ssrc alone.
-    SOURCE any is a latch: the first who sends is pinned, and from then on any port of its address,
-    and nobody else, feeds it.
+    Packets from this source get in, whatever their SSRC. An encoder that restarts, with another
+    SSRC, is followed; --ssrc says which one is meant where a source sends several, --ssrc-policy
+    any takes all of them, and exact the one of --ssrc alone. SOURCE any is a latch: the first who
+    sends is pinned, and from then on any port of its address, and nobody else, feeds it.
 
     With --name it stays until it is deleted; without, it ends after session_timeout_secs (300)
     without packets. --idle-timeout says otherwise for this one.
@@ -181,10 +181,10 @@ def remove(
 
 @app.command("keyframe")
 def keyframe(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None:
-    """Ask the session's source for a keyframe, by RTCP (PLI), with its next packet.
+    """Ask the session's source for a keyframe.
 
-    Not more often than every half a second, however often it is called. A source that knows no RTCP
-    does nothing.
+    By RTCP, as its --keyframe-request says (pli), with its next packet. Not more often than every
+    half a second, however often it is called. A source that knows no RTCP does nothing.
     """
     with connect(server) as client:
         client.request_keyframe(session_id)
@@ -201,11 +201,11 @@ def stats(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Show how a session is received and sent on; with --watch, and JSON, one object a line.
+    """Show how a session is received and sent on.
 
-    packets_received are those that were admitted, dropped what came and was not, by reason;
-    wrong_source: with this SSRC from an address that no session of it admits. Expected and lost
-    are by the source's own numbers. JSON has all there is.
+    With --watch, and JSON, one object a line. packets_received are those that were admitted,
+    dropped what came and was not, by reason; wrong_source: with this SSRC from an address that no
+    session of it admits. Expected and lost are by the source's own numbers. JSON has all there is.
     """
     with connect(server) as client:
         if watch:

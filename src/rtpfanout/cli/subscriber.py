@@ -72,11 +72,11 @@ def add(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Copy the session to these addresses too; adding one again sets --ttl and --class anew.
+    """Copy the session to these addresses, too.
 
-    Up to 1000 are added together: all of them, or none if one is refused. With --sdp the
-    description is written once packets have told what it carries, or --wait is over: that is no
-    reason to start the source before.
+    Adding one again sets --ttl and --class anew. Up to 1000 are added together: all of them, or
+    none if one is refused. With --sdp the description is written once packets have told what it
+    carries, or --wait is over: that is no reason to start the source before.
 
     With --rtcp its source's sender reports go there, too (lip sync, wall clock), and its reports
     and requests for a keyframe are taken; its last report is in `subscriber list`.
@@ -111,7 +111,10 @@ def remove(
     output: Output = OutputFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Stop copying to these addresses; no packet leaves to them afterwards."""
+    """Stop copying to these addresses.
+
+    When it returns no packet leaves to them any more.
+    """
     addresses = list(dict.fromkeys(addresses))
     missing: list[str] = []
     with connect(server) as client:
