@@ -14,7 +14,7 @@ import fcntl
 import os
 import select
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 STDERR = 2
 PIPE_BYTES = 1 << 18
@@ -22,6 +22,8 @@ FINISH_SECONDS = 1.0
 """At the end of the process, for what the reader has not taken yet."""
 
 
+_carrying = threading.Lock()
+"""Of what is out of the pipe and not yet where standard error was."""
 _pipe: tuple[int, ...] = ()  # the end that is read, and what standard error was
 _is_started = False
 _is_terminal: bool | None = None
@@ -73,6 +75,20 @@ def descriptors() -> list[int]:
     return list(_pipe)
 
 
+@contextlib.contextmanager
+def at_rest() -> Iterator[None]:
+    """Meanwhile what is written stays in the pipe, so a program that is executed has all of it.
+
+    But for what its reader has not taken within FINISH_SECONDS.
+    """
+    is_held = _carrying.acquire(timeout=FINISH_SECONDS)
+    try:
+        yield
+    finally:
+        if is_held:
+            _carrying.release()
+
+
 def is_terminal() -> bool:
     """A person reads along."""
     return os.isatty(STDERR) if _is_terminal is None else _is_terminal
@@ -108,13 +124,17 @@ def _open_pipe() -> tuple[int, int]:
 
 
 def _carry(read: int, to: int) -> None:
-    while data := os.read(read, 1 << 16):
-        with contextlib.suppress(OSError):  # its reader is gone: there is nobody to tell
-            while data:
-                ready = select.poll()
-                ready.register(to, select.POLLOUT)
-                ready.poll()  # somebody may have made it non-blocking
-                data = data[os.write(to, data) :]
+    written, has_room = select.poll(), select.poll()
+    written.register(read, select.POLLIN)
+    has_room.register(to, select.POLLOUT)
+    while written.poll():
+        with _carrying:
+            if not (data := os.read(read, 1 << 16)):
+                return
+            with contextlib.suppress(OSError):  # its reader is gone: there is nobody to tell
+                while data:
+                    has_room.poll()  # somebody may have made it non-blocking
+                    data = data[os.write(to, data) :]
 
 
 def _finish(pid: int, carrier: threading.Thread) -> None:

@@ -84,7 +84,8 @@ class Replacement:
             signals.block()
             if self.ignores_hangup:
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+            with stderr.at_rest():
+                os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
         finally:  # it could not be executed
             signals.unblock()
             for descriptor in self._descriptors():
