@@ -250,6 +250,13 @@ class ServerProcess:
         """GET from the HTTP side."""
         return self._http.get(f"http://{self.metrics_address}{path}", headers=headers)
 
+    def readiness(self) -> int:
+        """The status of /readyz; 0 while nobody listens, as between two servers."""
+        try:
+            return self.http("/readyz").status_code
+        except httpx.TransportError:
+            return 0
+
     def metrics(self, path: str = "/metrics") -> Metrics:
         """A scrape; counters count since the server began, or began anew."""
         return Metrics.parse(self.http(path).text).since(self._before)

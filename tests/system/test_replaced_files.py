@@ -163,7 +163,7 @@ def test_a_version_that_fails_at_any_step_leaves_the_old_one(
             done = upgrade(server)
             assert done.returncode == 1
             assert reason in done.stderr
-            eventually(lambda: server.http("/readyz").status_code, lambda c: c == 200, "ready")
+            eventually(server.readiness, lambda c: c == 200, "ready")
             connected(server)
             kill(server)
             connected(server)

@@ -116,7 +116,7 @@ def test_drain_tells_first_and_forwards_to_the_end(
         time.sleep(0.2)
         began = time.monotonic()
         server.send_signal(signal.SIGTERM)
-        eventually(lambda: server.http("/readyz").status_code, lambda c: c == 503, "not ready")
+        eventually(server.readiness, lambda c: c == 503, "not ready")
         assert server.process.wait(SETTLE_SECONDS) == 0
         ended = time.monotonic()
         flow.finish()

@@ -115,7 +115,7 @@ def test_an_upgrade_that_was_refused_leaves_nothing_behind(
     config.write_text("worker_cpus = [1023]\n")
     for _ in range(2):
         assert command("upgrade").returncode == 1
-        eventually(lambda: server.http("/readyz").status_code, lambda c: c == 200, "calls again")
+        eventually(server.readiness, lambda c: c == 200, "calls again")
     done = command("reload")
     assert done.returncode == 0, done.stderr
     assert "worker_cpus has changed and needs a restart" in done.stderr
