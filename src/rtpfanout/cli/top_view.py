@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -131,8 +131,8 @@ def _sessions_table(shown: "Sequence[Any]", looking: Looking, width: int) -> Tab
     for order, (head, columns) in _COLUMNS.items():
         if order == looking.order_by:
             head += _arrow(looking)
-        justify = "left" if order == "state" else "right"
-        table.add_column(head, width=columns, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+        justify: JustifyMethod = "left" if order == "state" else "right"
+        table.add_column(head, width=columns, no_wrap=True, justify=justify)
     if width >= WIDE:
         table.add_column("LABELS", ratio=1, no_wrap=True, overflow="ellipsis")
     for number, session in enumerate(shown, looking.first):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rtpfanout.api import session_pb2
@@ -18,7 +19,7 @@ _Event = session_pb2.SessionEvent
 _EventT = TypeVar("_EventT")
 
 
-class StreamState(Generic[_EventT]):
+class StreamState(ABC, Generic[_EventT]):
     """The state of one watch over all its connections. Has no clock, no socket."""
 
     def __init__(self, heartbeats: bool, retries: RetryPolicy) -> None:
@@ -33,8 +34,8 @@ class StreamState(Generic[_EventT]):
         self._met_now = False
         return self._request()
 
-    def _request(self) -> Message:
-        raise NotImplementedError
+    @abstractmethod
+    def _request(self) -> Message: ...
 
     def came(self, event: _EventT) -> bool:
         """Note an event; whether the caller is to see it."""
@@ -42,9 +43,9 @@ class StreamState(Generic[_EventT]):
         self._failures = 0
         return self._note(event) or self._heartbeats
 
+    @abstractmethod
     def _note(self, event: _EventT) -> bool:
         """Whether it is more than a heartbeat."""
-        raise NotImplementedError
 
     def delay_after(self, error: RtpFanoutError | None, target: str) -> float:
         """Seconds until the next connection; `error` None: the last one just ended.
