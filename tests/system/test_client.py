@@ -94,6 +94,7 @@ def test_pausing_drops_and_resuming_forwards(
     client.update_session(id_, paused=False)
     source.sendto(rtp_packet(7, 1), server.ingest_target)
     assert receive(subscriber, 1) == [rtp_packet(7, 1)]
+    server.settled(received=2)
     stats = client.get_session_stats(id_)
     assert (stats.dropped_paused, stats.packets_sent) == (1, 1)
     each = server.metrics("/metrics/sessions")
